@@ -1,0 +1,81 @@
+"""The patch operator: picture to patches (unfold) and its adjoint (fold), as one sparse matrix.
+
+A convolution is linear in the picture because unfolding is: it copies pixels and multiplies
+by nothing. Here it *is* a matrix of zeros and ones, so its adjoint is its transpose.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from igc_ref.spec import integer, output_length
+
+Array = npt.NDArray[Any]
+
+
+def patch_operator(
+    channels: int, height: int, width: int, kernel_size: int, stride: int = 1
+) -> sp.csr_array:
+    """Build U with ``U @ x.ravel()`` = all patches of the picture x, padding ``k // 2``.
+
+    Parameters
+    ----------
+    channels, height, width : int
+        Shape of the picture; any size, odd or even, in pixels.
+    kernel_size, stride : int
+        Side of the square patches and the step between them, in pixels.
+
+    Returns
+    -------
+    sparse array of float64, shape (channels*S*positions, channels*height*width)
+        Zeros and ones. Rows are ordered (channel, ky, kx, position); columns (channel, y, x).
+    """
+    U_y = _row_operator(height, kernel_size, stride)  # (k, out_h, height)
+    U_x = _row_operator(width, kernel_size, stride)  # (k, out_w, width)
+    ky, oy, iy = np.nonzero(U_y)
+    kx, ox, ix = np.nonzero(U_x)
+    k, out_h, out_w = kernel_size, U_y.shape[1], U_x.shape[1]
+    # Every pair of a vertical and a horizontal tap that hit the picture is a one of the matrix.
+    rows = ((ky[:, None] * k + kx) * out_h + oy[:, None]) * out_w + ox
+    columns = iy[:, None] * width + ix
+    plane = sp.csr_array(
+        (np.ones(rows.size), (rows.ravel(), columns.ravel())),
+        shape=(k * k * out_h * out_w, height * width),
+    )
+    return sp.csr_array(sp.kron(sp.eye_array(channels), plane))
+
+
+def _row_operator(length: int, kernel_size: int, stride: int) -> Array:
+    """Return the same operator for a single row of pixels: one where tap, output and input meet."""
+    length = integer("length", length)
+    positions = output_length(length, kernel_size, integer("stride", stride))
+    tap, position, pixel = np.ogrid[:kernel_size, :positions, :length]
+    return np.asarray(pixel == position * stride + tap - kernel_size // 2)
+
+
+def unfold(x: Array, kernel_size: int, stride: int = 1) -> Array:
+    """Return the patch matrix Z, shape (channels*S, positions*N), of pictures (N, channels, H, W).
+
+    Column ``position*N + n`` is the patch vector z of picture n at that output position.
+    """
+    N, C, H, W = x.shape
+    U = patch_operator(C, H, W, kernel_size, stride)
+    return (U @ x.reshape(N, -1).T).reshape(C * kernel_size**2, -1)
+
+
+def fold(Z: Array, shape: tuple[int, ...], kernel_size: int, stride: int = 1) -> Array:
+    """Add patches back where they came from: Uᵀ, the adjoint of `unfold`.
+
+    Parameters
+    ----------
+    Z : ndarray, shape (channels*S, positions*N)
+    shape : (N, channels, H, W)
+        Shape of the pictures that were unfolded.
+    """
+    N, C, H, W = shape
+    U = patch_operator(C, H, W, kernel_size, stride)
+    return (U.T @ Z.reshape(-1, N)).T.reshape(shape)

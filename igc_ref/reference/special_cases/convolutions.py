@@ -1,0 +1,199 @@
+"""Convolutions that are IGC blocks: regular, grouped, summed, separable, aggregated, shuffled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from igc_ref.errors import SpecError
+from igc_ref.reference.special_cases.weights import Weights
+from igc_ref.spec import IGCSpec, divides
+
+Array = npt.NDArray[Any]
+
+
+def regular_convolution(kernel: Array, stride: int = 1) -> Weights:
+    """Any regular convolution is an IGC with one primary partition: L = 1, W_d = identity.
+
+    Parameters
+    ----------
+    kernel : ndarray, shape (out, in, k, k)
+
+    Returns
+    -------
+    Weights
+        M = out: the secondary blocks are 1x1, one scale a channel, all one.
+    """
+    return group_convolution(kernel, 1, stride)
+
+
+def group_convolution(kernel: Array, L: int, stride: int = 1) -> Weights:
+    """Build a group convolution: W_d = identity (paper, section 3).
+
+    Parameters
+    ----------
+    kernel : ndarray, shape (out, in/L, k, k)
+        out divisible by the number of groups L.
+
+    Returns
+    -------
+    Weights
+        M = out/L, each W_d^m the L x L identity.
+    """
+    spec = _spec(kernel, L, _per_group(kernel, L), stride)
+    return Weights(kernel, np.tile(np.eye(L, dtype=kernel.dtype), (spec.M, 1)), spec)
+
+
+def summation_fusion(kernel: Array, L: int, stride: int = 1) -> Weights:
+    """Group convolution whose partitions are summed: every W_d^m is all ones (paper, section 3).
+
+    Parameters
+    ----------
+    kernel : ndarray, shape (out, in/L, k, k)
+
+    Returns
+    -------
+    Weights
+        The output repeats the sum of the L partitions L times: channel ``a*M + m`` is
+        channel m of the sum, for every a.
+    """
+    spec = _spec(kernel, L, _per_group(kernel, L), stride)
+    return Weights(kernel, np.ones(spec.secondary_shape, kernel.dtype), spec)
+
+
+def regular_convolution_by_branches(kernel: Array, n: int = 2, stride: int = 1) -> Weights:
+    """Build a regular convolution the paper's way: n x n blocks, n² branches (paper, section 3).
+
+    With the kernel cut into blocks W_ij and the input into x_j, branch (i, j) computes
+    W_ij x_j, and a fixed cross-summation of zeros and ones adds the n branches of each i.
+
+    Parameters
+    ----------
+    kernel : ndarray, shape (out, in, k, k)
+        out and in divisible by n.
+    n : int
+        Blocks along each side; the paper's figure has n = 2, four branches.
+
+    Returns
+    -------
+    Weights
+        L = n², M = out/n. It maps the input repeated n times along the channels,
+        ``np.tile(x, (1, n, 1, 1))``, to the convolution repeated n times, so blocks chain.
+    """
+    out, inp, k, _ = kernel.shape
+    divides("n", n, "out_channels", out)
+    divides("n", n, "in_channels", inp)
+    W = kernel.reshape(n, out // n, n, inp // n, k, k).swapaxes(1, 2)  # (i, j, out/n, in/n, k, k)
+    # Output partition (p, i) adds the branches (i, j) of all j; p only repeats.
+    W_d = np.tile(np.kron(np.eye(n), np.ones((1, n))), (n, 1))  # (p i, i j), the same for all m
+    primary = W.reshape(n * out, inp // n, k, k)
+    secondary = np.tile(W_d, (out // n, 1)).astype(kernel.dtype)
+    return Weights(primary, secondary, IGCSpec(n * inp, n * out, n * n, out // n, k, stride))
+
+
+def xception(depthwise: Array, pointwise: Array, stride: int = 1) -> Weights:
+    """Xception or MobileNet block without the activation between: M = 1 (paper, section 3).
+
+    Parameters
+    ----------
+    depthwise : ndarray, shape (in, 1, k, k)
+        One filter a channel.
+    pointwise : ndarray, shape (out, in)
+        out a multiple of in.
+
+    Returns
+    -------
+    Weights
+        L = in, M = 1. A widening block is ResNeXt's with branches of one channel.
+    """
+    return resnext(depthwise, pointwise, depthwise.shape[0], stride)
+
+
+def resnext(branches: Array, expansion: Array, L: int, stride: int = 1) -> Weights:
+    """Aggregate transformations as ResNeXt does: sum over l of E_l (W_l x_l), as an IGC with M = 1.
+
+    Parameters
+    ----------
+    branches : ndarray, shape (L*d, in/L, k, k)
+        The k x k convolutions W_l of the L branches, d channels each.
+    expansion : ndarray, shape (out, L*d)
+        The 1 x 1 convolutions E_l side by side; out a multiple of L, out/L >= d.
+    L : int
+        Cardinality, the number of branches.
+
+    Returns
+    -------
+    Weights
+        L partitions of out/L channels, of which d are used; M = 1, so W_d is dense.
+    """
+    d, out = _per_group(branches, L), expansion.shape[0]
+    width = out // L
+    if out % L or width < d or expansion.shape[1] != L * d:
+        raise SpecError(
+            f"expansion of shape {expansion.shape} needs L*d = {L}*{d} columns and a number of "
+            f"rows that is divisible by L={L} and at least {L * d}"
+        )
+    primary = np.zeros((L, width, *branches.shape[1:]), branches.dtype)
+    primary[:, :d] = branches.reshape(L, d, *branches.shape[1:])
+    secondary = np.zeros((out, width, L), expansion.dtype)  # columns interleaved: (j, l)
+    secondary[:, :d] = expansion.reshape(out, L, d).swapaxes(1, 2)
+    primary = primary.reshape(out, *branches.shape[1:])
+    return Weights(primary, secondary.reshape(out, out), _spec(primary, L, 1, stride))
+
+
+def shufflenet(first: Array, second: Array, groups: int, stride: int = 1) -> Weights:
+    """ShuffleNet's pair of group convolutions with its channel shuffle between, and one after.
+
+    Parameters
+    ----------
+    first : ndarray, shape (out, in/groups, k, k)
+    second : ndarray, shape (out, out/groups)
+        Rows in the order after the shuffle, as ShuffleNet applies it.
+    groups : int
+        Groups of both convolutions.
+
+    Returns
+    -------
+    Weights
+        L = M = groups: the IGC computes shuffle(second * shuffle(first * x)).
+    """
+    return Weights(first, second, _spec(first, groups, groups, stride))
+
+
+def shufflenet_unit(reduce: Array, depthwise: Array, expand: Array, groups: int) -> Weights:
+    """ShuffleNet's unit: 1x1 groups, shuffle, depthwise k x k, 1x1 groups, as *one* IGC.
+
+    A depthwise convolution commutes with permutations, so it moves before the shuffle and
+    multiplies into the primary weights: the constraint is primary[o, i, s] = d[o, s] * r[o, i].
+
+    Parameters
+    ----------
+    reduce, expand : ndarray, shape (C, C/groups)
+    depthwise : ndarray, shape (C, 1, k, k)
+        Filters in the order after the shuffle.
+
+    Returns
+    -------
+    Weights
+        L = M = groups; the IGC computes the unit's output followed by one more shuffle.
+    """
+    C = reduce.shape[0]
+    # Channel l*(C/groups) + j stands at place j*groups + l after the shuffle.
+    filters = depthwise.reshape(C // groups, groups, *depthwise.shape[2:]).swapaxes(0, 1)
+    first = reduce[:, :, None, None] * filters.reshape(C, 1, *depthwise.shape[2:])
+    return shufflenet(first, expand, groups)
+
+
+def _per_group(kernel: Array, L: int) -> int:
+    """Return the number of output channels of each group, or raise."""
+    out: int = kernel.shape[0]
+    divides("L", L, "out_channels", out)
+    return out // L
+
+
+def _spec(kernel: Array, L: int, M: int, stride: int) -> IGCSpec:
+    """Return the spec of a block whose primary weights are this kernel."""
+    out, per_group, k, _ = kernel.shape
+    return IGCSpec(per_group * L, out, L, M, k, stride)

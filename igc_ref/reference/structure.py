@@ -1,0 +1,142 @@
+"""The structured matrices of the block: block-diagonal weights and interleaving permutations.
+
+For one output position, with z the patch vector of length in*S:
+
+    x' = P W_d Pᵀ W_p z
+
+Every matrix here is explicit: dense NumPy, or ``scipy.sparse`` on request.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from igc_ref.errors import SpecError
+from igc_ref.spec import IGCSpec
+
+Array = npt.NDArray[Any]
+Matrix = Any  # a NumPy matrix or a scipy.sparse array: both know @ and .T
+
+
+class Matrices(NamedTuple):
+    """The three matrices of the block, in the order in which a patch meets them.
+
+    ``W_p`` has shape (out, in*S), ``P`` and ``W_d`` have shape (out, out).
+    """
+
+    W_p: Matrix
+    P: Matrix
+    W_d: Matrix
+
+
+def block_diagonal(blocks: Array, sparse: bool = False) -> Matrix:
+    """Put blocks on the diagonal of a matrix that is zero elsewhere.
+
+    Parameters
+    ----------
+    blocks : ndarray, shape (B, p, q)
+        B blocks of equal shape.
+    sparse : bool
+        Return a ``scipy.sparse`` array (CSR) instead of a dense one.
+
+    Returns
+    -------
+    ndarray or sparse array, shape (B*p, B*q)
+    """
+    if sparse:
+        return sp.block_diag(list(blocks), format="csr")
+    B, p, q = blocks.shape
+    matrix = np.zeros((B, p, B, q), blocks.dtype)
+    matrix[np.arange(B), :, np.arange(B), :] = blocks
+    return matrix.reshape(B * p, B * q)
+
+
+def diagonal_blocks(matrix: Matrix, B: int) -> Array:
+    """Read the B diagonal blocks, shape (B, p, q), of a (B*p, B*q) matrix."""
+    p, q = matrix.shape[0] // B, matrix.shape[1] // B
+    if not isinstance(matrix, np.ndarray):
+        matrix = matrix.toarray()
+    return np.stack([matrix[b * p : (b + 1) * p, b * q : (b + 1) * q] for b in range(B)])
+
+
+def blockmask(matrix: Array, B: int) -> Array:
+    """Keep the B diagonal blocks of a matrix and set everything else to zero."""
+    masked: Array = block_diagonal(diagonal_blocks(matrix, B))
+    return masked
+
+
+def interleave(groups: int, size: int, sparse: bool = False) -> Matrix:
+    """Build the permutation that deals `groups` partitions of `size` channels like cards.
+
+    Channel ``l*size + j`` goes to place ``j*groups + l``: afterwards channel j of every
+    partition stands together.
+
+    Returns
+    -------
+    ndarray or sparse array of float64, shape (groups*size, groups*size)
+        The matrix with ``(interleave @ y)[j*groups + l] == y[l*size + j]``.
+    """
+    source = np.arange(groups * size).reshape(groups, size).T.ravel()
+    if sparse:
+        return sp.eye_array(groups * size, format="csr")[source]
+    return np.eye(groups * size)[source]
+
+
+def first_permutation(spec: IGCSpec, sparse: bool = False) -> Matrix:
+    """Build Pᵀ = interleave(L, out/L), which stands between W_p and W_d.
+
+    It is the transpose of ``matrices(...).P`` when M = out/L, as in the paper. In the residual
+    network's rectangular blocks it is not, so it has a name of its own.
+    """
+    return interleave(spec.L, spec.out_channels // spec.L, sparse)
+
+
+def matrices(primary: Array, secondary: Array, spec: IGCSpec, sparse: bool = False) -> Matrices:
+    """Write the block's weights as explicit matrices.
+
+    Parameters
+    ----------
+    primary : ndarray, shape (out, in/L, k, k)
+        Primary weights, as PyTorch's ``conv2d(groups=L)`` takes them.
+    secondary : ndarray, shape (out, out/M)
+        Secondary weights, rows partition by partition.
+    spec : IGCSpec
+        The shape of the block.
+    sparse : bool
+        Return ``scipy.sparse`` arrays (CSR) instead of dense ones.
+
+    Returns
+    -------
+    W_p, P, W_d : dense or sparse arrays, shapes (out, in*S), (out, out), (out, out)
+        W_p has L diagonal blocks of (out/L, in/L*S), columns ordered (channel, ky, kx);
+        W_d has M diagonal blocks of (out/M, out/M); ``P = interleave(M, out/M)``.
+
+    Raises
+    ------
+    SpecError
+        If the weights have not the shapes that `spec` gives.
+
+    References
+    ----------
+    .. [1] arXiv:1707.02725, section 3.
+    """
+    check_weights(primary, secondary, spec)
+    L, M, out = spec.L, spec.M, spec.out_channels
+    W_p = block_diagonal(primary.reshape(L, out // L, -1), sparse)  # L blocks (out/L, in/L*S)
+    W_d = block_diagonal(secondary.reshape(M, out // M, -1), sparse)  # M blocks (out/M, out/M)
+    P = interleave(M, out // M, sparse)
+    return Matrices(W_p, P, W_d)
+
+
+def check_weights(primary: Array, secondary: Array, spec: IGCSpec) -> None:
+    """Raise a SpecError unless the weights have the shapes that `spec` gives."""
+    for name, array, shape in (
+        ("primary", primary, spec.primary_shape),
+        ("secondary", secondary, spec.secondary_shape),
+    ):
+        if array.shape != shape:
+            raise SpecError(f"{name} weights have shape {array.shape}; {spec} needs {shape}")

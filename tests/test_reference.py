@@ -1,0 +1,230 @@
+"""The reference: structure exactly, forward and backward against loops, gradients and adjoints."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from igc_ref import IGCSpec, reference
+from igc_ref.errors import SpecError
+from igc_ref.reference import (
+    backward,
+    block_diagonal,
+    blockmask,
+    composed_kernel,
+    diagonal_blocks,
+    fold,
+    forward,
+    interleave,
+    matrices,
+    patch_operator,
+    unfold,
+)
+from igc_ref.testing import assert_close, check_grads, dot_test
+from tests import oracles
+from tests.strategies import kernel_sizes, normal, pictures, seeds, sizes, specs, strides, weights
+
+dtypes = st.sampled_from([np.float64, np.complex128])
+counts = st.integers(1, 5)
+
+
+# -- structure: asserted exactly -------------------------------------------------------------
+
+
+@given(counts, counts, counts, seeds, st.booleans())
+def test_block_diagonal_is_zero_off_the_blocks_and_the_blocks_on_them(B, p, q, seed, sparse):
+    blocks = np.random.default_rng(seed).normal(size=(B, p, q))
+    matrix = block_diagonal(blocks, sparse)
+    assert sp.issparse(matrix) == sparse
+    dense = matrix.toarray() if sparse else matrix
+    for row in range(B * p):
+        for column in range(B * q):
+            inside = row // p == column // q
+            assert dense[row, column] == (blocks[row // p, row % p, column % q] if inside else 0)
+    assert np.array_equal(diagonal_blocks(matrix, B), blocks)
+
+
+@given(counts, counts, counts, seeds)
+def test_blockmask_keeps_the_blocks_and_clears_the_rest(B, p, q, seed):
+    matrix = np.random.default_rng(seed).normal(size=(B * p, B * q))
+    mask = np.kron(np.eye(B), np.ones((p, q)))
+    assert np.array_equal(blockmask(matrix, B), matrix * mask)
+
+
+@given(counts, counts, st.booleans())
+def test_interleave_is_a_permutation_with_orthogonal_matrix_and_known_places(groups, size, sparse):
+    P = interleave(groups, size, sparse)
+    P = P.toarray() if sparse else P
+    n = groups * size
+    assert np.array_equal(P.T @ P, np.eye(n))
+    assert np.array_equal(interleave(size, groups), P.T)
+    for l in range(groups):
+        for j in range(size):
+            assert (P @ np.eye(n)[l * size + j])[j * groups + l] == 1
+
+
+@given(specs(square=True), seeds)
+def test_every_secondary_partition_holds_one_channel_of_every_primary_partition(spec, seed):
+    primary, secondary = weights(np.random.default_rng(seed), spec)
+    P = matrices(primary, secondary, spec).P
+    origin = P.T @ (np.arange(spec.out_channels) // spec.M)  # primary partition of each place
+    for partition in np.split(origin, spec.M):
+        assert sorted(partition) == list(range(spec.L))
+
+
+@given(specs(), seeds)
+def test_dense_and_sparse_matrices_are_the_same(spec, seed):
+    primary, secondary = weights(np.random.default_rng(seed), spec)
+    for dense, sparse in zip(
+        matrices(primary, secondary, spec), matrices(primary, secondary, spec, True), strict=True
+    ):
+        assert np.array_equal(dense, sparse.toarray())
+
+
+# -- patches ---------------------------------------------------------------------------------
+
+
+@given(counts, sizes, sizes, kernel_sizes, strides, seeds)
+def test_the_patch_operator_reads_the_pixels_that_a_loop_reads(C, H, W, k, stride, seed):
+    x = np.random.default_rng(seed).normal(size=(C, H, W))
+    U = patch_operator(C, H, W, k, stride)
+    rows, columns = ((size + 2 * (k // 2) - k) // stride + 1 for size in (H, W))
+    patches = (U @ x.ravel()).reshape(C, k, k, rows, columns)
+    for index in np.ndindex(*patches.shape):
+        c, ky, kx, r, q = index
+        y, z = r * stride + ky - k // 2, q * stride + kx - k // 2
+        inside = 0 <= y < H and 0 <= z < W
+        assert patches[index] == (x[c, y, z] if inside else 0)
+
+
+@given(counts, counts, sizes, sizes, kernel_sizes, strides, seeds)
+def test_fold_is_the_adjoint_of_unfold(N, C, H, W, k, stride, seed):
+    shape = (N, C, H, W)
+    dot_test(
+        lambda x: unfold(x, k, stride),
+        lambda Z: fold(Z, shape, k, stride),
+        shape,
+        np.random.default_rng(seed),
+    )
+
+
+# -- the block -------------------------------------------------------------------------------
+
+
+def naive_block(x, primary, secondary, spec):
+    """Compute the block by a loop convolution, a shuffle, small matrices and a shuffle."""
+    y = oracles.shuffle(oracles.convolve(x, primary, spec.stride, spec.L), spec.L)
+    z = np.empty_like(y)
+    q = spec.out_channels // spec.M
+    for m in range(spec.M):
+        for a in range(q):
+            row = secondary[m * q + a]
+            z[:, m * q + a] = sum(row[b] * y[:, m * q + b] for b in range(q))
+    return oracles.shuffle(z, spec.M)
+
+
+@given(specs(), st.data(), seeds, dtypes, st.booleans())
+def test_forward_equals_loops(spec, data, seed, dtype, sparse):
+    rng = np.random.default_rng(seed)
+    x = normal(rng, data.draw(pictures(spec)), dtype)
+    primary, secondary = weights(rng, spec, dtype)
+    actual = forward(x, primary, secondary, spec, sparse)
+    assert actual.dtype == dtype
+    assert_close(actual, naive_block(x, primary, secondary, spec), spec.parameters)
+
+
+@settings(max_examples=40)
+@given(specs(), st.data(), seeds, st.booleans())
+def test_backward_is_the_derivative_of_forward(spec, data, seed, sparse):
+    rng = np.random.default_rng(seed)
+    x = normal(rng, data.draw(pictures(spec)))
+    primary, secondary = weights(rng, spec)
+    check_grads(
+        lambda *arguments: forward(*arguments, spec, sparse),
+        lambda d: backward(d, x, primary, secondary, spec, sparse),
+        (x, primary, secondary),
+        rng,
+    )
+
+
+@given(specs(), st.data(), seeds, dtypes)
+def test_backward_to_the_pictures_is_the_adjoint_of_forward(spec, data, seed, dtype):
+    rng = np.random.default_rng(seed)
+    shape = data.draw(pictures(spec))
+    primary, secondary = weights(rng, spec, dtype)
+    x = np.zeros(shape, dtype)
+    dot_test(
+        lambda u: forward(u, primary, secondary, spec),
+        lambda v: backward(v, x, primary, secondary, spec).x,
+        shape,
+        rng,
+        dtype=dtype,
+        length=spec.parameters,
+    )
+
+
+@given(specs(), st.data(), seeds, dtypes)
+def test_dense_and_sparse_gradients_agree(spec, data, seed, dtype):
+    rng = np.random.default_rng(seed)
+    x = normal(rng, data.draw(pictures(spec)), dtype)
+    primary, secondary = weights(rng, spec, dtype)
+    d = normal(rng, forward(x, primary, secondary, spec).shape, dtype)
+    dense = backward(d, x, primary, secondary, spec)
+    sparse = backward(d, x, primary, secondary, spec, sparse=True)
+    for a, b in zip(dense, sparse, strict=True):
+        assert_close(a, b, d.size + spec.parameters)
+
+
+@given(specs(), st.data(), seeds)
+def test_the_composed_kernel_is_one_dense_convolution_with_the_same_result(spec, data, seed):
+    rng = np.random.default_rng(seed)
+    x = normal(rng, data.draw(pictures(spec)))
+    primary, secondary = weights(rng, spec)
+    kernel = composed_kernel(primary, secondary, spec)
+    dense = oracles.convolve(x, kernel, spec.stride)
+    assert_close(forward(x, primary, secondary, spec), dense, spec.parameters)
+
+
+@given(specs(square=True), seeds)
+def test_the_composed_kernel_has_the_closed_form_of_the_design(spec, seed):
+    L, M, k = spec.L, spec.M, spec.kernel_size
+    primary, secondary = weights(np.random.default_rng(seed), spec)
+    K = composed_kernel(primary, secondary, spec)
+    for a, m, b, i in np.ndindex(L, M, L, M):
+        expected = secondary[m * L + a, b] * primary[b * M + m, i]
+        assert_close(K[a * M + m, b * M + i], expected.reshape(k, k), 1)
+
+
+def test_a_large_sparse_block_agrees_with_its_definition_on_few_channels():
+    spec = IGCSpec(96, 192, 24, 8, stride=2)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1, 96, 9, 7))
+    primary, secondary = weights(rng, spec)
+    assert_close(
+        forward(x, primary, secondary, spec, sparse=True),
+        naive_block(x, primary, secondary, spec),
+        spec.parameters,
+    )
+
+
+# -- bad input -------------------------------------------------------------------------------
+
+
+def test_weights_and_pictures_of_the_wrong_shape_are_refused():
+    spec = IGCSpec.square(2, 3)
+    primary, secondary = weights(np.random.default_rng(0), spec)
+    x = np.zeros((1, 6, 4, 4))
+    with pytest.raises(SpecError, match=r"primary weights have shape \(6, 2, 3, 3\)"):
+        forward(x, primary[:, :2], secondary, spec)
+    with pytest.raises(SpecError, match=r"secondary weights have shape \(2, 6\)"):
+        forward(x, primary, secondary.T, spec)
+    with pytest.raises(SpecError, match=r"needs \(N, 6, H, W\)"):
+        forward(x[:, :5], primary, secondary, spec)
+    with pytest.raises(SpecError, match=r"gives \(1, 6, 4, 4\)"):
+        backward(x[..., :3], x, primary, secondary, spec)
+
+
+def test_everything_public_has_a_docstring():
+    for name in reference.__all__:
+        assert getattr(reference, name).__doc__, name
