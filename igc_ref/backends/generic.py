@@ -1,0 +1,82 @@
+"""The generic backend: a library with NumPy's interface (`xp`) and every operator written on it.
+
+Inside, pictures are held channels first: (C, N, H, W). A channel of the whole batch is then one
+long row, a group convolution is one GEMM per group over long rows, and both permutations of the
+block are transposed *views* that a GEMM writes through, never copies.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from igc_ref.backends.convolution import ConvolutionOperators
+from igc_ref.backends.loss import LossOperators
+from igc_ref.backends.normalisation import NormalisationOperators
+from igc_ref.backends.pictures import PictureOperators
+from igc_ref.backends.pointwise import PointwiseOperators
+
+Array = Any  # an array of the backend's library
+
+
+class GenericBackend(
+    ConvolutionOperators,
+    NormalisationOperators,
+    PointwiseOperators,
+    LossOperators,
+    PictureOperators,
+):
+    """One library and the operators on its arrays.
+
+    An operator returns its output and what its backward form needs (``saved``, opaque to the
+    caller): ``y, saved = backend.f(x, ...)``, then ``dx, ... = backend.f_backward(dy, saved)``.
+
+    Attributes
+    ----------
+    name : str
+        The backend's name, as `get_backend` takes it.
+    xp : module
+        The library of its arrays.
+    tile_bytes : int
+        Size of the scratch memory in which patches are laid out, a tile of pictures at a time.
+    """
+
+    name: str
+    xp: ModuleType
+    tile_bytes: int
+
+    def asarray(self, array: npt.NDArray[Any], dtype: npt.DTypeLike | None = None) -> Array:
+        """Bring a NumPy array into this backend's library: the only way in."""
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"asarray takes a numpy.ndarray, not {_kind(array)}")
+        return self.xp.array(array, dtype=dtype)
+
+    def to_numpy(self, array: Array) -> npt.NDArray[Any]:
+        """Bring an array of this backend back as a NumPy array: the only way out."""
+        self.check("array", array)
+        return np.array(array)
+
+    def check(self, name: str, array: Array, dtype: npt.DTypeLike | None = None) -> None:
+        """Raise a TypeError unless `array` belongs to this backend's library and has this dtype."""
+        if not isinstance(array, self.xp.ndarray):
+            raise TypeError(
+                f"{name} is {_kind(array)}; the {self.name} backend takes "
+                f"{self.xp.__name__}.ndarray and moves nothing silently: use backend.asarray"
+            )
+        if dtype is not None and array.dtype != np.dtype(dtype):
+            raise TypeError(f"{name} is {array.dtype}; {np.dtype(dtype)} is needed")
+
+    def load(self, pictures: Array) -> Array:
+        """Turn public pictures (N, C, H, W) into the layout inside, (C, N, H, W)."""
+        return self.xp.ascontiguousarray(pictures.swapaxes(0, 1))
+
+    def store(self, x: Array) -> Array:
+        """Turn the layout inside, (C, N, H, W), back into public pictures (N, C, H, W)."""
+        return self.xp.ascontiguousarray(x.swapaxes(0, 1))
+
+
+def _kind(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"

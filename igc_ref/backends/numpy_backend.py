@@ -1,0 +1,15 @@
+"""The plain backend: NumPy on the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from igc_ref.backends.generic import GenericBackend
+
+
+class NumpyBackend(GenericBackend):
+    """The generic operators on NumPy arrays; a tile is as large as a core's second-level cache."""
+
+    name = "numpy"
+    xp = np
+    tile_bytes = 1 << 20
