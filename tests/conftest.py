@@ -1,8 +1,11 @@
-"""Hypothesis profiles: ``ci`` (default) draws the same examples every time, ``explore`` new ones."""
+"""Hypothesis profiles: ``ci`` (default) repeats its examples, ``explore`` draws new ones."""
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from igc_ref.backends import cupy_problem, get_backend
 
 settings.register_profile(
     "ci",
@@ -15,3 +18,14 @@ settings.register_profile(
     "explore", parent=settings.get_profile("ci"), derandomize=False, max_examples=1000
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(params=["numpy", pytest.param("cupy", marks=pytest.mark.gpu)], scope="session")
+def backend(request):
+    """Every backend in turn; cupy skips, with the reason, where it cannot run."""
+    problem = cupy_problem() if request.param == "cupy" else None
+    if problem:
+        pytest.skip(problem)
+    chosen = get_backend(request.param)
+    chosen.tile_bytes = 3000  # small tiles, so that small tests cross their borders
+    return chosen

@@ -1,0 +1,156 @@
+"""The command ``igc-ref``: train, eval, params, plot."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import igc_ref
+from igc_ref import backends, data, plots, runs
+from igc_ref.architecture import ARCHITECTURES
+from igc_ref.config import TrainConfig
+from igc_ref.errors import IGCError
+from igc_ref.models import DTYPES
+from igc_ref.optim import SCHEDULES
+from igc_ref.summary import summary
+from igc_ref.train import evaluate, resume, train
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit status: 0, or 1 after a one-line error."""
+    options = vars(_parser().parse_args(arguments))
+    command = options.pop("command")
+    try:
+        command(**options)
+    except (IGCError, OSError) as error:
+        print(f"igc-ref: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("igc-ref: interrupted; checkpoints are written after every epoch", file=sys.stderr)
+        return 130
+    return 0
+
+
+def train_command(resume_run: str | None = None, **settings: Any) -> None:
+    """Train from scratch, or continue a run."""
+    if resume_run is None:
+        history = train(TrainConfig(**settings), say)
+    else:
+        history = resume(resume_run, say, **settings)
+    say(f"test accuracy {history.test_accuracy:.2%}; checkpoint and log in {history.run}")
+
+
+def eval_command(run: str, backend: str = "auto", data_dir: str | None = None) -> None:
+    """Evaluate a run on its test set."""
+    model, config = runs.load_run(run, backend)
+    test_set = data.load(config.data, "test", data_dir or config.data_dir)
+    result = evaluate(model, test_set)
+    say(
+        f"{model.architecture} on {test_set.name}, {len(test_set):,} pictures, "
+        f"{model.backend.name} backend: accuracy {result.accuracy:.2%}, loss {result.loss:.4f}"
+    )
+
+
+def params_command(num_classes: int = 10, **settings: Any) -> None:
+    """Print the table of a network."""
+    architecture = TrainConfig(**settings).architecture(num_classes)
+    a = architecture
+    say(
+        summary(
+            igc_ref.build_model(
+                a.arch,
+                a.depth,
+                L=a.L,
+                M=a.M,
+                width=a.width,
+                num_classes=num_classes,
+                backend="numpy",
+            )
+        )
+    )
+
+
+def plot_command(run: str, out: str | None = None) -> None:
+    """Draw the learning curves of a run."""
+    records, config = runs.read_log(run), runs.read_config(Path(run))
+    path = Path(out) if out else Path(run) / "curves.png"
+    title = f"{config.architecture(10)} on {config.data}"
+    plots.save(plots.draw_curves(records, title), path)
+    say(f"curves in {path}")
+
+
+def say(line: str) -> None:
+    """Print a line at once, also into a pipe."""
+    print(line, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="igc-ref", description="Interleaved group convolutions: train, evaluate, count, draw."
+    )
+    parser.add_argument("--version", action="version", version=f"igc-ref {igc_ref.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(commands)
+
+    add = commands.add_parser("eval", help="evaluate a run on its test set")
+    add.add_argument("run", metavar="RUN", help="folder of the run")
+    add.add_argument("--data-dir", metavar="DIR", help="where the data lies now")
+    add.add_argument("--backend", choices=backends.NAMES, default="auto")
+    add.set_defaults(command=eval_command)
+
+    add = _suppressing(commands, "params", "print a network's layers, parameters, multiply-adds")
+    _add_network(add)
+    add.add_argument("--num-classes", type=int, metavar="N", help="10")
+    add.set_defaults(command=params_command)
+
+    add = commands.add_parser("plot", help="draw the learning curves of a run")
+    add.add_argument("run", metavar="RUN", help="folder of the run")
+    add.add_argument("--out", metavar="FILE", help="RUN/curves.png; the ending may be .svg")
+    add.set_defaults(command=plot_command)
+    return parser
+
+
+def _add_train(commands: Any) -> None:
+    defaults = TrainConfig()
+    add = _suppressing(commands, "train", "train a network; by default a small one on shapes")
+    _add_network(add)
+    add.add_argument("--data", choices=data.NAMES, help=defaults.data)
+    add.add_argument("--data-dir", metavar="DIR", help="folder of the CIFAR files")
+    add.add_argument("--backend", choices=backends.NAMES, help=defaults.backend)
+    add.add_argument("--dtype", choices=DTYPES, help=defaults.dtype)
+    for name, kind in (
+        ("epochs", int),
+        ("batch-size", int),
+        ("lr", float),
+        ("momentum", float),
+        ("weight-decay", float),
+        ("seed", int),
+    ):
+        default = getattr(defaults, name.replace("-", "_"))
+        add.add_argument(f"--{name}", type=kind, metavar="X", help=f"{default}")
+    add.add_argument("--schedule", choices=SCHEDULES, help=defaults.schedule)
+    add.add_argument(
+        "--augment", action=argparse.BooleanOptionalAction, help="pad, crop and mirror; on"
+    )
+    add.add_argument("--out", metavar="RUN", help="folder of the run; one below runs")
+    add.add_argument("--resume", metavar="RUN", dest="resume_run", help="continue this run")
+    add.set_defaults(command=train_command)
+
+
+def _suppressing(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
+    """Add a command whose options, if not given, are absent: TrainConfig knows the defaults."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, argument_default=argparse.SUPPRESS
+    )
+    return parser
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--arch", choices=ARCHITECTURES, help="plain_igc")
+    parser.add_argument("--depth", type=int, metavar="N", help="layers; 8")
+    parser.add_argument("-L", type=int, metavar="N", help="primary partitions; 4")
+    parser.add_argument("-M", type=int, metavar="N", help="secondary partitions of stage 1; 8")
+    parser.add_argument("--width", type=int, metavar="N", help="channels of a regular net; 16")

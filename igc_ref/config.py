@@ -1,0 +1,111 @@
+"""Every number of a training run, validated before anything is computed or written."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from igc_ref import backends, data
+from igc_ref.architecture import Architecture
+from igc_ref.errors import SpecError
+from igc_ref.models import DTYPES
+from igc_ref.optim import SCHEDULES
+from igc_ref.spec import integer
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What a run is. The defaults train a small IGC network on the built-in ``shapes``.
+
+    Parameters
+    ----------
+    arch, depth, L, M, width
+        The network, as in `igc_ref.build_model`. An IGC network of which neither L nor M is
+        given has the paper's L = 4, M = 8; a regular one without a width has 16.
+    data : {"shapes", "cifar10", "cifar100"}
+    data_dir : str, optional
+        Folder of the CIFAR files.
+    backend : {"auto", "numpy", "cupy"}
+    dtype : {"float32", "float64"}
+    epochs, batch_size : int
+    lr : float
+        Peak learning rate.
+    schedule : {"step", "onecycle"}
+        See `igc_ref.optim.learning_rate`.
+    momentum, weight_decay : float
+    augment : bool
+        Pad by 4, crop at random, mirror at random.
+    seed : int
+        Of weights, order and augmentation. Same seed, same backend: same bits.
+    out : str, optional
+        Folder of the run, new or empty; by default one below ``runs``.
+
+    Raises
+    ------
+    SpecError
+        Names the number and what is allowed.
+    """
+
+    arch: str = "plain_igc"
+    depth: int = 8
+    L: int | None = None
+    M: int | None = None
+    width: int | None = None
+    data: str = "shapes"
+    data_dir: str | None = None
+    backend: str = "auto"
+    dtype: str = "float32"
+    epochs: int = 8
+    batch_size: int = 64
+    lr: float = 0.1
+    schedule: str = "onecycle"
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    augment: bool = True
+    seed: int = 0
+    out: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.arch.endswith("_igc") and self.L is None and self.M is None:
+            object.__setattr__(self, "L", 4)
+            object.__setattr__(self, "M", 8)
+        if self.arch in ("plain", "resnet") and self.width is None:
+            object.__setattr__(self, "width", 16)
+        self.architecture(num_classes=10)
+        for name, minimum in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            object.__setattr__(self, name, integer(name, getattr(self, name), minimum))
+        for name, allowed in (
+            ("data", data.NAMES),
+            ("backend", backends.NAMES),
+            ("dtype", DTYPES),
+            ("schedule", SCHEDULES),
+        ):
+            if getattr(self, name) not in allowed:
+                raise SpecError(
+                    f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(allowed)}"
+                )
+        self._check_range("lr", self.lr > 0, "greater than 0")
+        self._check_range("momentum", 0 <= self.momentum < 1, "in [0, 1)")
+        self._check_range("weight_decay", self.weight_decay >= 0, "at least 0")
+
+    def _check_range(self, name: str, inside: bool, allowed: str) -> None:
+        value = getattr(self, name)
+        if not inside or not math.isfinite(value):
+            raise SpecError(f"{name}={value} is not allowed; it must be finite and {allowed}")
+
+    def architecture(self, num_classes: int) -> Architecture:
+        """Return the network of this run, for a data set of so many classes."""
+        return Architecture(self.arch, self.depth, self.L, self.M, self.width, num_classes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields by name, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
+        """Return the config of `to_dict`; unknown names are an error."""
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise SpecError(f"unknown settings {', '.join(unknown)}: made by a newer version?")
+        return cls(**values)

@@ -1,0 +1,251 @@
+"""The paper's CIFAR networks: ``plain``, ``plain_igc``, ``resnet`` and ``resnet_igc``.
+
+Input 3x32x32; a 3x3 stem to C channels; three stages of widths C, 2C, 4C, stride 2 at the first
+block of stages 2 and 3; global average pool; linear. C is ``width``, or L*M in an IGC network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from igc_ref.architecture import INPUT_SHAPE, Architecture
+from igc_ref.backends import GenericBackend, get_backend
+from igc_ref.errors import CheckpointError, SpecError
+from igc_ref.layers import IGC, BatchNorm, Conv2d, GlobalAveragePool, Linear
+from igc_ref.network import Layer, Residual, Row, Sequential
+from igc_ref.spec import IGCSpec, integer
+
+Array = Any  # an array of the backend's library
+DTYPES = ("float32", "float64")
+
+
+def build_model(
+    arch: str,
+    depth: int,
+    *,
+    L: int | None = None,
+    M: int | None = None,
+    width: int | None = None,
+    num_classes: int = 10,
+    backend: str | GenericBackend = "auto",
+    dtype: str = "float32",
+    seed: int = 0,
+) -> Model:
+    """Build one of the paper's networks with freshly drawn weights.
+
+    Parameters
+    ----------
+    arch : {"plain", "plain_igc", "resnet", "resnet_igc"}
+    depth : int
+        Layers: ``3n + 2`` for the plain networks; even and at least 8 for the residual ones.
+    L, M : int
+        Primary and secondary partitions in the first stage; IGC networks only. M doubles with
+        the width, L stays.
+    width : int
+        Channels of the first stage; regular networks only.
+    num_classes : int
+    backend : {"auto", "numpy", "cupy"} or a backend object
+    dtype : {"float32", "float64"}
+    seed : int
+        Seed of the weights; the same on every backend.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    SpecError
+        If no such network exists; names the number.
+    BackendError
+        If the backend cannot run here.
+
+    Examples
+    --------
+    >>> build_model("resnet_igc", 98, L=24, M=2, backend="numpy").num_parameters
+    863290
+    """
+    architecture = Architecture(arch, depth, L, M, width, num_classes)
+    if dtype not in DTYPES:
+        raise SpecError(f"dtype={dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
+    if isinstance(backend, str):
+        backend = get_backend(backend)
+    return Model(
+        architecture, _Builder(architecture, backend, dtype, seed).network(), backend, dtype
+    )
+
+
+class Model:
+    """A network on public pictures (N, 3, 32, 32), with its parameters by name.
+
+    Attributes
+    ----------
+    architecture : Architecture
+    backend : GenericBackend
+    dtype : str
+    """
+
+    def __init__(
+        self, architecture: Architecture, network: Layer, backend: GenericBackend, dtype: str
+    ) -> None:
+        self.architecture, self.backend, self.dtype = architecture, backend, dtype
+        self._network = network
+
+    def forward(self, x: Array, train: bool = False) -> Array:
+        """Compute logits (N, num_classes) of pictures (N, 3, H, W).
+
+        Parameters
+        ----------
+        x : array of the backend's library and the model's dtype
+        train : bool
+            Normalise by the batch and update running statistics, instead of using these.
+
+        Raises
+        ------
+        TypeError
+            If x belongs to another library or has another dtype; nothing is moved silently.
+        SpecError
+            If x has another shape.
+        """
+        self.backend.check("x", x, self.dtype)
+        if x.ndim != 4 or x.shape[1] != INPUT_SHAPE[0] or x.shape[0] == 0:
+            raise SpecError(f"x has shape {x.shape}; allowed is (N, 3, H, W) with N at least 1")
+        return self._network.forward(self.backend.load(x), train)
+
+    def backward(self, dlogits: Array) -> Array:
+        """Pull dlogits (N, num_classes) back to the pictures, and fill `gradients`."""
+        self.backend.check("dlogits", dlogits, self.dtype)
+        return self.backend.store(self._network.backward(dlogits))
+
+    def parameters(self) -> dict[str, Array]:
+        """Return the trained arrays by name, in the order in which data flows."""
+        return self._collect("parameters")
+
+    def gradients(self) -> dict[str, Array]:
+        """Return the gradients of the last backward pass, named as the parameters are."""
+        return self._collect("gradients")
+
+    def state_dict(self) -> dict[str, npt.NDArray[Any]]:
+        """Return copies of all parameters and running statistics as NumPy arrays."""
+        return {name: self.backend.to_numpy(array) for name, array in self._state().items()}
+
+    def load_state_dict(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Overwrite all parameters and running statistics.
+
+        Raises
+        ------
+        CheckpointError
+            If names, shapes or dtypes differ; then nothing has been overwritten.
+        """
+        own = self._state()
+        for name in [*own, *state]:
+            if name not in state or name not in own:
+                where = "lacks" if name not in state else "has, but the network has not,"
+                raise CheckpointError(f"the state {where} {name!r}: another architecture?")
+            found, needed = state[name], own[name]
+            if found.shape != needed.shape or found.dtype != needed.dtype:
+                raise CheckpointError(
+                    f"{name} is {found.dtype} of shape {found.shape}; "
+                    f"the network needs {needed.dtype} of shape {needed.shape}"
+                )
+        for name, array in own.items():
+            array[...] = self.backend.asarray(np.asarray(state[name]))
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of trained numbers, batch norm's gamma and beta included."""
+        return sum(math.prod(array.shape) for array in self.parameters().values())
+
+    def rows(self) -> list[Row]:
+        """Return a summary line for every layer, with its parameters and multiply-adds."""
+        return list(self._network.rows(INPUT_SHAPE))
+
+    def _state(self) -> dict[str, Array]:
+        return self._collect("parameters", "buffers")
+
+    def _collect(self, *kinds: str) -> dict[str, Array]:
+        return {
+            f"{name}.{key}": array
+            for name, layer in self._network.named_layers()
+            for kind in kinds
+            for key, array in getattr(layer, kind).items()
+        }
+
+
+class _Builder:
+    """Makes the layers of one architecture, all from one random stream."""
+
+    def __init__(
+        self, architecture: Architecture, backend: GenericBackend, dtype: str, seed: int
+    ) -> None:
+        self.a, self.backend, self.dtype = architecture, backend, dtype
+        self.rng = np.random.default_rng(integer("seed", seed, minimum=0))
+
+    def network(self) -> Layer:
+        a = self.a
+        parts = {"stem": self._stem()}
+        channels = a.channels
+        for stage, blocks in enumerate(a.blocks):
+            out = a.channels * 2**stage
+            for block in range(blocks):
+                stride = 2 if stage > 0 and block == 0 else 1
+                make = self._residual_block if a.is_residual else self._plain_block
+                parts[f"stage{stage + 1}.block{block + 1}"] = make(channels, out, stride)
+                channels = out
+        parts["pool"] = GlobalAveragePool(self.backend)
+        parts["linear"] = Linear(
+            self.backend, channels, a.num_classes, rng=self.rng, dtype=self.dtype
+        )
+        return Sequential(parts)
+
+    def _stem(self) -> Layer:
+        conv = Conv2d(self.backend, INPUT_SHAPE[0], self.a.channels, rng=self.rng, dtype=self.dtype)
+        return Sequential({"conv": conv, "bn": self._norm(self.a.channels, relu=True)})
+
+    def _plain_block(self, channels: int, out: int, stride: int) -> Layer:
+        return Sequential(dict(self._unit(channels, out, stride, M_channels=out, relu=True)))
+
+    def _residual_block(self, channels: int, out: int, stride: int) -> Layer:
+        shortcut = None
+        if channels != out:
+            conv = Conv2d(
+                self.backend,
+                channels,
+                out,
+                kernel_size=1,
+                stride=stride,
+                groups=self.a.L or 1,
+                rng=self.rng,
+                dtype=self.dtype,
+            )
+            shortcut = Sequential({"conv": conv, "bn": self._norm(out, relu=False)})
+        # As in the authors' networks: the first unit has in/L secondary partitions.
+        units = (
+            self._unit(channels, out, stride, M_channels=channels, relu=True),
+            self._unit(out, out, 1, M_channels=out, relu=False),
+        )
+        branch = {f"unit{i}": Sequential(dict(unit)) for i, unit in enumerate(units, start=1)}
+        return Residual(self.backend, Sequential(branch), shortcut)
+
+    def _unit(
+        self, channels: int, out: int, stride: int, *, M_channels: int, relu: bool
+    ) -> Iterator[tuple[str, Layer]]:
+        """Yield a convolution or an IGC block with M = M_channels/L, then its batch norm."""
+        if self.a.L is None:
+            yield (
+                "conv",
+                Conv2d(self.backend, channels, out, stride=stride, rng=self.rng, dtype=self.dtype),
+            )
+        else:
+            spec = IGCSpec(channels, out, self.a.L, M_channels // self.a.L, stride=stride)
+            yield "igc", IGC(self.backend, spec, rng=self.rng, dtype=self.dtype)
+        yield "bn", self._norm(out, relu)
+
+    def _norm(self, channels: int, relu: bool) -> Layer:
+        momentum = 0.9 if self.a.is_residual else 0.99
+        return BatchNorm(self.backend, channels, momentum=momentum, relu=relu, dtype=self.dtype)

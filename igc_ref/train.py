@@ -1,0 +1,255 @@
+"""Training and evaluation: data -> forward -> loss -> backward -> optimiser -> checkpoint."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from igc_ref import checkpoint, data, runs
+from igc_ref.config import TrainConfig
+from igc_ref.data import Dataset
+from igc_ref.errors import CheckpointError, TrainingError
+from igc_ref.models import Model
+from igc_ref.optim import SGD, learning_rate
+
+__all__ = ["Evaluation", "History", "TrainConfig", "evaluate", "resume", "train"]
+
+Report = Callable[[str], None]
+PADDING = 4  # pixels added on each side before the random crop
+MAY_CHANGE = ("backend", "data_dir")  # between a run and its continuation
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean loss (nats) and accuracy (0 to 1) over a data set."""
+
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class History:
+    """What a run reached.
+
+    Parameters
+    ----------
+    run : Path
+        Folder with ``config.json``, ``log.jsonl`` and ``checkpoint.npz``.
+    records : list of dict
+        For each epoch: train and test loss (nats) and accuracy (0 to 1), seconds, pictures/s.
+    """
+
+    run: Path
+    records: list[runs.Record]
+
+    @property
+    def test_accuracy(self) -> float:
+        """Test accuracy after the last epoch, 0 to 1."""
+        return float(self.records[-1]["test_accuracy"])
+
+
+def silent(line: str) -> None:
+    """Report nothing."""
+
+
+def train(config: TrainConfig, report: Report = silent) -> History:
+    """Train a network from scratch, as `config` says.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    report : callable
+        Receives a line of text at the start and after every epoch.
+
+    Returns
+    -------
+    History
+
+    Raises
+    ------
+    IGCError
+        For data, a backend or a folder that cannot serve; raised before anything is written.
+    TrainingError
+        If the loss is not finite any more.
+    """
+    trainer = Trainer(config)
+    folder = runs.create(config)
+    return trainer.finish(folder, report)
+
+
+def resume(folder: str | Path, report: Report = silent, **settings: Any) -> History:
+    """Continue an interrupted run after its last whole epoch; the same bits as without the pause.
+
+    Parameters
+    ----------
+    folder : path
+        The run's folder.
+    report : callable
+        As in `train`.
+    settings
+        Fields of `TrainConfig`. ``backend`` and ``data_dir`` may be new; anything else must be
+        what the run has.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no run, it is finished, or `settings` describe another run.
+    """
+    folder = Path(folder)
+    saved = checkpoint.load(folder / runs.CHECKPOINT)
+    config = TrainConfig.from_dict(saved.config)
+    differing = [
+        f"{name}={value} (the run has {getattr(config, name)})"
+        for name, value in settings.items()
+        if name not in MAY_CHANGE and value != getattr(config, name)
+    ]
+    if differing:
+        raise CheckpointError(f"{folder} is another run: {', '.join(differing)}")
+    if len(saved.records) >= config.epochs:
+        raise CheckpointError(f"{folder} has finished all its {config.epochs} epochs")
+    config = replace(config, **{n: v for n, v in settings.items() if n in MAY_CHANGE})
+    trainer = Trainer(config)
+    trainer.restore(saved)
+    return trainer.finish(folder, report)
+
+
+def evaluate(model: Model, dataset: Dataset, batch_size: int = 250) -> Evaluation:
+    """Compute mean loss and accuracy of a network over a data set, without augmentation.
+
+    Parameters
+    ----------
+    model : Model
+    dataset : Dataset
+    batch_size : int
+        Pictures at a time; changes memory, not the result beyond rounding.
+    """
+    backend = model.backend
+    loss, correct = 0.0, 0
+    for start in range(0, len(dataset), batch_size):
+        batch = dataset[start : start + batch_size]
+        labels = backend.asarray(batch.labels)
+        x = backend.normalise(backend.asarray(batch.images), batch.mean, batch.std, model.dtype)
+        logits = model.forward(x)
+        loss += float(backend.softmax_cross_entropy(logits, labels)[0]) * len(batch)
+        correct += int((logits.argmax(axis=1) == labels).sum())
+    return Evaluation(loss / len(dataset), correct / len(dataset))
+
+
+class Trainer:
+    """A network in training: its data, its optimiser, and the epochs done so far."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.train_set, self.test_set = (
+            data.load(config.data, split, config.data_dir) for split in ("train", "test")
+        )
+        self.model = runs.build(config, len(self.train_set.classes), config.backend)
+        self.optimiser = SGD(self.model, config.momentum, config.weight_decay)
+        self.steps_per_epoch = math.ceil(len(self.train_set) / config.batch_size)
+        self.records: list[runs.Record] = []
+
+    def restore(self, saved: checkpoint.Checkpoint) -> None:
+        """Take up the state of a checkpoint."""
+        self.model.load_state_dict(saved.model)
+        self.optimiser.load_state_dict(saved.velocity)
+        self.records = list(saved.records)
+
+    def finish(self, folder: Path, report: Report) -> History:
+        """Train the epochs that are left, with a checkpoint and a line of the log after each."""
+        epochs = self.config.epochs
+        report(self._headline())
+        for epoch in range(len(self.records) + 1, epochs + 1):
+            start = time.perf_counter()
+            trained = self.train_epoch(epoch)
+            seconds = time.perf_counter() - start
+            tested = evaluate(self.model, self.test_set)
+            record = {
+                "epoch": epoch,
+                "train_loss": trained.loss,
+                "train_accuracy": trained.accuracy,
+                "test_loss": tested.loss,
+                "test_accuracy": tested.accuracy,
+                "seconds": seconds,
+                "images_per_second": len(self.train_set) / seconds,
+            }
+            self.records.append(record)
+            checkpoint.save(folder / runs.CHECKPOINT, self._checkpoint())
+            runs.write_log(folder, self.records)
+            report(_line(record, epochs))
+        return History(folder, self.records)
+
+    def train_epoch(self, epoch: int) -> Evaluation:
+        """Go through the training set once; return loss and accuracy as seen on the way."""
+        c, steps = self.config, self.steps_per_epoch
+        title = f"epoch {epoch}/{c.epochs}"
+        loss_sum, correct = 0.0, 0
+        batches = tqdm(self._batches(epoch), title, steps, leave=False, disable=None)
+        for step, (x, labels) in enumerate(batches):
+            done = (epoch - 1) * steps + step
+            lr = learning_rate(c.schedule, c.lr, done, c.epochs * steps)
+            loss, hits = self.train_step(x, labels, lr)
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss is {loss} at epoch {epoch}, step {step + 1}, learning rate "
+                    f"{lr:.4g}; the last checkpoint is of epoch {epoch - 1}"
+                )
+            loss_sum += loss * len(labels)
+            correct += hits
+        return Evaluation(loss_sum / len(self.train_set), correct / len(self.train_set))
+
+    def train_step(self, x: Any, labels: Any, lr: float) -> tuple[float, int]:
+        """Learn from one batch; return its mean loss and how many pictures were right."""
+        logits = self.model.forward(x, train=True)
+        loss, dlogits = self.model.backend.softmax_cross_entropy(logits, labels)
+        self.model.backward(dlogits)
+        self.optimiser.step(lr)
+        return float(loss), int((logits.argmax(axis=1) == labels).sum())
+
+    def _batches(self, epoch: int) -> Iterator[tuple[Any, Any]]:
+        """Yield shuffled, normalised, augmented batches; every epoch has its own random stream."""
+        c, backend, pictures = self.config, self.model.backend, self.train_set
+        rng = np.random.default_rng([c.seed, epoch])
+        order = rng.permutation(len(pictures))
+        for start in range(0, len(pictures), c.batch_size):
+            rows = order[start : start + c.batch_size]
+            images = backend.asarray(pictures.images[rows])
+            x = backend.normalise(images, pictures.mean, pictures.std, c.dtype)
+            if c.augment:
+                top, left = rng.integers(0, 2 * PADDING + 1, (2, len(rows)))
+                mirror = rng.random(len(rows)) < 0.5
+                top, left, mirror = (backend.asarray(draw) for draw in (top, left, mirror))
+                x = backend.pad_crop_mirror(x, top, left, mirror, PADDING)
+            yield x, backend.asarray(pictures.labels[rows])
+
+    def _checkpoint(self) -> checkpoint.Checkpoint:
+        return checkpoint.Checkpoint(
+            config=self.config.to_dict(),
+            classes=len(self.train_set.classes),
+            records=self.records,
+            model=self.model.state_dict(),
+            velocity=self.optimiser.state_dict(),
+        )
+
+    def _headline(self) -> str:
+        m = self.model
+        return (
+            f"{m.architecture}: {m.num_parameters:,} parameters; "
+            f"{len(self.train_set):,} pictures of {self.config.data}; "
+            f"{m.backend.name} backend, {m.dtype}"
+        )
+
+
+def _line(record: runs.Record, epochs: int) -> str:
+    return (
+        f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}: "
+        f"train loss {record['train_loss']:.3f}, accuracy {record['train_accuracy']:.1%}; "
+        f"test loss {record['test_loss']:.3f}, accuracy {record['test_accuracy']:.1%}; "
+        f"{record['seconds']:.1f} s, {record['images_per_second']:,.0f} pictures/s"
+    )

@@ -1,0 +1,266 @@
+"""Layers and networks: counts, names, derivatives of whole networks, errors."""
+
+import numpy as np
+import pytest
+
+from igc_ref import build_model, reference
+from igc_ref.architecture import Architecture
+from igc_ref.backends import get_backend
+from igc_ref.errors import CheckpointError, SpecError
+from igc_ref.layers import IGC, BatchNorm, Conv2d, GlobalAveragePool, Linear, MaxPool, ReLU
+from igc_ref.network import Residual, Sequential
+from igc_ref.spec import IGCSpec
+from igc_ref.summary import nearest_regular, summary
+from igc_ref.testing import assert_close, check_grads
+from tests import oracles
+
+PUBLISHED = [  # parameters by depth, counted from the authors' definitions
+    ("plain", {"width": 16}, {8: 75_290, 20: 269_722, 38: 561_370, 62: 950_234}),
+    ("plain", {"width": 18}, {8: 95_068, 20: 341_020, 38: 709_948, 62: 1_201_852}),
+    ("plain_igc", {"L": 4, "M": 8}, {8: 78_634, 20: 277_546, 38: 575_914, 62: 973_738}),
+    ("plain_igc", {"L": 24, "M": 2}, {8: 48_442, 20: 155_962, 38: 317_242, 62: 532_282}),
+    ("resnet", {"width": 16}, {50: 758_554, 74: 1_147_418, 98: 1_536_282}),
+    ("resnet", {"width": 18}, {50: 959_356, 74: 1_451_260, 98: 1_943_164}),
+    ("resnet_igc", {"L": 4, "M": 8}, {50: 778_538, 74: 1_176_362, 98: 1_574_186}),
+    ("resnet_igc", {"L": 24, "M": 2}, {50: 433_210, 74: 648_250, 98: 863_290}),
+]
+SMALL = [
+    ("plain", 5, {"width": 3}),
+    ("plain_igc", 8, {"L": 3, "M": 2}),
+    ("resnet", 8, {"width": 4}),
+    ("resnet_igc", 8, {"L": 2, "M": 3}),
+]
+
+
+@pytest.mark.parametrize(
+    ("arch", "numbers", "depth", "parameters"),
+    [(arch, n, depth, p) for arch, n, table in PUBLISHED for depth, p in table.items()],
+)
+def test_a_published_network_has_its_published_number_of_parameters(
+    arch, numbers, depth, parameters
+):
+    model = build_model(arch, depth, **numbers, backend="numpy")
+    assert model.num_parameters == parameters
+    assert sum(row.parameters for row in model.rows()) == parameters
+
+
+@pytest.mark.parametrize(("arch", "depth", "numbers"), SMALL, ids=lambda v: str(v))
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+def test_a_whole_network_s_gradients_are_its_derivatives(arch, depth, numbers, train):
+    rng = np.random.default_rng(5)
+    model = build_model(arch, depth, **numbers, backend="numpy", dtype="float64")
+    x = rng.normal(size=(3, 3, 8, 10))
+    names = list(model.parameters())
+    for name, array in model.parameters().items():  # zero betas would sit on the kinks of ReLU
+        if name.endswith("beta"):
+            array[...] = rng.normal(size=array.shape)
+
+    def f(pictures, *arrays):
+        for name, array in zip(names, arrays, strict=True):
+            model.parameters()[name][...] = array
+        return model.forward(pictures, train=train)
+
+    arguments = (x, *(model.parameters()[name].copy() for name in names))
+
+    def vjp(c):
+        f(*arguments)
+        return [model.backward(c), *(model.gradients()[name].copy() for name in names)]
+
+    check_grads(f, vjp, arguments, rng, directions=1, eps=1e-7, rtol=1e-5)
+
+
+def test_a_residual_igc_block_computes_what_its_definition_says():
+    model = build_model("resnet_igc", 8, L=2, M=2, backend="numpy", dtype="float64", seed=3)
+    state = model.state_dict()
+    rng = np.random.default_rng(0)
+    for name in state:  # running statistics and affine numbers that matter
+        if "bn" in name:
+            state[name] = rng.uniform(0.5, 1.5, state[name].shape)
+    model.load_state_dict(state)
+
+    def norm(z, name):
+        g, b, m, v = (
+            state[f"{name}.{key}"].reshape(1, -1, 1, 1)
+            for key in ("gamma", "beta", "running_mean", "running_var")
+        )
+        return g * (z - m) / np.sqrt(v + 2e-5) + b
+
+    def unit(z, name, spec):
+        weights = state[f"{name}.igc.primary"], state[f"{name}.igc.secondary"]
+        return norm(reference.forward(z, *weights, spec), f"{name}.bn")
+
+    x = rng.normal(size=(2, 3, 8, 8))
+    z = np.maximum(norm(oracles.convolve(x, state["stem.conv.weight"]), "stem.bn"), 0)
+    channels = 4
+    for stage in (1, 2, 3):
+        block = f"stage{stage}.block1"
+        widen = 1 if stage == 1 else 2
+        shortcut = z
+        if widen == 2:
+            weight = state[f"{block}.shortcut.conv.weight"]
+            shortcut = norm(oracles.convolve(z, weight, 2, groups=2), f"{block}.shortcut.bn")
+        out = channels * widen
+        first = IGCSpec(channels, out, 2, channels // 2, stride=widen)  # M = in/L
+        second = IGCSpec(out, out, 2, out // 2)
+        y = np.maximum(unit(z, f"{block}.branch.unit1", first), 0)
+        z = np.maximum(unit(y, f"{block}.branch.unit2", second) + shortcut, 0)
+        channels = out
+    logits = z.mean(axis=(2, 3)) @ state["linear.weight"].T + state["linear.bias"]
+    assert_close(model.forward(x), logits, 1000)
+
+
+def test_the_state_is_in_the_order_in_which_data_flows():
+    names = list(build_model("resnet_igc", 8, L=2, M=2, backend="numpy").state_dict())
+    norm = ["gamma", "beta", "running_mean", "running_var"]
+    expected = ["stem.conv.weight", *(f"stem.bn.{n}" for n in norm)]
+    for stage in (1, 2, 3):
+        block = f"stage{stage}.block1"
+        if stage > 1:
+            expected += [f"{block}.shortcut.conv.weight"]
+            expected += [f"{block}.shortcut.bn.{n}" for n in norm]
+        for unit in (1, 2):
+            igc = f"{block}.branch.unit{unit}"
+            expected += [f"{igc}.igc.primary", f"{igc}.igc.secondary"]
+            expected += [f"{igc}.bn.{n}" for n in norm]
+    assert names == [*expected, "linear.weight", "linear.bias"]
+
+
+def test_weights_depend_on_the_seed_alone():
+    same, other = (build_model("plain_igc", 8, L=3, M=2, seed=s, backend="numpy") for s in (1, 2))
+    again = build_model("plain_igc", 8, L=3, M=2, seed=1, backend="numpy").state_dict()
+    assert all(np.array_equal(a, again[name]) for name, a in same.state_dict().items())
+    assert not np.array_equal(
+        same.state_dict()["stem.conv.weight"], other.state_dict()["stem.conv.weight"]
+    )
+
+
+def test_convolutions_start_he_normal_and_the_linear_layer_uniform():
+    model = build_model("plain_igc", 8, L=24, M=2, backend="numpy")
+    state = model.state_dict()
+    primary, secondary = (state[f"stage3.block2.igc.{n}"] for n in ("primary", "secondary"))
+    assert primary.std() == pytest.approx(np.sqrt(2 / (8 * 9)), rel=0.05)
+    assert secondary.std() == pytest.approx(np.sqrt(2 / 24), rel=0.05)
+    assert abs(primary.mean()) < 0.01
+    bound = 1 / np.sqrt(192)
+    for name in ("linear.weight", "linear.bias"):
+        assert np.abs(state[name]).max() <= bound
+    assert state["linear.weight"].std() == pytest.approx(bound / np.sqrt(3), rel=0.05)
+
+
+def test_a_state_moves_to_another_network_exactly():
+    one, two = (build_model("resnet", 8, width=4, backend="numpy", seed=s) for s in (0, 1))
+    x = np.random.default_rng(0).normal(size=(4, 3, 32, 32)).astype("float32")
+    one.forward(x, train=True)  # moves the running statistics
+    two.load_state_dict(one.state_dict())
+    assert np.array_equal(one.forward(x), two.forward(x))
+
+
+def test_a_foreign_state_is_refused_and_changes_nothing():
+    model = build_model("plain", 5, width=4, backend="numpy")
+    before = model.state_dict()
+    other = build_model("plain_igc", 5, L=2, M=2, backend="numpy").state_dict()
+    with pytest.raises(CheckpointError, match=r"stage1\.block1\.conv\.weight"):
+        model.load_state_dict(other)
+    wider = build_model("plain", 5, width=8, backend="numpy").state_dict()
+    with pytest.raises(CheckpointError, match=r"shape \(8, 3, 3, 3\).*needs.*\(4, 3, 3, 3\)"):
+        model.load_state_dict(wider)
+    wrong_last = dict(before) | {"linear.bias": before["linear.bias"].astype("float64")}
+    wrong_last["stem.conv.weight"] = wrong_last["stem.conv.weight"] + 1
+    with pytest.raises(CheckpointError, match=r"linear\.bias is float64"):
+        model.load_state_dict(wrong_last)
+    after = model.state_dict()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("lenet", 8), "arch='lenet' is unknown"),
+        (("plain_igc", 9, 4, 8), "depth=9 is not allowed"),
+        (("plain", 2, None, None, 16), "depth=2 is not allowed"),
+        (("resnet", 9, None, None, 16), "depth=9 is not allowed"),
+        (("resnet", 6, None, None, 16), "depth=6 is not allowed"),
+        (("plain_igc", 8, 4), "M is missing"),
+        (("plain", 8), "width is missing"),
+        (("plain", 8, 4, None, 16), "takes no L=4"),
+        (("plain_igc", 8, 4, 8, 16), "takes no width=16"),
+        (("plain_igc", 8, 4, 0), "M=0 is not an integer of at least 1"),
+        (("plain", 8.5, None, None, 16), r"depth=8\.5 is not an integer"),
+    ],
+)
+def test_a_network_that_does_not_exist_is_refused_with_its_numbers(arguments, message):
+    with pytest.raises(SpecError, match=message):
+        Architecture(*arguments)
+
+
+def test_other_libraries_dtypes_and_shapes_are_refused_not_converted():
+    model = build_model("plain", 5, width=4, backend="numpy")
+    with pytest.raises(TypeError, match=r"x is builtins\.list; the numpy backend takes"):
+        model.forward([[1.0]])
+    with pytest.raises(TypeError, match="x is float64; float32 is needed"):
+        model.forward(np.zeros((1, 3, 32, 32)))
+    with pytest.raises(SpecError, match=r"shape \(1, 4, 32, 32\)"):
+        model.forward(np.zeros((1, 4, 32, 32), "float32"))
+    with pytest.raises(TypeError, match=r"asarray takes a numpy\.ndarray"):
+        model.backend.asarray([1.0])
+    with pytest.raises(SpecError, match="dtype='float16' is unknown"):
+        build_model("plain", 5, width=4, backend="numpy", dtype="float16")
+    with pytest.raises(SpecError, match="seed=-1 is not an integer of at least 0"):
+        build_model("plain", 5, width=4, backend="numpy", seed=-1)
+
+
+def test_backward_needs_a_forward_pass_before_it():
+    model = build_model("plain", 5, width=4, backend="numpy")
+    d = np.ones((1, 10), "float32")
+    with pytest.raises(RuntimeError, match="backward needs a forward pass"):
+        model.backward(d)
+    model.forward(np.zeros((1, 3, 32, 32), "float32"))
+    model.backward(d)
+    with pytest.raises(RuntimeError, match="backward needs a forward pass"):
+        model.backward(d)
+
+
+def test_every_layer_says_the_shape_it_gives_and_the_multiply_adds_it_takes():
+    backend, rng = get_backend("numpy"), np.random.default_rng(0)
+    options = {"rng": rng, "dtype": "float64"}
+    conv = Conv2d(backend, 4, 6, kernel_size=5, stride=2, groups=2, **options)
+    branch = Conv2d(backend, 4, 4, **options)
+    cases = [
+        (conv, 6 * 2 * 25 * 4 * 5),
+        (IGC(backend, IGCSpec(4, 8, 2, 4, stride=2), **options), (8 * 2 * 9 + 8 * 2) * 4 * 5),
+        (BatchNorm(backend, 4, dtype="float64"), 0),
+        (ReLU(backend), 0),
+        (MaxPool(backend), 0),
+        (GlobalAveragePool(backend), 0),
+        (Residual(backend, branch, None), 4 * 4 * 9 * 7 * 9),
+        (Sequential({"a": ReLU(backend), "b": conv}), 6 * 2 * 25 * 4 * 5),
+    ]
+    x = rng.normal(size=(4, 2, 7, 9))
+    for layer, cost in cases:
+        y = layer.forward(x, train=True)
+        shape = (y.shape[1],) if y.ndim == 2 else (y.shape[0], *y.shape[2:])
+        assert layer.output_shape((4, 7, 9)) == shape, layer.describe()
+        assert sum(row.multiply_adds for row in layer.rows((4, 7, 9))) == cost, layer.describe()
+        assert layer.backward(np.ones_like(y)).shape == x.shape, layer.describe()
+    linear = Linear(backend, 4, 3, **options)
+    assert (linear.output_shape((4,)), linear.multiply_adds((4,))) == ((3,), 12)
+
+
+def test_the_summary_sets_an_igc_network_beside_the_nearest_regular_one():
+    model = build_model("plain_igc", 8, L=4, M=8, backend="numpy")
+    text = summary(model)
+    assert "78,634" in text
+    assert "plain-8 W16" in text
+    assert "75,290" in text
+    assert len({line.count("|") for line in text.splitlines()}) == 1
+    assert "|" not in summary(build_model("plain", 8, width=16, backend="numpy"))
+
+
+@pytest.mark.parametrize(("L", "M"), [(4, 8), (24, 2), (1, 1), (3, 5)])
+def test_no_other_width_is_nearer_in_parameters_than_the_one_beside(L, M):
+    model = build_model("plain_igc", 5, L=L, M=M, backend="numpy")
+    chosen = nearest_regular(model)
+    target, width = model.num_parameters, chosen.architecture.width
+    for other in {max(1, width - 1), width + 1}:
+        rival = build_model("plain", 5, width=other, backend="numpy")
+        assert abs(rival.num_parameters - target) >= abs(chosen.num_parameters - target)
