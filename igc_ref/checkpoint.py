@@ -72,8 +72,8 @@ def load(path: Path) -> Checkpoint:
         If the file is missing, damaged, or of another format.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
         meta = json.loads(arrays.pop("meta").item())
         if meta["format"] != FORMAT:
             raise CheckpointError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from igc_ref import checkpoint
+from igc_ref.backends import GenericBackend
 from igc_ref.config import TrainConfig
 from igc_ref.errors import CheckpointError
 from igc_ref.models import Model, build_model
@@ -55,9 +56,7 @@ def read_log(folder: str | Path) -> list[Record]:
     try:
         records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except FileNotFoundError:
-        raise CheckpointError(
-            f"{folder} is no run with a whole epoch: there is no {path}"
-        ) from None
+        raise CheckpointError(f"{folder} is no run with a log: there is no {path}") from None
     except ValueError as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
     if not records:
@@ -99,7 +98,7 @@ def load_run(folder: str | Path, backend: str = "auto") -> tuple[Model, TrainCon
     return model, config
 
 
-def build(config: TrainConfig, classes: int, backend: str) -> Model:
+def build(config: TrainConfig, classes: int, backend: str | GenericBackend) -> Model:
     """Build the network of a run."""
     return build_model(
         config.arch,

@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from igc_ref import checkpoint, data, runs
+from igc_ref.backends import get_backend
 from igc_ref.config import TrainConfig
 from igc_ref.data import Dataset
 from igc_ref.errors import CheckpointError, TrainingError
@@ -147,10 +148,11 @@ class Trainer:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
+        backend = get_backend(config.backend)  # first: it fails at once, data may take a while
         self.train_set, self.test_set = (
             data.load(config.data, split, config.data_dir) for split in ("train", "test")
         )
-        self.model = runs.build(config, len(self.train_set.classes), config.backend)
+        self.model = runs.build(config, len(self.train_set.classes), backend)
         self.optimiser = SGD(self.model, config.momentum, config.weight_decay)
         self.steps_per_epoch = math.ceil(len(self.train_set) / config.batch_size)
         self.records: list[runs.Record] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from igc_ref.backends.library import Array, Library
@@ -10,8 +11,9 @@ from igc_ref.backends.library import Array, Library
 class BatchNormSaved(NamedTuple):
     """What the backward pass needs; y is kept for its signs, if a ReLU was applied."""
 
-    x_hat: Array
-    scale: Array
+    x: Array
+    mean: Array
+    inv_std: Array
     gamma: Array
     y: Array | None
     train: bool
@@ -50,43 +52,51 @@ class NormalisationOperators(Library):
         y : array, shape (C, N, H, W)
         saved : BatchNormSaved
         """
-        xp, C = self.xp, len(x)
-        rows = x.reshape(C, -1)  # (C, n)
-        x_hat, y = xp.empty_like(rows), xp.empty_like(rows)
-        inv_std = xp.empty_like(gamma)
-        for c in self.tiles(C, rows.shape[1] * rows.dtype.itemsize):  # channels that fit in cache
-            mean = rows[c].mean(axis=1) if train else running_mean[c]
-            xp.subtract(rows[c], mean[:, None], out=x_hat[c])
-            var = xp.square(x_hat[c]).mean(axis=1) if train else running_var[c]
-            inv_std[c] = 1 / xp.sqrt(var + eps)
-            x_hat[c] *= inv_std[c, None]
-            xp.multiply(x_hat[c], gamma[c, None], out=y[c])
-            y[c] += beta[c, None]
+        xp, rows = self.xp, x.reshape(len(x), -1)  # (C, n)
+        y = xp.empty_like(rows)
+        mean, var = xp.array(running_mean), xp.array(running_var)
+        for c in self._channels(rows):
+            if train:
+                mean[c] = rows[c].mean(axis=1)
+                var[c] = _dot(centred := rows[c] - mean[c, None], centred) / rows.shape[1]
+            scale = gamma[c] / xp.sqrt(var[c] + eps)
+            xp.multiply(rows[c], scale[:, None], out=y[c])
+            y[c] += (beta[c] - mean[c] * scale)[:, None]
             if relu:
                 xp.maximum(y[c], 0, out=y[c])
-            if train:
-                running_mean[c] += (1 - momentum) * (mean - running_mean[c])
-                running_var[c] += (1 - momentum) * (var - running_var[c])
-        saved = BatchNormSaved(x_hat, gamma * inv_std, gamma, y if relu else None, train)
-        return y.reshape(x.shape), saved
+        if train:
+            running_mean += (1 - momentum) * (mean - running_mean)
+            running_var += (1 - momentum) * (var - running_var)
+        inv_std = 1 / xp.sqrt(var + eps)
+        return y.reshape(x.shape), BatchNormSaved(
+            rows, mean, inv_std, gamma, y if relu else None, train
+        )
 
     def batch_norm_backward(self, dy: Array, saved: BatchNormSaved) -> tuple[Array, Array, Array]:
         """Return the gradients of `batch_norm` with respect to x, gamma and beta."""
-        xp = self.xp
-        x_hat, scale, gamma, y, train = saved
-        C, n = x_hat.shape
-        rows = dy.reshape(C, n)
-        dx, dgamma, dbeta = xp.empty_like(x_hat), xp.empty_like(gamma), xp.empty_like(gamma)
-        for c in self.tiles(C, n * x_hat.dtype.itemsize):
+        xp, (x, mean, inv_std, gamma, y, train) = self.xp, saved
+        rows, n = dy.reshape(x.shape), x.shape[1]
+        dx, dgamma, dbeta = xp.empty_like(x), xp.empty_like(gamma), xp.empty_like(gamma)
+        for c in self._channels(x):
             d = rows[c] if y is None else rows[c] * (y[c] > 0)
-            dbeta[c] = d.sum(axis=1)
-            dgamma[c] = (d * x_hat[c]).sum(axis=1)
-            if not train:
-                xp.multiply(d, scale[c, None], out=dx[c])
-                continue
-            # dx = scale * (d - mean(d) - x_hat * mean(d * x_hat))
-            xp.multiply(x_hat[c], (-dgamma[c] / n)[:, None], out=dx[c])
-            dx[c] += d
-            dx[c] -= (dbeta[c] / n)[:, None]
-            dx[c] *= scale[c, None]
+            x_hat = x[c] - mean[c, None]
+            x_hat *= inv_std[c, None]
+            dbeta[c], dgamma[c] = d.sum(axis=1), _dot(d, x_hat)
+            scale = (gamma[c] * inv_std[c])[:, None]
+            if train:  # dx = scale * (d - mean(d) - x_hat * mean(d * x_hat))
+                x_hat *= (dgamma[c] / n)[:, None]
+                x_hat += (dbeta[c] / n)[:, None]
+                xp.subtract(d, x_hat, out=dx[c])
+                dx[c] *= scale
+            else:
+                xp.multiply(d, scale, out=dx[c])
         return dx.reshape(dy.shape), dgamma, dbeta
+
+    def _channels(self, rows: Array) -> Iterator[slice]:
+        """Cut the channels into tiles of which input, output and one temporary fit in the cache."""
+        return self.tiles(len(rows), 3 * rows.shape[1] * rows.dtype.itemsize)
+
+
+def _dot(a: Array, b: Array) -> Array:
+    """Return the inner product of each row of a with the same row of b, shape (C,)."""
+    return (a[:, None, :] @ b[:, :, None])[:, 0, 0]

@@ -1,0 +1,282 @@
+"""Runs: they learn, repeat bit for bit, resume, and refuse what they cannot do before writing."""
+
+import json
+
+import numpy as np
+import pytest
+
+import igc_ref
+from igc_ref import TrainConfig, checkpoint, data, runs
+from igc_ref.data import Dataset
+from igc_ref.errors import CheckpointError, DataError, SpecError, TrainingError
+from igc_ref.train import Trainer, evaluate, resume, train
+
+SMALL = {
+    "arch": "plain_igc", "depth": 5, "L": 2, "M": 2, "backend": "numpy", "epochs": 2,
+    "batch_size": 16, "lr": 0.05,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def few_pictures(monkeypatch):
+    """Train on 60 pictures of `shapes`, test on 30; the last batch is a small one."""
+    sizes = {"train": 60, "test": 30}
+    draw = data.shapes
+    monkeypatch.setattr(data, "shapes", lambda split: draw(split, size=sizes[split]))
+
+
+def config(tmp_path, **changes):
+    return TrainConfig(**{**SMALL, "out": str(tmp_path / "run"), **changes})
+
+
+def contents(folder):
+    """Everything a checkpoint holds, in bytes."""
+    with np.load(folder / "checkpoint.npz") as file:
+        return {name: file[name].tobytes() for name in file.files if name != "meta"}
+
+
+def results(folder):
+    """The log without its timings."""
+    timings = {"seconds", "images_per_second"}
+    return [{k: v for k, v in line.items() if k not in timings} for line in runs.read_log(folder)]
+
+
+def test_a_run_leaves_config_log_and_checkpoint_and_says_what_it_did(tmp_path):
+    lines = []
+    history = train(config(tmp_path), lines.append)
+    assert sorted(path.name for path in history.run.iterdir()) == [
+        "checkpoint.npz", "config.json", "log.jsonl",
+    ]  # fmt: skip
+    assert len(lines) == 3
+    assert "plain_igc-5 L2M2" in lines[0]
+    assert "60 pictures of shapes" in lines[0]
+    assert lines[2].startswith("epoch 2/2: train loss ")
+    assert [record["epoch"] for record in runs.read_log(history.run)] == [1, 2]
+    assert history.test_accuracy == history.records[-1]["test_accuracy"]
+    assert runs.read_config(history.run) == config(tmp_path)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path):
+    folders = [tmp_path / name for name in ("one", "two", "other")]
+    for folder, seed in zip(folders, (3, 3, 4), strict=True):
+        train(config(tmp_path, seed=seed, out=str(folder)))
+    assert contents(folders[0]) == contents(folders[1])
+    assert results(folders[0]) == results(folders[1])
+    assert contents(folders[0]) != contents(folders[2])
+
+
+def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path):
+    whole = train(config(tmp_path, epochs=3, out=str(tmp_path / "whole")))
+    broken = config(tmp_path, epochs=3, out=str(tmp_path / "broken"))
+    trainer = Trainer(broken)
+    folder = runs.create(broken)
+
+    def stop_after_one(line):
+        if line.startswith("epoch 1"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.finish(folder, stop_after_one)
+    assert len(runs.read_log(folder)) == 1
+    resume(folder)
+    assert contents(folder) == contents(whole.run)
+    assert results(folder) == results(whole.run)
+
+
+def test_a_finished_or_different_run_is_not_resumed(tmp_path):
+    folder = train(config(tmp_path)).run
+    with pytest.raises(CheckpointError, match="has finished all its 2 epochs"):
+        resume(folder)
+    with pytest.raises(CheckpointError, match=r"arch=plain \(the run has plain_igc\), lr=0\.2"):
+        resume(folder, arch="plain", lr=0.2)
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        resume(tmp_path / "nowhere")
+
+
+def test_a_small_network_learns(tmp_path):
+    settings = {"L": 4, "M": 4, "epochs": 20, "lr": 0.1, "augment": False}
+    first, *_, last = train(config(tmp_path, **settings)).records
+    assert last["train_accuracy"] > 0.5  # chance is 0.1
+    assert last["train_loss"] < 0.7 * first["train_loss"]
+
+
+def test_evaluation_does_not_depend_on_the_batch_size_and_changes_nothing(tmp_path):
+    model, _ = runs.load_run(train(config(tmp_path)).run, "numpy")
+    before = model.state_dict()
+    test_set = data.load("shapes", "test")
+    one, two = (evaluate(model, test_set, batch_size=size) for size in (30, 7))
+    assert one.accuracy == two.accuracy
+    assert one.loss == pytest.approx(two.loss, rel=1e-5)
+    assert all(np.array_equal(before[name], a) for name, a in model.state_dict().items())
+
+
+def test_a_loaded_run_is_the_network_that_was_trained(tmp_path):
+    history = train(config(tmp_path))
+    model, _ = runs.load_run(history.run, "numpy")
+    result = evaluate(model, data.load("shapes", "test"))
+    assert result.accuracy == history.test_accuracy
+    assert result.loss == pytest.approx(history.records[-1]["test_loss"])
+
+
+def test_an_epoch_sees_every_picture_once_each_epoch_in_another_order(tmp_path):
+    trainer = Trainer(config(tmp_path, augment=False))
+    labels = [
+        np.concatenate([batch for _, batch in trainer._batches(epoch)]) for epoch in (1, 2, 1)
+    ]
+    sums = [
+        sorted(float(x.sum()) for x, _ in trainer._batches(epoch) for x in x) for epoch in (1, 2)
+    ]
+    assert sums[0] == pytest.approx(sums[1], rel=1e-4, abs=1e-2)
+    assert not np.array_equal(labels[0], labels[1])
+    assert np.array_equal(labels[0], labels[2])
+
+
+def test_augmentation_changes_the_pictures_and_repeats_with_the_epoch(tmp_path):
+    plain, augmented = (Trainer(config(tmp_path, augment=a)) for a in (False, True))
+    first, again, still = (next(t._batches(1))[0] for t in (augmented, augmented, plain))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, still)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_step_and_rate(tmp_path):
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(
+            TrainingError, match=r"the loss is (nan|inf) at epoch \d, step \d, learning rate"
+        ),
+    ):
+        train(config(tmp_path, lr=1e20, schedule="step"))
+
+
+# -- refused before anything is written ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "epochs=0 is not an integer of at least 1"),
+        ({"batch_size": 2.5}, r"batch_size=2\.5 is not an integer"),
+        ({"seed": -1}, "seed=-1 is not an integer of at least 0"),
+        ({"lr": 0.0}, r"lr=0\.0 is not allowed; it must be finite and greater than 0"),
+        ({"lr": float("nan")}, "lr=nan is not allowed"),
+        ({"momentum": 1.0}, r"momentum=1\.0 is not allowed; it must be finite and in"),
+        ({"weight_decay": -1e-4}, r"weight_decay=-0\.0001 is not allowed"),
+        ({"data": "mnist"}, "data='mnist' is unknown; choose one of shapes, cifar10"),
+        ({"schedule": "cosine"}, "schedule='cosine' is unknown"),
+        ({"backend": "torch"}, "backend='torch' is unknown; choose one of auto"),
+        ({"dtype": "int8"}, "dtype='int8' is unknown"),
+        ({"depth": 6}, "depth=6 is not allowed"),
+        ({"M": None}, "M is missing"),
+    ],
+)
+def test_impossible_settings_are_refused_with_their_numbers(tmp_path, changes, message):
+    with pytest.raises(SpecError, match=message):
+        config(tmp_path, **changes)
+
+
+def test_the_defaults_are_the_paper_s_small_network_or_a_regular_one_of_width_16():
+    assert (TrainConfig().L, TrainConfig().M, TrainConfig().width) == (4, 8, None)
+    assert TrainConfig(arch="resnet").width == 16
+
+
+def test_a_folder_that_holds_anything_is_refused_and_left_alone(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("precious")
+    with pytest.raises(CheckpointError, match="is not an empty folder"):
+        train(config(tmp_path))
+    assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
+
+
+def test_missing_data_leaves_no_folder_behind(tmp_path):
+    missing = tmp_path / "missing"
+    with pytest.raises(DataError, match="missing"):
+        train(config(tmp_path, data="cifar10", data_dir=str(missing)))
+    with pytest.raises(DataError, match="--data-dir"):
+        train(config(tmp_path, data="cifar10"))
+    assert not (tmp_path / "run").exists()
+
+
+# -- checkpoints -----------------------------------------------------------------------------
+
+
+def test_a_checkpoint_of_another_architecture_is_refused_with_both_names(tmp_path):
+    run = train(config(tmp_path)).run
+    other = train(config(tmp_path, L=4, out=str(tmp_path / "other"))).run
+    (run / "checkpoint.npz").write_bytes((other / "checkpoint.npz").read_bytes())
+    with pytest.raises(CheckpointError, match=r"plain_igc-5 L4M2.*says plain_igc-5 L2M2"):
+        runs.load_run(run, "numpy")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda b: b[: len(b) // 2],
+        lambda b: b"",
+        lambda b: b"PK\x03\x04 but no archive",
+        lambda b: b[:2000] + bytes([b[2000] ^ 255]) + b[2001:],
+    ],
+    ids=["half", "empty", "garbage", "one byte"],
+)
+def test_a_damaged_checkpoint_is_named(tmp_path, damage):
+    run = train(config(tmp_path)).run
+    path = run / "checkpoint.npz"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(CheckpointError, match=r"checkpoint\.npz is damaged"):
+        runs.load_run(run, "numpy")
+
+
+def test_a_checkpoint_that_hides_a_pickle_is_not_unpickled(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "executed"), "w"))
+
+    path = tmp_path / "checkpoint.npz"
+    np.savez(path, meta=np.array([Trap()], dtype=object))
+    with pytest.raises(CheckpointError, match="damaged"):
+        checkpoint.load(path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_newer_format_and_unknown_settings_are_refused(tmp_path):
+    run = train(config(tmp_path)).run
+    saved = checkpoint.load(run / "checkpoint.npz")
+    with pytest.raises(SpecError, match="unknown settings groups"):
+        TrainConfig.from_dict(saved.config | {"groups": 3})
+    with np.load(run / "checkpoint.npz") as file:
+        arrays = dict(file)
+    meta = json.loads(arrays["meta"].item()) | {"format": 99}
+    np.savez(run / "checkpoint.npz", **arrays | {"meta": np.array(json.dumps(meta))})
+    with pytest.raises(CheckpointError, match="has format 99; this version reads format 1"):
+        checkpoint.load(run / "checkpoint.npz")
+
+
+def test_a_failed_write_leaves_the_old_checkpoint_and_no_debris(tmp_path, monkeypatch):
+    run = train(config(tmp_path)).run
+    before = (run / "checkpoint.npz").read_bytes()
+    saved = checkpoint.load(run / "checkpoint.npz")
+
+    def full_disk(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save(run / "checkpoint.npz", saved)
+    assert (run / "checkpoint.npz").read_bytes() == before
+    assert not list(run.glob("*.partial"))
+
+
+def test_a_data_set_with_other_than_ten_classes_trains_a_network_with_as_many(
+    tmp_path, monkeypatch
+):
+    def three_classes(split):
+        drawn = data.shapes("test")
+        names = drawn.classes[:3]
+        return Dataset(
+            f"three/{split}", drawn.images, drawn.labels % 3, names, drawn.mean, drawn.std
+        )
+
+    monkeypatch.setattr(data, "load", lambda name, split, data_dir: three_classes(split))
+    run = igc_ref.train(config(tmp_path, epochs=1)).run
+    model, _ = runs.load_run(run, "numpy")
+    assert model.state_dict()["linear.bias"].shape == (3,)
