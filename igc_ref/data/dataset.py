@@ -1,0 +1,68 @@
+"""What every data set is: pictures, labels, the names of the classes and the channel statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from igc_ref.errors import DataError
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A labelled set of small colour pictures, as bytes.
+
+    Parameters
+    ----------
+    name : str
+        Where it comes from, such as ``"cifar10/test"``.
+    images : ndarray of uint8, shape (n, 3, height, width)
+        Pixels in 0..255, channels red, green, blue.
+    labels : ndarray of int64, shape (n,)
+        Class of each picture, in ``0..len(classes) - 1``.
+    classes : tuple of str
+        Name of each class.
+    mean, std : tuple of three floats
+        Channel statistics in 0..255, used to normalise the pictures.
+
+    Raises
+    ------
+    DataError
+        If shapes, dtypes or labels do not fit together.
+    """
+
+    name: str
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    classes: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[1] != 3:
+            raise DataError(
+                f"{self.name}: images must be uint8 of shape (n, 3, height, width), "
+                f"not {self.images.dtype} of shape {self.images.shape}"
+            )
+        if self.labels.shape != (len(self.images),):
+            raise DataError(
+                f"{self.name}: {len(self.images)} images, but labels of shape {self.labels.shape}"
+            )
+        outside = (self.labels < 0) | (self.labels >= len(self.classes))
+        if outside.any():
+            first = int(np.argmax(outside))
+            raise DataError(
+                f"{self.name}: record {first} has label {int(self.labels[first])}; "
+                f"allowed are 0 to {len(self.classes) - 1}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: slice) -> Dataset:
+        """The same set restricted to some of its pictures: ``dataset[:500]``."""
+        return Dataset(
+            self.name, self.images[rows], self.labels[rows], self.classes, self.mean, self.std
+        )
