@@ -56,12 +56,12 @@ class TrainConfig:
     data_dir: str | None = None
     backend: str = "auto"
     dtype: str = "float32"
-    epochs: int = 8
-    batch_size: int = 64
+    epochs: int = 4
+    batch_size: int = 16
     lr: float = 0.1
     schedule: str = "onecycle"
     momentum: float = 0.9
-    weight_decay: float = 1e-4
+    weight_decay: float = 5e-4
     augment: bool = True
     seed: int = 0
     out: str | None = None

@@ -47,7 +47,9 @@ def draw_matrix(axes: Any, matrix: Array, groups: Array, title: str) -> None:
     filled = matrix != 0
     picture[filled] = palette[groups[filled] % len(palette)]
     rows, columns = matrix.shape
-    axes.pcolormesh(picture, edgecolors=GRID, linewidth=0.4)
+    axes.imshow(picture, extent=(0, columns, rows, 0), interpolation="none")
+    axes.hlines(range(1, rows), 0, columns, color=GRID, linewidth=0.5)
+    axes.vlines(range(1, columns), 0, rows, color=GRID, linewidth=0.5)
     axes.set(xlim=(0, columns), ylim=(rows, 0), aspect="equal", xticks=[], yticks=[])
     axes.set_title(title, fontsize=13, pad=8)
     axes.set_xlabel(f"{rows} x {columns}, {np.count_nonzero(matrix)} cells", fontsize=8)
@@ -81,14 +83,16 @@ def draw_block(matrices: Sequence[Array], spec: IGCSpec) -> Any:
     figure, all_axes = plt.subplots(
         1,
         4,
-        figsize=(11, 2.6),
+        figsize=(11, 2.0),
         width_ratios=[matrix.shape[1] for matrix in matrices],
         layout="constrained",
     )
     for axes, matrix, group, title in zip(all_axes, matrices, groups, titles, strict=True):
         draw_matrix(axes, matrix, group, title)
     all_axes[0].set_ylabel("$x' =$", rotation=0, fontsize=14, labelpad=18, va="center")
-    figure.suptitle(f"$x' = P\\,W_d\\,P^\\top\\,W_p\\,z$     L = {L}, M = {M}, S = {spec.taps}")
+    all_axes[-1].yaxis.set_label_position("right")
+    all_axes[-1].set_ylabel("$z$", rotation=0, fontsize=14, labelpad=10, va="center")
+    figure.suptitle(f"L = {L} primary partitions, M = {M} secondary ones, S = {spec.taps} taps")
     return figure
 
 

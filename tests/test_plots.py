@@ -23,8 +23,7 @@ def test_the_picture_of_a_block_colours_every_nonzero_cell_and_no_other():
     figure = plots.draw_block(four, spec)
     assert len(figure.axes) == 4
     for axes, matrix in zip(figure.axes, four, strict=True):
-        cells = axes.collections[0].get_array()
-        coloured = (np.asarray(cells).reshape(*matrix.shape, 3) != 1).any(axis=2)
+        coloured = (np.asarray(axes.images[0].get_array()) != 1).any(axis=2)
         assert np.array_equal(coloured, matrix != 0)
         assert str(np.count_nonzero(matrix)) in axes.get_xlabel()
     matplotlib.pyplot.close(figure)

@@ -8,8 +8,8 @@ from igc_ref.backends.generic import GenericBackend
 
 
 class NumpyBackend(GenericBackend):
-    """The generic operators on NumPy arrays; a tile is as large as a core's second-level cache."""
+    """The generic operators on NumPy arrays; a tile takes half of a core's second-level cache."""
 
     name = "numpy"
     xp = np
-    tile_bytes = 1 << 20
+    tile_bytes = 1 << 19
