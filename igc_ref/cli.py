@@ -13,7 +13,7 @@ from igc_ref import backends, data, plots, runs
 from igc_ref.architecture import ARCHITECTURES
 from igc_ref.config import TrainConfig
 from igc_ref.errors import IGCError
-from igc_ref.models import DTYPES
+from igc_ref.models import DTYPES, build
 from igc_ref.optim import SCHEDULES
 from igc_ref.summary import summary
 from igc_ref.train import evaluate, resume, train
@@ -57,20 +57,7 @@ def eval_command(run: str, backend: str = "auto", data_dir: str | None = None) -
 def params_command(num_classes: int = 10, **settings: Any) -> None:
     """Print the table of a network."""
     architecture = TrainConfig(**settings).architecture(num_classes)
-    a = architecture
-    say(
-        summary(
-            igc_ref.build_model(
-                a.arch,
-                a.depth,
-                L=a.L,
-                M=a.M,
-                width=a.width,
-                num_classes=num_classes,
-                backend="numpy",
-            )
-        )
-    )
+    say(summary(build(architecture, backend="numpy")))
 
 
 def plot_command(run: str, out: str | None = None) -> None:

@@ -70,14 +70,22 @@ def build_model(
     >>> build_model("resnet_igc", 98, L=24, M=2, backend="numpy").num_parameters
     863290
     """
-    architecture = Architecture(arch, depth, L, M, width, num_classes)
+    return build(Architecture(arch, depth, L, M, width, num_classes), backend, dtype, seed)
+
+
+def build(
+    architecture: Architecture,
+    backend: str | GenericBackend = "auto",
+    dtype: str = "float32",
+    seed: int = 0,
+) -> Model:
+    """Build the network that `architecture` names; see `build_model`."""
     if dtype not in DTYPES:
         raise SpecError(f"dtype={dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
     if isinstance(backend, str):
         backend = get_backend(backend)
-    return Model(
-        architecture, _Builder(architecture, backend, dtype, seed).network(), backend, dtype
-    )
+    network = _Builder(architecture, backend, dtype, seed).network()
+    return Model(architecture, network, backend, dtype)
 
 
 class Model:

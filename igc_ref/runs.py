@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from igc_ref import checkpoint
-from igc_ref.backends import GenericBackend
 from igc_ref.config import TrainConfig
 from igc_ref.errors import CheckpointError
-from igc_ref.models import Model, build_model
+from igc_ref.models import Model, build
 
 Record = dict[str, Any]
 CHECKPOINT, CONFIG, LOG = "checkpoint.npz", "config.json", "log.jsonl"
@@ -93,21 +92,6 @@ def load_run(folder: str | Path, backend: str = "auto") -> tuple[Model, TrainCon
             f"{folder / 'checkpoint.npz'} is of {ours} ({config.dtype}), but "
             f"{folder / 'config.json'} says {theirs} ({declared.dtype})"
         )
-    model = build(config, saved.classes, backend)
+    model = build(ours, backend, config.dtype, config.seed)
     model.load_state_dict(saved.model)
     return model, config
-
-
-def build(config: TrainConfig, classes: int, backend: str | GenericBackend) -> Model:
-    """Build the network of a run."""
-    return build_model(
-        config.arch,
-        config.depth,
-        L=config.L,
-        M=config.M,
-        width=config.width,
-        num_classes=classes,
-        backend=backend,
-        dtype=config.dtype,
-        seed=config.seed,
-    )

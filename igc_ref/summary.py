@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from igc_ref.models import Model, build_model
+from igc_ref.models import Model, build
 
 HEADER = ("shape", "output", "parameters", "multiply-adds")
 
@@ -27,13 +28,8 @@ def nearest_regular(model: Model) -> Model:
     architecture = model.architecture
 
     def regular(width: int) -> Model:
-        return build_model(
-            architecture.arch.removesuffix("_igc"),
-            architecture.depth,
-            width=width,
-            num_classes=architecture.num_classes,
-            backend="numpy",
-        )
+        arch = architecture.arch.removesuffix("_igc")
+        return build(replace(architecture, arch=arch, L=None, M=None, width=width), "numpy")
 
     wider = 1
     while regular(wider).num_parameters < model.num_parameters:

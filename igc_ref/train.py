@@ -17,7 +17,7 @@ from igc_ref.backends import get_backend
 from igc_ref.config import TrainConfig
 from igc_ref.data import Dataset
 from igc_ref.errors import CheckpointError, TrainingError
-from igc_ref.models import Model
+from igc_ref.models import Model, build
 from igc_ref.optim import SGD, learning_rate
 
 __all__ = ["Evaluation", "History", "TrainConfig", "evaluate", "resume", "train"]
@@ -152,7 +152,8 @@ class Trainer:
         self.train_set, self.test_set = (
             data.load(config.data, split, config.data_dir) for split in ("train", "test")
         )
-        self.model = runs.build(config, len(self.train_set.classes), backend)
+        architecture = config.architecture(len(self.train_set.classes))
+        self.model = build(architecture, backend, config.dtype, config.seed)
         self.optimiser = SGD(self.model, config.momentum, config.weight_decay)
         self.steps_per_epoch = math.ceil(len(self.train_set) / config.batch_size)
         self.records: list[runs.Record] = []
