@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from igc_ref.config import TrainConfig
 from igc_ref.errors import CheckpointError
+from igc_ref.files import replacing
+from igc_ref.history import Record, check_record
 
 FORMAT = 1
 Arrays = dict[str, npt.NDArray[Any]]
+
+# All that numpy, zipfile and json raise when a file is not what it should be.
+DAMAGE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, MemoryError,
+    RuntimeError, NotImplementedError, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -24,8 +32,7 @@ class Checkpoint:
 
     Parameters
     ----------
-    config : dict
-        The fields of the run's `TrainConfig`.
+    config : TrainConfig
     classes : int
         Classes of the data set.
     records : list of dict
@@ -34,9 +41,9 @@ class Checkpoint:
         State of the network and of the optimiser.
     """
 
-    config: dict[str, Any]
+    config: TrainConfig
     classes: int
-    records: list[dict[str, Any]]
+    records: list[Record]
     model: Arrays
     velocity: Arrays
 
@@ -45,22 +52,15 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint; a reader sees the old file or the new one, never half of one."""
     meta = {
         "format": FORMAT,
-        "config": checkpoint.config,
+        "config": checkpoint.config.to_dict(),
         "classes": checkpoint.classes,
         "records": checkpoint.records,
     }
     arrays = {"meta": np.array(json.dumps(meta, allow_nan=False))}
     arrays |= {f"model/{name}": array for name, array in checkpoint.model.items()}
     arrays |= {f"velocity/{name}": array for name, array in checkpoint.velocity.items()}
-    temporary = path.with_name(path.name + ".partial")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def load(path: Path) -> Checkpoint:
@@ -71,35 +71,32 @@ def load(path: Path) -> Checkpoint:
     CheckpointError
         If the file is missing, damaged, or of another format.
     """
+    if not path.exists():
+        raise CheckpointError(f"there is no checkpoint {path}")
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = _read_arrays(path)
         meta = json.loads(arrays.pop("meta").item())
         if meta["format"] != FORMAT:
-            raise CheckpointError(
-                f"{path} has format {meta['format']}; this version reads format {FORMAT}"
-            )
+            raise ValueError(f"format {meta['format']}; this version reads format {FORMAT}")
         return Checkpoint(
-            config=dict(meta["config"]),
+            config=TrainConfig.from_dict(meta["config"]),
             classes=int(meta["classes"]),
-            records=list(meta["records"]),
+            records=[check_record(record) for record in meta["records"]],
             model=_part(arrays, "model/"),
             velocity=_part(arrays, "velocity/"),
         )
-    except FileNotFoundError:
-        raise CheckpointError(f"there is no checkpoint {path}") from None
-    except CheckpointError:
-        raise
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        zipfile.BadZipFile,
-    ) as error:
-        raise CheckpointError(f"{path} is damaged or no checkpoint: {error}") from error
+    except DAMAGE as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise CheckpointError(f"{path} is damaged or no checkpoint: {reason}") from error
+
+
+def _read_arrays(path: Path) -> Arrays:
+    with zipfile.ZipFile(path) as archive:
+        # We write no compressed members; whoever does may claim any size.
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise ValueError("it has compressed members")
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
 
 
 def _part(arrays: Arrays, prefix: str) -> Arrays:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import numbers
+import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from igc_ref import backends, data
-from igc_ref.architecture import Architecture
+from igc_ref.architecture import ARCHITECTURES, Architecture
 from igc_ref.errors import SpecError
 from igc_ref.models import DTYPES
 from igc_ref.optim import SCHEDULES
@@ -67,6 +70,7 @@ class TrainConfig:
     out: str | None = None
 
     def __post_init__(self) -> None:
+        self._check_texts()
         if self.arch.endswith("_igc") and self.L is None and self.M is None:
             object.__setattr__(self, "L", 4)
             object.__setattr__(self, "M", 8)
@@ -75,24 +79,37 @@ class TrainConfig:
         self.architecture(num_classes=10)
         for name, minimum in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
             object.__setattr__(self, name, integer(name, getattr(self, name), minimum))
+        if not isinstance(self.augment, bool):
+            raise SpecError(f"augment={self.augment!r} is neither True nor False")
+        self._check_number("lr", lambda lr: lr > 0, "greater than 0")
+        self._check_number("momentum", lambda m: 0 <= m < 1, "in [0, 1)")
+        self._check_number("weight_decay", lambda w: w >= 0, "at least 0")
+
+    def _check_texts(self) -> None:
+        """Check the fields that choose by name, and the paths."""
         for name, allowed in (
+            ("arch", ARCHITECTURES),
             ("data", data.NAMES),
             ("backend", backends.NAMES),
             ("dtype", DTYPES),
             ("schedule", SCHEDULES),
         ):
-            if getattr(self, name) not in allowed:
-                raise SpecError(
-                    f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(allowed)}"
-                )
-        self._check_range("lr", self.lr > 0, "greater than 0")
-        self._check_range("momentum", 0 <= self.momentum < 1, "in [0, 1)")
-        self._check_range("weight_decay", self.weight_decay >= 0, "at least 0")
+            value = getattr(self, name)
+            if value not in allowed:
+                raise SpecError(f"{name}={value!r} is unknown; choose one of {', '.join(allowed)}")
+        for name in ("data_dir", "out"):
+            value = getattr(self, name)
+            if value is not None:
+                if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+                    raise SpecError(f"{name}={value!r} is not a path")
+                object.__setattr__(self, name, os.fspath(value))
 
-    def _check_range(self, name: str, inside: bool, allowed: str) -> None:
+    def _check_number(self, name: str, inside: Callable[[float], bool], allowed: str) -> None:
         value = getattr(self, name)
-        if not inside or not math.isfinite(value):
-            raise SpecError(f"{name}={value} is not allowed; it must be finite and {allowed}")
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or not inside(value):
+            raise SpecError(f"{name}={value!r} is not allowed; it must be finite and {allowed}")
+        object.__setattr__(self, name, float(value))
 
     def architecture(self, num_classes: int) -> Architecture:
         """Return the network of this run, for a data set of so many classes."""
@@ -103,9 +120,11 @@ class TrainConfig:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
-        """Return the config of `to_dict`; unknown names are an error."""
-        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+    def from_dict(cls, values: object) -> TrainConfig:
+        """Return the config of `to_dict`; anything else is a SpecError."""
+        if not isinstance(values, dict):
+            raise SpecError(f"settings must be a dict by name, not {type(values).__name__}")
+        unknown = sorted(str(name) for name in set(values) - {f.name for f in fields(cls)})
         if unknown:
             raise SpecError(f"unknown settings {', '.join(unknown)}: made by a newer version?")
         return cls(**values)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from igc_ref.errors import IGCError
+from igc_ref.history import Record
 from igc_ref.spec import IGCSpec
 
 Array = npt.NDArray[Any]
@@ -96,7 +97,7 @@ def draw_block(matrices: Sequence[Array], spec: IGCSpec) -> Any:
     return figure
 
 
-def draw_curves(records: Sequence[dict[str, Any]], title: str) -> Any:
+def draw_curves(records: Sequence[Record], title: str) -> Any:
     """Draw loss and accuracy against epochs.
 
     Parameters

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from igc_ref import checkpoint
 from igc_ref.config import TrainConfig
 from igc_ref.errors import CheckpointError
+from igc_ref.files import replacing
+from igc_ref.history import Record, check_record
 from igc_ref.models import Model, build
 
-Record = dict[str, Any]
 CHECKPOINT, CONFIG, LOG = "checkpoint.npz", "config.json", "log.jsonl"
 
 
@@ -23,8 +23,8 @@ def create(config: TrainConfig) -> Path:
             f"{folder} is not an empty folder; choose another --out, or --resume it"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(config.to_dict(), indent=2, allow_nan=False)
-    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+    with replacing(folder / CONFIG) as file:
+        file.write((json.dumps(config.to_dict(), indent=2) + "\n").encode())
     return folder
 
 
@@ -39,8 +39,9 @@ def free_folder(config: TrainConfig) -> Path:
 
 def write_log(folder: Path, records: list[Record]) -> None:
     """Write the log: one JSON object a line, one line an epoch."""
-    lines = [json.dumps(record, allow_nan=False) + "\n" for record in records]
-    (folder / LOG).write_text("".join(lines), encoding="utf-8")
+    with replacing(folder / LOG) as file:
+        for record in records:
+            file.write((json.dumps(record, allow_nan=False) + "\n").encode())
 
 
 def read_log(folder: str | Path) -> list[Record]:
@@ -49,28 +50,40 @@ def read_log(folder: str | Path) -> list[Record]:
     Raises
     ------
     CheckpointError
-        If there is none, or a line of it is not JSON.
+        If there is none, or a line of it is not the record of an epoch.
     """
     path = Path(folder) / LOG
+    lines = _read_text(path).splitlines()
     try:
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder} is no run with a log: there is no {path}") from None
-    except ValueError as error:
+        records = [check_record(json.loads(line)) for line in lines]
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
     if not records:
         raise CheckpointError(f"{path} is empty: no epoch was finished")
     return records
 
 
-def read_config(folder: Path) -> TrainConfig:
-    """Read ``config.json`` of a run."""
-    path = folder / CONFIG
+def read_config(folder: str | Path) -> TrainConfig:
+    """Read ``config.json`` of a run.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, or it does not describe a run.
+    """
+    path = Path(folder) / CONFIG
     try:
-        return TrainConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return TrainConfig.from_dict(json.loads(_read_text(path)))
+    except (ValueError, RecursionError) as error:  # SpecError is a ValueError
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise CheckpointError(f"{folder} is no run: there is no {path}") from None
-    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path.parent} is no run: there is no {path}") from None
+    except UnicodeDecodeError as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
 
 
@@ -84,8 +97,7 @@ def load_run(folder: str | Path, backend: str = "auto") -> tuple[Model, TrainCon
     """
     folder = Path(folder)
     saved = checkpoint.load(folder / CHECKPOINT)
-    config = TrainConfig.from_dict(saved.config)
-    declared = read_config(folder)
+    config, declared = saved.config, read_config(folder)
     ours, theirs = (c.architecture(saved.classes) for c in (config, declared))
     if ours != theirs or config.dtype != declared.dtype:
         raise CheckpointError(

@@ -17,6 +17,7 @@ from igc_ref.backends import get_backend
 from igc_ref.config import TrainConfig
 from igc_ref.data import Dataset
 from igc_ref.errors import CheckpointError, TrainingError
+from igc_ref.history import History, Record
 from igc_ref.models import Model, build
 from igc_ref.optim import SGD, learning_rate
 
@@ -33,27 +34,6 @@ class Evaluation:
 
     loss: float
     accuracy: float
-
-
-@dataclass(frozen=True)
-class History:
-    """What a run reached.
-
-    Parameters
-    ----------
-    run : Path
-        Folder with ``config.json``, ``log.jsonl`` and ``checkpoint.npz``.
-    records : list of dict
-        For each epoch: train and test loss (nats) and accuracy (0 to 1), seconds, pictures/s.
-    """
-
-    run: Path
-    records: list[runs.Record]
-
-    @property
-    def test_accuracy(self) -> float:
-        """Test accuracy after the last epoch, 0 to 1."""
-        return float(self.records[-1]["test_accuracy"])
 
 
 def silent(line: str) -> None:
@@ -105,7 +85,7 @@ def resume(folder: str | Path, report: Report = silent, **settings: Any) -> Hist
     """
     folder = Path(folder)
     saved = checkpoint.load(folder / runs.CHECKPOINT)
-    config = TrainConfig.from_dict(saved.config)
+    config = saved.config
     differing = [
         f"{name}={value} (the run has {getattr(config, name)})"
         for name, value in settings.items()
@@ -156,7 +136,7 @@ class Trainer:
         self.model = build(architecture, backend, config.dtype, config.seed)
         self.optimiser = SGD(self.model, config.momentum, config.weight_decay)
         self.steps_per_epoch = math.ceil(len(self.train_set) / config.batch_size)
-        self.records: list[runs.Record] = []
+        self.records: list[Record] = []
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Take up the state of a checkpoint."""
@@ -233,7 +213,7 @@ class Trainer:
 
     def _checkpoint(self) -> checkpoint.Checkpoint:
         return checkpoint.Checkpoint(
-            config=self.config.to_dict(),
+            config=self.config,
             classes=len(self.train_set.classes),
             records=self.records,
             model=self.model.state_dict(),
@@ -249,7 +229,7 @@ class Trainer:
         )
 
 
-def _line(record: runs.Record, epochs: int) -> str:
+def _line(record: Record, epochs: int) -> str:
     return (
         f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}: "
         f"train loss {record['train_loss']:.3f}, accuracy {record['train_accuracy']:.1%}; "

@@ -185,7 +185,7 @@ def test_cupy_without_a_gpu_is_an_error_that_says_what_is_missing(capsys, tmp_pa
 
 def test_a_folder_that_is_no_run_is_an_error(capsys, tmp_path):
     assert "there is no checkpoint" in error_of(capsys, "eval", tmp_path)
-    assert "is no run with a log" in error_of(capsys, "plot", tmp_path)
+    assert "is no run: there is no" in error_of(capsys, "plot", tmp_path)
 
 
 def test_an_unknown_option_is_an_error_of_two(capsys):

@@ -242,13 +242,60 @@ def test_a_newer_format_and_unknown_settings_are_refused(tmp_path):
     run = train(config(tmp_path)).run
     saved = checkpoint.load(run / "checkpoint.npz")
     with pytest.raises(SpecError, match="unknown settings groups"):
-        TrainConfig.from_dict(saved.config | {"groups": 3})
+        TrainConfig.from_dict(saved.config.to_dict() | {"groups": 3})
     with np.load(run / "checkpoint.npz") as file:
         arrays = dict(file)
     meta = json.loads(arrays["meta"].item()) | {"format": 99}
     np.savez(run / "checkpoint.npz", **arrays | {"meta": np.array(json.dumps(meta))})
-    with pytest.raises(CheckpointError, match="has format 99; this version reads format 1"):
+    with pytest.raises(CheckpointError, match="format 99; this version reads format 1"):
         checkpoint.load(run / "checkpoint.npz")
+
+
+def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path):
+    run = train(config(tmp_path)).run
+    with np.load(run / "checkpoint.npz") as file:
+        arrays = dict(file)
+    np.savez_compressed(run / "checkpoint.npz", **arrays, bomb=np.zeros(10**7))
+    with pytest.raises(CheckpointError, match="compressed members"):
+        checkpoint.load(run / "checkpoint.npz")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is damaged"),
+        ("[1, 2]", "settings must be a dict by name, not list"),
+        ('{"epochs": "abc"}', "epochs='abc' is not an integer"),
+        ('{"arch": 3}', "arch=3 is unknown"),
+        ('{"lr": "fast"}', "lr='fast' is not allowed"),
+        ('{"augment": 1}', "augment=1 is neither True nor False"),
+        ('{"out": 5}', "out=5 is not a path"),
+        ('{"colour": 1}', "unknown settings colour"),
+        ("[" * 100_000, "is damaged"),
+    ],
+)
+def test_a_damaged_config_is_named_with_what_is_wrong(tmp_path, text, message):
+    run = train(config(tmp_path, epochs=1)).run
+    (run / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=message):
+        runs.load_run(run, "numpy")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no epoch was finished"),
+        ("{", "is damaged"),
+        ("3", "must be a dict, not int"),
+        ('{"epoch": 1}', "needs a number for train_loss, not None"),
+        ('{"epoch": 1, "train_loss": NaN}', "train_loss=nan"),
+        ("\xff", "is damaged"),
+    ],
+)
+def test_a_damaged_log_is_named_with_what_is_wrong(tmp_path, text, message):
+    (tmp_path / "log.jsonl").write_text(text, encoding="latin-1")
+    with pytest.raises(CheckpointError, match=message):
+        runs.read_log(tmp_path)
 
 
 def test_a_failed_write_leaves_the_old_checkpoint_and_no_debris(tmp_path, monkeypatch):
@@ -259,7 +306,7 @@ def test_a_failed_write_leaves_the_old_checkpoint_and_no_debris(tmp_path, monkey
     def full_disk(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full_disk)
+    monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         checkpoint.save(run / "checkpoint.npz", saved)
     assert (run / "checkpoint.npz").read_bytes() == before
