@@ -69,44 +69,85 @@ def test_a_whole_network_s_gradients_are_its_derivatives(arch, depth, numbers, t
     check_grads(f, vjp, arguments, rng, directions=1, eps=1e-7, rtol=1e-5)
 
 
-def test_a_residual_igc_block_computes_what_its_definition_says():
-    model = build_model("resnet_igc", 8, L=2, M=2, backend="numpy", dtype="float64", seed=3)
-    state = model.state_dict()
-    rng = np.random.default_rng(0)
-    for name in state:  # running statistics and affine numbers that matter
-        if "bn" in name:
-            state[name] = rng.uniform(0.5, 1.5, state[name].shape)
-    model.load_state_dict(state)
+class ByDefinition:
+    """The networks written out once more, with loops and explicit matrices, from a state."""
 
-    def norm(z, name):
+    def __init__(self, state, architecture, train):
+        self.state, self.a, self.train = state, architecture, train
+        self.running = {}
+
+    def norm(self, z, name):
         g, b, m, v = (
-            state[f"{name}.{key}"].reshape(1, -1, 1, 1)
-            for key in ("gamma", "beta", "running_mean", "running_var")
+            self.state[f"{name}.{key}"] for key in ("gamma", "beta", "running_mean", "running_var")
         )
+        if self.train:
+            past = 0.9 if self.a.arch.startswith("resnet") else 0.99
+            mean, var = z.mean(axis=(0, 2, 3)), z.var(axis=(0, 2, 3))
+            self.running[f"{name}.running_mean"] = past * m + (1 - past) * mean
+            self.running[f"{name}.running_var"] = past * v + (1 - past) * var
+            m, v = mean, var
+        g, b, m, v = (array.reshape(1, -1, 1, 1) for array in (g, b, m, v))
         return g * (z - m) / np.sqrt(v + 2e-5) + b
 
-    def unit(z, name, spec):
-        weights = state[f"{name}.igc.primary"], state[f"{name}.igc.secondary"]
-        return norm(reference.forward(z, *weights, spec), f"{name}.bn")
+    def unit(self, z, name, out, stride, M_channels):
+        if self.a.L is None:
+            y = oracles.convolve(z, self.state[f"{name}.conv.weight"], stride)
+        else:
+            spec = IGCSpec(z.shape[1], out, self.a.L, M_channels // self.a.L, stride=stride)
+            weights = (self.state[f"{name}.igc.{w}"] for w in ("primary", "secondary"))
+            y = reference.forward(z, *weights, spec)
+        return self.norm(y, f"{name}.bn")
 
-    x = rng.normal(size=(2, 3, 8, 8))
-    z = np.maximum(norm(oracles.convolve(x, state["stem.conv.weight"]), "stem.bn"), 0)
-    channels = 4
-    for stage in (1, 2, 3):
-        block = f"stage{stage}.block1"
-        widen = 1 if stage == 1 else 2
+    def plain_block(self, z, name, out, stride):
+        return np.maximum(self.unit(z, name, out, stride, out), 0)
+
+    def residual_block(self, z, name, out, stride):
         shortcut = z
-        if widen == 2:
-            weight = state[f"{block}.shortcut.conv.weight"]
-            shortcut = norm(oracles.convolve(z, weight, 2, groups=2), f"{block}.shortcut.bn")
-        out = channels * widen
-        first = IGCSpec(channels, out, 2, channels // 2, stride=widen)  # M = in/L
-        second = IGCSpec(out, out, 2, out // 2)
-        y = np.maximum(unit(z, f"{block}.branch.unit1", first), 0)
-        z = np.maximum(unit(y, f"{block}.branch.unit2", second) + shortcut, 0)
-        channels = out
-    logits = z.mean(axis=(2, 3)) @ state["linear.weight"].T + state["linear.bias"]
-    assert_close(model.forward(x), logits, 1000)
+        if stride == 2:
+            weight = self.state[f"{name}.shortcut.conv.weight"]
+            shortcut = oracles.convolve(z, weight, 2, groups=self.a.L or 1)
+            shortcut = self.norm(shortcut, f"{name}.shortcut.bn")
+        y = np.maximum(self.unit(z, f"{name}.branch.unit1", out, stride, z.shape[1]), 0)
+        return np.maximum(self.unit(y, f"{name}.branch.unit2", out, 1, out) + shortcut, 0)
+
+    def __call__(self, x, blocks):
+        z = oracles.convolve(x, self.state["stem.conv.weight"])
+        z = np.maximum(self.norm(z, "stem.bn"), 0)
+        width = z.shape[1]
+        block = self.residual_block if self.a.arch.startswith("resnet") else self.plain_block
+        for stage, count in enumerate(blocks, start=1):
+            for i in range(1, count + 1):
+                stride = 2 if stage > 1 and i == 1 else 1
+                z = block(z, f"stage{stage}.block{i}", width * 2 ** (stage - 1), stride)
+        return z.mean(axis=(2, 3)) @ self.state["linear.weight"].T + self.state["linear.bias"]
+
+
+@pytest.mark.parametrize(
+    ("arch", "depth", "numbers", "blocks"),
+    [
+        ("plain", 8, {"width": 3}, (2, 2, 2)),
+        ("plain_igc", 8, {"L": 2, "M": 2}, (2, 2, 2)),
+        ("resnet", 10, {"width": 2}, (1, 1, 2)),
+        ("resnet_igc", 12, {"L": 2, "M": 2}, (1, 2, 2)),
+    ],
+    ids=lambda v: str(v),
+)
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+def test_a_network_computes_what_its_definition_says(arch, depth, numbers, blocks, train):
+    model = build_model(arch, depth, **numbers, backend="numpy", dtype="float64", seed=3)
+    state, rng = model.state_dict(), np.random.default_rng(0)
+    for name in state:  # running statistics and affine numbers that matter
+        if ".bn." in name:
+            state[name] = rng.uniform(0.5, 1.5, state[name].shape)
+    model.load_state_dict(state)
+    x = rng.normal(size=(2, 3, 8, 8))
+    definition = ByDefinition(state, model.architecture, train)
+    expected = definition(x, blocks)
+    assert_close(model.forward(x, train=train), expected, 1000)
+    after = model.state_dict()
+    for name, value in state.items():
+        assert_close(after[name], definition.running.get(name, value), 1000)
+    assert bool(definition.running) == train
 
 
 def test_the_state_is_in_the_order_in_which_data_flows():
@@ -132,6 +173,28 @@ def test_weights_depend_on_the_seed_alone():
     assert not np.array_equal(
         same.state_dict()["stem.conv.weight"], other.state_dict()["stem.conv.weight"]
     )
+
+
+def test_batch_norm_starts_as_the_identity():
+    state = build_model("resnet_igc", 8, L=2, M=2, backend="numpy").state_dict()
+    ends = {".gamma": 1, ".beta": 0, ".running_mean": 0, ".running_var": 1}
+    for end, value in ends.items():
+        arrays = [array for name, array in state.items() if name.endswith(end)]
+        assert len(arrays) == 9
+        assert all((array == value).all() for array in arrays)
+
+
+@pytest.mark.parametrize(
+    ("arch", "depth", "blocks"),
+    [
+        ("plain", 20, (6, 6, 6)),
+        ("resnet", 50, (8, 8, 8)),
+        ("resnet", 16, (2, 2, 3)),
+        ("resnet", 18, (2, 3, 3)),
+    ],
+)
+def test_blocks_that_do_not_divide_evenly_go_to_the_later_stages(arch, depth, blocks):
+    assert Architecture(arch, depth, width=16).blocks == blocks
 
 
 def test_convolutions_start_he_normal_and_the_linear_layer_uniform():
@@ -164,6 +227,8 @@ def test_a_foreign_state_is_refused_and_changes_nothing():
     wider = build_model("plain", 5, width=8, backend="numpy").state_dict()
     with pytest.raises(CheckpointError, match=r"shape \(8, 3, 3, 3\).*needs.*\(4, 3, 3, 3\)"):
         model.load_state_dict(wider)
+    with pytest.raises(CheckpointError, match=r"has, but the network has not, 'extra'"):
+        model.load_state_dict(before | {"extra": np.zeros(1)})
     wrong_last = dict(before) | {"linear.bias": before["linear.bias"].astype("float64")}
     wrong_last["stem.conv.weight"] = wrong_last["stem.conv.weight"] + 1
     with pytest.raises(CheckpointError, match=r"linear\.bias is float64"):
@@ -201,6 +266,12 @@ def test_other_libraries_dtypes_and_shapes_are_refused_not_converted():
         model.forward(np.zeros((1, 3, 32, 32)))
     with pytest.raises(SpecError, match=r"shape \(1, 4, 32, 32\)"):
         model.forward(np.zeros((1, 4, 32, 32), "float32"))
+    for shape in ((0, 3, 32, 32), (3, 32, 32)):
+        with pytest.raises(SpecError, match=r"allowed is \(N, 3, H, W\) with N at least 1"):
+            model.forward(np.zeros(shape, "float32"))
+    logits = model.forward(np.zeros((1, 3, 8, 8), "float32"))
+    with pytest.raises(TypeError, match="dlogits is float64; float32 is needed"):
+        model.backward(logits.astype("float64"))
     with pytest.raises(TypeError, match=r"asarray takes a numpy\.ndarray"):
         model.backend.asarray([1.0])
     with pytest.raises(SpecError, match="dtype='float16' is unknown"):
@@ -236,6 +307,8 @@ def test_every_layer_says_the_shape_it_gives_and_the_multiply_adds_it_takes():
         (Sequential({"a": ReLU(backend), "b": conv}), 6 * 2 * 25 * 4 * 5),
     ]
     x = rng.normal(size=(4, 2, 7, 9))
+    assert MaxPool(backend).output_shape((4, 8, 6)) == (4, 4, 3)
+    assert MaxPool(backend, 2, 2, 0).output_shape((4, 7, 9)) == (4, 3, 4)
     for layer, cost in cases:
         y = layer.forward(x, train=True)
         shape = (y.shape[1],) if y.ndim == 2 else (y.shape[0], *y.shape[2:])

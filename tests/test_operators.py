@@ -191,6 +191,33 @@ def test_batch_norm_follows_its_definition_and_updates_running_statistics(
         assert_close(new, 0.75 * old + 0.25 * batch if train else old, 100)
 
 
+def test_batch_norm_keeps_its_precision_far_from_zero(backend):
+    rng = np.random.default_rng(0)
+    x = (1000 + rng.normal(size=(8, 2, 16, 16))).astype("float32")
+    ones, zeros = np.ones(2, "float32"), np.zeros(2, "float32")
+    y, _ = backend.batch_norm(
+        internal(backend, x), *map(backend.asarray, (ones, zeros, zeros, ones)),
+        momentum=0.9, eps=2e-5, train=True,
+    )  # fmt: skip
+    exact = x.astype("float64")
+    exact = (exact - exact.mean(axis=(0, 2, 3), keepdims=True)) / np.sqrt(
+        exact.var(axis=(0, 2, 3), keepdims=True) + 2e-5
+    )
+    assert np.abs(public(backend, y) - exact).max() < 1e-3  # the input itself has 6e-5
+
+
+def test_what_batch_norm_saves_does_not_change_when_the_running_statistics_do(backend):
+    norm = Norm(3, 2, 4, 4, 0)
+    running = backend.asarray(norm.mean), backend.asarray(norm.var)
+    gamma, beta = backend.asarray(norm.gamma), backend.asarray(norm.beta)
+    x, options = internal(backend, norm.x), {"momentum": 0.5, "eps": 1e-3}
+    _, saved = backend.batch_norm(x, gamma, beta, *running, **options, train=False)
+    before = backend.batch_norm_backward(x, saved)
+    backend.batch_norm(x, gamma, beta, *running, **options, train=True)
+    for one, two in zip(before, backend.batch_norm_backward(x, saved), strict=True):
+        assert np.array_equal(backend.to_numpy(one), backend.to_numpy(two))
+
+
 @settings(max_examples=30)
 @given(norm=norms, train=st.booleans(), relu=st.booleans())
 def test_batch_norm_s_gradients_are_its_derivatives(backend, norm, train, relu):

@@ -97,6 +97,17 @@ def test_no_block_is_wider_than_the_bound_and_only_L_equals_MS_reaches_it(L, M, 
     assert math.isclose(L * M, bound, rel_tol=1e-12) == (optimal_L(M, k) == L)
 
 
+def test_equal_cost_width_is_that_of_the_regular_convolution_of_as_many_parameters():
+    for width, k in ((16, 3), (7, 5), (4, 1)):
+        assert equal_cost_width(width**2 * k**2, k) == pytest.approx(width)
+
+
+def test_a_block_of_equal_widths_is_square_only_if_they_are_L_times_M():
+    assert IGCSpec(12, 12, 3, 4).is_square
+    assert not IGCSpec(12, 12, 3, 2).is_square
+    assert not IGCSpec(24, 12, 3, 4).is_square
+
+
 def test_the_paper_s_numbers():
     assert optimal_L(M=2) == 18
     assert IGCSpec.square(24, 2).parameters == 48 * (2 * 9 + 24)

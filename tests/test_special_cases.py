@@ -447,6 +447,25 @@ def test_no_random_igc_is_nearer_than_the_projection_even_after_least_squares(sp
     assert rival >= best - 1e-12 * np.linalg.norm(kernel)
 
 
+def test_being_an_igc_is_judged_by_every_discarded_singular_value_relative_to_the_greatest():
+    rng = np.random.default_rng(0)
+    spec = IGCSpec.square(4, 2)
+    exact = composed_kernel(*weights(rng, spec), spec)
+    for scale in (1e-12, 1.0, 1e12):
+        assert is_igc(scale * exact, 4, 2)
+        assert not is_igc(scale * (exact + 1e-7 * normal(rng, exact.shape)), 4, 2)
+        assert is_igc(scale * (exact + 1e-7 * normal(rng, exact.shape)), 4, 2, rtol=1e-5)
+    assert is_igc(np.zeros(spec.composed_shape), 4, 2)
+
+
+def test_the_projection_shares_the_size_of_a_slice_evenly_between_both_weights():
+    kernel = normal(np.random.default_rng(0), (6, 6, 3, 3))
+    primary, secondary = project(kernel, 3, 2)
+    for m, b in np.ndindex(2, 3):
+        column = secondary[m * 3 : (m + 1) * 3, b]
+        assert np.linalg.norm(column) == pytest.approx(np.linalg.norm(primary[b * 2 + m]))
+
+
 # -- bad input -------------------------------------------------------------------------------
 
 
@@ -462,6 +481,11 @@ def test_no_random_igc_is_nearer_than_the_projection_even_after_least_squares(sp
             lambda: special_cases.resnext(np.ones((4, 1, 3, 3)), np.ones((2, 4)), 2),
             r"expansion of shape \(2, 4\)",
         ),
+        (
+            lambda: special_cases.resnext(np.ones((4, 1, 3, 3)), np.ones((5, 4)), 2),
+            r"divisible by L=2",
+        ),
+        (lambda: special_cases.walsh_hadamard(1), "order=1 is not a power of two"),
         (lambda: special_cases.walsh_hadamard(12), "order=12 is not a power of two"),
         (
             lambda: special_cases.igcv2([np.ones((3, 2, 2)), np.ones((3, 3, 3))]),

@@ -1,12 +1,14 @@
 """Runs: they learn, repeat bit for bit, resume, and refuse what they cannot do before writing."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import igc_ref
 from igc_ref import TrainConfig, checkpoint, data, runs
+from igc_ref.backends import NumpyBackend
 from igc_ref.data import Dataset
 from igc_ref.errors import CheckpointError, DataError, SpecError, TrainingError
 from igc_ref.train import Trainer, evaluate, resume, train
@@ -136,6 +138,82 @@ def test_augmentation_changes_the_pictures_and_repeats_with_the_epoch(tmp_path):
     first, again, still = (next(t._batches(1))[0] for t in (augmented, augmented, plain))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, still)
+
+
+def test_a_batch_is_normalised_then_padded_cropped_and_mirrored_by_the_numbers_of_its_epoch(
+    tmp_path,
+):
+    trainer = Trainer(config(tmp_path, seed=5))
+    rng = np.random.default_rng([5, 2])  # seed, epoch
+    order = rng.permutation(60)
+    pictures = trainer.train_set
+    for start, (x, labels) in zip(range(0, 60, 16), trainer._batches(2), strict=True):
+        rows = order[start : start + 16]
+        top, left = rng.integers(0, 9, (2, len(rows)))
+        mirror = rng.random(len(rows)) < 0.5
+        assert np.array_equal(labels, pictures.labels[rows])
+        for n, row in enumerate(rows):
+            z = (pictures.images[row] - np.reshape(pictures.mean, (3, 1, 1))) / np.reshape(
+                pictures.std, (3, 1, 1)
+            )
+            padded = np.zeros((3, 40, 40))
+            padded[:, 4:36, 4:36] = z
+            z = padded[:, top[n] : top[n] + 32, left[n] : left[n] + 32]
+            assert np.abs(x[n] - (z[:, :, ::-1] if mirror[n] else z)).max() < 1e-5
+
+
+def test_training_follows_the_schedule_of_the_whole_run_with_the_config_s_momentum_and_decay(
+    tmp_path, monkeypatch
+):
+    used = []
+
+    def record(self, weight, gradient, velocity, *, lr, momentum, weight_decay):
+        used.append((lr, momentum, weight_decay))
+
+    monkeypatch.setattr(NumpyBackend, "sgd_step", record)
+    settings = {"schedule": "step", "lr": 0.5, "momentum": 0.7, "weight_decay": 0.01, "epochs": 4}
+    trainer = Trainer(config(tmp_path, **settings))
+    for epoch in (1, 2, 3, 4):
+        trainer.train_epoch(epoch)
+    arrays = len(trainer.model.parameters())
+    rates = [lr for lr, _, _ in used[::arrays]]
+    expected = [0.5] * 8 + [0.05] * 4 + [0.005] * 2 + [0.0005] * 2  # 16 steps, four an epoch
+    assert rates == pytest.approx(expected)
+    assert set(used) == {(lr, 0.7, 0.01) for lr in rates}
+
+
+def test_the_mean_loss_of_an_epoch_weighs_pictures_not_batches(tmp_path, monkeypatch):
+    trainer = Trainer(config(tmp_path))
+    results = iter([(1.0, 3), (1.0, 3), (1.0, 3), (5.0, 1)])  # the last batch has 12 of 60
+    monkeypatch.setattr(trainer, "train_step", lambda x, labels, lr: next(results))
+    result = trainer.train_epoch(1)
+    assert result.loss == pytest.approx((48 * 1.0 + 12 * 5.0) / 60)
+    assert result.accuracy == pytest.approx(10 / 60)
+
+
+def test_a_continued_run_may_find_its_data_elsewhere_but_not_change_its_epochs(
+    tmp_path, monkeypatch
+):
+    folder = train(config(tmp_path)).run
+    with pytest.raises(CheckpointError, match=r"epochs=9 \(the run has 2\)"):
+        resume(folder, epochs=9)
+    saved = checkpoint.load(folder / "checkpoint.npz")
+    checkpoint.save(folder / "checkpoint.npz", replace(saved, records=saved.records[:1]))
+    seen = []
+    load = data.load
+    monkeypatch.setattr(
+        data, "load", lambda name, split, where: seen.append(where) or load(name, split, where)
+    )
+    resume(folder, data_dir="elsewhere")
+    assert seen == ["elsewhere", "elsewhere"]
+
+
+def test_a_checkpoint_of_another_dtype_is_refused(tmp_path):
+    run = train(config(tmp_path)).run
+    other = train(config(tmp_path, dtype="float64", out=str(tmp_path / "other"))).run
+    (run / "checkpoint.npz").write_bytes((other / "checkpoint.npz").read_bytes())
+    with pytest.raises(CheckpointError, match=r"float64.*float32"):
+        runs.load_run(run, "numpy")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_step_and_rate(tmp_path):
