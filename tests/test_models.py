@@ -329,6 +329,28 @@ def test_the_summary_sets_an_igc_network_beside_the_nearest_regular_one():
     assert "|" not in summary(build_model("plain", 8, width=16, backend="numpy"))
 
 
+def test_the_summary_names_shape_parameters_and_multiply_adds_of_every_layer():
+    model = build_model("plain_igc", 5, L=2, M=3, num_classes=7, backend="numpy")
+    lines = [[half.split() for half in row.split("|")] for row in summary(model).splitlines()]
+    igc, regular = lines[4]  # stage1.block1: after the name, the header, the stem
+    spec = IGCSpec.square(2, 3)
+    assert igc[0] == "stage1.block1.igc"
+    assert igc[1:] == [
+        *"igc 3x3 6-6 L2 M3 6x32x32".split(),
+        f"{spec.parameters:,}",
+        f"{spec.parameters * 1024:,}",
+    ]
+    assert regular[0] == "conv"
+    total, beside = lines[-1]
+    assert total == [
+        "total",
+        f"{model.num_parameters:,}",
+        f"{sum(row.multiply_adds for row in model.rows()):,}",
+    ]
+    assert beside[0] == f"{nearest_regular(model).num_parameters:,}"
+    assert nearest_regular(model).architecture.num_classes == 7
+
+
 @pytest.mark.parametrize(("L", "M"), [(4, 8), (24, 2), (1, 1), (3, 5)])
 def test_no_other_width_is_nearer_in_parameters_than_the_one_beside(L, M):
     model = build_model("plain_igc", 5, L=L, M=M, backend="numpy")

@@ -113,6 +113,7 @@ def test_a_conjugated_adjoint_is_caught():
 
 
 def test_tolerance_grows_like_the_square_root_of_the_length_and_with_the_dtype():
+    assert tolerance("float64", 1) == 10 * 2**-52
     assert tolerance("float64", 400) == pytest.approx(2 * tolerance("float64", 100))
     assert tolerance("float32", 100) == pytest.approx(tolerance("float64", 100) * 2**29)
 
