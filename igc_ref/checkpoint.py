@@ -14,15 +14,16 @@ import numpy.typing as npt
 from igc_ref.config import TrainConfig
 from igc_ref.errors import CheckpointError
 from igc_ref.files import replacing
-from igc_ref.history import Record, check_record
+from igc_ref.history import Record, check_records
+from igc_ref.spec import integer
 
 FORMAT = 1
 Arrays = dict[str, npt.NDArray[Any]]
 
 # All that numpy, zipfile and json raise when a file is not what it should be.
 DAMAGE = (
-    OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, MemoryError,
-    RuntimeError, NotImplementedError, zipfile.BadZipFile,
+    ArithmeticError, AttributeError, EOFError, KeyError, MemoryError, OSError, RuntimeError,
+    SyntaxError, TypeError, ValueError, zipfile.BadZipFile,
 )  # fmt: skip
 
 
@@ -71,7 +72,7 @@ def load(path: Path) -> Checkpoint:
     CheckpointError
         If the file is missing, damaged, or of another format.
     """
-    if not path.exists():
+    if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}")
     try:
         arrays = _read_arrays(path)
@@ -80,8 +81,8 @@ def load(path: Path) -> Checkpoint:
             raise ValueError(f"format {meta['format']}; this version reads format {FORMAT}")
         return Checkpoint(
             config=TrainConfig.from_dict(meta["config"]),
-            classes=int(meta["classes"]),
-            records=[check_record(record) for record in meta["records"]],
+            classes=integer("classes", meta["classes"]),
+            records=check_records(meta["records"]),
             model=_part(arrays, "model/"),
             velocity=_part(arrays, "velocity/"),
         )
@@ -96,7 +97,11 @@ def _read_arrays(path: Path) -> Arrays:
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
             raise ValueError("it has compressed members")
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+        found = {name: arrays[name] for name in arrays.files}
+    for name, array in found.items():
+        if not isinstance(array, np.ndarray):
+            raise ValueError(f"its member {name!r} is no array")
+    return found
 
 
 def _part(arrays: Arrays, prefix: str) -> Arrays:

@@ -28,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (IGCError, OSError) as error:
         print(f"igc-ref: error: {error}", file=sys.stderr)
         return 1
+    except MemoryError as error:
+        print(f"igc-ref: error: not enough memory: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("igc-ref: interrupted; checkpoints are written after every epoch", file=sys.stderr)
         return 130
@@ -70,8 +73,9 @@ def plot_command(run: str, out: str | None = None) -> None:
 
 
 def say(line: str) -> None:
-    """Print a line at once, also into a pipe."""
-    print(line, flush=True)
+    """Print a line at once, also into a pipe; what the terminal cannot show is escaped."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -22,5 +22,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # a failed write does not say of what
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)

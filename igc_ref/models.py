@@ -103,6 +103,7 @@ class Model:
     ) -> None:
         self.architecture, self.backend, self.dtype = architecture, backend, dtype
         self._network = network
+        self._logits_shape: tuple[int, ...] | None = None
 
     def forward(self, x: Array, train: bool = False) -> Array:
         """Compute logits (N, num_classes) of pictures (N, 3, H, W).
@@ -121,13 +122,20 @@ class Model:
             If x has another shape.
         """
         self.backend.check("x", x, self.dtype)
-        if x.ndim != 4 or x.shape[1] != INPUT_SHAPE[0] or x.shape[0] == 0:
-            raise SpecError(f"x has shape {x.shape}; allowed is (N, 3, H, W) with N at least 1")
-        return self._network.forward(self.backend.load(x), train)
+        if x.ndim != 4 or x.shape[1] != INPUT_SHAPE[0] or x.size == 0:
+            raise SpecError(f"x has shape {x.shape}; allowed is (N, 3, H, W), each at least 1")
+        logits = self._network.forward(self.backend.load(x), train)
+        self._logits_shape = logits.shape
+        return logits
 
     def backward(self, dlogits: Array) -> Array:
         """Pull dlogits (N, num_classes) back to the pictures, and fill `gradients`."""
         self.backend.check("dlogits", dlogits, self.dtype)
+        shape, self._logits_shape = self._logits_shape, None
+        if shape is None:
+            raise RuntimeError("backward needs a forward pass before it")
+        if dlogits.shape != shape:
+            raise SpecError(f"dlogits has shape {dlogits.shape}, the logits had {shape}")
         return self.backend.store(self._network.backward(dlogits))
 
     def parameters(self) -> dict[str, Array]:
@@ -150,19 +158,7 @@ class Model:
         CheckpointError
             If names, shapes or dtypes differ; then nothing has been overwritten.
         """
-        own = self._state()
-        for name in [*own, *state]:
-            if name not in state or name not in own:
-                where = "lacks" if name not in state else "has, but the network has not,"
-                raise CheckpointError(f"the state {where} {name!r}: another architecture?")
-            found, needed = state[name], own[name]
-            if found.shape != needed.shape or found.dtype != needed.dtype:
-                raise CheckpointError(
-                    f"{name} is {found.dtype} of shape {found.shape}; "
-                    f"the network needs {needed.dtype} of shape {needed.shape}"
-                )
-        for name, array in own.items():
-            array[...] = self.backend.asarray(np.asarray(state[name]))
+        overwrite(self._state(), state, self.backend)
 
     @property
     def num_parameters(self) -> int:
@@ -183,6 +179,24 @@ class Model:
             for kind in kinds
             for key, array in getattr(layer, kind).items()
         }
+
+
+def overwrite(
+    own: Mapping[str, Array], state: Mapping[str, npt.NDArray[Any]], backend: GenericBackend
+) -> None:
+    """Overwrite arrays by name, or raise a CheckpointError before the first if any differs."""
+    for name in [*own, *state]:
+        if name not in state or name not in own:
+            where = "lacks" if name not in state else "has, but the network has not,"
+            raise CheckpointError(f"the state {where} {name!r}: another architecture?")
+        found, needed = np.asarray(state[name]), own[name]
+        if found.shape != needed.shape or found.dtype != needed.dtype:
+            raise CheckpointError(
+                f"{name} is {found.dtype} of shape {found.shape}; "
+                f"the network needs {needed.dtype} of shape {needed.shape}"
+            )
+    for name, array in own.items():
+        array[...] = backend.asarray(np.asarray(state[name]))
 
 
 class _Builder:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from igc_ref.errors import SpecError
-from igc_ref.models import Model
+from igc_ref.models import Model, overwrite
 
 SCHEDULES = ("step", "onecycle")
 WARM_UP = 0.25
@@ -49,9 +49,8 @@ class SGD:
         return {name: self.model.backend.to_numpy(v) for name, v in self.velocity.items()}
 
     def load_state_dict(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Overwrite the velocities with those of `state_dict`."""
-        for name, velocity in self.velocity.items():
-            velocity[...] = self.model.backend.asarray(np.asarray(state[name]))
+        """Overwrite the velocities; a CheckpointError if names, shapes or dtypes differ."""
+        overwrite(self.velocity, state, self.model.backend)
 
 
 def learning_rate(schedule: str, peak: float, step: int, steps: int) -> float:

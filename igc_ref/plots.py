@@ -13,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from igc_ref.errors import IGCError
+from igc_ref.files import replacing
 from igc_ref.history import Record
 from igc_ref.spec import IGCSpec
 
 Array = npt.NDArray[Any]
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 GRID = "#DDDDDD"
+ENDINGS = ("png", "svg")
 
 
 def pyplot() -> Any:
@@ -130,8 +132,11 @@ def draw_curves(records: Sequence[Record], title: str) -> Any:
 
 def save(figure: Any, path: str | Path) -> None:
     """Write a figure as SVG or PNG, by its ending, without a date: same figure, same bytes."""
-    plt = pyplot()
-    metadata = {"Date": None} if Path(path).suffix == ".svg" else None
-    with plt.rc_context({"svg.hashsalt": "igc_ref"}):
-        figure.savefig(path, metadata=metadata, dpi=150)
+    plt, path = pyplot(), Path(path)
+    ending = path.suffix[1:]
+    if ending not in ENDINGS:
+        raise IGCError(f"{path} must end in .{' or .'.join(ENDINGS)}")
+    metadata = {"Date": None} if ending == "svg" else None
+    with plt.rc_context({"svg.hashsalt": "igc_ref"}), replacing(path) as file:
+        figure.savefig(file, format=ending, metadata=metadata, dpi=150)
     plt.close(figure)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 from pathlib import Path
 
 from igc_ref import checkpoint
 from igc_ref.config import TrainConfig
 from igc_ref.errors import CheckpointError
 from igc_ref.files import replacing
-from igc_ref.history import Record, check_record
+from igc_ref.history import Record, check_records
 from igc_ref.models import Model, build
 
 CHECKPOINT, CONFIG, LOG = "checkpoint.npz", "config.json", "log.jsonl"
@@ -17,7 +18,7 @@ CHECKPOINT, CONFIG, LOG = "checkpoint.npz", "config.json", "log.jsonl"
 
 def create(config: TrainConfig) -> Path:
     """Make the folder of a new run and write its config; refuse a folder that holds anything."""
-    folder = Path(config.out) if config.out is not None else free_folder(config)
+    folder = _new_folder(config) if config.out is None else Path(config.out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CheckpointError(
             f"{folder} is not an empty folder; choose another --out, or --resume it"
@@ -28,12 +29,16 @@ def create(config: TrainConfig) -> Path:
     return folder
 
 
-def free_folder(config: TrainConfig) -> Path:
-    """Return the first folder ``runs/<network>-<data>-<number>`` that does not exist."""
+def _new_folder(config: TrainConfig) -> Path:
+    """Make the first folder ``runs/<network>-<data>-<number>`` that does not exist."""
     name = str(config.architecture(num_classes=10)).replace(" ", "-")
-    number = 1
-    while (folder := Path("runs") / f"{name}-{config.data}-{number}").exists():
-        number += 1
+    for number in count(1):
+        folder = Path("runs") / f"{name}-{config.data}-{number}"
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:  # also one that another process made just now
+            continue
     return folder
 
 
@@ -55,7 +60,7 @@ def read_log(folder: str | Path) -> list[Record]:
     path = Path(folder) / LOG
     lines = _read_text(path).splitlines()
     try:
-        records = [check_record(json.loads(line)) for line in lines]
+        records = check_records([json.loads(line) for line in lines])
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
     if not records:
@@ -79,12 +84,30 @@ def read_config(folder: str | Path) -> TrainConfig:
 
 
 def _read_text(path: Path) -> str:
+    if not path.is_file():
+        raise CheckpointError(f"{path.parent} is no run: there is no {path}")
     try:
         return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise CheckpointError(f"{path.parent} is no run: there is no {path}") from None
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
+
+
+def load_checkpoint(folder: Path) -> checkpoint.Checkpoint:
+    """Read the checkpoint of a run, and make sure that it is of the network in its config.
+
+    Raises
+    ------
+    CheckpointError
+        If either file is missing or damaged, or they are of different networks.
+    """
+    saved, declared = checkpoint.load(folder / CHECKPOINT), read_config(folder)
+    ours, theirs = (c.architecture(saved.classes) for c in (saved.config, declared))
+    if ours != theirs or saved.config.dtype != declared.dtype:
+        raise CheckpointError(
+            f"{folder / CHECKPOINT} is of {ours} ({saved.config.dtype}), but "
+            f"{folder / CONFIG} says {theirs} ({declared.dtype})"
+        )
+    return saved
 
 
 def load_run(folder: str | Path, backend: str = "auto") -> tuple[Model, TrainConfig]:
@@ -93,17 +116,10 @@ def load_run(folder: str | Path, backend: str = "auto") -> tuple[Model, TrainCon
     Raises
     ------
     CheckpointError
-        If the checkpoint is missing, damaged, or not of the network in ``config.json``.
+        As `load_checkpoint`, or if the weights are not those of the network.
     """
-    folder = Path(folder)
-    saved = checkpoint.load(folder / CHECKPOINT)
-    config, declared = saved.config, read_config(folder)
-    ours, theirs = (c.architecture(saved.classes) for c in (config, declared))
-    if ours != theirs or config.dtype != declared.dtype:
-        raise CheckpointError(
-            f"{folder / 'checkpoint.npz'} is of {ours} ({config.dtype}), but "
-            f"{folder / 'config.json'} says {theirs} ({declared.dtype})"
-        )
-    model = build(ours, backend, config.dtype, config.seed)
+    saved = load_checkpoint(Path(folder))
+    config = saved.config
+    model = build(config.architecture(saved.classes), backend, config.dtype, config.seed)
     model.load_state_dict(saved.model)
     return model, config

@@ -12,6 +12,8 @@ from dataclasses import dataclass, fields
 
 from igc_ref.errors import SpecError
 
+MAX_INTEGER = 2**31 - 1
+
 
 @dataclass(frozen=True)
 class IGCSpec:
@@ -185,11 +187,13 @@ def divides(name: str, divisor: int, whole_name: str, whole: int) -> None:
 
 
 def integer(name: str, value: object, minimum: int = 1) -> int:
-    """Return `value` as an int, or raise a SpecError that names it."""
+    """Return `value` as an int from `minimum` to MAX_INTEGER, or raise a SpecError."""
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         number = minimum - 1
     if isinstance(value, bool) or number < minimum:
         raise SpecError(f"{name}={value!r} is not an integer of at least {minimum}")
+    if number > MAX_INTEGER:
+        raise SpecError(f"{name} is too large; at most {MAX_INTEGER} is allowed")
     return number

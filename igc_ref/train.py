@@ -16,10 +16,11 @@ from igc_ref import checkpoint, data, runs
 from igc_ref.backends import get_backend
 from igc_ref.config import TrainConfig
 from igc_ref.data import Dataset
-from igc_ref.errors import CheckpointError, TrainingError
+from igc_ref.errors import CheckpointError, DataError, TrainingError
 from igc_ref.history import History, Record
 from igc_ref.models import Model, build
 from igc_ref.optim import SGD, learning_rate
+from igc_ref.spec import integer
 
 __all__ = ["Evaluation", "History", "TrainConfig", "evaluate", "resume", "train"]
 
@@ -84,7 +85,7 @@ def resume(folder: str | Path, report: Report = silent, **settings: Any) -> Hist
         If there is no run, it is finished, or `settings` describe another run.
     """
     folder = Path(folder)
-    saved = checkpoint.load(folder / runs.CHECKPOINT)
+    saved = runs.load_checkpoint(folder)
     config = saved.config
     differing = [
         f"{name}={value} (the run has {getattr(config, name)})"
@@ -110,8 +111,18 @@ def evaluate(model: Model, dataset: Dataset, batch_size: int = 250) -> Evaluatio
     dataset : Dataset
     batch_size : int
         Pictures at a time; changes memory, not the result beyond rounding.
+
+    Raises
+    ------
+    DataError
+        If the set is empty, or has another number of classes than the network.
     """
-    backend = model.backend
+    backend, classes = model.backend, model.architecture.num_classes
+    batch_size = integer("batch_size", batch_size)
+    if len(dataset) == 0:
+        raise DataError(f"{dataset.name} is empty")
+    if len(dataset.classes) != classes:
+        raise DataError(f"{dataset.name} has {len(dataset.classes)} classes, the network {classes}")
     loss, correct = 0.0, 0
     for start in range(0, len(dataset), batch_size):
         batch = dataset[start : start + batch_size]
@@ -148,11 +159,19 @@ class Trainer:
         """Train the epochs that are left, with a checkpoint and a line of the log after each."""
         epochs = self.config.epochs
         report(self._headline())
+        if not self.records:  # so that a run can be resumed from its very beginning
+            checkpoint.save(folder / runs.CHECKPOINT, self._checkpoint())
         for epoch in range(len(self.records) + 1, epochs + 1):
             start = time.perf_counter()
-            trained = self.train_epoch(epoch)
-            seconds = time.perf_counter() - start
-            tested = evaluate(self.model, self.test_set)
+            with np.errstate(over="ignore", invalid="ignore"):  # the loss is checked
+                trained = self.train_epoch(epoch)
+                seconds = time.perf_counter() - start
+                tested = evaluate(self.model, self.test_set)
+            if not math.isfinite(tested.loss):
+                raise TrainingError(
+                    f"the test loss is {tested.loss} after epoch {epoch}; "
+                    f"the last checkpoint is of epoch {epoch - 1}"
+                )
             record = {
                 "epoch": epoch,
                 "train_loss": trained.loss,
@@ -163,8 +182,8 @@ class Trainer:
                 "images_per_second": len(self.train_set) / seconds,
             }
             self.records.append(record)
-            checkpoint.save(folder / runs.CHECKPOINT, self._checkpoint())
             runs.write_log(folder, self.records)
+            checkpoint.save(folder / runs.CHECKPOINT, self._checkpoint())
             report(_line(record, epochs))
         return History(folder, self.records)
 

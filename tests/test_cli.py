@@ -171,7 +171,7 @@ def test_a_checkpoint_of_another_architecture_is_an_error(capsys, tmp_path, run)
     err = error_of(capsys, "eval", run, "--backend", "numpy")
     assert "plain_igc-5 L4M2" in err
     assert "plain_igc-5 L2M2" in err
-    err = error_of(capsys, "train", "--resume", run, "--arch", "resnet")
+    err = error_of(capsys, "train", "--resume", other, "--arch", "resnet")
     assert "arch=resnet (the run has plain_igc)" in err
     assert sorted(run.iterdir()) == before
 

@@ -266,12 +266,14 @@ def test_other_libraries_dtypes_and_shapes_are_refused_not_converted():
         model.forward(np.zeros((1, 3, 32, 32)))
     with pytest.raises(SpecError, match=r"shape \(1, 4, 32, 32\)"):
         model.forward(np.zeros((1, 4, 32, 32), "float32"))
-    for shape in ((0, 3, 32, 32), (3, 32, 32)):
-        with pytest.raises(SpecError, match=r"allowed is \(N, 3, H, W\) with N at least 1"):
+    for shape in ((0, 3, 32, 32), (3, 32, 32), (1, 3, 0, 8)):
+        with pytest.raises(SpecError, match=r"allowed is \(N, 3, H, W\), each at least 1"):
             model.forward(np.zeros(shape, "float32"))
     logits = model.forward(np.zeros((1, 3, 8, 8), "float32"))
     with pytest.raises(TypeError, match="dlogits is float64; float32 is needed"):
         model.backward(logits.astype("float64"))
+    with pytest.raises(SpecError, match=r"dlogits has shape \(10,\), the logits had \(1, 10\)"):
+        model.backward(logits[0])
     with pytest.raises(TypeError, match=r"asarray takes a numpy\.ndarray"):
         model.backend.asarray([1.0])
     with pytest.raises(SpecError, match="dtype='float16' is unknown"):
@@ -289,6 +291,19 @@ def test_backward_needs_a_forward_pass_before_it():
     model.backward(d)
     with pytest.raises(RuntimeError, match="backward needs a forward pass"):
         model.backward(d)
+
+
+@pytest.mark.parametrize("N", [1, 2])
+def test_gradients_do_not_change_when_the_caller_reuses_his_array(N):
+    model = build_model("plain", 5, width=4, backend="numpy", dtype="float64")
+    x = np.random.default_rng(0).normal(size=(N, 3, 8, 8))
+    model.backward(np.ones_like(model.forward(x, train=True)))
+    expected = {name: g.copy() for name, g in model.gradients().items()}
+    logits = model.forward(x, train=True)
+    x.fill(0)
+    model.backward(np.ones_like(logits))
+    for name, gradient in model.gradients().items():
+        assert np.array_equal(gradient, expected[name]), name
 
 
 def test_every_layer_says_the_shape_it_gives_and_the_multiply_adds_it_takes():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from igc_ref import IGCSpec, reference
 from igc_ref.backends import get_backend
 from igc_ref.backends.taps import taps
+from igc_ref.errors import SpecError
 from igc_ref.testing import assert_close, check_grads
 from tests import oracles
 from tests.strategies import kernel_sizes, normal, pictures, seeds, sizes, specs, strides, weights
@@ -146,6 +147,18 @@ def test_taps_list_exactly_the_pixels_inside_the_row(length, k, stride, padding)
         if 0 <= output * stride + tap - padding < length
     }
     assert found == expected
+
+
+def test_weights_that_are_not_the_block_s_are_refused(backend):
+    spec = IGCSpec.square(2, 3)
+    primary, secondary = (backend.asarray(w) for w in weights(np.random.default_rng(0), spec))
+    x = backend.load(backend.asarray(np.zeros((1, 6, 4, 4))))
+    with pytest.raises(SpecError, match=r"weights have shapes \(6, 3, 3, 3\) and \(2, 6\)"):
+        backend.igc(x, primary, secondary.T, spec)
+    with pytest.raises(SpecError, match=r"x has 5 channels .*: not 2 groups"):
+        backend.igc(x[:5], primary, secondary, spec)
+    with pytest.raises(SpecError, match=r"weight shape \(6, 3, 3, 3\): not 3 groups"):
+        backend.conv2d(x, primary, groups=3)
 
 
 # -- batch norm ------------------------------------------------------------------------------

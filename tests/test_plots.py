@@ -49,6 +49,14 @@ def test_curves_have_labelled_axes_with_units():
     matplotlib.pyplot.close(figure)
 
 
+@pytest.mark.parametrize("name", ["curves", "curves.txt", "curves.json", "folder/"])
+def test_a_picture_of_an_unknown_kind_is_refused_before_anything_is_written(tmp_path, name):
+    with pytest.raises(IGCError, match=r"must end in \.png or \.svg"):
+        plots.save(plots.draw_block(*block()), str(tmp_path / name))
+    assert not list(tmp_path.iterdir())
+    matplotlib.pyplot.close("all")
+
+
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.pyplot", None)
     with pytest.raises(IGCError, match=r"pip install 'igc-ref\[plots\]'"):

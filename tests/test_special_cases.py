@@ -456,6 +456,7 @@ def test_being_an_igc_is_judged_by_every_discarded_singular_value_relative_to_th
         assert not is_igc(scale * (exact + 1e-7 * normal(rng, exact.shape)), 4, 2)
         assert is_igc(scale * (exact + 1e-7 * normal(rng, exact.shape)), 4, 2, rtol=1e-5)
     assert is_igc(np.zeros(spec.composed_shape), 4, 2)
+    assert is_igc(exact.astype("float32"), 4, 2)
 
 
 def test_the_projection_shares_the_size_of_a_slice_evenly_between_both_weights():
@@ -490,6 +491,12 @@ def test_the_projection_shares_the_size_of_a_slice_evenly_between_both_weights()
         (
             lambda: special_cases.igcv2([np.ones((3, 2, 2)), np.ones((3, 3, 3))]),
             r"factor 1 has shape \(3, 3, 3\)",
+        ),
+        (lambda: project(np.ones((6, 6, 9)), 2, 3), r"allowed is \(out, in, k, k\)"),
+        (lambda: project(np.ones((6, 6, 3, 3)), -2, -3), "L=-2 is not an integer"),
+        (
+            lambda: special_cases.shufflenet(np.ones((4, 2, 3, 3)), np.ones((2, 4)), 2),
+            r"secondary weights have shape \(2, 4\)",
         ),
         (lambda: project(np.ones((6, 6, 3, 3)), 2, 2), r"L\*M = 2\*2 = 4"),
         (lambda: project(np.ones((6, 5, 3, 3)), 2, 3), "in_channels=5 is not divisible by L=2"),

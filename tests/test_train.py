@@ -1,6 +1,8 @@
 """Runs: they learn, repeat bit for bit, resume, and refuse what they cannot do before writing."""
 
 import json
+import os
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +13,7 @@ from igc_ref import TrainConfig, checkpoint, data, runs
 from igc_ref.backends import NumpyBackend
 from igc_ref.data import Dataset
 from igc_ref.errors import CheckpointError, DataError, SpecError, TrainingError
-from igc_ref.train import Trainer, evaluate, resume, train
+from igc_ref.train import Evaluation, Trainer, evaluate, resume, train
 
 SMALL = {
     "arch": "plain_igc", "depth": 5, "L": 2, "M": 2, "backend": "numpy", "epochs": 2,
@@ -208,6 +210,81 @@ def test_a_continued_run_may_find_its_data_elsewhere_but_not_change_its_epochs(
     assert seen == ["elsewhere", "elsewhere"]
 
 
+def test_a_run_that_fails_in_its_first_epoch_can_be_resumed_from_its_beginning(
+    tmp_path, monkeypatch
+):
+    whole = train(config(tmp_path, out=str(tmp_path / "whole")))
+
+    def power_cut(self, epoch):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_epoch", power_cut)
+        with pytest.raises(KeyboardInterrupt):
+            train(config(tmp_path))
+    assert contents(resume(tmp_path / "run").run) == contents(whole.run)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda v: v.pop("linear.bias"), "the state lacks 'linear.bias'"),
+        (lambda v: v.update({"linear.bias": v["linear.bias"][:1]}), r"of shape \(1,\)"),
+        (lambda v: v.update({"linear.bias": v["linear.bias"] + 0j}), "linear.bias is complex64"),
+    ],
+    ids=["missing", "short", "complex"],
+)
+def test_a_run_whose_velocities_do_not_fit_is_not_resumed(tmp_path, damage, message):
+    folder = train(config(tmp_path)).run
+    saved = checkpoint.load(folder / "checkpoint.npz")
+    damage(saved.velocity)
+    checkpoint.save(folder / "checkpoint.npz", replace(saved, records=saved.records[:1]))
+    with pytest.raises(CheckpointError, match=message):
+        resume(folder)
+
+
+def test_a_test_loss_that_is_not_finite_stops_the_run_with_its_epoch(tmp_path, monkeypatch):
+    module = sys.modules["igc_ref.train"]  # igc_ref.train itself is the function
+    monkeypatch.setattr(module, "evaluate", lambda model, test_set: Evaluation(np.nan, 0.1))
+    with pytest.raises(TrainingError, match="the test loss is nan after epoch 1; the last check"):
+        train(config(tmp_path))
+    assert checkpoint.load(tmp_path / "run" / "checkpoint.npz").records == []
+
+
+def test_runs_without_a_folder_of_their_own_never_share_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    unnamed = TrainConfig(**SMALL)
+    folders = [runs.create(unnamed) for _ in range(3)]
+    assert [folder.name[-2:] for folder in folders] == ["-1", "-2", "-3"]
+
+
+def test_what_is_no_file_is_no_log_and_no_checkpoint(tmp_path):
+    os.mkfifo(tmp_path / "log.jsonl")  # opening it would wait for ever
+    os.mkfifo(tmp_path / "checkpoint.npz")
+    with pytest.raises(CheckpointError, match="is no run: there is no"):
+        runs.read_log(tmp_path)
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        checkpoint.load(tmp_path / "checkpoint.npz")
+
+
+def test_an_evaluation_that_cannot_mean_anything_is_refused(tmp_path):
+    model, _ = runs.load_run(train(config(tmp_path)).run, "numpy")
+    test_set = data.load("shapes", "test")
+    with pytest.raises(SpecError, match="batch_size=-1 is not an integer of at least 1"):
+        evaluate(model, test_set, batch_size=-1)
+    with pytest.raises(DataError, match="is empty"):
+        evaluate(model, test_set[:0])
+    more = replace(test_set, classes=(*test_set.classes, "eleventh"))
+    with pytest.raises(DataError, match="has 11 classes, the network 10"):
+        evaluate(model, more)
+
+
+def test_paths_and_numpy_numbers_make_the_same_config_as_plain_ones(tmp_path):
+    made = config(tmp_path, out=tmp_path / "run", lr=np.float64(0.05), epochs=np.int64(2))
+    assert made == config(tmp_path)
+    json.dumps(made.to_dict())
+
+
 def test_a_checkpoint_of_another_dtype_is_refused(tmp_path):
     run = train(config(tmp_path)).run
     other = train(config(tmp_path, dtype="float64", out=str(tmp_path / "other"))).run
@@ -235,9 +312,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step_and_rate(tmp_path
         ({"epochs": 0}, "epochs=0 is not an integer of at least 1"),
         ({"batch_size": 2.5}, r"batch_size=2\.5 is not an integer"),
         ({"seed": -1}, "seed=-1 is not an integer of at least 0"),
-        ({"lr": 0.0}, r"lr=0\.0 is not allowed; it must be finite and greater than 0"),
+        ({"lr": 0.0}, r"lr=0\.0 is not allowed; it must be greater than 0 and below 1e30"),
         ({"lr": float("nan")}, "lr=nan is not allowed"),
-        ({"momentum": 1.0}, r"momentum=1\.0 is not allowed; it must be finite and in"),
+        ({"lr": 1e39}, "lr=1e\\+39 is not allowed"),
+        ({"lr": None}, "lr=None is not allowed"),
+        ({"epochs": 10**400}, "epochs is too large; at most 2147483647"),
+        ({"out": ""}, "out='' is not a path"),
+        ({"momentum": 1.0}, r"momentum=1\.0 is not allowed; it must be in"),
         ({"weight_decay": -1e-4}, r"weight_decay=-0\.0001 is not allowed"),
         ({"data": "mnist"}, "data='mnist' is unknown; choose one of shapes, cifar10"),
         ({"schedule": "cosine"}, "schedule='cosine' is unknown"),
@@ -365,8 +446,12 @@ def test_a_damaged_config_is_named_with_what_is_wrong(tmp_path, text, message):
         ("", "no epoch was finished"),
         ("{", "is damaged"),
         ("3", "must be a dict, not int"),
+        ('{"epoch": 1, "train_loss": 1' + "0" * 400 + "}", "is not a finite number"),
         ('{"epoch": 1}', "needs a number for train_loss, not None"),
-        ('{"epoch": 1, "train_loss": NaN}', "train_loss=nan"),
+        (
+            '{"epoch": 1, "train_loss": NaN}',
+            "train_loss of an epoch's record is not",
+        ),
         ("\xff", "is damaged"),
     ],
 )

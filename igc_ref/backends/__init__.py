@@ -51,6 +51,9 @@ def cupy_problem() -> str | None:
             "CuPy is not installed; on a machine with an NVIDIA GPU: "
             "pip install 'igc-ref[cuda12x]' or 'igc-ref[cuda13x]'"
         )
-    from igc_ref.backends.cupy_backend import device_problem
+    try:
+        from igc_ref.backends.cupy_backend import device_problem
 
-    return device_problem()
+        return device_problem()
+    except Exception as error:  # a broken installation fails in ways of its own
+        return f"CuPy is installed but fails: {type(error).__name__}: {error}"

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from igc_ref.backends.library import Array, Library
 from igc_ref.backends.taps import taps
+from igc_ref.errors import SpecError
 from igc_ref.spec import IGCSpec, output_length
 
 
@@ -92,6 +93,11 @@ class ConvolutionOperators(Library):
         saved : IGCSaved
         """
         xp, L, M, out = self.xp, spec.L, spec.M, spec.out_channels
+        if (primary.shape, secondary.shape) != (spec.primary_shape, spec.secondary_shape):
+            raise SpecError(
+                f"weights have shapes {primary.shape} and {secondary.shape}; "
+                f"{spec} needs {spec.primary_shape} and {spec.secondary_shape}"
+            )
         conv = _GroupConvolution(self, x, primary, L, spec.stride)
         W_d = secondary.reshape(M, out // M, out // M)
         y_bar = xp.zeros((out, *conv.out_shape), x.dtype)
@@ -131,6 +137,10 @@ class _GroupConvolution:
 
     def __init__(self, library: Library, x: Array, weight: Array, groups: int, stride: int) -> None:
         (C, N, H, W), (out, per_group, k, _) = x.shape, weight.shape
+        if per_group * groups != C or out % groups:
+            raise SpecError(
+                f"x has {C} channels and weight shape {weight.shape}: not {groups} groups"
+            )
         self.library, self.x, self.k, self.groups = library, x, k, groups
         self.rows, self.columns = taps(H, k, stride), taps(W, k, stride)
         self.out_shape = (N, output_length(H, k, stride), output_length(W, k, stride))

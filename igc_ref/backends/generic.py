@@ -71,11 +71,11 @@ class GenericBackend(
 
     def load(self, pictures: Array) -> Array:
         """Turn public pictures (N, C, H, W) into the layout inside, (C, N, H, W)."""
-        return self.xp.ascontiguousarray(pictures.swapaxes(0, 1))
+        return self.xp.array(pictures.swapaxes(0, 1), order="C")  # a copy, whatever N is
 
     def store(self, x: Array) -> Array:
         """Turn the layout inside, (C, N, H, W), back into public pictures (N, C, H, W)."""
-        return self.xp.ascontiguousarray(x.swapaxes(0, 1))
+        return self.xp.array(x.swapaxes(0, 1), order="C")
 
 
 def _kind(value: object) -> str:

@@ -46,9 +46,10 @@ class Dataset:
                 f"{self.name}: images must be uint8 of shape (n, 3, height, width), "
                 f"not {self.images.dtype} of shape {self.images.shape}"
             )
-        if self.labels.shape != (len(self.images),):
+        if self.labels.shape != (len(self.images),) or self.labels.dtype != np.int64:
             raise DataError(
-                f"{self.name}: {len(self.images)} images, but labels of shape {self.labels.shape}"
+                f"{self.name}: {len(self.images)} images, but labels are "
+                f"{self.labels.dtype} of shape {self.labels.shape}; int64 is needed"
             )
         outside = (self.labels < 0) | (self.labels >= len(self.classes))
         if outside.any():

@@ -12,13 +12,14 @@ best rank-1 piece of every slice (Eckart-Young).
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from igc_ref.errors import SpecError
-from igc_ref.spec import divides
+from igc_ref.spec import divides, integer
 
 Array = npt.NDArray[Any]
 
@@ -50,6 +51,9 @@ def slices(kernel: Array, L: int, M: int) -> Array:
     SpecError
         If the kernel has not L*M output channels, or L does not divide its input channels.
     """
+    L, M = integer("L", L), integer("M", M)
+    if kernel.ndim != 4 or kernel.shape[2] != kernel.shape[3]:
+        raise SpecError(f"the kernel has shape {kernel.shape}; allowed is (out, in, k, k)")
     out_channels, in_channels = kernel.shape[:2]
     if out_channels != L * M:
         raise SpecError(f"the kernel has {out_channels} output channels; L*M = {L}*{M} = {L * M}")
@@ -63,11 +67,14 @@ def singular_values(kernel: Array, L: int, M: int) -> Array:
     return np.linalg.svd(slices(kernel, L, M), compute_uv=False)
 
 
-def is_igc(kernel: Array, L: int, M: int, rtol: float = 1e-10) -> bool:
+def is_igc(kernel: Array, L: int, M: int, rtol: float | None = None) -> bool:
     """Say whether a dense kernel is an IGC(L, M): whether all its slices have rank at most 1.
 
-    A singular value counts as zero if it is at most `rtol` times the greatest of all slices.
+    A singular value counts as zero if it is at most `rtol` times the greatest of all slices; by
+    default the square root of the dtype's machine epsilon, 1.5e-8 in float64.
     """
+    if rtol is None:
+        rtol = math.sqrt(np.finfo(kernel.dtype).eps)
     sigma = singular_values(kernel, L, M)
     return bool(np.all(sigma[..., 1:] <= rtol * sigma.max(initial=0)))
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from igc_ref.errors import SpecError
-from igc_ref.reference.special_cases.weights import Weights
+from igc_ref.reference.special_cases.weights import Weights, weights
 from igc_ref.spec import IGCSpec, divides
 
 Array = npt.NDArray[Any]
@@ -43,7 +43,7 @@ def group_convolution(kernel: Array, L: int, stride: int = 1) -> Weights:
         M = out/L, each W_d^m the L x L identity.
     """
     spec = _spec(kernel, L, _per_group(kernel, L), stride)
-    return Weights(kernel, np.tile(np.eye(L, dtype=kernel.dtype), (spec.M, 1)), spec)
+    return weights(kernel, np.tile(np.eye(L, dtype=kernel.dtype), (spec.M, 1)), spec)
 
 
 def summation_fusion(kernel: Array, L: int, stride: int = 1) -> Weights:
@@ -60,7 +60,7 @@ def summation_fusion(kernel: Array, L: int, stride: int = 1) -> Weights:
         channel m of the sum, for every a.
     """
     spec = _spec(kernel, L, _per_group(kernel, L), stride)
-    return Weights(kernel, np.ones(spec.secondary_shape, kernel.dtype), spec)
+    return weights(kernel, np.ones(spec.secondary_shape, kernel.dtype), spec)
 
 
 def regular_convolution_by_branches(kernel: Array, n: int = 2, stride: int = 1) -> Weights:
@@ -90,7 +90,7 @@ def regular_convolution_by_branches(kernel: Array, n: int = 2, stride: int = 1) 
     W_d = np.tile(np.kron(np.eye(n), np.ones((1, n))), (n, 1))  # (p i, i j), the same for all m
     primary = W.reshape(n * out, inp // n, k, k)
     secondary = np.tile(W_d, (out // n, 1)).astype(kernel.dtype)
-    return Weights(primary, secondary, IGCSpec(n * inp, n * out, n * n, out // n, k, stride))
+    return weights(primary, secondary, IGCSpec(n * inp, n * out, n * n, out // n, k, stride))
 
 
 def xception(depthwise: Array, pointwise: Array, stride: int = 1) -> Weights:
@@ -140,7 +140,7 @@ def resnext(branches: Array, expansion: Array, L: int, stride: int = 1) -> Weigh
     secondary = np.zeros((out, width, L), expansion.dtype)  # columns interleaved: (j, l)
     secondary[:, :d] = expansion.reshape(out, L, d).swapaxes(1, 2)
     primary = primary.reshape(out, *branches.shape[1:])
-    return Weights(primary, secondary.reshape(out, out), _spec(primary, L, 1, stride))
+    return weights(primary, secondary.reshape(out, out), _spec(primary, L, 1, stride))
 
 
 def shufflenet(first: Array, second: Array, groups: int, stride: int = 1) -> Weights:
@@ -159,7 +159,7 @@ def shufflenet(first: Array, second: Array, groups: int, stride: int = 1) -> Wei
     Weights
         L = M = groups: the IGC computes shuffle(second * shuffle(first * x)).
     """
-    return Weights(first, second, _spec(first, groups, groups, stride))
+    return weights(first, second, _spec(first, groups, groups, stride))
 
 
 def shufflenet_unit(reduce: Array, depthwise: Array, expand: Array, groups: int) -> Weights:

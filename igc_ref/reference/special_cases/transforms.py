@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from igc_ref.errors import SpecError
 from igc_ref.reference.block import composed_kernel
-from igc_ref.reference.special_cases.weights import Weights
+from igc_ref.reference.special_cases.weights import Weights, weights
 from igc_ref.spec import IGCSpec
 
 Array = npt.NDArray[Any]
@@ -28,7 +28,7 @@ def monarch(right: Array, left: Array) -> Weights:
     """
     L, M, _ = right.shape
     primary, secondary = right.reshape(L * M, M, 1, 1), left.reshape(M * L, L)
-    return Weights(primary, secondary, IGCSpec.square(L, M, kernel_size=1))
+    return weights(primary, secondary, IGCSpec.square(L, M, kernel_size=1))
 
 
 def kronecker(A: Array, B: Array) -> Weights:

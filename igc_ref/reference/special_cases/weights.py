@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
+from igc_ref.reference.structure import check_weights
 from igc_ref.spec import IGCSpec
 
 Array = npt.NDArray[Any]
@@ -17,3 +18,9 @@ class Weights(NamedTuple):
     primary: Array
     secondary: Array
     spec: IGCSpec
+
+
+def weights(primary: Array, secondary: Array, spec: IGCSpec) -> Weights:
+    """Return the weights of a block; a SpecError if their shapes are not the block's."""
+    check_weights(primary, secondary, spec)
+    return Weights(primary, secondary, spec)

@@ -1,0 +1,59 @@
+"""Which backend one gets, and what is said when it cannot run."""
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from igc_ref import backends
+from igc_ref.backends import NumpyBackend, get_backend
+from igc_ref.errors import BackendError
+
+
+@pytest.fixture
+def fake_cupy(monkeypatch):
+    """Put a module named cupy where the real one would be; return it."""
+    module = ModuleType("cupy")
+    module.ndarray = type("ndarray", (), {})
+    module.asnumpy = lambda array: array
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    monkeypatch.delitem(sys.modules, "igc_ref.backends.cupy_backend", raising=False)
+    monkeypatch.setattr(backends, "find_spec", lambda name: object())
+    yield module
+    sys.modules.pop("igc_ref.backends.cupy_backend", None)
+
+
+def test_numpy_is_numpy():
+    assert isinstance(get_backend("numpy"), NumpyBackend)
+    assert get_backend("numpy").name == "numpy"
+
+
+def test_an_unknown_backend_is_an_error_that_names_the_known_ones():
+    with pytest.raises(BackendError, match="backend='tpu' is unknown; choose one of auto, numpy"):
+        get_backend("tpu")
+
+
+def test_without_cupy_it_is_an_error_by_name_and_numpy_by_auto(monkeypatch):
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    with pytest.raises(BackendError, match=r"pip install 'igc-ref\[cuda12x\]'"):
+        get_backend("cupy")
+    assert get_backend("auto").name == "numpy"
+
+
+def test_without_a_device_cupy_is_an_error_by_name_and_numpy_by_auto(fake_cupy):
+    fake_cupy.cuda = SimpleNamespace(is_available=lambda: False)
+    with pytest.raises(BackendError, match="finds no CUDA device"):
+        get_backend("cupy")
+    assert get_backend("auto").name == "numpy"
+
+
+def test_a_broken_cupy_is_an_error_by_name_and_numpy_by_auto(fake_cupy):
+    with pytest.raises(BackendError, match="CuPy is installed but fails: AttributeError"):
+        get_backend("cupy")  # the fake has no cuda
+    assert get_backend("auto").name == "numpy"
+
+
+def test_with_a_device_auto_takes_cupy(fake_cupy):
+    fake_cupy.cuda = SimpleNamespace(is_available=lambda: True)
+    assert get_backend("auto").name == get_backend("cupy").name == "cupy"
+    assert get_backend("cupy").xp is fake_cupy
