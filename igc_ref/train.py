@@ -124,13 +124,13 @@ def evaluate(model: Model, dataset: Dataset, batch_size: int = 250) -> Evaluatio
     if len(dataset.classes) != classes:
         raise DataError(f"{dataset.name} has {len(dataset.classes)} classes, the network {classes}")
     loss, correct = 0.0, 0
-    for start in range(0, len(dataset), batch_size):
-        batch = dataset[start : start + batch_size]
-        labels = backend.asarray(batch.labels)
-        x = backend.normalise(backend.asarray(batch.images), batch.mean, batch.std, model.dtype)
-        logits = model.forward(x)
-        loss += float(backend.softmax_cross_entropy(logits, labels)[0]) * len(batch)
-        correct += int((logits.argmax(axis=1) == labels).sum())
+    with backend.session():
+        for start in range(0, len(dataset), batch_size):
+            batch = dataset[start : start + batch_size]
+            labels, images = backend.asarray(batch.labels), backend.asarray(batch.images)
+            logits = model.forward(backend.normalise(images, batch.mean, batch.std, model.dtype))
+            loss += float(backend.softmax_cross_entropy(logits, labels)[0]) * len(batch)
+            correct += int((logits.argmax(axis=1) == labels).sum())
     return Evaluation(loss / len(dataset), correct / len(dataset))
 
 
@@ -193,17 +193,18 @@ class Trainer:
         title = f"epoch {epoch}/{c.epochs}"
         loss_sum, correct = 0.0, 0
         batches = tqdm(self._batches(epoch), title, steps, leave=False, disable=None)
-        for step, (x, labels) in enumerate(batches):
-            done = (epoch - 1) * steps + step
-            lr = learning_rate(c.schedule, c.lr, done, c.epochs * steps)
-            loss, hits = self.train_step(x, labels, lr)
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss} at epoch {epoch}, step {step + 1}, learning rate "
-                    f"{lr:.4g}; the last checkpoint is of epoch {epoch - 1}"
-                )
-            loss_sum += loss * len(labels)
-            correct += hits
+        with self.model.backend.session():
+            for step, (x, labels) in enumerate(batches):
+                done = (epoch - 1) * steps + step
+                lr = learning_rate(c.schedule, c.lr, done, c.epochs * steps)
+                loss, hits = self.train_step(x, labels, lr)
+                if not math.isfinite(loss):
+                    raise TrainingError(
+                        f"the loss is {loss} at epoch {epoch}, step {step + 1}, learning rate "
+                        f"{lr:.4g}; the last checkpoint is of epoch {epoch - 1}"
+                    )
+                loss_sum += loss * len(labels)
+                correct += hits
         return Evaluation(loss_sum / len(self.train_set), correct / len(self.train_set))
 
     def train_step(self, x: Any, labels: Any, lr: float) -> tuple[float, int]:

@@ -218,6 +218,16 @@ def test_a_state_moves_to_another_network_exactly():
     assert np.array_equal(one.forward(x), two.forward(x))
 
 
+def test_a_state_is_a_copy():
+    model = build_model("plain", 5, width=4, backend="numpy")
+    state = model.state_dict()
+    before = {name: array.copy() for name, array in state.items()}
+    for parameter in model.parameters().values():
+        parameter += 1
+    model.forward(np.ones((2, 3, 8, 8), "float32"), train=True)
+    assert all(np.array_equal(before[name], array) for name, array in state.items())
+
+
 def test_a_foreign_state_is_refused_and_changes_nothing():
     model = build_model("plain", 5, width=4, backend="numpy")
     before = model.state_dict()
@@ -266,7 +276,7 @@ def test_other_libraries_dtypes_and_shapes_are_refused_not_converted():
         model.forward(np.zeros((1, 3, 32, 32)))
     with pytest.raises(SpecError, match=r"shape \(1, 4, 32, 32\)"):
         model.forward(np.zeros((1, 4, 32, 32), "float32"))
-    for shape in ((0, 3, 32, 32), (3, 32, 32), (1, 3, 0, 8)):
+    for shape in ((0, 3, 32, 32), (3, 32, 32), (2, 3, 8), (1, 3, 0, 8)):
         with pytest.raises(SpecError, match=r"allowed is \(N, 3, H, W\), each at least 1"):
             model.forward(np.zeros(shape, "float32"))
     logits = model.forward(np.zeros((1, 3, 8, 8), "float32"))
@@ -322,6 +332,7 @@ def test_every_layer_says_the_shape_it_gives_and_the_multiply_adds_it_takes():
         (Sequential({"a": ReLU(backend), "b": conv}), 6 * 2 * 25 * 4 * 5),
     ]
     x = rng.normal(size=(4, 2, 7, 9))
+    assert Conv2d(backend, 4, 6, kernel_size=2, **options).output_shape((4, 7, 9)) == (6, 8, 10)
     assert MaxPool(backend).output_shape((4, 8, 6)) == (4, 4, 3)
     assert MaxPool(backend, 2, 2, 0).output_shape((4, 7, 9)) == (4, 3, 4)
     for layer, cost in cases:
@@ -364,6 +375,16 @@ def test_the_summary_names_shape_parameters_and_multiply_adds_of_every_layer():
     ]
     assert beside[0] == f"{nearest_regular(model).num_parameters:,}"
     assert nearest_regular(model).architecture.num_classes == 7
+
+
+def test_the_rows_of_a_network_follow_the_shape_of_the_data_through_it():
+    rows = build_model("resnet_igc", 8, L=2, M=2, backend="numpy").rows()
+    outputs = {row.name: row.output for row in rows}
+    assert outputs["stem.bn"] == outputs["stage1.block1.branch.unit2.bn"] == (4, 32, 32)
+    assert outputs["stage2.block1.shortcut.conv"] == (8, 16, 16)
+    assert outputs["stage2.block1.branch.unit1.igc"] == (8, 16, 16)
+    assert outputs["stage3.block1.branch.unit2.bn"] == (16, 8, 8)
+    assert (outputs["pool"], outputs["linear"]) == ((16,), (10,))
 
 
 @pytest.mark.parametrize(("L", "M"), [(4, 8), (24, 2), (1, 1), (3, 5)])

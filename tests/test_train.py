@@ -52,6 +52,8 @@ def test_a_run_leaves_config_log_and_checkpoint_and_says_what_it_did(tmp_path):
         "checkpoint.npz", "config.json", "log.jsonl",
     ]  # fmt: skip
     assert len(lines) == 3
+    for record in history.records:
+        assert record["images_per_second"] == pytest.approx(60 / record["seconds"])
     assert "plain_igc-5 L2M2" in lines[0]
     assert "60 pictures of shapes" in lines[0]
     assert lines[2].startswith("epoch 2/2: train loss ")
@@ -164,8 +166,13 @@ def test_a_batch_is_normalised_then_padded_cropped_and_mirrored_by_the_numbers_o
             assert np.abs(x[n] - (z[:, :, ::-1] if mirror[n] else z)).max() < 1e-5
 
 
+STEPS = [0.5] * 8 + [0.05] * 4 + [0.005] * 2 + [0.0005] * 2  # 16 steps, four an epoch
+CYCLE = [0.5 * min((i + 0.5) / 4, (15.5 - i) / 12) for i in range(16)]
+
+
+@pytest.mark.parametrize(("schedule", "expected"), [("step", STEPS), ("onecycle", CYCLE)])
 def test_training_follows_the_schedule_of_the_whole_run_with_the_config_s_momentum_and_decay(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, schedule, expected
 ):
     used = []
 
@@ -173,13 +180,12 @@ def test_training_follows_the_schedule_of_the_whole_run_with_the_config_s_moment
         used.append((lr, momentum, weight_decay))
 
     monkeypatch.setattr(NumpyBackend, "sgd_step", record)
-    settings = {"schedule": "step", "lr": 0.5, "momentum": 0.7, "weight_decay": 0.01, "epochs": 4}
+    settings = {"schedule": schedule, "lr": 0.5, "momentum": 0.7, "weight_decay": 0.01, "epochs": 4}
     trainer = Trainer(config(tmp_path, **settings))
     for epoch in (1, 2, 3, 4):
         trainer.train_epoch(epoch)
     arrays = len(trainer.model.parameters())
     rates = [lr for lr, _, _ in used[::arrays]]
-    expected = [0.5] * 8 + [0.05] * 4 + [0.005] * 2 + [0.0005] * 2  # 16 steps, four an epoch
     assert rates == pytest.approx(expected)
     assert set(used) == {(lr, 0.7, 0.01) for lr in rates}
 
@@ -293,6 +299,15 @@ def test_a_checkpoint_of_another_dtype_is_refused(tmp_path):
         runs.load_run(run, "numpy")
 
 
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_training_loss_that_is_not_finite_is_found_at_its_step(tmp_path, monkeypatch, loss):
+    trainer = Trainer(config(tmp_path))
+    results = iter([(1.0, 3), (loss, 3)])
+    monkeypatch.setattr(trainer, "train_step", lambda x, labels, lr: next(results))
+    with pytest.raises(TrainingError, match=f"the loss is {loss} at epoch 1, step 2, learning"):
+        trainer.train_epoch(1)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_step_and_rate(tmp_path):
     with (
         np.errstate(all="ignore"),
@@ -345,6 +360,9 @@ def test_a_folder_that_holds_anything_is_refused_and_left_alone(tmp_path):
     with pytest.raises(CheckpointError, match="is not an empty folder"):
         train(config(tmp_path))
     assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
+    with pytest.raises(CheckpointError, match=r"thesis\.txt is not an empty folder"):
+        train(config(tmp_path, out=str(folder / "thesis.txt")))
+    assert (folder / "thesis.txt").read_text() == "precious"
 
 
 def test_missing_data_leaves_no_folder_behind(tmp_path):

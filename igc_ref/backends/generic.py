@@ -7,6 +7,7 @@ block are transposed *views* that a GEMM writes through, never copies.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -47,6 +48,10 @@ class GenericBackend(
     name: str
     xp: ModuleType
     tile_bytes: int
+
+    def session(self) -> AbstractContextManager[None]:
+        """Return a context to train or evaluate in; a backend may need preparations."""
+        return nullcontext()
 
     def asarray(self, array: npt.NDArray[Any], dtype: npt.DTypeLike | None = None) -> Array:
         """Bring a NumPy array into this backend's library: the only way in."""
