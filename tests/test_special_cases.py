@@ -196,17 +196,17 @@ def test_an_xception_block_is_an_igc_with_one_secondary_partition(t, C, widening
         assert np.array_equal(igc.secondary, pointwise)
 
 
-@given(trials, partitions)
-def test_an_xception_block_has_the_gradients_of_its_igc(t, C):
-    x, depthwise, pointwise = t.pictures(C), t.kernel(C, 1), t.matrix(C, C)
+@given(trials, partitions, numbers)
+def test_an_xception_block_has_the_gradients_of_its_igc(t, C, widening):
+    x, depthwise, pointwise = t.pictures(C), t.kernel(C, 1), t.matrix(widening * C, C)
     igc = special_cases.xception(depthwise, pointwise, t.stride)
     d = t.like(forward(x, *igc))
     dy, dpointwise = mix_gradients(d, pointwise, t.loop(x, depthwise, C))
     dx, ddepthwise = t.loop_gradients(dy, x, depthwise, C)
     gradients = backward(d, x, *igc)
     agree(gradients.x, dx)
-    agree(gradients.primary, ddepthwise)
-    agree(gradients.secondary, dpointwise)
+    agree(gradients.primary[::widening], ddepthwise)  # of each partition, the channel in use
+    agree(gradients.secondary[:, :C], dpointwise)
 
 
 @given(trials, partitions, numbers, numbers, st.integers(0, 2))
@@ -222,18 +222,18 @@ def test_resnext_s_aggregated_transformation_is_an_igc_with_one_secondary_partit
     assert (igc.spec.L, igc.spec.M) == (L, 1)
 
 
-@given(trials, partitions, numbers, numbers)
-def test_resnext_s_aggregated_transformation_has_the_gradients_of_its_igc(t, L, inp, d):
+@given(trials, partitions, numbers, numbers, st.integers(0, 2))
+def test_resnext_s_aggregated_transformation_has_the_gradients_of_its_igc(t, L, inp, d, spare):
     x, branches = t.pictures(L * inp), t.kernel(L * d, inp)
-    expansion = t.matrix(L * d, L * d)
+    expansion = t.matrix(L * (d + spare), L * d)
     igc = special_cases.resnext(branches, expansion, L, t.stride)
     upstream = t.like(forward(x, *igc))
     dy, dexpansion = mix_gradients(upstream, expansion, t.loop(x, branches, L))
     dx, dbranches = t.loop_gradients(dy, x, branches, L)
     gradients = backward(upstream, x, *igc)
     agree(gradients.x, dx)
-    agree(gradients.primary, dbranches)
-    for l, j in np.ndindex(L, d):  # the secondary columns stand interleaved
+    for l, j in np.ndindex(L, d):  # of each partition d channels are in use
+        agree(gradients.primary[l * (d + spare) + j], dbranches[l * d + j])
         agree(gradients.secondary[:, j * L + l], dexpansion[:, l * d + j])
 
 
@@ -274,6 +274,29 @@ def test_shufflenet_s_whole_unit_is_one_igc_with_factored_primary_weights(t, g, 
     agree(forward(x, *igc), oracles.shuffle(y, g))
     for row in igc.primary.reshape(C, n, -1):  # primary[o, i, s] = d[o, s] * r[o, i]
         assert np.linalg.matrix_rank(row) <= 1
+
+
+@given(trials, partitions, numbers)
+def test_shufflenet_s_whole_unit_has_the_gradients_of_its_igc(t, g, n):
+    C = g * n
+    x, reduce, expand, depthwise = t.pictures(C), t.matrix(C, n), t.matrix(C, n), t.kernel(C, 1)
+    igc = special_cases.shufflenet_unit(reduce, depthwise, expand, g)
+    kernels = reduce[:, :, None, None], depthwise, expand[:, :, None, None]
+    shuffled = oracles.shuffle(oracles.convolve(x, kernels[0], groups=g), g)
+    filtered = oracles.convolve(shuffled, depthwise, groups=C)
+    d = t.like(forward(x, *igc))
+    dz = oracles.shuffle(d, n)
+    dfiltered, dexpand = oracles.convolve_gradients(dz, filtered, kernels[2], groups=g)
+    dshuffled, ddepthwise = oracles.convolve_gradients(dfiltered, shuffled, depthwise, groups=C)
+    dx, dreduce = oracles.convolve_gradients(oracles.shuffle(dshuffled, n), x, kernels[0], groups=g)
+    gradients = backward(d, x, *igc)
+    agree(gradients.x, dx)
+    agree(gradients.secondary, dexpand[:, :, 0, 0])
+    # The chain rule through primary[o, i, s] = f[o, s] * r[o, i], f as it is before the shuffle.
+    f = oracles.shuffle(depthwise[None, :, 0], n)[0]
+    agree(np.einsum("oiyx,oyx->oi", gradients.primary, f), dreduce[:, :, 0, 0])
+    df = np.einsum("oiyx,oi->oyx", gradients.primary, reduce)
+    agree(oracles.shuffle(df[None], g)[0], ddepthwise[:, 0])
 
 
 # -- structured matrices, S = 1 --------------------------------------------------------------
@@ -501,6 +524,7 @@ def test_the_projection_shares_the_size_of_a_slice_evenly_between_both_weights()
         (lambda: project(np.ones((6, 6, 3, 3)), 2, 2), r"L\*M = 2\*2 = 4"),
         (lambda: project(np.ones((6, 5, 3, 3)), 2, 3), "in_channels=5 is not divisible by L=2"),
     ],
+    ids=lambda value: value.split()[0] if isinstance(value, str) else "refused",
 )
 def test_a_special_case_that_does_not_fit_is_refused_with_its_numbers(call, message):
     with pytest.raises(SpecError, match=message):
