@@ -11,9 +11,9 @@ from types import ModuleType
 from igc_ref.config import TrainConfig
 from igc_ref.models import build_model
 from igc_ref.spec import IGCSpec
-from igc_ref.train import evaluate, train
+from igc_ref.train import evaluate, resume, train
 
-__all__ = ["IGCSpec", "TrainConfig", "build_model", "evaluate", "reference", "train"]
+__all__ = ["IGCSpec", "TrainConfig", "build_model", "evaluate", "reference", "resume", "train"]
 __version__ = "0.1.0"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from igc_ref.errors import SpecError
@@ -38,7 +37,7 @@ class Architecture:
             if name in needed and value is None:
                 raise SpecError(f"{self.arch} needs {' and '.join(needed)}; {name} is missing")
             if name not in needed and value is not None:
-                raise SpecError(f"{self.arch} takes no {name}={value}; it is named by {needed}")
+                raise SpecError(f"{self.arch} takes no {name}={value}, only {' and '.join(needed)}")
         for name in (*needed, "depth", "num_classes"):
             object.__setattr__(self, name, integer(name, getattr(self, name)))
         if self.is_residual and (self.depth % 2 or self.depth < 8):
@@ -65,7 +64,7 @@ class Architecture:
     @property
     def channels(self) -> int:
         """Width of the first stage: ``width``, or L*M."""
-        return self.width or math.prod((self.L or 1, self.M or 1))
+        return self.width or (self.L or 1) * (self.M or 1)
 
     @property
     def blocks(self) -> tuple[int, int, int]:

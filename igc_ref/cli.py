@@ -20,7 +20,7 @@ from igc_ref.train import evaluate, resume, train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit status: 0, or 1 after a one-line error."""
+    """Run the command line; return 0, or 1 after a one-line error, or 130 after Ctrl-C."""
     options = vars(_parser().parse_args(arguments))
     command = options.pop("command")
     try:
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"igc-ref: error: not enough memory: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("igc-ref: interrupted; checkpoints are written after every epoch", file=sys.stderr)
+        print("igc-ref: interrupted; train --resume RUN continues a run", file=sys.stderr)
         return 130
     return 0
 
@@ -94,12 +94,12 @@ def _parser() -> argparse.ArgumentParser:
 
     add = _suppressing(commands, "params", "print a network's layers, parameters, multiply-adds")
     _add_network(add)
-    add.add_argument("--num-classes", type=int, metavar="N", help="10")
+    add.add_argument("--num-classes", type=int, metavar="N", help="default 10")
     add.set_defaults(command=params_command)
 
     add = commands.add_parser("plot", help="draw the learning curves of a run")
     add.add_argument("run", metavar="RUN", help="folder of the run")
-    add.add_argument("--out", metavar="FILE", help="RUN/curves.png; the ending may be .svg")
+    add.add_argument("--out", metavar="FILE", help="default RUN/curves.png; may end in .svg")
     add.set_defaults(command=plot_command)
     return parser
 
@@ -108,10 +108,10 @@ def _add_train(commands: Any) -> None:
     defaults = TrainConfig()
     add = _suppressing(commands, "train", "train a network; by default a small one on shapes")
     _add_network(add)
-    add.add_argument("--data", choices=data.NAMES, help=defaults.data)
+    add.add_argument("--data", choices=data.NAMES, help=f"default {defaults.data}")
     add.add_argument("--data-dir", metavar="DIR", help="folder of the CIFAR files")
-    add.add_argument("--backend", choices=backends.NAMES, help=defaults.backend)
-    add.add_argument("--dtype", choices=DTYPES, help=defaults.dtype)
+    add.add_argument("--backend", choices=backends.NAMES, help=f"default {defaults.backend}")
+    add.add_argument("--dtype", choices=DTYPES, help=f"default {defaults.dtype}")
     for name, kind in (
         ("epochs", int),
         ("batch-size", int),
@@ -121,12 +121,12 @@ def _add_train(commands: Any) -> None:
         ("seed", int),
     ):
         default = getattr(defaults, name.replace("-", "_"))
-        add.add_argument(f"--{name}", type=kind, metavar="X", help=f"{default}")
-    add.add_argument("--schedule", choices=SCHEDULES, help=defaults.schedule)
+        add.add_argument(f"--{name}", type=kind, metavar="X", help=f"default {default}")
+    add.add_argument("--schedule", choices=SCHEDULES, help=f"default {defaults.schedule}")
     add.add_argument(
-        "--augment", action=argparse.BooleanOptionalAction, help="pad, crop and mirror; on"
+        "--augment", action=argparse.BooleanOptionalAction, help="pad, crop and mirror; default yes"
     )
-    add.add_argument("--out", metavar="RUN", help="folder of the run; one below runs")
+    add.add_argument("--out", metavar="RUN", help="folder of the run; default a new one below runs")
     add.add_argument("--resume", metavar="RUN", dest="resume_run", help="continue this run")
     add.set_defaults(command=train_command)
 
@@ -140,8 +140,8 @@ def _suppressing(commands: Any, name: str, text: str) -> argparse.ArgumentParser
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--arch", choices=ARCHITECTURES, help="plain_igc")
-    parser.add_argument("--depth", type=int, metavar="N", help="layers; 8")
-    parser.add_argument("-L", type=int, metavar="N", help="primary partitions; 4")
-    parser.add_argument("-M", type=int, metavar="N", help="secondary partitions of stage 1; 8")
-    parser.add_argument("--width", type=int, metavar="N", help="channels of a regular net; 16")
+    parser.add_argument("--arch", choices=ARCHITECTURES, help="default plain_igc")
+    parser.add_argument("--depth", type=int, metavar="N", help="layers; default 8")
+    parser.add_argument("-L", type=int, metavar="N", help="primary partitions; default 4")
+    parser.add_argument("-M", type=int, metavar="N", help="secondary partitions; default 8")
+    parser.add_argument("--width", type=int, metavar="N", help="width of a regular net; default 16")

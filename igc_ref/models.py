@@ -129,7 +129,19 @@ class Model:
         return logits
 
     def backward(self, dlogits: Array) -> Array:
-        """Pull dlogits (N, num_classes) back to the pictures, and fill `gradients`."""
+        """Pull dlogits (N, num_classes) back to the pictures, and fill `gradients`.
+
+        Returns
+        -------
+        dx : array, shape (N, 3, H, W)
+
+        Raises
+        ------
+        RuntimeError
+            If no forward pass went before.
+        TypeError, SpecError
+            If dlogits belongs to another library or has another dtype or shape than the logits.
+        """
         self.backend.check("dlogits", dlogits, self.dtype)
         shape, self._logits_shape = self._logits_shape, None
         if shape is None:
@@ -143,7 +155,7 @@ class Model:
         return self._collect("parameters")
 
     def gradients(self) -> dict[str, Array]:
-        """Return the gradients of the last backward pass, named as the parameters are."""
+        """Return the gradients of the last backward pass by name; empty before the first one."""
         return self._collect("gradients")
 
     def state_dict(self) -> dict[str, npt.NDArray[Any]]:

@@ -17,7 +17,7 @@ MILESTONES = (1 / 2, 3 / 4, 7 / 8)
 
 
 class SGD:
-    """Nesterov's accelerated gradient with weight decay on every parameter, the authors' recipe.
+    """Nesterov's accelerated gradient with weight decay on every parameter, as the authors train.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class SGD:
     momentum, weight_decay : float
     """
 
-    def __init__(self, model: Model, momentum: float = 0.9, weight_decay: float = 1e-4) -> None:
+    def __init__(self, model: Model, momentum: float = 0.9, weight_decay: float = 5e-4) -> None:
         self.model, self.momentum, self.weight_decay = model, momentum, weight_decay
         xp = model.backend.xp
         self.velocity = {name: xp.zeros_like(p) for name, p in model.parameters().items()}
@@ -66,6 +66,16 @@ def learning_rate(schedule: str, peak: float, step: int, steps: int) -> float:
         Which step, from 0.
     steps : int
         Steps of the whole run.
+
+    Returns
+    -------
+    float
+        Greater than 0.
+
+    Raises
+    ------
+    SpecError
+        For an unknown schedule.
     """
     if schedule == "step":
         passed = sum(step >= milestone * steps for milestone in MILESTONES)

@@ -158,7 +158,7 @@ class Trainer:
     def finish(self, folder: Path, report: Report) -> History:
         """Train the epochs that are left, with a checkpoint and a line of the log after each."""
         epochs = self.config.epochs
-        report(self._headline())
+        report(f"{self._headline()}; run folder {folder}")
         if not self.records:  # so that a run can be resumed from its very beginning
             checkpoint.save(folder / runs.CHECKPOINT, self._checkpoint())
         for epoch in range(len(self.records) + 1, epochs + 1):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.signal
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +20,8 @@ from igc_ref.reference import (
     interleave,
     matrices,
     patch_operator,
+    project,
+    special_cases,
     unfold,
 )
 from igc_ref.testing import assert_close, check_grads, dot_test
@@ -225,6 +228,87 @@ def test_weights_and_pictures_of_the_wrong_shape_are_refused():
         backward(x[..., :3], x, primary, secondary, spec)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: patch_operator(1, 5, 5, -1), "kernel_size=-1 is not an integer"),
+        (lambda: patch_operator(0, 5, 5, 3), "channels=0 is not an integer"),
+        (lambda: patch_operator(1, 0, 5, 3), "length=0 is not an integer"),
+        (lambda: patch_operator(1, 5, 5, 3, 0), "stride=0 is not an integer"),
+        (lambda: interleave(-2, 3), "groups=-2 is not an integer"),
+    ],
+    ids=["kernel", "channels", "height", "stride", "groups"],
+)
+def test_operators_that_cannot_exist_are_refused_with_their_numbers(call, message):
+    with pytest.raises(SpecError, match=message):
+        call()
+
+
+@given(counts, counts, sizes, sizes, st.sampled_from([1, 3, 5]), strides, seeds)
+def test_the_loop_oracle_is_the_correlation_of_scipy(inp, out, H, W, k, stride, seed):
+    rng = np.random.default_rng(seed)
+    x, kernel = rng.normal(size=(1, inp, H, W)), rng.normal(size=(out, inp, k, k))
+    padded = np.pad(x[0], ((0, 0), (k // 2, k // 2), (k // 2, k // 2)))
+    full = np.stack([scipy.signal.correlate(padded, filters, "valid")[0] for filters in kernel])
+    assert_close(oracles.convolve(x, kernel, stride)[0], full[:, ::stride, ::stride], 500)
+
+
 def test_everything_public_has_a_docstring():
     for name in reference.__all__:
         assert getattr(reference, name).__doc__, name
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: special_cases.group_convolution(np.ones((5, 1, 3, 3)), 2), "out_channels=5"),
+        (
+            lambda: special_cases.regular_convolution_by_branches(np.ones((4, 3, 3, 3)), 2),
+            "in_channels=3 is not divisible by n=2",
+        ),
+        (
+            lambda: special_cases.resnext(np.ones((4, 1, 3, 3)), np.ones((2, 4)), 2),
+            r"expansion of shape \(2, 4\)",
+        ),
+        (
+            lambda: special_cases.resnext(np.ones((4, 1, 3, 3)), np.ones((5, 4)), 2),
+            r"divisible by L=2",
+        ),
+        (
+            lambda: special_cases.xception(np.ones((4, 2, 3, 3)), np.ones((4, 4))),
+            r"\(in, 1, k, k\)",
+        ),
+        (
+            lambda: special_cases.shufflenet_unit(
+                np.ones((4, 2)), np.ones((3, 1, 3, 3)), np.ones((4, 2)), 2
+            ),
+            r"allowed is \(4, 1, k, k\)",
+        ),
+        (lambda: special_cases.regular_convolution(np.ones((4, 4))), r"\(out, in/L, k, k\)"),
+        (
+            lambda: special_cases.monarch(np.ones((2, 3, 3)), np.ones((3, 2, 3))),
+            r"right has shape \(2, 3, 3\)",
+        ),
+        (lambda: special_cases.kronecker(np.ones((2, 3)), np.eye(2)), "both must be square"),
+        (lambda: special_cases.cooley_tukey(2, 3, np.eye(2)), r"allowed is \(3, 3\)"),
+        (lambda: special_cases.cooley_tukey(0, 3), "L=0 is not an integer of at least 1"),
+        (lambda: special_cases.walsh_hadamard(1), "order=1 is not a power of two"),
+        (lambda: special_cases.walsh_hadamard(12), "order=12 is not a power of two"),
+        (
+            lambda: special_cases.igcv2([np.ones((3, 2, 2)), np.ones((3, 3, 3))]),
+            r"factor 1 has shape \(3, 3, 3\)",
+        ),
+        (lambda: project(np.ones((6, 6, 9)), 2, 3), r"allowed is \(out, in, k, k\)"),
+        (lambda: project(np.ones((6, 6, 3, 3)), -2, -3), "L=-2 is not an integer"),
+        (
+            lambda: special_cases.shufflenet(np.ones((4, 2, 3, 3)), np.ones((2, 4)), 2),
+            r"secondary weights have shape \(2, 4\)",
+        ),
+        (lambda: project(np.ones((6, 6, 3, 3)), 2, 2), r"L\*M = 2\*2 = 4"),
+        (lambda: project(np.ones((6, 5, 3, 3)), 2, 3), "in_channels=5 is not divisible by L=2"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "refused",
+)
+def test_a_construction_that_does_not_fit_is_refused_with_its_numbers(call, message):
+    with pytest.raises(SpecError, match=message):
+        call()

@@ -118,7 +118,9 @@ def test_tolerance_grows_like_the_square_root_of_the_length_and_with_the_dtype()
     assert tolerance("float32", 100) == pytest.approx(tolerance("float64", 100) * 2**29)
 
 
-@pytest.mark.parametrize("wrong", [np.ones(3) * (1 + 1e-10), np.array([1, 1, np.nan]), np.ones(4)])
+@pytest.mark.parametrize(
+    "wrong", [np.ones(3) * (1 + 1e-10), np.array([1, 1, np.nan]), np.ones(4), np.ones(3) + 0j]
+)
 def test_assert_close_sees_errors_nan_and_shapes(wrong):
     with pytest.raises(AssertionError):
         assert_close(wrong, np.ones(3), 10)

@@ -54,11 +54,19 @@ class ConvolutionOperators(Library):
         ----------
         x : array, shape (in, N, H, W)
         weight : array, shape (out, in/groups, k, k)
+        groups : int
+        stride : int
+            In pixels.
 
         Returns
         -------
         y : array, shape (out, N, H', W')
         saved : ConvSaved
+
+        Raises
+        ------
+        SpecError
+            If x and weight do not make so many groups.
         """
         conv = _GroupConvolution(self, x, weight, groups, stride)
         y = self.xp.zeros((len(weight), *conv.out_shape), x.dtype)
@@ -86,11 +94,17 @@ class ConvolutionOperators(Library):
         x : array, shape (in, N, H, W)
         primary, secondary : arrays
             Weights, shapes ``spec.primary_shape`` and ``spec.secondary_shape``.
+        spec : IGCSpec
 
         Returns
         -------
         x' : array, shape (out, N, H', W')
         saved : IGCSaved
+
+        Raises
+        ------
+        SpecError
+            If x or the weights have not the shapes that `spec` gives.
         """
         xp, L, M, out = self.xp, spec.L, spec.M, spec.out_channels
         if (primary.shape, secondary.shape) != (spec.primary_shape, spec.secondary_shape):

@@ -7,7 +7,8 @@ from typing import Any
 import cupy
 import numpy.typing as npt
 
-from igc_ref.backends.generic import Array, GenericBackend
+from igc_ref.backends.generic import GenericBackend
+from igc_ref.backends.library import Array
 
 
 class CupyBackend(GenericBackend):

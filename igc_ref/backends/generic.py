@@ -15,19 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from igc_ref.backends.convolution import ConvolutionOperators
-from igc_ref.backends.loss import LossOperators
+from igc_ref.backends.learning import LearningOperators
+from igc_ref.backends.library import Array
 from igc_ref.backends.normalisation import NormalisationOperators
 from igc_ref.backends.pictures import PictureOperators
 from igc_ref.backends.pointwise import PointwiseOperators
-
-Array = Any  # an array of the backend's library
 
 
 class GenericBackend(
     ConvolutionOperators,
     NormalisationOperators,
     PointwiseOperators,
-    LossOperators,
+    LearningOperators,
     PictureOperators,
 ):
     """One library and the operators on its arrays.
@@ -42,7 +41,8 @@ class GenericBackend(
     xp : module
         The library of its arrays.
     tile_bytes : int
-        Size of the scratch memory in which patches are laid out, a tile of pictures at a time.
+        Size of the scratch memory: convolutions take as many pictures at a time, and batch norm
+        as many channels, as fit into it.
     """
 
     name: str

@@ -12,7 +12,7 @@ from igc_ref.backends.generic import GenericBackend
 
 
 class NumpyBackend(GenericBackend):
-    """The generic operators on NumPy arrays; a tile takes half of a core's second-level cache."""
+    """The generic operators on NumPy arrays; a tile fits into the second-level cache."""
 
     name = "numpy"
     xp = np

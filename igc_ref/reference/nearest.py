@@ -70,12 +70,22 @@ def singular_values(kernel: Array, L: int, M: int) -> Array:
 def is_igc(kernel: Array, L: int, M: int, rtol: float | None = None) -> bool:
     """Say whether a dense kernel is an IGC(L, M): whether all its slices have rank at most 1.
 
-    A singular value counts as zero if it is at most `rtol` times the greatest of all slices; by
-    default the square root of the dtype's machine epsilon, 1.5e-8 in float64.
+    Parameters
+    ----------
+    kernel : ndarray, shape (L*M, in, k, k)
+    L, M : int
+    rtol : float, optional
+        A singular value counts as zero if it is at most `rtol` times the greatest of all slices;
+        by default the square root of its dtype's machine epsilon, 1.5e-8 in float64.
+
+    Raises
+    ------
+    SpecError
+        If L and M do not fit the kernel.
     """
-    if rtol is None:
-        rtol = math.sqrt(np.finfo(kernel.dtype).eps)
     sigma = singular_values(kernel, L, M)
+    if rtol is None:
+        rtol = math.sqrt(np.finfo(sigma.dtype).eps)
     return bool(np.all(sigma[..., 1:] <= rtol * sigma.max(initial=0)))
 
 

@@ -34,6 +34,7 @@ def patch_operator(
     sparse array of float64, shape (channels*S*positions, channels*height*width)
         Zeros and ones. Rows are ordered (channel, ky, kx, position); columns (channel, y, x).
     """
+    channels, kernel_size = integer("channels", channels), integer("kernel_size", kernel_size)
     U_y = _row_operator(height, kernel_size, stride)  # (k, out_h, height)
     U_x = _row_operator(width, kernel_size, stride)  # (k, out_w, width)
     ky, oy, iy = np.nonzero(U_y)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from igc_ref.errors import SpecError
-from igc_ref.spec import IGCSpec
+from igc_ref.spec import IGCSpec, integer
 
 Array = npt.NDArray[Any]
 Matrix = Any  # a NumPy matrix or a scipy.sparse array: both know @ and .T
@@ -75,11 +75,19 @@ def interleave(groups: int, size: int, sparse: bool = False) -> Matrix:
     Channel ``l*size + j`` goes to place ``j*groups + l``: afterwards channel j of every
     partition stands together.
 
+    Parameters
+    ----------
+    groups, size : int
+        Partitions, and channels of each.
+    sparse : bool
+        Return a ``scipy.sparse`` array (CSR) instead of a dense one.
+
     Returns
     -------
     ndarray or sparse array of float64, shape (groups*size, groups*size)
         The matrix with ``(interleave @ y)[j*groups + l] == y[l*size + j]``.
     """
+    groups, size = integer("groups", groups), integer("size", size)
     source = np.arange(groups * size).reshape(groups, size).T.ravel()
     if sparse:
         return sp.eye_array(groups * size, format="csr")[source]

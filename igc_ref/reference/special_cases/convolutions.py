@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from igc_ref.errors import SpecError
 from igc_ref.reference.special_cases.weights import Weights, weights
-from igc_ref.spec import IGCSpec, divides
+from igc_ref.spec import IGCSpec, divides, integer
 
 Array = npt.NDArray[Any]
 
@@ -30,7 +30,7 @@ def regular_convolution(kernel: Array, stride: int = 1) -> Weights:
 
 
 def group_convolution(kernel: Array, L: int, stride: int = 1) -> Weights:
-    """Build a group convolution: W_d = identity (paper, section 3).
+    """Group convolution: W_d = identity (paper, section 3).
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def summation_fusion(kernel: Array, L: int, stride: int = 1) -> Weights:
 
 
 def regular_convolution_by_branches(kernel: Array, n: int = 2, stride: int = 1) -> Weights:
-    """Build a regular convolution the paper's way: n x n blocks, n² branches (paper, section 3).
+    """Regular convolution, the paper's way: n x n blocks, n² branches (paper, section 3).
 
     With the kernel cut into blocks W_ij and the input into x_j, branch (i, j) computes
     W_ij x_j, and a fixed cross-summation of zeros and ones adds the n branches of each i.
@@ -82,6 +82,7 @@ def regular_convolution_by_branches(kernel: Array, n: int = 2, stride: int = 1) 
         L = n², M = out/n. It maps the input repeated n times along the channels,
         ``np.tile(x, (1, n, 1, 1))``, to the convolution repeated n times, so blocks chain.
     """
+    _per_group(kernel, 1)
     out, inp, k, _ = kernel.shape
     divides("n", n, "out_channels", out)
     divides("n", n, "in_channels", inp)
@@ -108,11 +109,13 @@ def xception(depthwise: Array, pointwise: Array, stride: int = 1) -> Weights:
     Weights
         L = in, M = 1. A widening block is ResNeXt's with branches of one channel.
     """
+    if depthwise.ndim != 4 or depthwise.shape[1] != 1:
+        raise SpecError(f"depthwise has shape {depthwise.shape}; allowed is (in, 1, k, k)")
     return resnext(depthwise, pointwise, depthwise.shape[0], stride)
 
 
 def resnext(branches: Array, expansion: Array, L: int, stride: int = 1) -> Weights:
-    """Aggregate transformations as ResNeXt does: sum over l of E_l (W_l x_l), as an IGC with M = 1.
+    """ResNeXt's aggregated k x k convolutions, sum over l of E_l (W_l x_l), linear: M = 1.
 
     Parameters
     ----------
@@ -144,7 +147,7 @@ def resnext(branches: Array, expansion: Array, L: int, stride: int = 1) -> Weigh
 
 
 def shufflenet(first: Array, second: Array, groups: int, stride: int = 1) -> Weights:
-    """ShuffleNet's pair of group convolutions with its channel shuffle between, and one after.
+    """ShuffleNet's pair of group convolutions, a shuffle between and one after; no activations.
 
     Parameters
     ----------
@@ -163,7 +166,7 @@ def shufflenet(first: Array, second: Array, groups: int, stride: int = 1) -> Wei
 
 
 def shufflenet_unit(reduce: Array, depthwise: Array, expand: Array, groups: int) -> Weights:
-    """ShuffleNet's unit: 1x1 groups, shuffle, depthwise k x k, 1x1 groups, as *one* IGC.
+    """ShuffleNet's unit without activations, 1x1, shuffle, depthwise, 1x1, as *one* IGC.
 
     A depthwise convolution commutes with permutations, so it moves before the shuffle and
     multiplies into the primary weights: the constraint is primary[o, i, s] = d[o, s] * r[o, i].
@@ -180,6 +183,9 @@ def shufflenet_unit(reduce: Array, depthwise: Array, expand: Array, groups: int)
         L = M = groups; the IGC computes the unit's output followed by one more shuffle.
     """
     C = reduce.shape[0]
+    divides("groups", groups, "out_channels", C)
+    if depthwise.ndim != 4 or depthwise.shape[:2] != (C, 1):
+        raise SpecError(f"depthwise has shape {depthwise.shape}; allowed is ({C}, 1, k, k)")
     # Channel l*(C/groups) + j stands at place j*groups + l after the shuffle.
     filters = depthwise.reshape(C // groups, groups, *depthwise.shape[2:]).swapaxes(0, 1)
     first = reduce[:, :, None, None] * filters.reshape(C, 1, *depthwise.shape[2:])
@@ -188,8 +194,10 @@ def shufflenet_unit(reduce: Array, depthwise: Array, expand: Array, groups: int)
 
 def _per_group(kernel: Array, L: int) -> int:
     """Return the number of output channels of each group, or raise."""
+    if kernel.ndim != 4 or kernel.shape[2] != kernel.shape[3]:
+        raise SpecError(f"the kernel has shape {kernel.shape}; allowed is (out, in/L, k, k)")
     out: int = kernel.shape[0]
-    divides("L", L, "out_channels", out)
+    divides("L", integer("L", L), "out_channels", out)
     return out // L
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from igc_ref.errors import SpecError
 from igc_ref.reference.block import composed_kernel
 from igc_ref.reference.special_cases.weights import Weights, weights
-from igc_ref.spec import IGCSpec
+from igc_ref.spec import IGCSpec, integer
 
 Array = npt.NDArray[Any]
 
@@ -26,7 +26,12 @@ def monarch(right: Array, left: Array) -> Weights:
     left : ndarray, shape (M, L, L)
         Blocks of L, the factor that acts second: W_d^m.
     """
-    L, M, _ = right.shape
+    L, M = right.shape[0], left.shape[0]
+    if right.shape != (L, M, M) or left.shape != (M, L, L):
+        raise SpecError(
+            f"right has shape {right.shape} and left {left.shape}; "
+            f"allowed are (L, M, M) and (M, L, L)"
+        )
     primary, secondary = right.reshape(L * M, M, 1, 1), left.reshape(M * L, L)
     return weights(primary, secondary, IGCSpec.square(L, M, kernel_size=1))
 
@@ -40,6 +45,8 @@ def kronecker(A: Array, B: Array) -> Weights:
     B : ndarray, shape (M, M)
     """
     L, M = len(A), len(B)
+    if A.shape != (L, L) or B.shape != (M, M):
+        raise SpecError(f"A has shape {A.shape} and B {B.shape}; both must be square")
     return monarch(np.stack([B] * L), np.stack([A] * M))
 
 
@@ -74,9 +81,11 @@ def cooley_tukey(L: int, M: int, F_M: Array | None = None) -> Weights:
     F_M : ndarray, shape (M, M), optional
         The shorter transform, for a recursion; by default it is written out.
     """
-    G = L * M
+    G = integer("L", L) * integer("M", M)
     a, l, m = np.arange(L)[:, None], np.arange(L), np.arange(M)[:, None, None]
     W_d = np.exp(-2j * np.pi * ((l * a * M + l * m) % G) / G)  # (m, a, l): ω_L = ω_G^M
+    if F_M is not None and F_M.shape != (M, M):
+        raise SpecError(f"F_M has shape {F_M.shape}; allowed is ({M}, {M})")
     if F_M is None:
         F_M = np.exp(-2j * np.pi * (np.arange(M)[:, None] * np.arange(M) % M) / M)
     return monarch(np.stack([F_M] * L), W_d)

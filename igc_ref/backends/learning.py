@@ -5,7 +5,7 @@ from __future__ import annotations
 from igc_ref.backends.library import Array, Library
 
 
-class LossOperators(Library):
+class LearningOperators(Library):
     """What stands between logits and new weights."""
 
     def softmax_cross_entropy(self, logits: Array, labels: Array) -> tuple[Array, Array]:
