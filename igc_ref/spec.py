@@ -57,14 +57,9 @@ class IGCSpec:
         for field in fields(self):
             value = integer(field.name, getattr(self, field.name))
             object.__setattr__(self, field.name, value)
-        for channels, groups in (
-            ("in_channels", "L"),
-            ("out_channels", "L"),
-            ("out_channels", "M"),
-        ):
-            c, g = getattr(self, channels), getattr(self, groups)
-            if c % g:
-                raise SpecError(f"{channels}={c} is not divisible by {groups}={g}")
+        divides("L", self.L, "in_channels", self.in_channels)
+        divides("L", self.L, "out_channels", self.out_channels)
+        divides("M", self.M, "out_channels", self.out_channels)
 
     @classmethod
     def square(cls, L: int, M: int, kernel_size: int = 3, stride: int = 1) -> IGCSpec:

@@ -79,7 +79,7 @@ class ConvolutionOperators(Library):
         """Return the gradients of `conv2d` with respect to x and weight."""
         conv = _GroupConvolution(self, *saved)
         by_group = dy.reshape(saved.groups, -1, *conv.out_shape)  # (g, o, N, H', W')
-        dx, dW = self.xp.zeros_like(saved.x), self.xp.zeros_like(conv.W)
+        dx, dW = self.xp.zeros_like(saved.x), self.xp.zeros_like(conv.blocks)
         for pictures in conv.tiles():
             conv.backward(pictures, by_group[:, :, pictures], dx, dW)
         return dx, conv.weight_order(dW)
@@ -133,7 +133,7 @@ class ConvolutionOperators(Library):
         xp, L, M, out = self.xp, spec.L, spec.M, spec.out_channels
         conv = _GroupConvolution(self, x, primary, L, spec.stride)
         W_d = secondary.reshape(M, out // M, out // M)
-        dx, dW_p, dW_d = xp.zeros_like(x), xp.zeros_like(conv.W), xp.zeros_like(W_d)
+        dx, dW_p, dW_d = xp.zeros_like(x), xp.zeros_like(conv.blocks), xp.zeros_like(W_d)
 
         dz_bar = d.reshape(out // M, M, -1).swapaxes(0, 1)  # Pᵀ d, (M, out/M, N*H'*W'): a view
         partitions = y_bar.reshape(M, out // M, -1)  # (M, out/M, N*H'*W')
@@ -161,8 +161,8 @@ class _GroupConvolution:
         self.tile_shape = (H, self.out_shape[2])  # input rows, output columns
         self.bytes_each = k * max(C, out) * H * self.out_shape[2] * x.dtype.itemsize
         self.weight_shape = (groups, out // groups, per_group, k, k)
-        W_blocks = weight.reshape(self.weight_shape).swapaxes(2, 3)  # (g, o, ky, i, kx)
-        self.W = W_blocks.reshape(groups, out // groups * k, per_group * k)  # (g, o*ky, i*kx)
+        by_row = weight.reshape(self.weight_shape).swapaxes(2, 3)  # (g, o, ky, i, kx)
+        self.blocks = by_row.reshape(groups, out // groups * k, per_group * k)  # (g, o*ky, i*kx)
         self._scratch: dict[str, Array] = {}
 
     def tiles(self) -> Iterator[slice]:
@@ -175,13 +175,13 @@ class _GroupConvolution:
         return slice(pictures.start * per_picture, pictures.stop * per_picture)
 
     def weight_order(self, dW: Array) -> Array:
-        """Bring a gradient of `W` into the order of the weights, (out, in/groups, k, k)."""
+        """Bring a gradient of `blocks` into the order of the weights, (out, in/groups, k, k)."""
         g, o, i, k, _ = self.weight_shape
         return dW.reshape(g, o, k, i, k).swapaxes(2, 3).reshape(g * o, i, k, k)
 
     def forward(self, pictures: slice, into: Array) -> None:
         """Add the convolution of these pictures to `into`, shape (g, o, B, H', W')."""
-        h = self.W @ self._shifted(pictures)  # (g, o*ky, B*H*W')
+        h = self.blocks @ self._shifted(pictures)  # (g, o*ky, B*H*W')
         h = h.reshape(self.groups, into.shape[1], self.k, -1, *self.tile_shape)
         for ky, outputs, pixels in self.rows:
             into[:, :, :, outputs] += h[:, :, ky, :, pixels]
@@ -191,9 +191,9 @@ class _GroupConvolution:
         dh = self._zeros("dh", self.groups, dy.shape[1], self.k, dy.shape[2], *self.tile_shape)
         for ky, outputs, pixels in self.rows:
             dh[:, :, ky, :, pixels] = dy[:, :, :, outputs]
-        dh = dh.reshape(*self.W.shape[:2], -1)  # (g, o*ky, B*H*W')
+        dh = dh.reshape(*self.blocks.shape[:2], -1)  # (g, o*ky, B*H*W')
         dW += dh @ self._shifted(pictures).swapaxes(1, 2)
-        dz = self.W.swapaxes(1, 2) @ dh  # (g, i*kx, B*H*W')
+        dz = self.blocks.swapaxes(1, 2) @ dh  # (g, i*kx, B*H*W')
         dz = dz.reshape(len(dx), self.k, -1, *self.tile_shape)
         for kx, outputs, pixels in self.columns:
             dx[:, pictures, :, pixels] += dz[:, kx, :, :, outputs]
@@ -204,7 +204,7 @@ class _GroupConvolution:
         z = self._zeros("z", len(x), self.k, x.shape[1], *self.tile_shape)
         for kx, outputs, pixels in self.columns:
             z[:, kx, :, :, outputs] = x[:, :, :, pixels]
-        return z.reshape(self.groups, self.W.shape[2], -1)
+        return z.reshape(self.groups, self.blocks.shape[2], -1)
 
     def _zeros(self, name: str, *shape: int) -> Array:
         """Return scratch memory; positions that no tap ever writes stay zero, as padding is."""
