@@ -48,7 +48,7 @@ def block_diagonal(blocks: Array, sparse: bool = False) -> Matrix:
     ndarray or sparse array, shape (B*p, B*q)
     """
     if sparse:
-        return sp.block_diag(list(blocks), format="csr")
+        return sp.block_diag([sp.csr_array(block) for block in blocks], format="csr")
     B, p, q = blocks.shape
     matrix = np.zeros((B, p, B, q), blocks.dtype)
     matrix[np.arange(B), :, np.arange(B), :] = blocks
