@@ -17,7 +17,9 @@ MILESTONES = (1 / 2, 3 / 4, 7 / 8)
 
 
 class SGD:
-    """Nesterov's accelerated gradient with weight decay on every parameter, as the authors train.
+    """Nesterov's accelerated gradient with weight decay on every parameter.
+
+    The authors' weight decay is 1e-4; the default here is `TrainConfig`'s.
 
     Parameters
     ----------

@@ -153,13 +153,17 @@ def assert_close(actual: Array, expected: Array, length: int) -> None:
     Raises
     ------
     AssertionError
-        If shapes differ, one array is complex and the other is not, or an entry is too far off;
-        says where.
+        If shapes differ, one array is complex and the other is not, either holds integers,
+        `expected` is not finite, or an entry is too far off; says where.
     """
     if actual.shape != expected.shape:
         raise AssertionError(f"shape {actual.shape} is not {expected.shape}")
     if np.iscomplexobj(actual) != np.iscomplexobj(expected):
         raise AssertionError(f"dtype {actual.dtype} is not {expected.dtype}")
+    if not np.isfinite(expected).all():
+        raise AssertionError("the expected array is not finite: nothing is close to it")
+    if not all(np.issubdtype(array.dtype, np.inexact) for array in (actual, expected)):
+        raise AssertionError(f"dtypes {actual.dtype} and {expected.dtype} are not both inexact")
     coarser = max(np.finfo(actual.dtype).eps, np.finfo(expected.dtype).eps)
     dtype = actual.dtype if coarser == np.finfo(actual.dtype).eps else expected.dtype
     error = np.abs(actual - expected)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from igc_ref import build_model
+from igc_ref import TrainConfig, build_model
 from igc_ref.errors import SpecError
 from igc_ref.optim import SGD, learning_rate
 from igc_ref.testing import assert_close
@@ -52,6 +52,12 @@ def test_the_optimiser_moves_every_parameter_by_the_recurrence_and_decays_all_of
     for name, parameter in model.parameters().items():
         assert_close(parameter, expected[name], 10)
         assert_close(optimiser.state_dict()[name], velocity[name], 10)
+
+
+def test_the_default_weight_decay_is_that_of_a_run():
+    model = build_model("plain", 5, width=2, backend="numpy")
+    assert SGD(model).weight_decay == TrainConfig().weight_decay
+    assert SGD(model).momentum == TrainConfig().momentum
 
 
 def test_a_step_minimises_a_quadratic_at_nesterov_s_rate():

@@ -292,6 +292,9 @@ def test_everything_public_has_a_docstring():
         (lambda: special_cases.kronecker(np.ones((2, 3)), np.eye(2)), "both must be square"),
         (lambda: special_cases.cooley_tukey(2, 3, np.eye(2)), r"allowed is \(3, 3\)"),
         (lambda: special_cases.cooley_tukey(0, 3), "L=0 is not an integer of at least 1"),
+        (lambda: special_cases.igcv2([]), "needs at least one factor"),
+        (lambda: special_cases.walsh_hadamard(8.0), r"order=8\.0 is not an integer"),
+        (lambda: project(np.full((6, 6, 1, 1), np.nan), 2, 3), "that are not finite"),
         (lambda: special_cases.walsh_hadamard(1), "order=1 is not a power of two"),
         (lambda: special_cases.walsh_hadamard(12), "order=12 is not a power of two"),
         (

@@ -126,5 +126,12 @@ def test_assert_close_sees_errors_nan_and_shapes(wrong):
         assert_close(wrong, np.ones(3), 10)
 
 
+def test_nothing_is_close_to_infinity_and_integers_are_not_compared():
+    with pytest.raises(AssertionError, match="not finite"):
+        assert_close(np.array([1.0, 5.0]), np.array([np.inf, 5.0]), 1)
+    with pytest.raises(AssertionError, match="not both inexact"):
+        assert_close(np.ones(2), np.ones(2, int), 1)
+
+
 def test_assert_close_allows_the_rounding_of_the_coarser_dtype():
     assert_close(np.ones(3, "float32") * np.float32(1 + 1e-7), np.ones(3), 10)

@@ -3,16 +3,20 @@
 import json
 import os
 import sys
+import zipfile
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 import igc_ref
 from igc_ref import TrainConfig, checkpoint, data, runs
 from igc_ref.backends import NumpyBackend
 from igc_ref.data import Dataset
 from igc_ref.errors import CheckpointError, DataError, SpecError, TrainingError
+from igc_ref.history import FIELDS, check_records
 from igc_ref.train import Evaluation, Trainer, evaluate, resume, train
 
 SMALL = {
@@ -283,6 +287,94 @@ def test_an_evaluation_that_cannot_mean_anything_is_refused(tmp_path):
     more = replace(test_set, classes=(*test_set.classes, "eleventh"))
     with pytest.raises(DataError, match="has 11 classes, the network 10"):
         evaluate(model, more)
+
+
+def test_the_seed_of_a_run_is_the_seed_of_its_weights(tmp_path):
+    ours = Trainer(config(tmp_path, seed=5)).model.state_dict()
+    expected = igc_ref.build_model("plain_igc", 5, L=2, M=2, backend="numpy", seed=5).state_dict()
+    assert all(np.array_equal(ours[name], array) for name, array in expected.items())
+
+
+def test_the_log_is_written_before_the_checkpoint_so_that_no_epoch_is_lost(tmp_path, monkeypatch):
+    save = checkpoint.save
+
+    def power_cut(path, saved):
+        if saved.records:
+            raise KeyboardInterrupt
+        save(path, saved)
+
+    monkeypatch.setattr(checkpoint, "save", power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(tmp_path))
+    assert len(runs.read_log(tmp_path / "run")) == 1
+
+
+def test_training_and_evaluation_compute_within_the_backend_s_session(tmp_path, monkeypatch):
+    trainer = Trainer(config(tmp_path))
+    model, depths, depth = trainer.model, [], 0
+
+    @contextmanager
+    def session():
+        nonlocal depth
+        depth += 1
+        yield
+        depth -= 1
+
+    def forward(x, train=False):
+        depths.append(depth)
+        return type(model).forward(model, x, train)
+
+    monkeypatch.setattr(model.backend, "session", session)
+    monkeypatch.setattr(model, "forward", forward)
+    trainer.train_epoch(1)
+    evaluate(model, trainer.test_set)
+    assert depths == [1] * 5  # four batches and one
+
+
+def test_the_numpy_session_keeps_blas_on_one_thread_and_gives_the_threads_back():
+    def blas_threads():
+        return [m["num_threads"] for m in threadpool_info() if m["user_api"] == "blas"]
+
+    before = blas_threads()
+    with NumpyBackend().session():
+        assert set(blas_threads()) <= {1}
+    assert blas_threads() == before
+
+
+RECORD = dict.fromkeys(FIELDS, 0.5) | {"epoch": 1}
+
+
+def test_records_are_numbers_of_consecutive_epochs_and_nothing_else():
+    assert check_records([RECORD | {"more": 1}]) == [RECORD]
+    for wrong in ({"epoch": 2}, {"train_loss": True}, {"seconds": "1"}):
+        with pytest.raises(ValueError, match=r"epoch"):
+            check_records([RECORD | wrong])
+
+
+def test_a_disk_that_is_full_leaves_no_half_of_config_or_log(tmp_path, monkeypatch):
+    def full_disk(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(OSError, match=r"No space left on device: .*config\.json"):
+        runs.create(config(tmp_path))
+    with pytest.raises(OSError, match=r"No space left on device: .*log\.jsonl"):
+        runs.write_log(tmp_path / "run", [RECORD])
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_checkpoint_with_a_member_that_is_no_array_is_refused(tmp_path):
+    path = train(config(tmp_path, epochs=1)).run / "checkpoint.npz"
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("model/junk", b"x")
+    with pytest.raises(CheckpointError, match="'model/junk' is no array"):
+        checkpoint.load(path)
+
+
+def test_numbers_of_a_config_are_plain_floats_and_no_truth_values(tmp_path):
+    assert type(config(tmp_path, lr=1).lr) is float
+    with pytest.raises(SpecError, match="lr=True is not allowed"):
+        config(tmp_path, lr=True)
 
 
 def test_paths_and_numpy_numbers_make_the_same_config_as_plain_ones(tmp_path):

@@ -58,6 +58,8 @@ def slices(kernel: Array, L: int, M: int) -> Array:
     if out_channels != L * M:
         raise SpecError(f"the kernel has {out_channels} output channels; L*M = {L}*{M} = {L * M}")
     divides("L", L, "in_channels", in_channels)
+    if not np.isfinite(kernel).all():
+        raise SpecError("the kernel holds numbers that are not finite")
     K = kernel.reshape(L, M, L, -1)  # (a, m, b, i*S + s)
     return K.transpose(1, 2, 0, 3)  # (m, b, a, i*S + s)
 

@@ -58,7 +58,7 @@ def walsh_hadamard(order: int) -> Weights:
     order : int
         n, a power of two, at least 2.
     """
-    if order < 2 or order & (order - 1):
+    if integer("order", order) < 2 or order & (order - 1):
         raise SpecError(f"order={order} is not a power of two of at least 2")
     H_2 = np.array([[1.0, 1.0], [1.0, -1.0]])
     H_half = np.ones((1, 1)) if order == 2 else composed_matrix(walsh_hadamard(order // 2))
@@ -134,6 +134,8 @@ def igcv2(factors: Sequence[Array]) -> Weights:
     Weights
         L = K_1, M = C/K_1, S = 1; W_p^b is the product of the other factors where d_1 = b.
     """
+    if not factors:
+        raise SpecError("igcv2 needs at least one factor")
     K = [factor.shape[-1] for factor in factors]
     C = int(np.prod(K))
     for t, factor in enumerate(factors):
