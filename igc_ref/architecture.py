@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from igc_ref.errors import SpecError
-from igc_ref.spec import integer
+from igc_ref.spec import choice, integer
 
 ARCHITECTURES = ("plain", "plain_igc", "resnet", "resnet_igc")
 INPUT_SHAPE = (3, 32, 32)
@@ -29,8 +29,7 @@ class Architecture:
     num_classes: int = 10
 
     def __post_init__(self) -> None:
-        if self.arch not in ARCHITECTURES:
-            raise SpecError(f"arch={self.arch!r} is unknown; choose {', '.join(ARCHITECTURES)}")
+        choice("arch", self.arch, ARCHITECTURES)
         needed = ("L", "M") if self.is_igc else ("width",)
         for name in ("L", "M", "width"):
             value = getattr(self, name)

@@ -13,7 +13,7 @@ from igc_ref.architecture import ARCHITECTURES, Architecture
 from igc_ref.errors import SpecError
 from igc_ref.models import DTYPES
 from igc_ref.optim import SCHEDULES
-from igc_ref.spec import integer
+from igc_ref.spec import choice, integer
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,7 @@ class TrainConfig:
             ("dtype", DTYPES),
             ("schedule", SCHEDULES),
         ):
-            value = getattr(self, name)
-            if value not in allowed:
-                raise SpecError(f"{name}={value!r} is unknown; choose one of {', '.join(allowed)}")
+            choice(name, getattr(self, name), allowed)
         for name in ("data_dir", "out"):
             value = getattr(self, name)
             if value is not None:

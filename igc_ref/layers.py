@@ -11,7 +11,8 @@ import math
 import numpy as np
 
 from igc_ref.backends import GenericBackend
-from igc_ref.network import Array, Layer, Shape
+from igc_ref.backends.library import Array
+from igc_ref.network import Layer, Shape
 from igc_ref.spec import IGCSpec, divides, output_length
 
 BN_EPS = 2e-5

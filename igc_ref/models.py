@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from igc_ref.architecture import INPUT_SHAPE, Architecture
 from igc_ref.backends import GenericBackend, get_backend
+from igc_ref.backends.library import Array
 from igc_ref.errors import CheckpointError, SpecError
 from igc_ref.layers import IGC, BatchNorm, Conv2d, GlobalAveragePool, Linear
 from igc_ref.network import Layer, Residual, Row, Sequential
-from igc_ref.spec import IGCSpec, integer
+from igc_ref.spec import IGCSpec, choice, integer
 
-Array = Any  # an array of the backend's library
 DTYPES = ("float32", "float64")
 
 
@@ -80,8 +80,7 @@ def build(
     seed: int = 0,
 ) -> Model:
     """Build the network that `architecture` names; see `build_model`."""
-    if dtype not in DTYPES:
-        raise SpecError(f"dtype={dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
+    choice("dtype", dtype, DTYPES)
     if isinstance(backend, str):
         backend = get_backend(backend)
     network = _Builder(architecture, backend, dtype, seed).network()

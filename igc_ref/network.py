@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from igc_ref.backends import GenericBackend
+from igc_ref.backends.library import Array
 
-Array = Any  # an array of the backend's library
 Shape = tuple[int, ...]  # (C, H, W) of one picture, or (features,)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.errors import SpecError
 from igc_ref.models import Model, overwrite
+from igc_ref.spec import choice
 
 SCHEDULES = ("step", "onecycle")
 WARM_UP = 0.25
@@ -30,15 +30,16 @@ class SGD:
 
     def __init__(self, model: Model, momentum: float = 0.9, weight_decay: float = 5e-4) -> None:
         self.model, self.momentum, self.weight_decay = model, momentum, weight_decay
+        self.parameters = model.parameters()  # updated in place, so collected only once
         xp = model.backend.xp
-        self.velocity = {name: xp.zeros_like(p) for name, p in model.parameters().items()}
+        self.velocity = {name: xp.zeros_like(p) for name, p in self.parameters.items()}
 
     def step(self, lr: float) -> None:
         """Move every parameter once, along the gradients of the last backward pass."""
-        parameters, gradients = self.model.parameters(), self.model.gradients()
+        gradients = self.model.gradients()
         for name, velocity in self.velocity.items():
             self.model.backend.sgd_step(
-                parameters[name],
+                self.parameters[name],
                 gradients[name],
                 velocity,
                 lr=lr,
@@ -79,10 +80,9 @@ def learning_rate(schedule: str, peak: float, step: int, steps: int) -> float:
     SpecError
         For an unknown schedule.
     """
+    choice("schedule", schedule, SCHEDULES)
     if schedule == "step":
         passed = sum(step >= milestone * steps for milestone in MILESTONES)
         return peak * float(np.power(0.1, passed))
-    if schedule == "onecycle":
-        progress = (step + 0.5) / steps
-        return peak * min(progress / WARM_UP, (1 - progress) / (1 - WARM_UP))
-    raise SpecError(f"schedule={schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}")
+    progress = (step + 0.5) / steps
+    return peak * min(progress / WARM_UP, (1 - progress) / (1 - WARM_UP))

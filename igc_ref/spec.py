@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from igc_ref.errors import SpecError
@@ -179,6 +180,12 @@ def divides(name: str, divisor: int, whole_name: str, whole: int) -> None:
     """Raise a SpecError that names both numbers unless one divides the other."""
     if whole % divisor:
         raise SpecError(f"{whole_name}={whole} is not divisible by {name}={divisor}")
+
+
+def choice(name: str, value: object, allowed: Sequence[str]) -> None:
+    """Raise a SpecError that names `value` and what is allowed unless it is one of these."""
+    if value not in allowed:
+        raise SpecError(f"{name}={value!r} is unknown; choose one of {', '.join(allowed)}")
 
 
 def integer(name: str, value: object, minimum: int = 1) -> int:
