@@ -139,7 +139,7 @@ class Residual(Layer):
     def backward(self, dy: Array) -> Array:
         branch, shortcut = self.children["branch"], self.children.get("shortcut")
         d = self.backend.relu_backward(dy, self._take_saved())
-        return branch.backward(d) + (shortcut.backward(d) if shortcut else d)
+        return self.backend.add(branch.backward(d), shortcut.backward(d) if shortcut else d)
 
     def output_shape(self, shape: Shape) -> Shape:
         return self.children["branch"].output_shape(shape)

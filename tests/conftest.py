@@ -5,7 +5,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-from igc_ref.backends import cupy_problem, get_backend
+from igc_ref.backends import cupy_problem, get_backend, numba_problem
 
 settings.register_profile(
     "ci",
@@ -20,10 +20,12 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-@pytest.fixture(params=["numpy", pytest.param("cupy", marks=pytest.mark.gpu)], scope="session")
+@pytest.fixture(
+    params=["numpy", "numba", pytest.param("cupy", marks=pytest.mark.gpu)], scope="session"
+)
 def backend(request):
     """Every backend in turn; cupy skips, with the reason, where it cannot run."""
-    problem = cupy_problem() if request.param == "cupy" else None
+    problem = {"numpy": lambda: None, "numba": numba_problem, "cupy": cupy_problem}[request.param]()
     if problem:
         pytest.skip(problem)
     chosen = get_backend(request.param)

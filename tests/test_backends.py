@@ -19,6 +19,7 @@ def fake_cupy(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", module)
     monkeypatch.delitem(sys.modules, "igc_ref.backends.cupy_backend", raising=False)
     monkeypatch.setattr(backends, "find_spec", lambda name: object())
+    monkeypatch.setitem(backends._PROBLEMS, "numba", lambda: "left out")
     yield module
     sys.modules.pop("igc_ref.backends.cupy_backend", None)
 

@@ -14,7 +14,7 @@ from igc_ref.errors import BackendError
 
 __all__ = ["NAMES", "GenericBackend", "NumpyBackend", "get_backend"]
 
-NAMES = ("auto", "numpy", "cupy")
+NAMES = ("auto", "numpy", "numba", "cupy")
 
 
 def get_backend(name: str = "auto") -> GenericBackend:
@@ -22,8 +22,9 @@ def get_backend(name: str = "auto") -> GenericBackend:
 
     Parameters
     ----------
-    name : {"auto", "numpy", "cupy"}
-        ``auto`` takes cupy if a device answers, else numpy; the backend's ``name`` says which.
+    name : {"auto", "numpy", "numba", "cupy"}
+        ``auto`` takes cupy if a device answers, else numba if it is installed, else numpy; the
+        backend's ``name`` says which.
 
     Raises
     ------
@@ -31,16 +32,15 @@ def get_backend(name: str = "auto") -> GenericBackend:
         If the name is unknown, or the backend cannot run here; says what to install.
     """
     if name == "auto":
-        return get_backend("numpy" if cupy_problem() else "cupy")
+        usable = (other for other, problem in _PROBLEMS.items() if problem() is None)
+        return get_backend(next(usable, "numpy"))
     if name == "numpy":
         return NumpyBackend()
-    if name == "cupy":
-        problem = cupy_problem()
+    if name in _PROBLEMS:
+        problem = _PROBLEMS[name]()
         if problem:
-            raise BackendError(f"backend 'cupy' cannot run: {problem}")
-        from igc_ref.backends.cupy_backend import CupyBackend
-
-        return CupyBackend()
+            raise BackendError(f"backend {name!r} cannot run: {problem}")
+        return _load(name)
     raise BackendError(f"backend={name!r} is unknown; choose one of {', '.join(NAMES)}")
 
 
@@ -57,3 +57,27 @@ def cupy_problem() -> str | None:
         return device_problem()
     except Exception as error:  # a broken installation fails in ways of its own
         return f"CuPy is installed but fails: {type(error).__name__}: {error}"
+
+
+def numba_problem() -> str | None:
+    """Say why the numba backend cannot run here, or return None if it can."""
+    if find_spec("numba") is None:
+        return "numba is not installed: pip install 'igc-ref[numba]'"
+    try:
+        from igc_ref.backends import numba_backend  # noqa: F401
+    except Exception as error:  # a broken installation fails in ways of its own
+        return f"numba is installed but fails: {type(error).__name__}: {error}"
+    return None
+
+
+_PROBLEMS = {"cupy": cupy_problem, "numba": numba_problem}  # in the order in which auto tries them
+
+
+def _load(name: str) -> GenericBackend:
+    if name == "numba":
+        from igc_ref.backends.numba_backend import NumbaBackend
+
+        return NumbaBackend()
+    from igc_ref.backends.cupy_backend import CupyBackend
+
+    return CupyBackend()

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from igc_ref.backends.library import Array, Library
+from igc_ref.backends.library import Array, Library, Saved
 from igc_ref.backends.taps import taps
 from igc_ref.errors import SpecError
 from igc_ref.spec import IGCSpec, output_length
@@ -47,7 +47,7 @@ class ConvolutionOperators(Library):
 
     def conv2d(
         self, x: Array, weight: Array, groups: int = 1, stride: int = 1
-    ) -> tuple[Array, ConvSaved]:
+    ) -> tuple[Array, Saved]:
         """Convolve in groups, padding ``k // 2``.
 
         Parameters
@@ -75,7 +75,7 @@ class ConvolutionOperators(Library):
             conv.forward(pictures, into=by_group[:, :, pictures])
         return y, ConvSaved(x, weight, groups, stride)
 
-    def conv2d_backward(self, dy: Array, saved: ConvSaved) -> tuple[Array, Array]:
+    def conv2d_backward(self, dy: Array, saved: Saved) -> tuple[Array, Array]:
         """Return the gradients of `conv2d` with respect to x and weight."""
         conv = _GroupConvolution(self, *saved)
         by_group = dy.reshape(saved.groups, -1, *conv.out_shape)  # (g, o, N, H', W')
@@ -84,9 +84,7 @@ class ConvolutionOperators(Library):
             conv.backward(pictures, by_group[:, :, pictures], dx, dW)
         return dx, conv.weight_order(dW)
 
-    def igc(
-        self, x: Array, primary: Array, secondary: Array, spec: IGCSpec
-    ) -> tuple[Array, IGCSaved]:
+    def igc(self, x: Array, primary: Array, secondary: Array, spec: IGCSpec) -> tuple[Array, Saved]:
         """Compute the block x' = P W_d Pᵀ W_p x.
 
         Parameters
@@ -127,7 +125,7 @@ class ConvolutionOperators(Library):
             xp.matmul(W_d, partitions[:, :, t], out=through_P[:, :, t])  # x' = P W_d ȳ
         return y, IGCSaved(x, y_bar, primary, secondary, spec)
 
-    def igc_backward(self, d: Array, saved: IGCSaved) -> tuple[Array, Array, Array]:
+    def igc_backward(self, d: Array, saved: Saved) -> tuple[Array, Array, Array]:
         """Return the gradients of `igc` with respect to x, primary and secondary."""
         x, y_bar, primary, secondary, spec = saved
         xp, L, M, out = self.xp, spec.L, spec.M, spec.out_channels

@@ -20,4 +20,5 @@ class Library:
             yield slice(start, min(start + size, count))
 
 
-Array = Any  # an array of the backend's library
+Array = Any  # an array of the backend's library; pictures inside are what its `load` returns
+Saved = Any  # what a backward pass needs: opaque to whoever carries it there

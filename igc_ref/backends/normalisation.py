@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from igc_ref.backends.library import Array, Library
+from igc_ref.backends.library import Array, Library, Saved
 
 
 class BatchNormSaved(NamedTuple):
@@ -34,7 +34,7 @@ class NormalisationOperators(Library):
         eps: float,
         train: bool,
         relu: bool = False,
-    ) -> tuple[Array, BatchNormSaved]:
+    ) -> tuple[Array, Saved]:
         """Normalise every channel over pictures and positions.
 
         Parameters
@@ -72,7 +72,7 @@ class NormalisationOperators(Library):
             rows, mean, inv_std, gamma, y if relu else None, train
         )
 
-    def batch_norm_backward(self, dy: Array, saved: BatchNormSaved) -> tuple[Array, Array, Array]:
+    def batch_norm_backward(self, dy: Array, saved: Saved) -> tuple[Array, Array, Array]:
         """Return the gradients of `batch_norm` with respect to x, gamma and beta."""
         xp, (x, mean, inv_std, gamma, y, train) = self.xp, saved
         rows, n = dy.reshape(x.shape), x.shape[1]

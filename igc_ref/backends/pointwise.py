@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 from typing import NamedTuple
 
-from igc_ref.backends.library import Array, Library
+from igc_ref.backends.library import Array, Library, Saved
 from igc_ref.backends.taps import Tap, taps
 from igc_ref.spec import output_length
 
@@ -25,6 +25,10 @@ class PointwiseOperators(Library):
         """Return max(x, 0)."""
         y = self.xp.maximum(x, 0)
         return y, y
+
+    def add(self, a: Array, b: Array) -> Array:
+        """Return a + b: where two gradients meet."""
+        return a + b
 
     def add_relu(self, a: Array, b: Array) -> tuple[Array, Array]:
         """Return max(a + b, 0), the end of a residual block."""
@@ -51,7 +55,7 @@ class PointwiseOperators(Library):
 
     def max_pool(
         self, x: Array, kernel_size: int, stride: int, padding: int
-    ) -> tuple[Array, MaxPoolSaved]:
+    ) -> tuple[Array, Saved]:
         """Take the greatest pixel of every window; padding never wins, the first of equals does.
 
         Parameters
@@ -73,7 +77,7 @@ class PointwiseOperators(Library):
             self.xp.maximum(candidate, best, out=best)
         return y, MaxPoolSaved(x.shape, winner, both)
 
-    def max_pool_backward(self, dy: Array, saved: MaxPoolSaved) -> Array:
+    def max_pool_backward(self, dy: Array, saved: Saved) -> Array:
         """Send every gradient to the pixel that won its window."""
         dx = self.xp.zeros(saved.shape, dy.dtype)
         for tap, (row, column) in enumerate(saved.taps):

@@ -1,0 +1,136 @@
+"""Every block shape of the paper's networks, and whole training steps, against PyTorch on a CPU.
+
+    python -m benchmarks.cpu --json benchmarks/results/cpu.json
+
+Needs the extra ``bench`` (PyTorch, numba). Every contender has a process of its own, warmed up;
+then they take turns. The roofline is measured before and after; the better of both counts. With
+two cores and everything compiled, expect half an hour; ``--blocks`` or ``--steps`` and
+``--without compile`` shorten it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from igc_ref.architecture import Architecture
+from igc_ref.bench import (
+    BlockCase,
+    Case,
+    Comparison,
+    Roofline,
+    StepCase,
+    compare,
+    contenders,
+    measure,
+)
+from igc_ref.files import replacing
+from igc_ref.spec import IGCSpec
+
+
+def block_cases() -> list[Case]:
+    """Return the blocks of plain_igc L24M2 and L4M8, stage by stage, with their transitions."""
+    cases: list[Case] = []
+    for L, M in ((24, 2), (4, 8)):
+        for stage, size in enumerate((32, 16, 8)):
+            m = M * 2**stage
+            if stage:
+                cases.append(BlockCase(IGCSpec(L * m // 2, L * m, L, m, stride=2), 2 * size))
+            cases.append(BlockCase(IGCSpec.square(L, m), size))
+    return cases
+
+
+def step_cases() -> list[Case]:
+    """Return the networks whose training steps are compared."""
+    return [
+        StepCase(Architecture("plain_igc", 20, L=24, M=2)),
+        StepCase(Architecture("plain_igc", 20, L=4, M=8)),
+        StepCase(Architecture("plain_igc", 8, L=4, M=8)),
+        StepCase(Architecture("resnet_igc", 50, L=24, M=2)),
+        StepCase(Architecture("plain", 20, width=16)),
+    ]
+
+
+def main() -> None:
+    """Run the comparison, print it case by case, write JSON on request."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--blocks", action="store_true", help="blocks only")
+    parser.add_argument("--steps", action="store_true", help="training steps only")
+    parser.add_argument(
+        "--without", nargs="*", default=[], metavar="WORD", help="leave out contenders"
+    )
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    cases = (block_cases() if not options.steps else []) + (
+        step_cases() if not options.blocks else []
+    )
+    names = [n for n in contenders() if not any(word in n for word in options.without)]
+    first = measure(options.threads)
+    comparisons = []
+    for case in cases:
+        comparisons.append(compare(case, names, options.threads, options.rounds))
+        print(*comparisons[-1].lines(first), "", sep="\n", flush=True)
+    second = measure(options.threads)
+    roofline = Roofline(*map(max, first, second))
+    print(f"copy {roofline.bandwidth / 1e9:.1f} GB/s, GEMM {roofline.flops / 1e9:.0f} GFLOP/s")
+    print(*summary(comparisons), sep="\n")
+    if options.json:
+        record = {"machine": machine(options.threads), "roofline": roofline._asdict(),
+                  "comparisons": [c.to_dict(roofline) for c in comparisons]}  # fmt: skip
+        with replacing(options.json) as file:
+            file.write(json.dumps(record, indent=1).encode())
+
+
+def summary(comparisons: list[Comparison]) -> list[str]:
+    """Return one line a case: numba's time beside PyTorch's best, and both peaks, as Markdown."""
+    lines = [
+        "| case | numba ms | PyTorch's best ms | ratio | numba MB | PyTorch MB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for c in comparisons:
+        best, numba = c.best_of_torch(), c.measured.get("numba")
+        if best and numba:
+            rival = c.measured[best]
+            peak = min(m.peak for name, m in c.measured.items() if name.startswith("torch"))
+            lines.append(
+                f"| {c.case.name} | {numba.both * 1e3:.1f} | {rival.both * 1e3:.1f} ({best[6:]}) | "
+                f"{rival.both / numba.both:.2f} | {numba.peak / 1e6:.0f} | {peak / 1e6:.0f} |"
+            )
+    return lines
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Say where and when this was measured."""
+    found = {}
+    for package in ("numpy", "numba", "torch"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return {
+        "date": date.today().isoformat(),
+        "processor": _processor(),
+        "threads": threads,
+        "python": platform.python_version(),
+        **found,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Vectors of this processor, and how numba is told to use them.
+
+A vector is one number of V pictures, side by side. The innermost loops are written in LLVM's own
+vectors, since a compiler finds them in scalar loops only by halves: `tiles` holds sums of
+products in registers, `rows` treats numbers one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from llvmlite import binding, ir
+from numba import njit
+from numba.core import cgutils, config
+
+# NUMBA_CPU_FEATURES, if set, is what numba compiles for; else it is this processor.
+_features = config.CPU_FEATURES or binding.get_host_cpu_features().flatten()
+_wide = "+avx512f" in _features
+
+VECTOR_BYTES = 64 if _wide else 32
+
+# Outputs a tile holds, and positions or taps beside them: sums, loads and one weight fit into 32
+# registers, or into 16.
+POSITIONS = {4: 4, 2: 8, 1: 8} if _wide else {4: 2, 2: 4, 1: 8}
+TAPS = {4: 6, 2: 9, 1: 9} if _wide else {4: 2, 2: 4, 1: 8}
+
+INNER = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")
+
+_SOURCES = sha256(
+    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+)
+
+_I64 = ir.IntType(64)
+
+
+def kernel(function: Callable[..., None]) -> Any:
+    """Compile a function that Python calls: without the interpreter lock, kept on the disk.
+
+    numba takes what it kept for current as long as the function's own file is the same. Here it
+    depends on every file of this folder, since kernels are made of each other.
+    """
+    dispatcher = njit(cache=True, nogil=True, error_model="numpy")(function)
+    dispatcher._cache._cache_file._source_stamp = _SOURCES.hexdigest()
+    return dispatcher
+
+
+def lanes(dtype: np.typing.DTypeLike) -> int:
+    """Return V, the numbers of this dtype in one vector."""
+    return VECTOR_BYTES // np.dtype(dtype).itemsize
+
+
+class Emitter:
+    """Writes vector instructions into the function that numba is compiling."""
+
+    def __init__(self, context: Any, builder: Any, number: Any) -> None:
+        self.context, self.builder = context, builder
+        self.number = context.get_value_type(number)
+        bits = number.bitwidth
+        self.lanes = VECTOR_BYTES * 8 // bits
+        self.vector = ir.VectorType(self.number, self.lanes)
+        self.suffix = f"v{self.lanes}f{bits}"
+        self.zero = ir.Constant(self.vector, [0.0] * self.lanes)
+
+    def integer(self, value: int) -> Any:
+        """Return a constant."""
+        return ir.Constant(_I64, value)
+
+    def pointer(self, array_type: Any, array: Any, start: Any) -> Any:
+        """Return the address of ``array[start]``."""
+        data = self.context.make_array(array_type)(self.context, self.builder, array).data
+        return self.builder.gep(data, [start])
+
+    def at(self, pointer: Any, index: Any, times: Any = 1) -> Any:
+        """Return the address ``pointer + index*times``."""
+        offset = index if times == 1 else self.builder.mul(index, self._value(times))
+        return self.builder.gep(pointer, [offset])
+
+    def load(self, address: Any) -> Any:
+        """Load one vector."""
+        vector = self.builder.load(self.builder.bitcast(address, self.vector.as_pointer()))
+        vector.align = VECTOR_BYTES
+        return vector
+
+    def store(self, vector: Any, address: Any) -> None:
+        """Store one vector."""
+        target = self.builder.bitcast(address, self.vector.as_pointer())
+        self.builder.store(vector, target).align = VECTOR_BYTES
+
+    def broadcast(self, scalar: Any) -> Any:
+        """Return a vector of equal numbers."""
+        kind = ir.VectorType(scalar.type, self.lanes)
+        undefined = ir.Constant(kind, ir.Undefined)
+        one = self.builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(one, undefined, zeros)
+
+    def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
+        """Return a*b + c, rounded once."""
+        kind = ir.FunctionType(self.vector, [self.vector] * 3)
+        fma = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.fma.{self.suffix}")
+        return self.builder.call(fma, [a, b, c])
+
+    def smaller(self, a: Any, b: Any) -> Any:
+        """Return the smaller one of two integers."""
+        return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
+
+    def at_least(self, vector: Any, floor: Any) -> Any:
+        """Return max(vector, floor); NaN stays NaN."""
+        below = self.builder.fcmp_ordered("<", vector, floor)
+        return self.builder.select(below, floor, vector)
+
+    def sum_of_lanes(self, vector: Any, valid: Any) -> Any:
+        """Return the sum of the first `valid` lanes, in an order that the type fixes."""
+        index = ir.Constant(ir.VectorType(_I64, self.lanes), list(range(self.lanes)))
+        inside = self.builder.icmp_signed("<", index, self.broadcast(valid))
+        kind = ir.FunctionType(self.number, [self.number, self.vector])
+        name = f"llvm.vector.reduce.fadd.{self.suffix}"
+        add = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        masked = self.builder.select(inside, vector, self.zero)
+        start = ir.Constant(self.number, 0.0)
+        return self.builder.call(add, [start, masked], fastmath=("reassoc",))
+
+    def reduce(
+        self, count: Any, sums: int, body: Callable[[Any, list[Any]], list[Any]]
+    ) -> list[Any]:
+        """Return `sums` vectors added up by ``body(i, vectors)``: four of each, which overlap."""
+        b = self.builder
+        zeros = [self.zero] * sums
+
+        def four(i: Any, held: list[Any]) -> list[Any]:
+            at = b.mul(i, self.integer(4))
+            parts = [held[k * sums : (k + 1) * sums] for k in range(4)]
+            new = [body(b.add(at, self.integer(k)), part) for k, part in enumerate(parts)]
+            return [vector for part in new for vector in part]
+
+        whole = b.sdiv(count, self.integer(4))
+        held = self.accumulate(whole, zeros * 4, four)
+        total = [self._add_all(held[k::sums]) for k in range(sums)]
+        done = b.mul(whole, self.integer(4))
+        return self.accumulate(
+            b.sub(count, done), total, lambda i, held: body(b.add(done, i), held)
+        )
+
+    def _add_all(self, vectors: list[Any]) -> Any:
+        total = vectors[0]
+        for vector in vectors[1:]:
+            total = self.builder.fadd(total, vector)
+        return total
+
+    def accumulate(
+        self, count: Any, sums: list[Any], body: Callable[[Any, list[Any]], list[Any]]
+    ) -> list[Any]:
+        """Run ``sums = body(i, sums)`` for i in range(count), in registers."""
+        b, before = self.builder, self.builder.block
+        loop, after = b.append_basic_block("loop"), b.append_basic_block("after")
+        b.cbranch(b.icmp_signed(">", count, self.integer(0)), loop, after)
+        b.position_at_end(loop)
+        i = b.phi(_I64)
+        i.add_incoming(self.integer(0), before)
+        carried = [b.phi(value.type) for value in sums]
+        for phi, value in zip(carried, sums, strict=True):
+            phi.add_incoming(value, before)
+        new = body(i, carried)
+        i.add_incoming(following := b.add(i, self.integer(1)), b.block)
+        for phi, value in zip(carried, new, strict=True):
+            phi.add_incoming(value, b.block)
+        end = b.block
+        b.cbranch(b.icmp_signed("<", following, count), loop, after)
+        b.position_at_end(after)
+        results = [b.phi(value.type) for value in sums]
+        for phi, none, some in zip(results, sums, new, strict=True):
+            phi.add_incoming(none, before)
+            phi.add_incoming(some, end)
+        return results
+
+    def _value(self, number: Any) -> Any:
+        return self.integer(number) if isinstance(number, int) else number

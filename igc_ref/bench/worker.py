@@ -1,0 +1,119 @@
+"""One contender in a process of its own: ``python -m igc_ref.bench.worker``; `compare` talks to it.
+
+It reads one line of JSON, the case; then, for every line ``NAME COUNT``, runs that function so many
+times and answers with the seconds of each; for ``memory``, with the peak since it was ready.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from igc_ref.backends import get_backend
+from igc_ref.bench.cases import BlockCase, Case, from_dict
+from igc_ref.models import build
+from igc_ref.optim import SGD
+
+Functions = dict[str, Callable[[], object]]
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is not an answer
+    order = json.loads(sys.stdin.readline())
+    functions = _functions(order["contender"], from_dict(order["case"]), order["threads"])
+    before = _kilobytes("VmRSS")
+    start = time.perf_counter()
+    for f in functions.values():
+        f()
+        f()
+    print(json.dumps({"warm_up": time.perf_counter() - start}), file=answers, flush=True)
+    _reset_peak()
+    for line in sys.stdin:
+        name, *count = line.split()
+        answer: Any = {"bytes": 1024 * max(0, _kilobytes("VmHWM") - before)}
+        if name != "memory":
+            functions[name]()  # the first after somebody else's turn does not count
+            answer = [_seconds(functions[name]) for _ in range(int(count[0]))]
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def _functions(contender: str, case: Case, threads: int) -> Functions:
+    rng = np.random.default_rng(0)
+    other: Any
+    if isinstance(case, BlockCase):
+        s, N = case.spec, case.batch_size
+        x = rng.normal(size=(N, s.in_channels, case.size, case.size)).astype("float32")
+        other = rng.normal(size=(N, s.out_channels, *s.output_size(case.size, case.size)))
+        other = other.astype("float32")
+    else:
+        x = rng.normal(size=(case.batch_size, 3, 32, 32)).astype("float32")
+        other = rng.integers(0, case.architecture.num_classes, case.batch_size)
+    if contender.startswith("torch"):
+        from igc_ref.bench import torch_twins
+
+        if isinstance(case, BlockCase):
+            return torch_twins.block_step(case.spec, x, other, contender, threads)
+        return torch_twins.training_step(case.architecture, x, other, contender, threads)
+    return _ours(contender, case, x, other, threads)
+
+
+def _ours(contender: str, case: Case, x: Any, other: Any, threads: int) -> Functions:
+    if contender == "numba":
+        from igc_ref.backends.numba_backend import NumbaBackend
+
+        backend: Any = NumbaBackend(threads)
+    else:
+        backend = get_backend(contender)
+    backend.session().__enter__()  # for the life of this process
+    if isinstance(case, BlockCase):
+        rng, spec = np.random.default_rng(1), case.spec
+        shapes = spec.primary_shape, spec.secondary_shape
+        primary, secondary = (rng.normal(size=shape).astype("float32") for shape in shapes)
+        x, dy = backend.load(x), backend.load(other)
+
+        def forward() -> Any:
+            return backend.igc(x, primary, secondary, spec)
+
+        return {"forward": forward, "both": lambda: backend.igc_backward(dy, forward()[1])}
+    model = build(case.architecture, backend)
+    optimiser = SGD(model, momentum=0.9, weight_decay=1e-4)
+
+    def step() -> None:
+        _, dlogits = backend.softmax_cross_entropy(model.forward(x, train=True), other)
+        model.backward(dlogits)
+        optimiser.step(0.01)
+
+    return {"both": step}
+
+
+def _seconds(f: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    f()
+    return time.perf_counter() - start
+
+
+def _kilobytes(field: str) -> int:
+    """Return VmRSS or VmHWM (the peak) of this process; 0 where there is no /proc."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(field)), 0)
+
+
+def _reset_peak() -> None:
+    """Let VmHWM start anew, so that it leaves out what compilers needed."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+if __name__ == "__main__":
+    main()
