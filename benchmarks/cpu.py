@@ -11,13 +11,7 @@ two cores and everything compiled, expect half an hour; ``--blocks`` or ``--step
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-from datetime import date
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from igc_ref.architecture import Architecture
 from igc_ref.bench import (
@@ -26,11 +20,12 @@ from igc_ref.bench import (
     Comparison,
     Roofline,
     StepCase,
+    available_threads,
     compare,
     contenders,
     measure,
+    write_json,
 )
-from igc_ref.files import replacing
 from igc_ref.spec import IGCSpec
 
 
@@ -65,7 +60,7 @@ def main() -> None:
     parser.add_argument(
         "--without", nargs="*", default=[], metavar="WORD", help="leave out contenders"
     )
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=available_threads())
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
@@ -83,10 +78,7 @@ def main() -> None:
     print(f"copy {roofline.bandwidth / 1e9:.1f} GB/s, GEMM {roofline.flops / 1e9:.0f} GFLOP/s")
     print(*summary(comparisons), sep="\n")
     if options.json:
-        record = {"machine": machine(options.threads), "roofline": roofline._asdict(),
-                  "comparisons": [c.to_dict(roofline) for c in comparisons]}  # fmt: skip
-        with replacing(options.json) as file:
-            file.write(json.dumps(record, indent=1).encode())
+        write_json(options.json, comparisons, roofline, options.threads)
 
 
 def summary(comparisons: list[Comparison]) -> list[str]:
@@ -105,31 +97,6 @@ def summary(comparisons: list[Comparison]) -> list[str]:
                 f"{rival.both / numba.both:.2f} | {numba.peak / 1e6:.0f} | {peak / 1e6:.0f} |"
             )
     return lines
-
-
-def machine(threads: int) -> dict[str, Any]:
-    """Say where and when this was measured."""
-    found = {}
-    for package in ("numpy", "numba", "torch"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    return {
-        "date": date.today().isoformat(),
-        "processor": _processor(),
-        "threads": threads,
-        "python": platform.python_version(),
-        **found,
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 if __name__ == "__main__":

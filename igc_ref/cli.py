@@ -1,4 +1,4 @@
-"""The command ``igc-ref``: train, eval, params, plot."""
+"""The command ``igc-ref``: train, eval, params, bench, plot."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import igc_ref
-from igc_ref import backends, data, plots, runs
+from igc_ref import backends, bench, data, plots, runs
 from igc_ref.architecture import ARCHITECTURES
 from igc_ref.config import TrainConfig
-from igc_ref.errors import IGCError
+from igc_ref.errors import IGCError, SpecError
 from igc_ref.models import DTYPES, build
 from igc_ref.optim import SCHEDULES
+from igc_ref.spec import IGCSpec, choice, integer
 from igc_ref.summary import summary
 from igc_ref.train import evaluate, resume, train
 
@@ -49,6 +50,7 @@ def train_command(resume_run: str | None = None, **settings: Any) -> None:
 def eval_command(run: str, backend: str = "auto", data_dir: str | None = None) -> None:
     """Evaluate a run on its test set."""
     model, config = runs.load_run(run, backend)
+    model.backend.prepare(model.dtype, say)
     test_set = data.load(config.data, "test", data_dir or config.data_dir)
     result = evaluate(model, test_set)
     say(
@@ -61,6 +63,44 @@ def params_command(num_classes: int = 10, **settings: Any) -> None:
     """Print the table of a network."""
     architecture = TrainConfig(**settings).architecture(num_classes)
     say(summary(build(architecture, backend="numpy")))
+
+
+def bench_command(
+    contenders: list[str] | None,
+    threads: int | None,
+    rounds: int,
+    json: str | None,
+    arch: str | None = None,
+    batch_size: int = 64,
+    **numbers: Any,
+) -> None:
+    """Time a block of the user's, or with --arch a training step, for everyone who can run here."""
+    threads = bench.available_threads() if threads is None else integer("threads", threads)
+    rounds, batch_size = integer("rounds", rounds), integer("batch_size", batch_size)
+    case: bench.Case
+    if arch is None:
+        for name in {"depth", "width"} & set(numbers):
+            raise SpecError(f"{name}={numbers[name]} belongs to a network: give --arch as well")
+        L, M = numbers.pop("L", 4), numbers.pop("M", 8)
+        size = integer("size", numbers.pop("size", 32))
+        G = integer("L", L) * integer("M", M)
+        channels = {"in_channels": G, "out_channels": G}
+        case = bench.BlockCase(IGCSpec(**{**channels, **numbers}, L=L, M=M), size, batch_size)
+    else:
+        for name in set(numbers) - {"depth", "L", "M", "width"}:
+            raise SpecError(f"{name}={numbers[name]} belongs to a block: leave out --arch")
+        config = TrainConfig(arch=arch, batch_size=batch_size, **numbers)
+        case = bench.StepCase(config.architecture(num_classes=10), batch_size)
+    able = bench.contenders()
+    for name in contenders or []:
+        choice("contender", name, able)
+    say(f"measuring the roofline with {threads} threads, then {case.name}, batch {batch_size}")
+    roofline = bench.measure(threads)
+    say(f"copy {roofline.bandwidth / 1e9:.1f} GB/s, GEMM {roofline.flops / 1e9:.0f} GFLOP/s")
+    comparison = bench.compare(case, contenders or able, threads, rounds)
+    say("\n".join(comparison.lines(roofline)))
+    if json is not None:
+        bench.write_json(Path(json), [comparison], roofline, threads)
 
 
 def plot_command(run: str, out: str | None = None) -> None:
@@ -80,7 +120,8 @@ def say(line: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="igc-ref", description="Interleaved group convolutions: train, evaluate, count, draw."
+        prog="igc-ref",
+        description="Interleaved group convolutions: train, evaluate, count, time, draw.",
     )
     parser.add_argument("--version", action="version", version=f"igc-ref {igc_ref.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -96,6 +137,23 @@ def _parser() -> argparse.ArgumentParser:
     _add_network(add)
     add.add_argument("--num-classes", type=int, metavar="N", help="default 10")
     add.set_defaults(command=params_command)
+
+    add = _suppressing(commands, "bench", "time a block, or a training step, against others")
+    _add_network(add, "time a training step of this network; default: a block")
+    for name, text in (
+        ("in-channels", "default L*M"),
+        ("out-channels", "default L*M"),
+        ("kernel-size", "default 3"),
+        ("stride", "default 1"),
+        ("size", "height and width of the pictures; default 32"),
+        ("batch-size", "default 64"),
+    ):
+        add.add_argument(f"--{name}", type=int, metavar="N", help=text)
+    add.add_argument("--contenders", nargs="+", default=None, metavar="NAME", help="default: all")
+    add.add_argument("--threads", type=int, default=None, metavar="N", help="default: all cores")
+    add.add_argument("--rounds", type=int, default=7, metavar="N", help="turns of each; default 7")
+    add.add_argument("--json", default=None, metavar="FILE", help="write everything there")
+    add.set_defaults(command=bench_command)
 
     add = commands.add_parser("plot", help="draw the learning curves of a run")
     add.add_argument("run", metavar="RUN", help="folder of the run")
@@ -139,8 +197,8 @@ def _suppressing(commands: Any, name: str, text: str) -> argparse.ArgumentParser
     return parser
 
 
-def _add_network(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--arch", choices=ARCHITECTURES, help="default plain_igc")
+def _add_network(parser: argparse.ArgumentParser, text: str = "default plain_igc") -> None:
+    parser.add_argument("--arch", choices=ARCHITECTURES, help=text)
     parser.add_argument("--depth", type=int, metavar="N", help="layers; default 8")
     parser.add_argument("-L", type=int, metavar="N", help="primary partitions; default 4")
     parser.add_argument("-M", type=int, metavar="N", help="secondary partitions; default 8")

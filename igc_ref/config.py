@@ -28,7 +28,7 @@ class TrainConfig:
     data : {"shapes", "cifar10", "cifar100"}
     data_dir : str, optional
         Folder of the CIFAR files.
-    backend : {"auto", "numpy", "cupy"}
+    backend : {"auto", "numpy", "numba", "cupy"}
     dtype : {"float32", "float64"}
     epochs, batch_size : int
     lr : float

@@ -102,7 +102,7 @@ def resume(folder: str | Path, report: Report = silent, **settings: Any) -> Hist
     return trainer.finish(folder, report)
 
 
-def evaluate(model: Model, dataset: Dataset, batch_size: int = 250) -> Evaluation:
+def evaluate(model: Model, dataset: Dataset, batch_size: int = 256) -> Evaluation:
     """Compute mean loss and accuracy of a network over a data set, without augmentation.
 
     Parameters
@@ -159,6 +159,7 @@ class Trainer:
         """Train the epochs that are left, with a checkpoint and a line of the log after each."""
         epochs = self.config.epochs
         report(f"{self._headline()}; run folder {folder}")
+        self.model.backend.prepare(self.model.dtype, report)
         if not self.records:  # so that a run can be resumed from its very beginning
             checkpoint.save(folder / runs.CHECKPOINT, self._checkpoint())
         for epoch in range(len(self.records) + 1, epochs + 1):

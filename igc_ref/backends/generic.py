@@ -1,12 +1,14 @@
 """The generic backend: a library with NumPy's interface (`xp`) and every operator written on it.
 
-Inside, pictures are held channels first: (C, N, H, W). A channel of the whole batch is then one
+Inside, pictures are held channels first: (C, N, H, W), unless a backend has a layout of its own:
+layers only carry what `load` and the operators return. A channel of the whole batch is then one
 long row, a group convolution is one GEMM per group over long rows, and both permutations of the
 block are transposed *views* that a GEMM writes through, never copies.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
@@ -52,6 +54,12 @@ class GenericBackend(
     def session(self) -> AbstractContextManager[None]:
         """Return a context to train or evaluate in; a backend may need preparations."""
         return nullcontext()
+
+    def prepare(self, dtype: str, report: Callable[[str], None]) -> None:
+        """Get ready to compute in this dtype; if that takes long, `report` gets a line.
+
+        Called before anything is timed. Without it, the first operators take that time.
+        """
 
     def asarray(self, array: npt.NDArray[Any], dtype: npt.DTypeLike | None = None) -> Array:
         """Bring a NumPy array into this backend's library: the only way in."""

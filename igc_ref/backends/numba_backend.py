@@ -7,6 +7,7 @@ notes how the next operator is to read what it normalises, forward and backward.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from igc_ref.backends.compiled import pointwise
 from igc_ref.backends.compiled.blocks import Blocks
 from igc_ref.backends.compiled.pictures import Derivative, Numbers, Pictures, Rule
 from igc_ref.backends.compiled.reading import plane
+from igc_ref.backends.compiled.warm_up import warm_up
 from igc_ref.backends.library import Array
 from igc_ref.errors import SpecError
 from igc_ref.spec import output_length
@@ -50,6 +52,10 @@ class NumbaBackend(Blocks):
 
     name = "numba"
     tile_bytes = 1 << 19
+
+    def prepare(self, dtype: str, report: Callable[[str], None]) -> None:
+        """Compile the kernels, or load them from the disk."""
+        warm_up(self, dtype, report)
 
     def batch_norm(
         self,

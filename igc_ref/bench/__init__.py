@@ -1,8 +1,9 @@
 """Timings: contenders in processes of their own, taking turns, beside a measured roofline."""
 
 from igc_ref.bench.cases import BlockCase, Case, StepCase
-from igc_ref.bench.compare import Comparison, compare, contenders
+from igc_ref.bench.record import available_threads, write_json
 from igc_ref.bench.roofline import Roofline, measure
+from igc_ref.bench.turns import Comparison, compare, contenders
 
 __all__ = [
     "BlockCase",
@@ -10,7 +11,9 @@ __all__ = [
     "Comparison",
     "Roofline",
     "StepCase",
+    "available_threads",
     "compare",
     "contenders",
     "measure",
+    "write_json",
 ]

@@ -1,4 +1,4 @@
-"""One contender in a process of its own: ``python -m igc_ref.bench.worker``; `compare` talks to it.
+"""One contender in a process of its own: ``python -m igc_ref.bench.worker``; `turns` talks to it.
 
 It reads one line of JSON, the case; then, for every line ``NAME COUNT``, runs that function so many
 times and answers with the seconds of each; for ``memory``, with the peak since it was ready.

@@ -139,7 +139,11 @@ class _Worker:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.ask(json.dumps({"contender": name, "case": to_dict(case), "threads": threads}))
+        try:
+            self.ask(json.dumps({"contender": name, "case": to_dict(case), "threads": threads}))
+        except BaseException:
+            self.stop()
+            raise
 
     def turn(self, kind: str) -> int:
         """Return how many calls fill a turn."""
