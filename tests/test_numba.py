@@ -1,5 +1,7 @@
 """The numba backend: whole networks, the same bits on any number of threads, memory."""
 
+import copy
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import igc_ref
 from igc_ref import IGCSpec, TrainConfig, backends, data
 from igc_ref.architecture import Architecture
 from igc_ref.backends import NumpyBackend, get_backend, numba_problem
-from igc_ref.errors import BackendError
+from igc_ref.errors import BackendError, SpecError
 from igc_ref.models import build
 from igc_ref.optim import SGD
 from igc_ref.testing import assert_close
@@ -183,6 +185,159 @@ def test_after_preparing_a_training_step_compiles_nothing(monkeypatch):
     assert {k: len(k.signatures) for k in kernels} == before
 
 
+# -- bad input: an error before any kernel runs ----------------------------------------------------
+
+
+def refusals():
+    """Name, error, message and call, for everything that a kernel must never see."""
+    x4 = np.ones((3, 4, 5, 6))
+    norm = {"momentum": 0.9, "eps": 1e-5, "train": True}
+
+    def conv(weight, **options):
+        return lambda b: b.conv2d(b.load(x4), weight, **options)
+
+    def batch_norm(place, array):
+        arrays = [np.ones(4) for _ in range(4)]
+        arrays[place] = array
+        return lambda b: b.batch_norm(b.load(x4), *arrays, **norm)
+
+    def pooled(*window):
+        return lambda b: b.max_pool(b.load(x4), *window)
+
+    def after(operator, shape, dtype="float64"):
+        return lambda b: operator(b, b.load(np.ones(shape, dtype)))
+
+    def conv_backward(b, dy):
+        return b.conv2d_backward(dy, conv(np.ones((4, 4, 3, 3)))(b)[1])
+
+    def pool_backward(b, dy):
+        return b.max_pool_backward(dy, pooled(2, 2, 0)(b)[1])
+
+    yield "dtype", TypeError, "int64", lambda b: b.load(np.ones((1, 1, 1, 1), int))
+    yield "half", TypeError, "float16", lambda b: b.load(np.ones((1, 1, 1, 1), "float16"))
+    yield "empty", SpecError, "each at least 1", lambda b: b.load(np.ones((0, 3, 4, 4)))
+    yield "flat", SpecError, r"allowed is \(N, C, H, W\)", lambda b: b.load(np.ones((3, 4)))
+    yield "rectangle", SpecError, r"\(4, 4, 5, 3\)", conv(np.ones((4, 4, 5, 3)))
+    yield "groups", SpecError, "not 3 groups", conv(np.ones((4, 4, 3, 3)), groups=3)
+    yield "stride", SpecError, "stride=0", conv(np.ones((4, 4, 3, 3)), stride=0)
+    yield "stride 2.0", SpecError, r"stride=2\.0", conv(np.ones((4, 4, 3, 3)), stride=2.0)
+    yield "mixed", TypeError, "float32; float64", conv(np.ones((4, 4, 3, 3), "float32"))
+    yield "raw", TypeError, "takes what its load returns", lambda b: b.relu(x4)
+    for place, name in enumerate(("gamma", "beta", "running_mean", "running_var")):
+        yield name, SpecError, rf"{name} has shape \(3,\)", batch_norm(place, np.ones(3))
+        yield f"{name} int", TypeError, f"{name} is int64", batch_norm(place, np.ones(4, int))
+    yield "dy", SpecError, "dy has shape", after(conv_backward, (3, 4, 4, 6))
+    yield "dy dtype", TypeError, "dy is float32", after(conv_backward, x4.shape, "float32")
+    yield "padding", SpecError, "padding=3 is more than half", pooled(3, 1, 3)
+    yield "window", SpecError, "kernel_size=0", pooled(0, 1, 0)
+    yield "too large", SpecError, "too large for pictures of 5x6", pooled(7, 1, 0)
+    yield "pool dtype", TypeError, "dy is float32", after(pool_backward, (3, 4, 2, 3), "float32")
+    yield "add", SpecError, "b has shape", lambda b: b.add(b.load(x4), b.load(x4[:2]))
+    yield "copy", TypeError, "cannot be copied", lambda b: copy.deepcopy(b.load(x4))
+
+
+REFUSALS = list(refusals())
+
+
+@needs_numba
+@pytest.mark.parametrize(("_", "error", "message", "call"), REFUSALS, ids=[r[0] for r in REFUSALS])
+def test_what_a_kernel_must_not_see_is_refused(_, error, message, call):
+    with pytest.raises(error, match=message):
+        call(numba_backend())
+
+
+@needs_numba
+def test_threads_are_a_number_of_at_least_one():
+    for count in (0, -1, 2.5, "2"):
+        with pytest.raises(SpecError, match="threads="):
+            numba_backend(count)
+
+
+@needs_numba
+@pytest.mark.parametrize("stride", [7, 40, 2**31 - 1])
+def test_a_stride_beyond_the_picture_leaves_one_position(stride):
+    rng, results = np.random.default_rng(0), []
+    x, weight = normal(rng, (2, 4, 5, 6)), normal(rng, (4, 2, 3, 3))
+    for backend, step in ((get_backend("numpy"), min(stride, 50)), (numba_backend(), stride)):
+        y, saved = backend.conv2d(backend.load(x), weight, 2, step)
+        dx, dweight = backend.conv2d_backward(backend.load(backend.store(y)), saved)
+        results.append([backend.store(y), backend.store(dx), dweight])
+    for expected, actual in zip(*results, strict=True):
+        assert_close(actual, expected, 100)
+
+
+@needs_numba
+def test_infinities_and_nan_stay_where_they_are():
+    for backend in (get_backend("numpy"), numba_backend()):
+        x = np.arange(16.0).reshape(1, 1, 4, 4)
+        x[0, 0, 0, 1] = np.nan
+        y, _ = backend.max_pool(backend.load(x), 2, 2, 0)
+        assert np.isnan(backend.store(y)).ravel().tolist() == [True, False, False, False]
+        infinite = backend.load(np.array([[[[np.inf, -np.inf, 1.0, np.nan]]]]))
+        y, saved = backend.relu(infinite)
+        assert np.isnan(backend.store(y)).ravel().tolist() == [False, False, False, True]
+        ones = backend.load(np.ones((1, 1, 1, 4)))
+        dx = backend.store(backend.relu_backward(ones, saved))
+        assert dx.ravel().tolist() == [1, 0, 1, 0]
+        _, saved = backend.conv2d(ones, np.full((1, 1, 1, 1), 2.0))
+        with np.errstate(invalid="ignore"):  # dW is NaN, and NumPy says so
+            dx, _ = backend.conv2d_backward(infinite, saved)
+        assert backend.store(dx).ravel()[:3].tolist() == [np.inf, -np.inf, 2]
+
+
+@needs_numba
+def test_relu_s_derivative_applies_what_is_pending():
+    backend, one = numba_backend(), np.ones(1)
+    x = backend.load(np.array([[[[-3.0, 1.0]]]]))
+    y, _ = backend.batch_norm(
+        x, one, 4 * one, 0 * one, one.copy(), momentum=0.9, eps=0.0, train=False
+    )
+    dx = backend.relu_backward(backend.load(np.ones((1, 1, 1, 2))), y)
+    assert backend.store(dx).ravel().tolist() == [1, 1]
+
+
+@needs_numba
+def test_a_step_on_a_view_moves_the_weight_itself():
+    backend, weight = numba_backend(), np.ones((2, 3))
+    numbers = {"lr": 1.0, "momentum": 0.0, "weight_decay": 0.0}
+    backend.sgd_step(weight.T, np.ones((3, 2)), np.zeros((3, 2)), **numbers)
+    assert (weight == 0).all()
+    with pytest.raises(ValueError, match="broadcast"):
+        backend.sgd_step(np.ones(6), np.ones(3), np.ones(6), **numbers)
+
+
+@needs_numba
+def test_a_model_can_be_copied():
+    model = build(NETWORKS[1], numba_backend(), seed=1)
+    x = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype("float32")
+    twin = copy.deepcopy(model)
+    assert np.array_equal(twin.forward(x), model.forward(x))
+    assert twin.backend.pool is not model.backend.pool
+
+
+FORK = """
+import os, numpy as np
+from igc_ref.backends.numba_backend import NumbaBackend
+
+backend = NumbaBackend(2)
+x = np.ones((40, 2, 3, 3))
+backend.relu(backend.load(x))
+child = os.fork()
+if child == 0:
+    backend.relu(backend.load(x))
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@needs_numba
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_has_threads_of_its_own():
+    command = [sys.executable, "-W", "ignore", "-c", FORK]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    assert done.stdout == b"7\n"
+
+
 # -- what is kept on the disk ----------------------------------------------------------------------
 
 RUN_A_KERNEL = """
@@ -220,12 +375,13 @@ def test_a_kernel_is_compiled_anew_when_a_file_that_it_is_made_of_changes(tmp_pa
 @needs_numba
 def test_memory_is_used_again_and_aligned_and_never_shared():
     from igc_ref.backends.compiled.pictures import Pool
+    from igc_ref.backends.compiled.vectors import VECTOR_BYTES
 
     pool = Pool()
     one, two = pool.array((3, 5), "float32"), pool.array((3, 5), "float32")
     places = {array.ctypes.data for array in (one, two)}
     assert len(places) == 2
-    assert all(place % 64 == 0 for place in places)
+    assert all(place % VECTOR_BYTES == 0 for place in places)
     part = one[1:]
     del one
     assert pool.idle == 0  # a view still refers to it

@@ -8,18 +8,18 @@ notes how the next operator is to read what it normalises, forward and backward.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from igc_ref.backends.compiled import pointwise
 from igc_ref.backends.compiled.blocks import Blocks
 from igc_ref.backends.compiled.pictures import Derivative, Numbers, Pictures, Rule
-from igc_ref.backends.compiled.reading import plane
+from igc_ref.backends.compiled.reading import DTYPES, plane
 from igc_ref.backends.compiled.warm_up import warm_up
 from igc_ref.backends.library import Array
 from igc_ref.errors import SpecError
-from igc_ref.spec import output_length
+from igc_ref.spec import integer, output_length
 
 
 class BatchNormSaved(NamedTuple):
@@ -36,6 +36,7 @@ class MaxPoolSaved(NamedTuple):
     """What the backward pass of max pooling needs."""
 
     shape: tuple[int, int, int, int]
+    dtype: np.dtype[Any]
     winner: Numbers
     window: tuple[int, int, int]
 
@@ -72,8 +73,12 @@ class NumbaBackend(Blocks):
     ) -> tuple[Pictures, BatchNormSaved]:
         """Note how to normalise every channel; see `GenericBackend.batch_norm`."""
         x = self._plain(x)
-        for name, array in (("gamma", gamma), ("beta", beta)):
+        arrays = {"gamma": gamma, "beta": beta}
+        arrays |= {"running_mean": running_mean, "running_var": running_var}
+        for name, array in arrays.items():
             self.check(name, array, x.dtype)
+            if array.shape != x.shape[:1]:
+                raise SpecError(f"{name} has shape {array.shape}; {x.shape[:1]} is needed")
         if x.moments is None:
             self._find_moments(x)
         table, inv_std = np.empty((5, len(gamma)), x.dtype), np.empty_like(gamma)
@@ -137,6 +142,7 @@ class NumbaBackend(Blocks):
 
     def relu_backward(self, dy: Pictures, y: Pictures) -> Pictures:
         """Return the gradient of `relu`, and of `add_relu` with respect to both its arguments."""
+        y = self._plain(y)
         self._check("dy", dy, y.shape, y.dtype)
         dy, dx = self._plain(dy), self.pool.pictures(y.shape, y.dtype)
         self._planes(pointwise.gate, y, dx.flat, dy.flat, y.flat, *plane(y))
@@ -152,8 +158,8 @@ class NumbaBackend(Blocks):
     def global_average_pool_backward(self, dy: Array, shape: tuple[int, ...]) -> Pictures:
         """Spread dy, shape (N, C), evenly over the positions."""
         C, N, H, W = shape
-        if dy.shape != (N, C):
-            raise SpecError(f"dy has shape {dy.shape}; {(N, C)} is needed")
+        if dy.shape != (N, C) or dy.dtype not in DTYPES:
+            raise SpecError(f"dy is {dy.dtype} of shape {dy.shape}; {(N, C)} is needed")
         dx = self.pool.pictures((C, N, H, W), dy.dtype)
         self._planes(pointwise.spread, dx, dx.flat, dy, *plane(dx))
         return dx
@@ -162,18 +168,22 @@ class NumbaBackend(Blocks):
         self, x: Pictures, kernel_size: int, stride: int, padding: int
     ) -> tuple[Pictures, MaxPoolSaved]:
         """Take the greatest pixel of every window; see `GenericBackend.max_pool`."""
-        x, window = self._plain(x), (kernel_size, stride, padding)
+        x, window = self._plain(x), (integer("kernel_size", kernel_size), stride, padding)
+        if integer("padding", padding, 0) > kernel_size // 2 or integer("stride", stride) < 1:
+            raise SpecError(f"padding={padding} is more than half of kernel_size={kernel_size}")
         C, N, H, W = x.shape
         rows, columns = (output_length(n, *window) for n in (H, W))
+        if min(rows, columns) < 1:
+            raise SpecError(f"a window of {kernel_size} is too large for pictures of {H}x{W}")
         y = self.pool.pictures((C, N, rows, columns), x.dtype)
         winner = np.zeros(y.data.shape, np.int16)
         self._planes(pointwise.max_pool, y, y.data, winner, x.data, *window)
-        return y, MaxPoolSaved(x.shape, winner, window)
+        return y, MaxPoolSaved(x.shape, x.dtype, winner, window)
 
     def max_pool_backward(self, dy: Pictures, saved: MaxPoolSaved) -> Pictures:
         """Send every gradient to the pixel that won its window."""
         C, N, *_ = saved.shape
-        self._check("dy", dy, (C, N, *saved.winner.shape[2:4]))
+        self._check("dy", dy, (C, N, *saved.winner.shape[2:4]), saved.dtype)
         dy, dx = self._plain(dy), self.pool.pictures(saved.shape, dy.dtype)
         self._planes(pointwise.max_pool_backward, dx, dx.data, dy.data, saved.winner, *saved.window)
         return dx
@@ -190,9 +200,10 @@ class NumbaBackend(Blocks):
     ) -> None:
         """Take one step of Nesterov's accelerated gradient, in place."""
         arrays = weight, gradient, velocity
-        if all(array.flags.c_contiguous for array in arrays):
+        alike = {(array.shape, array.dtype.str) for array in arrays}
+        if len(alike) == 1 and all(array.flags.c_contiguous for array in arrays):
             rows = (array.reshape(-1) for array in arrays)
             pointwise.sgd_step(*rows, lr, momentum, weight_decay)
-        else:  # a flat copy would take the step in vain
+        else:  # NumPy knows how; a flat copy of the weight would take the step in vain
             numbers = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
             super().sgd_step(*arrays, **numbers)

@@ -13,7 +13,7 @@ from igc_ref.backends.compiled.plan import Plan, Shape, plan
 from igc_ref.backends.compiled.reading import Reading
 from igc_ref.backends.library import Array
 from igc_ref.errors import SpecError
-from igc_ref.spec import IGCSpec
+from igc_ref.spec import IGCSpec, integer, output_length
 
 
 class BlockSaved(NamedTuple):
@@ -32,9 +32,12 @@ class Blocks(Reading):
         self, x: Pictures, weight: Array, groups: int = 1, stride: int = 1
     ) -> tuple[Pictures, BlockSaved]:
         """Convolve in groups; see `GenericBackend.conv2d`."""
-        out, _, k, _ = weight.shape
+        self.check("weight", weight)
+        if weight.ndim != 4 or weight.shape[2] != weight.shape[3] or weight.size == 0:
+            raise SpecError(f"weight has shape {weight.shape}; allowed is (out, in/groups, k, k)")
+        groups, stride = integer("groups", groups), integer("stride", stride)
         none = np.empty(0, weight.dtype)
-        return self._forward(x, weight, none, (x.shape[0], out, groups, 0, k, stride))
+        return self._forward(x, weight, none, (len(weight), groups, 0, weight.shape[2], stride))
 
     def conv2d_backward(self, dy: Pictures, saved: BlockSaved) -> tuple[Pictures, Array]:
         """Return the gradients of `conv2d` with respect to x and weight."""
@@ -51,7 +54,7 @@ class Blocks(Reading):
                 f"{spec} needs {spec.primary_shape} and {spec.secondary_shape}"
             )
         s = spec
-        block = x.shape[0], s.out_channels, s.L, s.M, s.kernel_size, s.stride
+        block = s.out_channels, s.L, s.M, s.kernel_size, s.stride
         return self._forward(x, primary, secondary, block)
 
     def igc_backward(self, d: Pictures, saved: BlockSaved) -> tuple[Pictures, Array, Array]:
@@ -63,11 +66,14 @@ class Blocks(Reading):
     ) -> tuple[Pictures, BlockSaved]:
         x, rule = self._by_rule(x)
         C, N, H, W = x.shape
-        _, out, L, M, k, stride = block
+        out, L, M, k, stride = block
         if primary.shape[1] * L != C or out % L:
             raise SpecError(f"x has {C} channels and weight shape {primary.shape}: not {L} groups")
         self.check("primary", primary, x.dtype)
         self.check("secondary", secondary, x.dtype)
+        if min(output_length(n, k, stride) for n in (H, W)) < 1:
+            raise SpecError(f"a kernel of {k} pixels is too large for pictures of {H}x{W}")
+        stride = min(stride, max(H, W) + 2 * (k // 2) + 1)  # so far, the first position is alone
         V, size = x.data.shape[-1], x.dtype.itemsize
         shape = Shape(C, out, L, M, k, stride, N, H, W, V, size, self.tile_bytes)
         p = plan(shape, backward=False)

@@ -156,8 +156,8 @@ def _dx_rows(dx, dy, W, taps, starts, b, l, top, bottom, origin, g):
         dx0 = ((b * g.L + l) * g.inp * g.H + top * s + fy) * row
         y0 = l * g.y_group + ((top - origin) * g.y_columns + g.above) * V
         for fx in range(min(s, g.W)):
-            n, t = fy * s + fx, starts[0, fy * s + fx]
-            T = starts[0, n + 1] - t
+            n = fy * min(s, g.W) + fx
+            t, T = starts[0, n], starts[0, n + 1] - starts[0, n]
             positions = (g.W - fx + s - 1) // s
             w0 = starts[1, n] + l * _tiled(g.inp, g.back_height) * T
             if T:

@@ -73,6 +73,9 @@ class Pictures:
         self.counts: Numbers | None = None
         self.sums: Sums | None = None
 
+    def __reduce__(self) -> str:
+        raise TypeError("pictures inside cannot be copied or pickled; use backend.store")
+
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(C, N, H, W), as of the other backends' arrays."""
@@ -100,6 +103,9 @@ class Pool:
     def __init__(self) -> None:
         self._free: dict[int, list[Numbers]] = {}
         self.live = self.idle = self.peak = 0  # bytes
+
+    def __reduce__(self) -> tuple[type[Pool], tuple[()]]:
+        return Pool, ()  # a copy starts empty
 
     def pictures(self, shape: tuple[int, int, int, int], dtype: npt.DTypeLike) -> Pictures:
         """Return uninitialised pictures of this shape (C, N, H, W)."""

@@ -171,8 +171,8 @@ def _passes(g: Sizes, weights: Table) -> tuple[Table, Table, Table]:
     V, s, p = g.lanes, g.stride, g.padding
     taps, packed, starts = [], [], [(0, 0)]
     by_tap = weights.reshape(g.L, g.out, g.inp, g.k, g.k)
-    for fy in range(s):
-        for fx in range(s):
+    for fy in range(min(s, g.H)):
+        for fx in range(min(s, g.W)):
             ky = np.arange((fy + p) % s, g.k, s)
             kx = np.arange((fx + p) % s, g.k, s)
             o = np.arange(g.out)[:, None, None]

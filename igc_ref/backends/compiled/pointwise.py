@@ -185,7 +185,8 @@ def max_pool(first, last, thread, y, winner, x, k, stride, padding):
                         iy, ix = oy * stride + tap // k - padding, ox * stride + tap % k - padding
                         if 0 <= iy < H and 0 <= ix < W:
                             here = x[b, c, iy, ix, v]
-                            if first or here > y[b, c, oy, ox, v]:
+                            best = y[b, c, oy, ox, v]
+                            if first or here > best or (here != here and best == best):
                                 y[b, c, oy, ox, v], winner[b, c, oy, ox, v] = here, tap
                                 first = False
 

@@ -27,8 +27,10 @@ class Reading(NumpyBackend):
 
     def load(self, pictures: Array) -> Pictures:
         """Interleave public pictures (N, C, H, W) into blocks."""
-        if pictures.ndim != 4:
-            raise SpecError(f"pictures have shape {pictures.shape}; allowed is (N, C, H, W)")
+        if pictures.ndim != 4 or pictures.size == 0:
+            raise SpecError(
+                f"pictures have shape {pictures.shape}; allowed is (N, C, H, W), each at least 1"
+            )
         if pictures.dtype not in DTYPES:
             raise TypeError(f"pictures are {pictures.dtype}; {' or '.join(DTYPES)} is needed")
         N, C, H, W = pictures.shape

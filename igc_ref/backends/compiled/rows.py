@@ -49,7 +49,7 @@ def derive_row(_, y, y0, d, x, x0, count, gate, threshold, a, mean, slope, shift
         def one(i: Any, none: list[Any]) -> list[Any]:
             v = e.load(e.at(x, i, e.lanes))
             passed = _passed(e, e.load(e.at(d, i, e.lanes)), v, gate, threshold)
-            rest = e.multiply_add(builder.fsub(v, mean), slope, shift)
+            rest = e.scaled(slope, builder.fsub(v, mean), shift)
             e.store(e.multiply_add(a, passed, rest), e.at(y, i, e.lanes))
             return none
 
@@ -134,5 +134,5 @@ def sums_row(_, d, x, x0, count, gate, threshold, mean, valid):
 
 def _passed(e: Emitter, d: Any, x: Any, gate: Any, threshold: Any) -> Any:
     """Return d where gate*x + threshold > 0, else 0."""
-    opening = e.multiply_add(gate, x, threshold)
+    opening = e.scaled(gate, x, threshold)
     return e.builder.select(e.builder.fcmp_ordered(">", opening, e.zero), d, e.zero)

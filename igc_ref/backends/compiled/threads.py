@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
+
+from igc_ref.spec import integer
 
 
 class Team:
@@ -22,11 +25,20 @@ class Team:
     """
 
     def __init__(self, count: int | None = None) -> None:
-        self.count: int = count or numba.config.NUMBA_NUM_THREADS
+        self.count = integer("threads", numba.config.NUMBA_NUM_THREADS if count is None else count)
+        self._start()
+
+    def __reduce__(self) -> tuple[type[Team], tuple[int]]:
+        return Team, (self.count,)  # a copy has threads of its own
+
+    def _start(self) -> None:
+        self._process = os.getpid()
         self._others = ThreadPoolExecutor(max(1, self.count - 1), "igc_ref")
 
     def run(self, kernel: Callable[..., None], pieces: int, *arguments: Any) -> None:
         """Call ``kernel(first, last, thread, *arguments)`` for shares of ``range(pieces)``."""
+        if self._process != os.getpid():  # a fork has our memory, but not our threads
+            self._start()
         shares = min(self.count, pieces)
         edges = [i * pieces // shares for i in range(shares + 1)]
         started = [

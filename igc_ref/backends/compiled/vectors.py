@@ -104,6 +104,11 @@ class Emitter:
         fma = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.fma.{self.suffix}")
         return self.builder.call(fma, [a, b, c])
 
+    def scaled(self, slope: Any, x: Any, shift: Any) -> Any:
+        """Return slope*x + shift; with a slope of 0 the shift, even where x is infinite."""
+        flat = self.builder.fcmp_ordered("==", slope, self.zero)
+        return self.builder.select(flat, shift, self.multiply_add(slope, x, shift))
+
     def smaller(self, a: Any, b: Any) -> Any:
         """Return the smaller one of two integers."""
         return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
