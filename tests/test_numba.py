@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 
@@ -130,59 +129,167 @@ def test_a_run_of_one_seed_repeats_bit_for_bit(tmp_path, monkeypatch):
     assert_same_bits(*states)
 
 
-# -- pieces of pictures ----------------------------------------------------------------------------
+# -- pieces of pictures, and what is handed over between operators --------------------------------
+
+NORM = {"momentum": 0.75, "eps": 1e-3}
+
+
+def batch_norm(backend, x, relu=False, train=True, seed=0):
+    """Batch norm with drawn parameters."""
+    rng, C = np.random.default_rng(seed), x.shape[0]
+    gamma, beta, mean = rng.normal(size=(3, C))
+    var = rng.uniform(0.5, 2, C)
+    return backend.batch_norm(x, gamma, beta, mean, var, **NORM, train=train, relu=relu)
+
+
+def block_between_norms(backend, x, primary, secondary, spec, d):
+    """Batch norm with ReLU, block, batch norm: outputs and all gradients as public arrays."""
+    z, first = batch_norm(backend, backend.load(x), relu=True)
+    y, block = backend.igc(z, primary, secondary, spec)
+    out, second = batch_norm(backend, y, seed=1)
+    dy, *third = backend.batch_norm_backward(backend.load(d), second)
+    dz, *gradients = backend.igc_backward(dy, block)
+    dx, *last = backend.batch_norm_backward(dz, first)
+    return [backend.store(y), backend.store(out), backend.store(dx), *third, *gradients, *last]
 
 
 @needs_numba
 @pytest.mark.parametrize("tile_bytes", [1, 20_000, 1 << 30])
 @pytest.mark.parametrize(
     "spec",
-    [IGCSpec.square(3, 2), IGCSpec(4, 6, 2, 3, stride=2), IGCSpec(2, 4, 2, 4, 5, 3)],
+    [
+        IGCSpec.square(3, 2),
+        IGCSpec(4, 6, 2, 3, stride=2),
+        IGCSpec(2, 4, 2, 4, 5, 3),
+        IGCSpec(3, 3, 3, 1, 4),
+    ],
     ids=str,
 )
-def test_bands_of_rows_of_any_height_give_the_same_block(spec, tile_bytes):
-    rng, numpy = np.random.default_rng(0), get_backend("numpy")
+def test_bands_of_rows_of_any_height_give_the_same_block_and_sums(spec, tile_bytes):
+    rng = np.random.default_rng(0)
     x = normal(rng, (18, spec.in_channels, 23, 9))
     primary, secondary = normal(rng, spec.primary_shape), normal(rng, spec.secondary_shape)
     d = normal(rng, (18, spec.out_channels, *spec.output_size(23, 9)))
-    results = []
-    for backend in (numpy, numba_backend(tile_bytes=tile_bytes)):
-        y, saved = backend.igc(backend.load(x), primary, secondary, spec)
-        dx, *gradients = backend.igc_backward(backend.load(d), saved)
-        results.append([backend.store(y), backend.store(dx), *gradients])
-    for expected, actual in zip(*results, strict=True):
-        assert_close(actual, expected, d.size)
+    expected, actual = (
+        block_between_norms(backend, x, primary, secondary, spec, d)
+        for backend in (get_backend("numpy"), numba_backend(tile_bytes=tile_bytes))
+    )
+    for one, two in zip(expected, actual, strict=True):
+        assert_close(two, one, d.size)
 
 
 @needs_numba
-def test_compiling_is_announced_while_it_happens_and_only_if_it_takes_long(monkeypatch):
-    from igc_ref.backends.compiled import warm_up
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+def test_no_tile_reads_beyond_a_thread_s_scratch_memory(backward):
+    from igc_ref.backends.compiled.plan import Shape, plan
+    from igc_ref.backends.compiled.vectors import POSITIONS
 
-    backend, lines = numba_backend(), []
-    monkeypatch.setattr(warm_up, "PATIENCE", 0.05)
-    monkeypatch.setattr(warm_up, "_step", lambda *_: time.sleep(0.5) or lines.append("done"))
-    backend.prepare("float32", lines.append)
-    assert lines == [
-        "numba compiles its kernels for float32: less than a minute, once; then they are kept",
-        "done",
-    ]
-    lines.clear()
-    monkeypatch.setattr(warm_up, "_step", lambda *_: None)
-    backend.prepare("float32", lines.append)
-    time.sleep(0.2)
-    assert lines == []
+    for spec in (IGCSpec.square(2, 2), IGCSpec(4, 2, 2, 1, 5, 2), IGCSpec(3, 6, 3, 2, 1, 3)):
+        for H, W in ((1, 1), (2, 9), (7, 3)):
+            s = spec
+            numbers = s.in_channels, s.out_channels, s.L, s.M, s.kernel_size, s.stride
+            p = plan(Shape(*numbers, 5, H, W, 8, 8, 1), backward)
+            g, beyond = p.sizes, max(POSITIONS.values()) * 8
+            last_row = (g.z_rows - g.k) * g.z_columns * 8
+            assert p.taps.max() + last_row + beyond <= p.size
+            partitions = (g.L * g.out - g.mix) * g.y_plane
+            assert (
+                g.inp * g.z_rows * g.z_columns * 8 + partitions + p.y_mixes.max() + beyond <= p.size
+            )
 
 
 @needs_numba
-def test_after_preparing_a_training_step_compiles_nothing(monkeypatch):
-    from igc_ref.backends.compiled import convolve, pointwise
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("relu", [True, False], ids=["relu", "linear"])
+@pytest.mark.parametrize("kind", ["rule", "derivative"])
+def test_every_operator_applies_what_is_pending_first(kind, relu, train):
+    B, rng = numba_backend(), np.random.default_rng(0)
+    x, other, weight = (
+        normal(rng, (5, 2, 6, 7)),
+        normal(rng, (5, 2, 6, 7)),
+        normal(rng, (2, 2, 3, 3)),
+    )
+    norm = {"relu": relu, "train": train}
+    pending, saved = batch_norm(B, B.load(x), **norm)
+    if kind == "derivative":
+        pending, *_ = B.batch_norm_backward(B.load(other), saved)
+    plain = B.load(B.store(pending))
+    assert pending.pending is not None
+    assert plain.pending is None
+    _, conv = B.conv2d(B.load(other), weight)
+    _, block = B.igc(B.load(other), weight[:, :1], np.ones((2, 1)), IGCSpec(2, 2, 2, 2))
+    small, pool = B.max_pool(B.load(np.repeat(np.repeat(other, 2, 2), 2, 3)), 2, 2, 0)
+    assert small.shape == pending.shape
+    _, again = batch_norm(B, B.load(other), relu=True)
+    operators = {
+        "batch_norm": lambda v: batch_norm(B, v, **norm)[0],
+        "batch_norm_backward": lambda v: B.batch_norm_backward(v, again)[0],
+        "relu": lambda v: B.relu(v)[0],
+        "relu_backward": lambda v: B.relu_backward(v, B.load(other)),
+        "relu_backward, y": lambda v: B.relu_backward(B.load(other), v),
+        "add": lambda v: B.add(v, B.load(other)),
+        "add, b": lambda v: B.add(B.load(other), v),
+        "add_relu": lambda v: B.add_relu(v, v)[0],
+        "max_pool": lambda v: B.max_pool(v, 3, 2, 1)[0],
+        "max_pool_backward": lambda v: B.max_pool_backward(v, pool),
+        "conv2d": lambda v: B.conv2d(v, weight)[0],
+        "conv2d_backward": lambda v: B.conv2d_backward(v, conv)[0],
+        "igc_backward": lambda v: B.igc_backward(v, block)[0],
+    }
+    for name, operator in operators.items():
+        expected, actual = B.store(operator(plain)), B.store(operator(pending))
+        assert_close(1 + actual, 1 + expected, 1000), name
+    assert_close(B.global_average_pool(pending)[0], B.global_average_pool(plain)[0], 1000)
 
-    backend = numba_backend()
-    backend.prepare("float32", print)
-    kernels = [k for m in (convolve, pointwise) for k in vars(m).values() if hasattr(k, "_cache")]
-    before = {k: len(k.signatures) for k in kernels}
-    steps(backend, NETWORKS[4], 1, 3, "float32")
-    assert {k: len(k.signatures) for k in kernels} == before
+
+@needs_numba
+def test_sums_serve_only_the_batch_norm_they_were_taken_for():
+    B, rng = numba_backend(), np.random.default_rng(0)
+    x, y, d = (normal(rng, (3, 2, 5, 5)) for _ in range(3))
+    _, other = batch_norm(B, B.load(y), relu=True)
+    z, _ = batch_norm(B, B.load(x), relu=True)
+    _, conv = B.conv2d(z, normal(rng, (2, 2, 3, 3)))
+    dz, _ = B.conv2d_backward(B.load(d), conv)
+    assert dz.sums is not None
+    expected = B.batch_norm_backward(B.load(B.store(dz)), other)[1:]
+    for one, two in zip(expected, B.batch_norm_backward(dz, other)[1:], strict=True):
+        assert_close(two, one, d.size)
+
+
+@needs_numba
+def test_not_a_number_is_never_swallowed():
+    B, one = numba_backend(), np.ones(1)
+    nan = np.full((2, 1, 3, 3), np.nan)
+    assert np.isnan(B.store(B.relu(B.load(nan))[0])).all()
+    assert np.isnan(B.store(B.add_relu(B.load(nan), B.load(nan))[0])).all()
+    assert np.isnan(B.store(B.max_pool(B.load(nan), 3, 2, 1)[0])).all()
+    mean, var = one.copy(), one.copy()
+    y, _ = B.batch_norm(B.load(nan), one, one, mean, var, **NORM, train=True, relu=True)
+    assert np.isnan(B.store(y)).all()
+    assert np.isnan([mean, var]).all()
+    y, _ = B.conv2d(B.load(nan), np.ones((1, 1, 3, 3)))
+    assert np.isnan(B.store(y)).all()
+
+
+@needs_numba
+def test_large_windows_remember_who_won():
+    B, x = numba_backend(), np.zeros((1, 1, 12, 12))
+    x[0, 0, 11, 11] = 1
+    _, saved = B.max_pool(B.load(x), 12, 12, 0)
+    dx = B.store(B.max_pool_backward(B.load(np.ones((1, 1, 1, 1))), saved))
+    assert np.array_equal(dx, x)
+
+
+@needs_numba
+def test_an_error_in_another_thread_is_not_lost():
+    from igc_ref.backends.compiled.threads import Team
+
+    def kernel(first, last, thread):
+        if thread == 1:
+            raise ValueError("in thread 1")
+
+    with pytest.raises(ValueError, match="in thread 1"):
+        Team(2).run(kernel, 2)
 
 
 # -- bad input: an error before any kernel runs ----------------------------------------------------
@@ -232,6 +339,29 @@ def refusals():
     yield "window", SpecError, "kernel_size=0", pooled(0, 1, 0)
     yield "too large", SpecError, "too large for pictures of 5x6", pooled(7, 1, 0)
     yield "pool dtype", TypeError, "dy is float32", after(pool_backward, (3, 4, 2, 3), "float32")
+
+    def norm_backward(b, dy):
+        return b.batch_norm_backward(dy, batch_norm_of(b)[1])
+
+    def batch_norm_of(b):
+        return b.batch_norm(b.load(x4), *(np.ones(4) for _ in range(4)), **norm)
+
+    def block_backward(b, dy):
+        spec = IGCSpec.square(2, 2)
+        _, saved = b.igc(b.load(x4), np.ones(spec.primary_shape), np.ones((4, 2)), spec)
+        return b.igc_backward(dy, saved)
+
+    yield "norm dy", SpecError, "dy has shape", after(norm_backward, (1, 4, 2, 2))
+    yield "norm dtype", TypeError, "dy is float32", after(norm_backward, x4.shape, "float32")
+    yield "block dy", SpecError, "dy has shape", after(block_backward, (3, 4, 4, 6))
+    yield "block dtype", TypeError, "dy is float32", after(block_backward, x4.shape, "float32")
+    yield "outputs", SpecError, "not 2 groups", conv(np.ones((5, 2, 3, 3)), groups=2)
+    yield (
+        "add dtype",
+        TypeError,
+        "b is float32",
+        lambda b: b.add(b.load(x4), b.load(x4.astype("float32"))),
+    )
     yield "add", SpecError, "b has shape", lambda b: b.add(b.load(x4), b.load(x4[:2]))
     yield "copy", TypeError, "cannot be copied", lambda b: copy.deepcopy(b.load(x4))
 
