@@ -52,7 +52,7 @@ class Comparison:
 
     def lines(self, roofline: Roofline) -> list[str]:
         """Return the comparison as a table of text."""
-        rival = self.best_of_torch() or "numpy"
+        rival = self.best_of_torch() or next(iter(self.measured))
         peaks = [m.peak for name, m in self.measured.items() if name.startswith("torch")]
         lines = [
             f"{self.case.name}, batch {self.case.batch_size}",
