@@ -78,6 +78,13 @@ def test_contenders_take_turns(case):
         assert (measured.forward is not None) == (case is BLOCK)
 
 
+def test_the_package_is_this_one_not_what_lies_in_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "igc_ref").mkdir()
+    (tmp_path / "igc_ref" / "__init__.py").write_text("raise SystemExit('the wrong package')")
+    monkeypatch.chdir(tmp_path)
+    assert compare(BLOCK, ["numpy"], threads=1, rounds=1).measured["numpy"].both > 0
+
+
 def test_a_contender_that_fails_is_named(capfd):
     with pytest.raises(BackendError, match="tpu failed with exit status 1"):
         compare(BLOCK, ["tpu"], threads=1)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from statistics import median
 from typing import Any
 
+import igc_ref
 from igc_ref.backends import numba_problem
 from igc_ref.bench.cases import BlockCase, Case, floor_seconds, multiply_adds, to_dict
 from igc_ref.bench.roofline import Roofline
@@ -133,8 +136,11 @@ class _Worker:
 
     def __init__(self, name: str, case: Case, threads: int) -> None:
         self.name = name
+        ours = str(Path(igc_ref.__file__).parents[1])  # not what lies in the current folder
+        paths = [ours, *filter(None, [os.environ.get("PYTHONPATH")])]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "igc_ref.bench.worker"],
+            [sys.executable, "-P", "-m", "igc_ref.bench.worker"],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
