@@ -76,7 +76,8 @@ def main() -> None:
     second = measure(options.threads)
     roofline = Roofline(*map(max, first, second))
     print(f"copy {roofline.bandwidth / 1e9:.1f} GB/s, GEMM {roofline.flops / 1e9:.0f} GFLOP/s")
-    print(*summary(comparisons), sep="\n")
+    if any(c.best_of_torch() for c in comparisons):
+        print(*summary(comparisons), sep="\n")
     if options.json:
         write_json(options.json, comparisons, roofline, options.threads)
 
