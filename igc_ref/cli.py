@@ -11,9 +11,10 @@ from typing import Any
 import igc_ref
 from igc_ref import backends, bench, data, plots, runs
 from igc_ref.architecture import ARCHITECTURES
+from igc_ref.backends.library import DTYPES
 from igc_ref.config import TrainConfig
 from igc_ref.errors import IGCError, SpecError
-from igc_ref.models import DTYPES, build
+from igc_ref.models import build
 from igc_ref.optim import SCHEDULES
 from igc_ref.spec import IGCSpec, choice, integer
 from igc_ref.summary import summary

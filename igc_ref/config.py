@@ -10,8 +10,8 @@ from typing import Any
 
 from igc_ref import backends, data
 from igc_ref.architecture import ARCHITECTURES, Architecture
+from igc_ref.backends.library import DTYPES
 from igc_ref.errors import SpecError
-from igc_ref.models import DTYPES
 from igc_ref.optim import SCHEDULES
 from igc_ref.spec import choice, integer
 

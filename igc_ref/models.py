@@ -15,13 +15,11 @@ import numpy.typing as npt
 
 from igc_ref.architecture import INPUT_SHAPE, Architecture
 from igc_ref.backends import GenericBackend, get_backend
-from igc_ref.backends.library import Array
+from igc_ref.backends.library import DTYPES, Array
 from igc_ref.errors import CheckpointError, SpecError
 from igc_ref.layers import IGC, BatchNorm, Conv2d, GlobalAveragePool, Linear
 from igc_ref.network import Layer, Residual, Row, Sequential
 from igc_ref.spec import IGCSpec, choice, integer
-
-DTYPES = ("float32", "float64")
 
 
 def build_model(

@@ -105,11 +105,7 @@ class ConvolutionOperators(Library):
             If x or the weights have not the shapes that `spec` gives.
         """
         xp, L, M, out = self.xp, spec.L, spec.M, spec.out_channels
-        if (primary.shape, secondary.shape) != (spec.primary_shape, spec.secondary_shape):
-            raise SpecError(
-                f"weights have shapes {primary.shape} and {secondary.shape}; "
-                f"{spec} needs {spec.primary_shape} and {spec.secondary_shape}"
-            )
+        check_weights(primary, secondary, spec)
         conv = _GroupConvolution(self, x, primary, L, spec.stride)
         W_d = secondary.reshape(M, out // M, out // M)
         y_bar = xp.zeros((out, *conv.out_shape), x.dtype)
@@ -144,15 +140,29 @@ class ConvolutionOperators(Library):
         return dx, conv.weight_order(dW_p), dW_d.reshape(secondary.shape)
 
 
+def check_groups(channels: int, weight: Array, groups: int) -> None:
+    """Raise a SpecError unless a weight makes so many groups of so many channels."""
+    if weight.shape[1] * groups != channels or len(weight) % groups:
+        raise SpecError(
+            f"x has {channels} channels and weight shape {weight.shape}: not {groups} groups"
+        )
+
+
+def check_weights(primary: Array, secondary: Array, spec: IGCSpec) -> None:
+    """Raise a SpecError unless these are the weights of a block of this spec."""
+    if (primary.shape, secondary.shape) != (spec.primary_shape, spec.secondary_shape):
+        raise SpecError(
+            f"weights have shapes {primary.shape} and {secondary.shape}; "
+            f"{spec} needs {spec.primary_shape} and {spec.secondary_shape}"
+        )
+
+
 class _GroupConvolution:
     """One group convolution of a batch, forward and backward, a tile of pictures at a time."""
 
     def __init__(self, library: Library, x: Array, weight: Array, groups: int, stride: int) -> None:
         (C, N, H, W), (out, per_group, k, _) = x.shape, weight.shape
-        if per_group * groups != C or out % groups:
-            raise SpecError(
-                f"x has {C} channels and weight shape {weight.shape}: not {groups} groups"
-            )
+        check_groups(C, weight, groups)
         self.library, self.x, self.k, self.groups = library, x, k, groups
         self.rows, self.columns = taps(H, k, stride), taps(W, k, stride)
         self.out_shape = (N, output_length(H, k, stride), output_length(W, k, stride))

@@ -20,5 +20,6 @@ class Library:
             yield slice(start, min(start + size, count))
 
 
+DTYPES = ("float32", "float64")  # in which networks compute
 Array = Any  # an array of the backend's library; pictures inside are what its `load` returns
 Saved = Any  # what a backward pass needs: opaque to whoever carries it there

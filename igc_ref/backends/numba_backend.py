@@ -15,9 +15,9 @@ import numpy as np
 from igc_ref.backends.compiled import pointwise
 from igc_ref.backends.compiled.blocks import Blocks
 from igc_ref.backends.compiled.pictures import Derivative, Numbers, Pictures, Rule
-from igc_ref.backends.compiled.reading import DTYPES, plane
+from igc_ref.backends.compiled.reading import plane
 from igc_ref.backends.compiled.warm_up import warm_up
-from igc_ref.backends.library import Array
+from igc_ref.backends.library import DTYPES, Array
 from igc_ref.errors import SpecError
 from igc_ref.spec import integer, output_length
 

@@ -11,6 +11,7 @@ from igc_ref.backends.compiled import convolve, pointwise
 from igc_ref.backends.compiled.pictures import Numbers, Pictures, Sums
 from igc_ref.backends.compiled.plan import Plan, Shape, plan
 from igc_ref.backends.compiled.reading import Reading
+from igc_ref.backends.convolution import check_groups, check_weights
 from igc_ref.backends.library import Array
 from igc_ref.errors import SpecError
 from igc_ref.spec import IGCSpec, integer, output_length
@@ -48,11 +49,7 @@ class Blocks(Reading):
         self, x: Pictures, primary: Array, secondary: Array, spec: IGCSpec
     ) -> tuple[Pictures, BlockSaved]:
         """Compute x' = P W_d Pᵀ W_p x; see `GenericBackend.igc`."""
-        if (primary.shape, secondary.shape) != (spec.primary_shape, spec.secondary_shape):
-            raise SpecError(
-                f"weights have shapes {primary.shape} and {secondary.shape}; "
-                f"{spec} needs {spec.primary_shape} and {spec.secondary_shape}"
-            )
+        check_weights(primary, secondary, spec)
         s = spec
         block = s.out_channels, s.L, s.M, s.kernel_size, s.stride
         return self._forward(x, primary, secondary, block)
@@ -67,8 +64,7 @@ class Blocks(Reading):
         x, rule = self._by_rule(x)
         C, N, H, W = x.shape
         out, L, M, k, stride = block
-        if primary.shape[1] * L != C or out % L:
-            raise SpecError(f"x has {C} channels and weight shape {primary.shape}: not {L} groups")
+        check_groups(C, primary, L)
         self.check("primary", primary, x.dtype)
         self.check("secondary", secondary, x.dtype)
         if min(output_length(n, k, stride) for n in (H, W)) < 1:

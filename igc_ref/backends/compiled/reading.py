@@ -12,11 +12,9 @@ import numpy.typing as npt
 from igc_ref.backends.compiled import pointwise
 from igc_ref.backends.compiled.pictures import Derivative, Numbers, Pictures, Pool, Rule
 from igc_ref.backends.compiled.threads import Team
-from igc_ref.backends.library import Array
+from igc_ref.backends.library import DTYPES, Array
 from igc_ref.backends.numpy_backend import NumpyBackend
 from igc_ref.errors import SpecError
-
-DTYPES = ("float32", "float64")
 
 
 class Reading(NumpyBackend):
