@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -466,6 +467,40 @@ def test_a_forked_process_has_threads_of_its_own():
     command = [sys.executable, "-W", "ignore", "-c", FORK]
     done = subprocess.run(command, capture_output=True, timeout=60, check=True)
     assert done.stdout == b"7\n"
+
+
+# -- compiling -----------------------------------------------------------------------------------
+
+
+@needs_numba
+def test_compiling_is_announced_while_it_happens_and_only_if_it_takes_long(monkeypatch):
+    from igc_ref.backends.compiled import warm_up
+
+    backend, lines = numba_backend(), []
+    monkeypatch.setattr(warm_up, "PATIENCE", 0.05)
+    monkeypatch.setattr(warm_up, "_step", lambda *_: time.sleep(0.5) or lines.append("done"))
+    backend.prepare("float32", lines.append)
+    assert lines == [
+        "numba compiles its kernels for float32: less than a minute, once; then they are kept",
+        "done",
+    ]
+    lines.clear()
+    monkeypatch.setattr(warm_up, "_step", lambda *_: None)
+    backend.prepare("float32", lines.append)
+    time.sleep(0.2)
+    assert lines == []
+
+
+@needs_numba
+def test_after_preparing_a_training_step_compiles_nothing(monkeypatch):
+    from igc_ref.backends.compiled import convolve, pointwise
+
+    backend = numba_backend()
+    backend.prepare("float32", print)
+    kernels = [k for m in (convolve, pointwise) for k in vars(m).values() if hasattr(k, "_cache")]
+    before = {k: len(k.signatures) for k in kernels}
+    steps(backend, NETWORKS[4], 1, 3, "float32")
+    assert {k: len(k.signatures) for k in kernels} == before
 
 
 # -- what is kept on the disk ----------------------------------------------------------------------

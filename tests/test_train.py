@@ -331,6 +331,15 @@ def test_training_and_evaluation_compute_within_the_backend_s_session(tmp_path, 
     assert depths == [1] * 5  # four batches and one
 
 
+def test_a_run_prepares_its_backend_before_its_first_epoch(tmp_path, monkeypatch):
+    prepared = []
+    monkeypatch.setattr(NumpyBackend, "prepare", lambda self, *call: prepared.append(call))
+    lines = []
+    report = lines.append
+    train(config(tmp_path, epochs=1), report)
+    assert prepared == [("float32", report)]
+
+
 def test_the_numpy_session_keeps_blas_on_one_thread_and_gives_the_threads_back():
     def blas_threads():
         return [m["num_threads"] for m in threadpool_info() if m["user_api"] == "blas"]
