@@ -46,6 +46,7 @@ class Conv2d(Layer):
         divides("groups", groups, "in_channels", in_channels)
         divides("groups", groups, "out_channels", out_channels)
         self.backend, self.groups, self.stride = backend, groups, stride
+        self.input_gradient = True  # whether anybody asks for what `backward` returns
         shape = (out_channels, in_channels // groups, kernel_size, kernel_size)
         self.parameters["weight"] = backend.asarray(he_normal(shape, rng), dtype)
 
@@ -54,7 +55,9 @@ class Conv2d(Layer):
         return y
 
     def backward(self, dy: Array) -> Array:
-        dx, self.gradients["weight"] = self.backend.conv2d_backward(dy, self._take_saved())
+        dx, self.gradients["weight"] = self.backend.conv2d_backward(
+            dy, self._take_saved(), self.input_gradient
+        )
         return dx
 
     def output_shape(self, shape: Shape) -> Shape:

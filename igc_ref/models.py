@@ -100,6 +100,7 @@ class Model:
     ) -> None:
         self.architecture, self.backend, self.dtype = architecture, backend, dtype
         self._network = network
+        self._first = next(part for _, part in network.named_layers() if isinstance(part, Conv2d))
         self._logits_shape: tuple[int, ...] | None = None
 
     def forward(self, x: Array, train: bool = False) -> Array:
@@ -121,16 +122,26 @@ class Model:
         self.backend.check("x", x, self.dtype)
         if x.ndim != 4 or x.shape[1] != INPUT_SHAPE[0] or x.size == 0:
             raise SpecError(f"x has shape {x.shape}; allowed is (N, 3, H, W), each at least 1")
-        logits = self._network.forward(self.backend.load(x), train)
+        return self.forward_inside(self.backend.load(x), train)
+
+    def forward_inside(self, x: Array, train: bool = False) -> Array:
+        """Compute logits of pictures that are in the backend's own layout; see `forward`."""
+        logits = self._network.forward(x, train)
         self._logits_shape = logits.shape
         return logits
 
-    def backward(self, dlogits: Array) -> Array:
+    def backward(self, dlogits: Array, input_gradient: bool = True) -> Array | None:
         """Pull dlogits (N, num_classes) back to the pictures, and fill `gradients`.
+
+        Parameters
+        ----------
+        dlogits : array, shape (N, num_classes)
+        input_gradient : bool
+            Whether to compute the gradient with respect to the pictures; training needs none.
 
         Returns
         -------
-        dx : array, shape (N, 3, H, W)
+        dx : array, shape (N, 3, H, W), or None if it was not asked for
 
         Raises
         ------
@@ -145,7 +156,9 @@ class Model:
             raise RuntimeError("backward needs a forward pass before it")
         if dlogits.shape != shape:
             raise SpecError(f"dlogits has shape {dlogits.shape}, the logits had {shape}")
-        return self.backend.store(self._network.backward(dlogits))
+        self._first.input_gradient = input_gradient
+        dx = self._network.backward(dlogits)
+        return self.backend.store(dx) if input_gradient else None
 
     def parameters(self) -> dict[str, Array]:
         """Return the trained arrays by name, in the order in which data flows."""

@@ -34,18 +34,19 @@ class SGD:
         xp = model.backend.xp
         self.velocity = {name: xp.zeros_like(p) for name, p in self.parameters.items()}
 
-    def step(self, lr: float) -> None:
-        """Move every parameter once, along the gradients of the last backward pass."""
-        gradients = self.model.gradients()
-        for name, velocity in self.velocity.items():
-            self.model.backend.sgd_step(
-                self.parameters[name],
-                gradients[name],
-                velocity,
-                lr=lr,
-                momentum=self.momentum,
-                weight_decay=self.weight_decay,
-            )
+    def step(self, lr: Any) -> None:
+        """Move every parameter once, along the gradients of the last backward pass.
+
+        `lr` is a float, or what a backend that replays steps gives for one.
+        """
+        self.model.backend.sgd_steps(
+            self.parameters,
+            self.model.gradients(),
+            self.velocity,
+            lr=lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
 
     def state_dict(self) -> dict[str, npt.NDArray[Any]]:
         """Return copies of the velocities as NumPy arrays."""

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from igc_ref import checkpoint, data, runs
 from igc_ref.backends import get_backend
+from igc_ref.backends.library import Draws, Pool, Steps, Windows
 from igc_ref.config import TrainConfig
 from igc_ref.data import Dataset
 from igc_ref.errors import CheckpointError, DataError, TrainingError
@@ -129,8 +130,9 @@ def evaluate(model: Model, dataset: Dataset, batch_size: int = 256) -> Evaluatio
             batch = dataset[start : start + batch_size]
             labels, images = backend.asarray(batch.labels), backend.asarray(batch.images)
             logits = model.forward(backend.normalise(images, batch.mean, batch.std, model.dtype))
-            loss += float(backend.softmax_cross_entropy(logits, labels)[0]) * len(batch)
-            correct += int((logits.argmax(axis=1) == labels).sum())
+            mean, hits, _ = backend.loss(logits, labels)
+            loss += float(mean) * len(batch)
+            correct += int(hits)
     return Evaluation(loss / len(dataset), correct / len(dataset))
 
 
@@ -148,6 +150,7 @@ class Trainer:
         self.optimiser = SGD(self.model, config.momentum, config.weight_decay)
         self.steps_per_epoch = math.ceil(len(self.train_set) / config.batch_size)
         self.records: list[Record] = []
+        self.device_steps: Steps | None = None
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Take up the state of a checkpoint."""
@@ -159,7 +162,7 @@ class Trainer:
         """Train the epochs that are left, with a checkpoint and a line of the log after each."""
         epochs = self.config.epochs
         report(f"{self._headline()}; run folder {folder}")
-        self.model.backend.prepare(self.model.dtype, report)
+        self._prepare(report)
         if not self.records:  # so that a run can be resumed from its very beginning
             checkpoint.save(folder / runs.CHECKPOINT, self._checkpoint())
         for epoch in range(len(self.records) + 1, epochs + 1):
@@ -188,47 +191,82 @@ class Trainer:
             report(_line(record, epochs))
         return History(folder, self.records)
 
+    def _prepare(self, report: Report) -> None:
+        """Let the backend get ready, and take over whole epochs if it can."""
+        backend, pictures, c = self.model.backend, self.train_set, self.config
+        backend.prepare(self.model.dtype, report)
+        if self.model.dtype == "float32":
+            pool = Pool(pictures.images, pictures.labels, pictures.mean, pictures.std)
+            self.device_steps = backend.steps(self.learn, pool, c.batch_size, PADDING, report)
+
     def train_epoch(self, epoch: int) -> Evaluation:
         """Go through the training set once; return loss and accuracy as seen on the way."""
         c, steps = self.config, self.steps_per_epoch
         title = f"epoch {epoch}/{c.epochs}"
+        rates = np.array([
+            learning_rate(c.schedule, c.lr, (epoch - 1) * steps + step, c.epochs * steps)
+            for step in range(steps)
+        ])  # fmt: skip
         loss_sum, correct = 0.0, 0
-        batches = tqdm(self._batches(epoch), title, steps, leave=False, disable=None)
         with self.model.backend.session():
-            for step, (x, labels) in enumerate(batches):
-                done = (epoch - 1) * steps + step
-                lr = learning_rate(c.schedule, c.lr, done, c.epochs * steps)
-                loss, hits = self.train_step(x, labels, lr)
+            results = tqdm(self._steps(epoch, rates), title, steps, leave=False, disable=None)
+            for step, (loss, hits) in enumerate(results):
                 if not math.isfinite(loss):
                     raise TrainingError(
                         f"the loss is {loss} at epoch {epoch}, step {step + 1}, learning rate "
-                        f"{lr:.4g}; the last checkpoint is of epoch {epoch - 1}"
+                        f"{rates[step]:.4g}; the last checkpoint is of epoch {epoch - 1}"
                     )
-                loss_sum += loss * len(labels)
+                loss_sum += loss * min(c.batch_size, len(self.train_set) - step * c.batch_size)
                 correct += hits
         return Evaluation(loss_sum / len(self.train_set), correct / len(self.train_set))
 
+    def _steps(self, epoch: int, rates: np.typing.NDArray[np.float64]) -> Iterator[Any]:
+        """Take the steps of an epoch; yield loss and right answers of each."""
+        if self.device_steps is not None:
+            yield from self.device_steps.epoch(self.draw(epoch), rates)
+        else:
+            for (x, labels), lr in zip(self._batches(epoch), rates, strict=True):
+                yield self.train_step(x, labels, float(lr))
+
     def train_step(self, x: Any, labels: Any, lr: float) -> tuple[float, int]:
-        """Learn from one batch; return its mean loss and how many pictures were right."""
-        logits = self.model.forward(x, train=True)
-        loss, dlogits = self.model.backend.softmax_cross_entropy(logits, labels)
-        self.model.backward(dlogits)
+        """Learn from one batch (N, 3, H, W); return its mean loss and how many were right."""
+        loss, hits = self.learn(self.model.backend.load(x), labels, lr)
+        return float(loss), int(hits)
+
+    def learn(self, x: Any, labels: Any, lr: Any) -> tuple[Any, Any]:
+        """Queue one training step on pictures in the backend's layout; loss and hits as arrays."""
+        logits = self.model.forward_inside(x, train=True)
+        loss, hits, dlogits = self.model.backend.loss(logits, labels)
+        self.model.backward(dlogits, input_gradient=False)
         self.optimiser.step(lr)
-        return float(loss), int((logits.argmax(axis=1) == labels).sum())
+        return loss, hits
+
+    def draw(self, epoch: int) -> Draws:
+        """Draw order and augmentation of an epoch; every epoch has its own random stream."""
+        c, count = self.config, len(self.train_set)
+        rng = np.random.default_rng([c.seed, epoch])
+        order = rng.permutation(count)
+        if not c.augment:
+            return Draws(order, None)
+        corners, mirrors = [], []
+        for start in range(0, count, c.batch_size):
+            batch = min(c.batch_size, count - start)
+            corners.append(rng.integers(0, 2 * PADDING + 1, (2, batch)))
+            mirrors.append(rng.random(batch) < 0.5)
+        top, left = np.concatenate(corners, axis=1)
+        return Draws(order, Windows(top, left, np.concatenate(mirrors)))
 
     def _batches(self, epoch: int) -> Iterator[tuple[Any, Any]]:
-        """Yield shuffled, normalised, augmented batches; every epoch has its own random stream."""
+        """Yield shuffled, normalised, augmented batches."""
         c, backend, pictures = self.config, self.model.backend, self.train_set
-        rng = np.random.default_rng([c.seed, epoch])
-        order = rng.permutation(len(pictures))
+        draws = self.draw(epoch)
         for start in range(0, len(pictures), c.batch_size):
-            rows = order[start : start + c.batch_size]
+            batch = slice(start, start + c.batch_size)
+            rows = draws.order[batch]
             images = backend.asarray(pictures.images[rows])
             x = backend.normalise(images, pictures.mean, pictures.std, c.dtype)
-            if c.augment:
-                top, left = rng.integers(0, 2 * PADDING + 1, (2, len(rows)))
-                mirror = rng.random(len(rows)) < 0.5
-                top, left, mirror = (backend.asarray(draw) for draw in (top, left, mirror))
+            if draws.windows is not None:
+                top, left, mirror = (backend.asarray(draw[batch]) for draw in draws.windows)
                 x = backend.pad_crop_mirror(x, top, left, mirror, PADDING)
             yield x, backend.asarray(pictures.labels[rows])
 

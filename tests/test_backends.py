@@ -15,6 +15,7 @@ def fake_cupy(monkeypatch):
     """Put a module named cupy where the real one would be; return it."""
     module = ModuleType("cupy")
     module.ndarray = type("ndarray", (), {})
+    module.__version__ = "14.2.0"
     module.asnumpy = lambda array: array
     monkeypatch.setitem(sys.modules, "cupy", module)
     monkeypatch.delitem(sys.modules, "igc_ref.backends.cupy_backend", raising=False)
@@ -55,6 +56,25 @@ def test_a_broken_cupy_is_an_error_by_name_and_numpy_by_auto(fake_cupy):
 
 
 def test_with_a_device_auto_takes_cupy(fake_cupy):
-    fake_cupy.cuda = SimpleNamespace(is_available=lambda: True)
+    fake_cupy.cuda = SimpleNamespace(
+        is_available=lambda: True,
+        Device=lambda: SimpleNamespace(
+            compute_capability="90", attributes={"MaxSharedMemoryPerBlockOptin": 232448}
+        ),
+        Stream=lambda non_blocking: None,
+        MemoryPool=lambda: None,
+    )
     assert get_backend("auto").name == get_backend("cupy").name == "cupy"
     assert get_backend("cupy").xp is fake_cupy
+
+
+def test_an_old_cupy_and_an_old_card_are_errors_that_name_what_is_needed(fake_cupy):
+    fake_cupy.__version__ = "13.6.0"
+    with pytest.raises(BackendError, match=r"CuPy is 13\.6\.0; 14\.0 or newer is needed"):
+        get_backend("cupy")
+    fake_cupy.__version__ = "14.2.0"
+    fake_cupy.cuda = SimpleNamespace(
+        is_available=lambda: True, Device=lambda: SimpleNamespace(compute_capability="70")
+    )
+    with pytest.raises(BackendError, match=r"compute capability 7\.0; 7\.5 is needed"):
+        get_backend("cupy")

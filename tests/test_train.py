@@ -322,10 +322,10 @@ def test_training_and_evaluation_compute_within_the_backend_s_session(tmp_path, 
 
     def forward(x, train=False):
         depths.append(depth)
-        return type(model).forward(model, x, train)
+        return type(model).forward_inside(model, x, train)
 
     monkeypatch.setattr(model.backend, "session", session)
-    monkeypatch.setattr(model, "forward", forward)
+    monkeypatch.setattr(model, "forward_inside", forward)
     trainer.train_epoch(1)
     evaluate(model, trainer.test_set)
     assert depths == [1] * 5  # four batches and one

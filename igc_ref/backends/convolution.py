@@ -75,11 +75,14 @@ class ConvolutionOperators(Library):
             conv.forward(pictures, into=by_group[:, :, pictures])
         return y, ConvSaved(x, weight, groups, stride)
 
-    def conv2d_backward(self, dy: Array, saved: Saved) -> tuple[Array, Array]:
-        """Return the gradients of `conv2d` with respect to x and weight."""
+    def conv2d_backward(
+        self, dy: Array, saved: Saved, input_gradient: bool = True
+    ) -> tuple[Array | None, Array]:
+        """Return the gradients of `conv2d` with respect to x (None if not wanted) and weight."""
         conv = _GroupConvolution(self, *saved)
         by_group = dy.reshape(saved.groups, -1, *conv.out_shape)  # (g, o, N, H', W')
-        dx, dW = self.xp.zeros_like(saved.x), self.xp.zeros_like(conv.blocks)
+        dx = self.xp.zeros_like(saved.x) if input_gradient else None
+        dW = self.xp.zeros_like(conv.blocks)
         for pictures in conv.tiles():
             conv.backward(pictures, by_group[:, :, pictures], dx, dW)
         return dx, conv.weight_order(dW)
@@ -194,13 +197,15 @@ class _GroupConvolution:
         for ky, outputs, pixels in self.rows:
             into[:, :, :, outputs] += h[:, :, ky, :, pixels]
 
-    def backward(self, pictures: slice, dy: Array, dx: Array, dW: Array) -> None:
-        """Add what dy, shape (g, o, B, H', W'), gives to the gradients dx and dW."""
+    def backward(self, pictures: slice, dy: Array, dx: Array | None, dW: Array) -> None:
+        """Add what dy, shape (g, o, B, H', W'), gives to the gradients dx, if wanted, and dW."""
         dh = self._zeros("dh", self.groups, dy.shape[1], self.k, dy.shape[2], *self.tile_shape)
         for ky, outputs, pixels in self.rows:
             dh[:, :, ky, :, pixels] = dy[:, :, :, outputs]
         dh = dh.reshape(*self.blocks.shape[:2], -1)  # (g, o*ky, B*H*W')
         dW += dh @ self._shifted(pictures).swapaxes(1, 2)
+        if dx is None:
+            return
         dz = self.blocks.swapaxes(1, 2) @ dh  # (g, i*kx, B*H*W')
         dz = dz.reshape(len(dx), self.k, -1, *self.tile_shape)
         for kx, outputs, pixels in self.columns:

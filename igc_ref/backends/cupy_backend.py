@@ -1,32 +1,137 @@
-"""The GPU backend: CuPy. CuPy is imported here and nowhere else."""
+"""The GPU backend: our CUDA kernels through CuPy. CuPy is imported here and nowhere else.
+
+Memory comes from CuPy's default pool, which keeps what it was given; the training steps that are
+replayed as a CUDA graph have a pool of their own, since the graph holds its addresses.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import cupy
+import numpy as np
 import numpy.typing as npt
 
-from igc_ref.backends.generic import GenericBackend
-from igc_ref.backends.library import Array
+from igc_ref.backends.cuda.operators import CudaOperators
+from igc_ref.backends.cuda.steps import CapturedSteps, Learn
+from igc_ref.backends.library import Array, Pool
+
+OLDEST_CUPY = (14, 0)
+OLDEST_CARD = 75  # compute capability 7.5: what NVRTC 13 still compiles for
 
 
-class CupyBackend(GenericBackend):
-    """The generic operators on CuPy arrays; tiles are large, since a GPU wants long rows."""
+class CupyBackend(CudaOperators):
+    """Our kernels where they fit, the generic operators on CuPy arrays elsewhere.
+
+    Parameters
+    ----------
+    storage : {"float32", "float16"}
+        How the pictures of a float32 network lie in memory.
+    capture : bool
+        Whether training steps are replayed as a CUDA graph.
+    """
 
     name = "cupy"
-    xp = cupy
-    tile_bytes = 1 << 30
 
-    def to_numpy(self, array: Array) -> npt.NDArray[Any]:
-        """Copy an array from the device to the host."""
-        self.check("array", array)
+    def __init__(self, storage: str = "float32", *, capture: bool = True) -> None:
+        super().__init__(CupyDevice(), storage)
+        self.capture = capture
+
+    def session(self) -> Any:
+        """Return a context in which all work is queued on one stream."""
+        return self.device.session()
+
+    def steps(
+        self,
+        learn: Learn,
+        pool: Pool,
+        batch_size: int,
+        padding: int,
+        report: Callable[[str], None],
+    ) -> CapturedSteps:
+        """Return what runs whole epochs on the device."""
+        report("the first steps compile the kernels; CuPy keeps them in its cache")
+        return CapturedSteps(
+            self, learn, pool, batch_size, padding, capture=self.capture, report=report
+        )
+
+
+class CupyDevice:
+    """The current CUDA device, driven by CuPy."""
+
+    xp = cupy
+
+    def __init__(self) -> None:
+        self.stream = cupy.cuda.Stream(non_blocking=True)
+        self.shared_bytes = cupy.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"]
+        self.capturing = False
+        self.after_capture: list[tuple[Array, npt.NDArray[Any]]] | None = None
+        self._pool = cupy.cuda.MemoryPool()
+
+    def module(self, code: str, options: tuple[str, ...]) -> Any:
+        """Compile a source for this card."""
+        return cupy.RawModule(code=code, options=options)
+
+    def upload(self, array: npt.NDArray[Any]) -> Array:
+        """Copy an array to the device."""
+        return cupy.asarray(array, order="C")
+
+    def overwrite(self, array: Array, values: npt.NDArray[Any]) -> None:
+        """Copy numbers into an array of the device."""
+        array.set(np.ascontiguousarray(values, array.dtype))
+
+    def download(self, array: Array) -> npt.NDArray[Any]:
+        """Copy an array to the host."""
         return cupy.asnumpy(array)  # type: ignore[no-any-return]
+
+    def address(self, array: Array) -> int:
+        """Return where an array lies in device memory."""
+        return int(array.data.ptr)
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Queue everything on one stream of its own; wait at the end."""
+        cupy.cuda.Device().synchronize()
+        with self.stream:
+            try:
+                yield
+            finally:
+                self.stream.synchronize()
+
+    @contextmanager
+    def memory(self) -> Iterator[None]:
+        """Take arrays from a pool that serves nothing else."""
+        with cupy.cuda.using_allocator(self._pool.malloc):
+            yield
+
+    def capture(self, f: Callable[[], None]) -> Callable[[], None]:
+        """Capture what `f` queues as a CUDA graph."""
+        stream = cupy.cuda.get_current_stream()
+        self.capturing, self.after_capture = True, []
+        try:
+            stream.begin_capture()
+            try:
+                f()
+            finally:
+                graph = stream.end_capture()
+            for array, values in self.after_capture:
+                self.overwrite(array, values)
+        finally:
+            self.capturing, self.after_capture = False, None
+        return lambda: graph.launch(cupy.cuda.get_current_stream())
 
 
 def device_problem() -> str | None:
     """Say why no kernel can run here, or return None if a device answers."""
+    version = tuple(int(part) for part in cupy.__version__.split(".")[:2] if part.isdigit())
+    if version < OLDEST_CUPY:
+        return f"CuPy is {cupy.__version__}; 14.0 or newer is needed"
     # Importing CuPy succeeds without a driver, so only asking the driver tells.
     if not cupy.cuda.is_available():
         return "CuPy finds no CUDA device or driver on this machine"
+    card = int(cupy.cuda.Device().compute_capability)
+    if card < OLDEST_CARD:
+        return f"the card has compute capability {card / 10}; {OLDEST_CARD / 10} is needed"
     return None

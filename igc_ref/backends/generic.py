@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from igc_ref.backends.convolution import ConvolutionOperators
 from igc_ref.backends.learning import LearningOperators
-from igc_ref.backends.library import Array
+from igc_ref.backends.library import Array, Pool, Steps
 from igc_ref.backends.normalisation import NormalisationOperators
 from igc_ref.backends.pictures import PictureOperators
 from igc_ref.backends.pointwise import PointwiseOperators
@@ -60,6 +60,29 @@ class GenericBackend(
 
         Called before anything is timed. Without it, the first operators take that time.
         """
+
+    def steps(
+        self,
+        learn: Callable[[Array, Array, Any], tuple[Array, Array]],  # noqa: ARG002
+        pool: Pool,  # noqa: ARG002
+        batch_size: int,  # noqa: ARG002
+        padding: int,  # noqa: ARG002
+        report: Callable[[str], None],  # noqa: ARG002
+    ) -> Steps | None:
+        """Return what runs whole epochs on the device, or None if the caller is to go step by step.
+
+        Parameters
+        ----------
+        learn : callable
+            ``learn(x, labels, lr)`` takes one training step on pictures in the layout inside; it
+            returns the loss and the number of right answers.
+        pool : Pool
+            What the batches are drawn from.
+        batch_size, padding : int
+        report : callable
+            Gets a line about what the user should know.
+        """
+        return None
 
     def asarray(self, array: npt.NDArray[Any], dtype: npt.DTypeLike | None = None) -> Array:
         """Bring a NumPy array into this backend's library: the only way in."""

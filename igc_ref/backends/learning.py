@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from igc_ref.backends.library import Array, Library
 
 
@@ -30,6 +33,25 @@ class LearningOperators(Library):
         dlogits = exp / total
         dlogits[rows, labels] -= 1
         return loss, dlogits / N
+
+    def loss(self, logits: Array, labels: Array) -> tuple[Array, Array, Array]:
+        """Return mean loss and number of right answers, as 0-d arrays, and the loss's gradient.
+
+        Of equal logits the first is the answer.
+        """
+        loss, dlogits = self.softmax_cross_entropy(logits, labels)
+        return loss, (logits.argmax(axis=1) == labels).sum(), dlogits
+
+    def sgd_steps(
+        self,
+        weights: Mapping[str, Array],
+        gradients: Mapping[str, Array],
+        velocities: Mapping[str, Array],
+        **numbers: Any,
+    ) -> None:
+        """Take a step for every parameter, in place; see `sgd_step`."""
+        for name, weight in weights.items():
+            self.sgd_step(weight, gradients[name], velocities[name], **numbers)
 
     def sgd_step(
         self,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 
 class Library:
@@ -23,3 +26,34 @@ class Library:
 DTYPES = ("float32", "float64")  # in which networks compute
 Array = Any  # an array of the backend's library; pictures inside are what its `load` returns
 Saved = Any  # what a backward pass needs: opaque to whoever carries it there
+
+
+class Pool(NamedTuple):
+    """What batches are drawn from: bytes (n, C, H, W), labels (n,), statistics in 0..255."""
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    mean: Sequence[float]
+    std: Sequence[float]
+
+
+class Windows(NamedTuple):
+    """How pictures are augmented: see `PictureOperators.pad_crop_mirror`; each has shape (n,)."""
+
+    top: npt.NDArray[np.int64]
+    left: npt.NDArray[np.int64]
+    mirror: npt.NDArray[np.bool_]
+
+
+class Draws(NamedTuple):
+    """The chances of one epoch: which picture is taken when, and how it is augmented, if it is."""
+
+    order: npt.NDArray[np.int64]
+    windows: Windows | None
+
+
+class Steps(Protocol):
+    """Epochs of training steps that a backend runs by itself."""
+
+    def epoch(self, draws: Draws, rates: npt.NDArray[np.float64]) -> Iterator[tuple[float, int]]:
+        """Take a step for each learning rate; yield its loss and how many pictures were right."""

@@ -40,10 +40,12 @@ class Blocks(Reading):
         none = np.empty(0, weight.dtype)
         return self._forward(x, weight, none, (len(weight), groups, 0, weight.shape[2], stride))
 
-    def conv2d_backward(self, dy: Pictures, saved: BlockSaved) -> tuple[Pictures, Array]:
-        """Return the gradients of `conv2d` with respect to x and weight."""
+    def conv2d_backward(
+        self, dy: Pictures, saved: BlockSaved, input_gradient: bool = True
+    ) -> tuple[Pictures | None, Array]:
+        """Return the gradients of `conv2d` with respect to x (None if not wanted) and weight."""
         dx, dweight, _ = self._backward(dy, saved)
-        return dx, dweight
+        return dx if input_gradient else None, dweight
 
     def igc(
         self, x: Pictures, primary: Array, secondary: Array, spec: IGCSpec

@@ -1,0 +1,213 @@
+// The geometry of a block of pictures, and how x and the weights come into shared memory.
+//
+// One source serves the IGC block x' = P W_d Pᵀ W_p x and, with IGC_SECONDARY 0, the group
+// convolution y = W x. The channels come in *slabs*:
+//
+//   IGC:          slab l holds the I = in/L inputs of primary partition l; its O = out/L outputs go
+//                 on into the M secondary partitions, R = O/M to each; A = out/M.
+//   convolution:  a slab holds I of the inputs of one group, whose O outputs all slabs add up to;
+//                 written with M = O, R = 1, A = 1. IGC_SHARE blocks share a group's outputs.
+//
+// A CUDA block takes IGC_NP whole pictures. A thread owns a column of IGC_PX output positions below
+// each other, and MS of the M partitions: threads of a warp lie side by side in a row, so that
+// shared memory is read without conflicts, and have the same partitions, so that weights are read
+// by all of them at once. Arrays are (C, N, H, W).
+
+#include "common.cuh"
+
+// Given by the host: IGC_SECONDARY, SLABS, I, O, M, A, K, S, H, W, HO, WO, NP, PX, MS, STAGES
+constexpr int SLABS = IGC_SLABS, I = IGC_I, O = IGC_O, M = IGC_M, A = IGC_A, R = O / M;
+constexpr int K = IGC_K, S = IGC_S, P = K / 2, TAPS = K * K;
+constexpr int H = IGC_H, W = IGC_W, HO = IGC_HO, WO = IGC_WO;
+constexpr int NP = IGC_NP, PX = IGC_PX, MS = IGC_MS, OS = MS * R;  // OS outputs of the slab a thread
+
+// Threads: the part of the partitions (slow), then row group, picture, column (fast).
+constexpr int ROW_GROUPS = divide_up(HO, PX);
+constexpr int PLACES = ROW_GROUPS * NP * WO, PADDED_PLACES = round_up(PLACES, WARP);
+constexpr int PARTS = M / MS, THREADS = PARTS * PADDED_PLACES;
+constexpr int WARPS_A_PART = PADDED_PLACES / WARP;
+
+// A padded picture in shared memory. What overhangs to the right lies in the next row's left border.
+constexpr int VECTOR_BYTES = (W * sizeof(storage)) % 16 == 0  ? 16
+                             : (W * sizeof(storage)) % 8 == 0 ? 8
+                             : (W * sizeof(storage)) % 4 == 0 ? 4
+                                                              : 2;
+template <int BYTES>
+struct Bytes;
+template <>
+struct Bytes<16> { typedef uint4 type; };
+template <>
+struct Bytes<8> { typedef uint2 type; };
+template <>
+struct Bytes<4> { typedef unsigned type; };
+template <>
+struct Bytes<2> { typedef unsigned short type; };
+typedef Bytes<VECTOR_BYTES>::type Vector;
+constexpr int VECTOR = VECTOR_BYTES / sizeof(storage);
+constexpr int ALIGN = VECTOR < 4 ? VECTOR : 4;
+constexpr int LEFT = round_up(P, ALIGN), OVERHANG = larger(0, (WO - 1) * S + K - P - W);
+constexpr int PITCH = round_up(W + larger(LEFT, OVERHANG), ALIGN);
+constexpr int ROWS = larger((ROW_GROUPS * PX - 1) * S + K, P + H);
+// Pictures that share a warp start in banks of their own: each WO*S banks after the last.
+__host__ __device__ constexpr int skewed(int size, int step) {
+  return round_up(size + ((step - size) % WARP + WARP) % WARP, 4);
+}
+constexpr int PICTURE = skewed(ROWS * PITCH + OVERHANG + LEFT, WO * S);
+constexpr int TILE = I * NP * PICTURE;
+
+// Weights of a slab as threads read them: for each part, input and column of the kernel, the K*OS
+// weights (ky, output) of that column; then for each partition and r, the A weights of W_d.
+constexpr int COLUMN = chunked(K * OS);
+constexpr int PRIMARY = round_up(PARTS * I * K * COLUMN, 4);
+constexpr int MIX = chunked(A);
+constexpr int SECONDARY = IGC_SECONDARY ? round_up(M * R * MIX, 4) : 0;
+constexpr int WEIGHTS = PRIMARY + SECONDARY;
+
+// A ring of slabs under way: raw pictures and weights.
+constexpr int STAGES = IGC_STAGES;
+constexpr int VECTORS = I * NP * H * W / VECTOR, VECTORS_A_THREAD = divide_up(VECTORS, THREADS);
+constexpr int AT_ONCE = VECTORS_A_THREAD < 4 ? VECTORS_A_THREAD : 4;
+constexpr int RAW_BYTES = round_up(I * NP * H * W * (int)sizeof(storage), 16);
+constexpr int PRIMARIES = divide_up(O * I * TAPS, THREADS);
+constexpr int SECONDARIES = IGC_SECONDARY ? divide_up(M * R * A, THREADS) : 0;
+
+// Where a thread works.
+struct Place {
+  int part, column, row, picture;  // first row of its column; picture within the block
+  bool active;                     // false where threads or pictures run out
+
+  __device__ __forceinline__ Place(int pictures) {
+    const int q = threadIdx.x % PADDED_PLACES;
+    part = threadIdx.x / PADDED_PLACES;
+    active = q < PLACES;
+    const int place = active ? q : 0;
+    column = place % WO;
+    picture = place / WO % NP;
+    row = place / (WO * NP) * PX;
+    active = active && picture < pictures;
+  }
+};
+
+// Brings slabs of x and of the weights from global to shared memory, STAGES - 1 ahead of their use.
+struct Loader {
+  const storage* x;      // of the block's first picture, in the first channel of slab 0
+  const float* rule;     // (scale, shift, mean, -) of each channel, likewise; read if IGC_RULE
+  float floor;
+  const float *primary, *secondary;
+  long long channel;     // numbers from one channel of x to the next
+  int weight_step;       // numbers from one slab's primary weights to the next's
+  int pictures;          // of the block's NP that exist
+  unsigned char* raw;    // STAGES rings of RAW_BYTES
+  float* weights;        // STAGES rings of WEIGHTS
+  int fan_in;            // inputs that a row of the primary weights has: I, or all of a group's
+
+  // Start the copies of slab l and close their group; past the last slab the group is empty.
+  __device__ __forceinline__ void start(int l) {
+    if (l < SLABS) {
+      const int t = fresh_thread();
+      unsigned char* to = raw + l % STAGES * RAW_BYTES;
+#pragma unroll(AT_ONCE)
+      for (int u = 0; u < VECTORS_A_THREAD; ++u) {
+        const int v = t + u * THREADS, plane = v / (H * W / VECTOR);
+        const int i = plane / NP, n = plane % NP, at = v % (H * W / VECTOR) * VECTOR;
+        if (v < VECTORS && n < pictures) {
+          const storage* from = x + (l * I + i) * channel + n * (H * W) + at;
+          if constexpr (VECTOR_BYTES >= 4)
+            copy_async<VECTOR_BYTES>(to + (size_t)v * VECTOR_BYTES, from);
+          else
+            *(storage*)(to + (size_t)v * VECTOR_BYTES) = *from;
+        }
+      }
+      float* slot = weights + l % STAGES * WEIGHTS;
+#pragma unroll(4)
+      for (int u = 0; u < PRIMARIES; ++u) {
+        const int e = t + u * THREADS;  // (output, input, ky, kx)
+        const int kx = e % K, ky = e / K % K, i = e / TAPS % I, o = e / (TAPS * I);
+        if (e < O * I * TAPS)
+          copy_async<4>(slot + ((o / OS * I + i) * K + kx) * COLUMN + ky * OS + o % OS,
+                        primary + l * weight_step + (o * fan_in + i) * TAPS + ky * K + kx);
+      }
+#pragma unroll(4)
+      for (int u = 0; u < SECONDARIES; ++u) {
+        const int e = t + u * THREADS;  // (partition, r, row a)
+        const int a = e % A, r = e / A % R, m = e / (A * R);
+        if (e < M * R * A)
+          copy_async<4>(slot + PRIMARY + (m * R + r) * MIX + a,
+                        secondary + l + (m * A + a) * A + r * SLABS);
+      }
+    }
+    copy_commit();
+  }
+
+  // Wait for slab l and bring this thread's share of it, read by the rule, into the padded tile.
+  // A thread reads only what it copied itself, so that no barrier is needed before.
+  __device__ __forceinline__ void unpack(int l, float* tile) {
+    copy_wait<STAGES - 2>();
+    const int t = fresh_thread();
+    const unsigned char* from = raw + l % STAGES * RAW_BYTES;
+#pragma unroll(AT_ONCE)
+    for (int u = 0; u < VECTORS_A_THREAD; ++u) {
+      const int v = t + u * THREADS, plane = v / (H * W / VECTOR);
+      const int i = plane / NP, n = plane % NP, at = v % (H * W / VECTOR) * VECTOR;
+      if (v < VECTORS) {
+        float value[VECTOR];
+#pragma unroll
+        for (int e = 0; e < VECTOR; ++e) value[e] = 0.f;
+        if (n < pictures) {
+          union {
+            Vector whole;
+            storage each[VECTOR];
+          } stored;
+          stored.whole = *((const Vector*)from + v);
+          float4 line = make_float4(1.f, 0.f, 0.f, 0.f);
+          if (IGC_RULE) line = __ldg((const float4*)rule + l * I + i);
+#pragma unroll
+          for (int e = 0; e < VECTOR; ++e) {
+            value[e] = load(stored.each + e);
+            if (IGC_RULE) value[e] = at_least(fmaf(line.x, value[e], line.y), floor);
+          }
+        }
+        float* to = tile + plane * PICTURE + (at / W + P) * PITCH + LEFT + at % W;
+        if constexpr (VECTOR % 4 == 0) {
+#pragma unroll
+          for (int e = 0; e < VECTOR; e += 4)
+            *(float4*)(to + e) = make_float4(value[e], value[e + 1], value[e + 2], value[e + 3]);
+        } else {
+#pragma unroll
+          for (int e = 0; e < VECTOR; ++e) to[e] = value[e];
+        }
+      }
+    }
+  }
+};
+
+// Fill shared memory with zeros: the borders of the tiles are never written again.
+__device__ __forceinline__ void clear(float* from, int count) {
+  for (int i = threadIdx.x; i < count; i += THREADS) from[i] = 0.f;
+}
+
+// Read the pixels under a thread's column of positions for one input and one column of the kernel.
+__device__ __forceinline__ void read_column(float (&pixel)[(PX - 1) * S + K], const float* tile,
+                                            const Place& at, int i, int kx) {
+  const float* from =
+      tile + (i * NP + at.picture) * PICTURE + at.row * S * PITCH + LEFT - P + at.column * S + kx;
+#pragma unroll
+  for (int t = 0; t < (PX - 1) * S + K; ++t) pixel[t] = from[t * PITCH];
+}
+
+// y += W_p z for one column of the kernel: y[j][px] of the thread's OS outputs and PX positions.
+__device__ __forceinline__ void convolve_column(float (&y)[OS][PX], const float* weight,
+                                                const float (&pixel)[(PX - 1) * S + K]) {
+#pragma unroll
+  for (int e = 0; e < K * OS; e += chunk(K * OS)) {
+    float w[chunk(K * OS)];
+    read(w, weight + e);
+#pragma unroll
+    for (int u = 0; u < chunk(K * OS); ++u) {
+      const int ky = (e + u) / OS, j = (e + u) % OS;
+      if (ky == K) continue;  // padding
+#pragma unroll
+      for (int px = 0; px < PX; ++px) y[j][px] = fmaf(w[u], pixel[px * S + ky], y[j][px]);
+    }
+  }
+}

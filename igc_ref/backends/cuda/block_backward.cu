@@ -1,0 +1,291 @@
+// Backward pass of the IGC block or of a group convolution (block.cuh), all gradients at once.
+//
+//   dz̄ = Pᵀ d, dW_d = blockmask(dz̄ ȳᵀ), dȳ = W_dᵀ dz̄, dy = P dȳ, dW_p = blockmask(dy zᵀ),
+//   dz = W_pᵀ dy, folded back into dx.
+//
+// A thread keeps d for its column of positions and its partitions in registers, and goes through the
+// slabs l as the forward pass does: dy[l] = its share of W_dᵀ d goes into a tile in shared memory, for
+// the neighbours; y[l] is computed again; what dW_d and dW_p gain is summed over the warp; then the
+// threads share out the pixels of dx[l], each reading the outputs that saw it.
+//
+// On the way in, the derivative of the batch norm and ReLU that followed is applied to d (derivative:
+// a*(d where relu passed) + b*(x' - mean) + c). On the way out, CUDA blocks note their sums of g and
+// of g*(x - mean), where g = dx where relu passed: what the derivative of the batch norm before needs.
+// Every CUDA block writes a share of the weight gradients; nothing is added atomically.
+
+#include "block.cuh"
+
+// The pixels of dx that position (oy, ox) owns are iy in [oy*S, oy*S + S), likewise ix; the output
+// at distance D in [-BEFORE, AFTER] adds to pixel oy*S + r through tap k, if D*S = r + P - k.
+constexpr int BEFORE = (K - 1 - P) / S, AFTER = (S - 1 + P) / S;
+constexpr int IS = IGC_IS, PXD = IGC_PXD;  // inputs and positions below each other of a task
+constexpr int D_GROUPS = divide_up(HO, PXD), D_PLACES = D_GROUPS * NP * WO;
+constexpr int D_PADDED = round_up(D_PLACES, WARP), D_WARPS = D_PADDED / WARP;
+constexpr int TASKS = I / IS * D_PADDED;
+
+// The tile of dy: padded like that of x, with only as much border as dx asks for.
+constexpr int D_LEFT = larger(BEFORE, AFTER), D_PITCH = WO + D_LEFT;
+constexpr int D_ROWS = BEFORE + larger(D_GROUPS * PXD, HO) + AFTER;
+constexpr int D_PICTURE = skewed(D_ROWS * D_PITCH + D_LEFT + AFTER, WO);
+constexpr int D_TILE = IGC_DX ? O * NP * D_PICTURE : 0;
+
+// Sums over warps: for each warp the gains of dW_d (output, a) and dW_p (input, kx, ky, output).
+constexpr int MIXES = IGC_SECONDARY ? OS * A : 0, GAINS = MIXES + I * TAPS * OS;
+constexpr int WARP_SUMS = THREADS / WARP * GAINS, DX_SUMS = IGC_SUMS ? I * D_WARPS * 2 : 0;
+constexpr int SUMS = round_up(WARP_SUMS + DX_SUMS, 4);
+
+// Add up the warps' gains of slab l in a fixed order and write them in the order of the weights.
+__device__ __forceinline__ void flush(int l, const float* gains, float* primary, float* secondary,
+                                      float* sums) {
+  for (int e = fresh_thread(); e < PARTS * GAINS; e += THREADS) {
+    const int part = e / GAINS, v = e % GAINS;
+    float sum = 0.f;
+#pragma unroll
+    for (int w = 0; w < WARPS_A_PART; ++w) sum += gains[(part * WARPS_A_PART + w) * GAINS + v];
+    if (v < MIXES) {
+      const int j = v / A, a = v % A, m = part * MS + j / R;
+      secondary[(m * A + a) * A + j % R * SLABS + l] = sum;
+    } else {
+      const int u = v - MIXES, o = part * OS + u % OS, ky = u / OS % K, kx = u / (OS * K) % K;
+      const int i = u / (OS * TAPS), row = IGC_SECONDARY ? (l * O + o) * I : o * SLABS * I + l * I;
+      primary[(row + i) * TAPS + ky * K + kx] = sum;
+    }
+  }
+  if (IGC_SUMS)
+    for (int e = fresh_thread(); e < I * 2; e += THREADS) {
+      float sum = 0.f;
+#pragma unroll
+      for (int w = 0; w < D_WARPS; ++w) sum += gains[WARP_SUMS + (e / 2 * D_WARPS + w) * 2 + e % 2];
+      sums[l * I * 2 + e] = sum;
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+block_backward(storage* dx, float* gradients, float* sums, const storage* dy, const storage* y,
+               const float* derivative, float d_floor, const storage* x, const float* rule,
+               float floor, const float* primary, const float* secondary, int N) {
+  extern __shared__ __align__(16) unsigned char memory[];
+  float* tile = (float*)memory;
+  float* d_tile = tile + TILE;
+  float* weights = d_tile + D_TILE;
+  float* gains = weights + STAGES * WEIGHTS;  // two, so that one is filled while the other is read
+  unsigned char* raw = (unsigned char*)(gains + 2 * SUMS);
+
+  const int share = blockIdx.y, group = share / IGC_SHARE, first = blockIdx.x * NP;
+  const int pictures = min(NP, N - first);
+  const long long channel = (long long)N * (H * W);
+  const int fan_in = IGC_SECONDARY ? I : SLABS * I, share_size = O * (IGC_SECONDARY ? SLABS : 1) * fan_in * TAPS;
+  const Place at(pictures);
+
+  Loader loader;
+  loader.x = x + group * SLABS * I * channel + (long long)first * (H * W);
+  loader.rule = rule + group * SLABS * I * 4, loader.floor = floor;
+  loader.primary = primary + share * share_size, loader.secondary = secondary;
+  loader.channel = channel, loader.pictures = pictures;
+  loader.weight_step = IGC_SECONDARY ? O * I * TAPS : I * TAPS;
+  loader.raw = raw, loader.weights = weights;
+  loader.fan_in = fan_in;
+#pragma unroll
+  for (int l = 0; l < STAGES - 1; ++l) loader.start(l);
+  clear(tile, TILE + D_TILE);
+
+  // This block's part of the gradients, in the order of the weights: all of W_p, then all of W_d.
+  const int size = gridDim.y * share_size + (IGC_SECONDARY ? M * A * A : 0);
+  float* d_primary = gradients + (long long)blockIdx.x * size + share * share_size;
+  float* d_secondary = gradients + (long long)blockIdx.x * size + share_size;
+  float* block_sums = sums + ((long long)blockIdx.x * (gridDim.y / IGC_SHARE) + group) * SLABS * I * 2;
+
+  float d[A][MS][PX];  // dz̄ = Pᵀ d: output a of partition m is channel a*M + m
+#pragma unroll
+  for (int a = 0; a < A; ++a)
+#pragma unroll
+    for (int m = 0; m < MS; ++m) {
+      const int c = share * A * M + a * M + at.part * MS + m;
+      const long long place =
+          ((long long)c * N + first + at.picture) * (HO * WO) + at.row * WO + at.column;
+      float4 line = make_float4(0.f, 0.f, 0.f, 0.f), slope = line;
+      if (IGC_DERIVE) {
+        line = __ldg((const float4*)derivative + c * 2);
+        slope = __ldg((const float4*)derivative + c * 2 + 1);
+      }
+#pragma unroll
+      for (int px = 0; px < PX; ++px) {
+        d[a][m][px] = 0.f;
+        if (at.active && at.row + px < HO) {
+          d[a][m][px] = load(dy + place + px * WO);
+          if (IGC_DERIVE) {
+            const float v = load(y + place + px * WO);
+            const float passed = fmaf(line.x, v, line.y) > d_floor ? d[a][m][px] : 0.f;
+            d[a][m][px] = fmaf(line.w, passed, fmaf(slope.x, v - line.z, slope.y));
+          }
+        }
+      }
+    }
+  __syncthreads();
+
+#if !IGC_SECONDARY
+  const float(&dz)[OS][PX] = d[0];
+#endif
+#if !IGC_SECONDARY && IGC_DX
+#pragma unroll
+  for (int j = 0; j < OS; ++j)
+#pragma unroll
+    for (int px = 0; px < PX; ++px)
+      if (at.active && at.row + px < HO)
+        d_tile[((at.part * OS + j) * NP + at.picture) * D_PICTURE +
+               (at.row + px + BEFORE) * D_PITCH + D_LEFT + at.column] = dz[j][px];
+#endif
+
+#pragma unroll 1
+  for (int l = 0; l < SLABS; ++l) {
+    const float* slot = weights + l % STAGES * WEIGHTS;
+    float* gain = gains + l % 2 * SUMS;
+    loader.unpack(l, tile);
+    __syncthreads();  // tile and weights of this slab are there; the last slab is done with
+    if (l > 0) flush(l - 1, gains + (l - 1) % 2 * SUMS, d_primary, d_secondary, block_sums);
+    loader.start(l + STAGES - 1);
+
+#if IGC_SECONDARY
+    float dz[OS][PX];  // dy = P W_dᵀ Pᵀ d, the thread's outputs of this slab
+#pragma unroll
+    for (int j = 0; j < OS; ++j) {
+#pragma unroll
+      for (int px = 0; px < PX; ++px) dz[j][px] = 0.f;
+#pragma unroll
+      for (int e = 0; e < A; e += chunk(A)) {
+        float mix[chunk(A)];
+        read(mix, slot + PRIMARY + (at.part * OS + j) * MIX + e);
+#pragma unroll
+        for (int a = e; a < e + chunk(A) && a < A; ++a)
+#pragma unroll
+          for (int px = 0; px < PX; ++px) dz[j][px] = fmaf(mix[a - e], d[a][j / R][px], dz[j][px]);
+      }
+#pragma unroll
+      for (int px = 0; px < PX; ++px)
+        if (IGC_DX && at.active && at.row + px < HO)
+          d_tile[((at.part * OS + j) * NP + at.picture) * D_PICTURE +
+                 (at.row + px + BEFORE) * D_PITCH + D_LEFT + at.column] = dz[j][px];
+    }
+    float z[OS][PX];
+#pragma unroll
+    for (int j = 0; j < OS; ++j)
+#pragma unroll
+      for (int px = 0; px < PX; ++px) z[j][px] = 0.f;
+#endif
+    WarpSums mixes(gain + threadIdx.x / WARP * GAINS), taps(mixes.to + MIXES);
+#pragma unroll
+    for (int i = 0; i < I; ++i)
+#pragma unroll
+      for (int kx = 0; kx < K; ++kx) {
+        float pixel[(PX - 1) * S + K];
+        read_column(pixel, tile, at, i, kx);
+#if IGC_SECONDARY
+        convolve_column(z, slot + ((at.part * I + i) * K + kx) * COLUMN, pixel);
+#endif
+#pragma unroll
+        for (int ky = 0; ky < K; ++ky)
+#pragma unroll
+          for (int j = 0; j < OS; ++j) {  // dW_p = blockmask(dy zᵀ)
+            float sum = 0.f;
+#pragma unroll
+            for (int px = 0; px < PX; ++px) sum = fmaf(dz[j][px], pixel[px * S + ky], sum);
+            taps.add(((i * K + kx) * K + ky) * OS + j, I * TAPS * OS, sum);
+          }
+      }
+#if IGC_SECONDARY
+#pragma unroll
+    for (int j = 0; j < OS; ++j)
+#pragma unroll
+      for (int a = 0; a < A; ++a) {  // dW_d = blockmask(dz̄ ȳᵀ)
+        float sum = 0.f;
+#pragma unroll
+        for (int px = 0; px < PX; ++px) sum = fmaf(d[a][j / R][px], z[j][px], sum);
+        mixes.add(j * A + a, MIXES, sum);
+      }
+#endif
+    __syncthreads();  // all of dy is there
+
+#if IGC_DX
+#pragma unroll 1
+    for (int task = fresh_thread(); task < TASKS; task += THREADS) {
+      const int q = task % D_PADDED, i0 = task / D_PADDED * IS, place = q < D_PLACES ? q : 0;
+      const int column = place % WO, n = place / WO % NP, row = place / (WO * NP) * PXD;
+      float g[IS][PXD * S][S];
+#pragma unroll
+      for (int i = 0; i < IS; ++i)
+#pragma unroll
+        for (int r = 0; r < PXD * S; ++r)
+#pragma unroll
+          for (int c = 0; c < S; ++c) g[i][r][c] = 0.f;
+
+#pragma unroll(PARTS* K* COLUMN <= 36 ? PARTS : 1)
+      for (int part = 0; part < PARTS; ++part)
+#pragma unroll
+        for (int kx = 0; kx < K; ++kx) {
+#pragma unroll
+          for (int e = 0; e < K * OS; e += chunk(K * OS)) {
+            float w[IS][chunk(K * OS)];
+#pragma unroll
+            for (int i = 0; i < IS; ++i)
+              read(w[i], slot + ((part * I + i0 + i) * K + kx) * COLUMN + e);
+#pragma unroll
+            for (int rx = 0; rx < S; ++rx) {
+              if ((rx + P - kx) % S != 0) continue;
+#pragma unroll
+              for (int u = 0; u < chunk(K * OS); ++u) {
+                const int ky = (e + u) / OS, j = (e + u) % OS;
+                if (ky == K) continue;  // padding
+                const float* from = d_tile + ((part * OS + j) * NP + n) * D_PICTURE +
+                                    (row + BEFORE) * D_PITCH + D_LEFT + column + (rx + P - kx) / S;
+#pragma unroll
+                for (int ry = 0; ry < S; ++ry) {
+                  if ((ry + P - ky) % S != 0) continue;
+#pragma unroll
+                  for (int px = 0; px < PXD; ++px) {
+                    const float seen = from[(px + (ry + P - ky) / S) * D_PITCH];
+#pragma unroll
+                    for (int i = 0; i < IS; ++i)
+                      g[i][px * S + ry][rx] = fmaf(w[i][u], seen, g[i][px * S + ry][rx]);
+                  }
+                }
+              }
+            }
+          }
+        }
+
+      const bool active = q < D_PLACES && n < pictures;
+#pragma unroll
+      for (int i = 0; i < IS; ++i) {
+        const int c = (group * SLABS + l) * I + i0 + i, at_pixel = row * S * W + column * S;
+        storage* to = dx + ((long long)c * N + first + n) * (H * W) + at_pixel;
+        float4 line = make_float4(1.f, 0.f, 0.f, 0.f);
+        if (IGC_RULE) line = __ldg((const float4*)rule + c);
+        const storage* value =
+            (const storage*)(raw + l % STAGES * RAW_BYTES) + ((i0 + i) * NP + n) * (H * W) + at_pixel;
+        float sum = 0.f, product = 0.f;
+#pragma unroll
+        for (int r = 0; r < PXD * S; ++r)
+#pragma unroll
+          for (int s = 0; s < S; ++s)
+            if (active && row * S + r < H && column * S + s < W) {
+              store(to + r * W + s, g[i][r][s]);
+              if (IGC_SUMS) {
+                const float v = load(value + r * W + s);
+                const float passed = fmaf(line.x, v, line.y) > floor ? g[i][r][s] : 0.f;
+                sum += passed, product = fmaf(passed, v - line.z, product);
+              }
+            }
+        if (IGC_SUMS) {
+          const float both[2] = {sum, product};
+          const float total = warp_sums(both);
+          if (threadIdx.x % WARP < 2)
+            gain[WARP_SUMS + ((i0 + i) * D_WARPS + q / WARP) * 2 + threadIdx.x % WARP] = total;
+        }
+      }
+    }
+#endif
+  }
+  copy_wait<0>();
+  __syncthreads();
+  flush(SLABS - 1, gains + (SLABS - 1) % 2 * SUMS, d_primary, d_secondary, block_sums);
+}

@@ -1,0 +1,55 @@
+"""What the CUDA operators ask of an array library; `cupy_backend` answers for CuPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from igc_ref.backends.library import Array
+
+
+class Device(Protocol):
+    """One card and the library that drives it.
+
+    Attributes
+    ----------
+    xp : module
+        The library of the arrays.
+    shared_bytes : int
+        Shared memory that one CUDA block can have.
+    """
+
+    xp: ModuleType
+    shared_bytes: int
+
+    def module(self, code: str, options: tuple[str, ...]) -> Any:
+        """Compile a source; the result has ``get_function``, as a ``cupy.RawModule``."""
+
+    def upload(self, array: npt.NDArray[Any]) -> Array:
+        """Copy an array to the device."""
+
+    def overwrite(self, array: Array, values: npt.NDArray[Any]) -> None:
+        """Copy numbers into an array of the device."""
+
+    def download(self, array: Array) -> npt.NDArray[Any]:
+        """Copy an array to the host."""
+
+    def address(self, array: Array) -> int:
+        """Return where an array lies in device memory."""
+
+    def session(self) -> AbstractContextManager[None]:
+        """Return the context in which all work of a training is queued, in order."""
+
+    def memory(self) -> AbstractContextManager[None]:
+        """Return a context whose arrays come from memory of its own, the same at every entry."""
+
+    def capture(self, f: Callable[[], None]) -> Callable[[], None]:
+        """Note every kernel that `f` launches, without running any; return what runs them all."""
+
+
+Scalar = np.generic  # a kernel's numbers are NumPy scalars of exactly the parameter's type

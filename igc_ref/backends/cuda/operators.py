@@ -1,0 +1,310 @@
+"""Everything of a training step but the convolutions, on our own CUDA kernels.
+
+What the kernels do not do (float64, max pooling) goes to the generic operators; inside a CUDA graph
+that is an error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from igc_ref.backends.cuda.blocks import Blocks, GenericSaved
+from igc_ref.backends.cuda.kernels import f32, i32, i64
+from igc_ref.backends.cuda.pictures import Derivative, Moments, Pictures, Rule
+from igc_ref.backends.cuda.reading import NO_FLOOR, THREADS
+from igc_ref.backends.library import Array, Saved
+from igc_ref.errors import SpecError
+
+PART = 8192  # numbers of a channel that one CUDA block adds up
+
+
+class BatchNormSaved(NamedTuple):
+    """What the backward pass of batch norm needs."""
+
+    x: Pictures
+    rule: Rule
+    gamma: Array
+    train: bool
+
+
+class Rates(NamedTuple):
+    """Learning rates in device memory; the optimiser takes number ``counter[0]`` of them."""
+
+    values: Array
+    counter: Array
+
+
+class CudaOperators(Blocks):
+    """Operators of a training step."""
+
+    def batch_norm(
+        self,
+        x: Pictures,
+        gamma: Array,
+        beta: Array,
+        running_mean: Array,
+        running_var: Array,
+        *,
+        momentum: float,
+        eps: float,
+        train: bool,
+        relu: bool = False,
+    ) -> tuple[Pictures, Saved]:
+        """Note how to normalise every channel; see `GenericBackend.batch_norm`."""
+        x = self._plain(x)
+        arrays = {"gamma": gamma, "beta": beta}
+        arrays |= {"running_mean": running_mean, "running_var": running_var}
+        C, N, H, W = x.shape
+        for name, array in arrays.items():
+            self.check(name, array, x.dtype)
+            if array.shape != (C,):
+                raise SpecError(f"{name} has shape {array.shape}; {(C,)} is needed")
+        if not self._fast(x):
+            options: Any = {"momentum": momentum, "eps": eps, "train": train, "relu": relu}
+            self._no_capture(f"batch norm of {x.dtype}")
+            y, saved = super().batch_norm(self._array(x), *arrays.values(), **options)
+            return self._wrap(y), GenericSaved(saved)
+        if train and x.moments is None:
+            x.moments = self._find_moments(x)
+        moments = x.moments if x.moments is not None else Moments(self._one, 1)
+        rule = Rule(self._numbers(C, 4), 0.0 if relu else NO_FLOOR)
+        self.launch(
+            "normalise.cu", "make_rule", (C,),
+            rule.table, moments.values, i32(len(moments.values)), i64(N * H * W),
+            i32(moments.part), *arrays.values(), f32(momentum), f32(eps), i32(train),
+        )  # fmt: skip
+        return Pictures(x.data, rule), BatchNormSaved(x, rule, gamma, train)
+
+    def batch_norm_backward(self, dy: Pictures, saved: Saved) -> tuple[Pictures, Array, Array]:
+        """Note how to derive; return the gradients with respect to x, gamma and beta."""
+        if isinstance(saved, GenericSaved):
+            dx, *rest = super().batch_norm_backward(self._array(dy), saved.saved)
+            return self._wrap(dx), rest[0], rest[1]
+        x, rule, gamma, train = saved
+        self._check_pictures("dy", dy, x.shape)
+        dy = self._plain(dy)
+        C, N, H, W = x.shape
+        length = N * H * W
+        if dy.sums is not None and dy.sums.rule is rule.table:
+            sums = dy.sums.values  # taken while dy was written
+        else:
+            parts = math.ceil(length / PART)
+            sums = self._numbers(parts, C, 2)
+            arguments = (sums, dy.data, x.data, rule.table, f32(rule.floor), i64(length), i32(PART))
+            self.launch("normalise.cu", "find_sums", (parts, C), *arguments)
+        table, dgamma, dbeta = self._numbers(C, 8), self._numbers(C), self._numbers(C)
+        self.launch(
+            "normalise.cu", "make_derivative", (C,),
+            table, dgamma, dbeta, sums, i32(len(sums)), i64(length), rule.table, gamma,
+            f32(1 / self.scale), i32(train),
+        )  # fmt: skip
+        return Pictures(dy.data, Derivative(table, rule.floor, x.data)), dgamma, dbeta
+
+    def _find_moments(self, x: Pictures) -> Moments:
+        C, N, H, W = x.shape
+        parts = math.ceil(N * H * W / PART)
+        values = self._numbers(parts, C, 3)
+        arguments = (values, x.data, i64(N * H * W), i32(PART))
+        self.launch("normalise.cu", "find_moments", (parts, C), *arguments)
+        return Moments(values, PART)
+
+    def relu(self, x: Pictures) -> tuple[Pictures, Pictures]:
+        """Return max(x, 0)."""
+        if not self._fast(x):
+            y = self._wrap(super().relu(self._array(x))[0])
+            return y, y
+        x, rule = self._by_rule(x)
+        y = self._plain(Pictures(x.data, Rule(rule.table, max(rule.floor, 0.0))))
+        return y, y
+
+    def add(self, a: Pictures, b: Pictures) -> Pictures:
+        """Return a + b."""
+        return self._add(a, b, NO_FLOOR)
+
+    def add_relu(self, a: Pictures, b: Pictures) -> tuple[Pictures, Pictures]:
+        """Return max(a + b, 0)."""
+        y = self._add(a, b, 0.0)
+        return y, y
+
+    def _add(self, a: Pictures, b: Pictures, lowest: float) -> Pictures:
+        self._check_pictures("a", a)
+        self._check_pictures("b", b, a.shape)
+        if not (self._fast(a) and self._fast(b)):
+            sums = super().add(self._array(a), self._array(b))
+            return self._wrap(sums if lowest == NO_FLOOR else self.xp.maximum(sums, 0))
+        (a, a_rule), (b, b_rule) = self._by_rule(a), self._by_rule(b)
+        y, (C, N, H, W) = self._empty(a.shape), a.shape
+        self.launch(
+            "pointwise.cu", "add", self._grid(N * H * W, C),
+            y.data, a.data, a_rule.table, f32(a_rule.floor), b.data, b_rule.table,
+            f32(b_rule.floor), f32(lowest), i64(N * H * W),
+        )  # fmt: skip
+        return y
+
+    def relu_backward(self, dy: Pictures, y: Pictures) -> Pictures:
+        """Return the gradient of `relu`, and of `add_relu` with respect to both its arguments."""
+        self._check_pictures("dy", dy, y.shape)
+        if not self._fast(y):
+            return self._wrap(super().relu_backward(self._array(dy), self._array(y)))
+        y, dy = self._plain(y), self._plain(dy)
+        dx, (C, N, H, W) = self._empty(y.shape), y.shape
+        arguments = (dx.data, dy.data, y.data, i64(N * H * W))
+        self.launch("pointwise.cu", "gate", self._grid(N * H * W, C), *arguments)
+        return dx
+
+    def global_average_pool(self, x: Pictures) -> tuple[Array, tuple[int, ...]]:
+        """Average every channel of every picture: (C, N, H, W) to (N, C)."""
+        self._check_pictures("x", x)
+        if not self._fast(x):
+            return super().global_average_pool(self._array(x))
+        x, rule = self._by_rule(x)
+        C, N, H, W = x.shape
+        y, grid = self._numbers(N, C), (math.ceil(N / (THREADS // 32)), C)
+        arguments = (y, x.data, rule.table, f32(rule.floor), i32(N), i32(H * W))
+        self.launch("pointwise.cu", "average", grid, *arguments)
+        return y, x.shape
+
+    def global_average_pool_backward(self, dy: Array, shape: tuple[int, ...]) -> Pictures:
+        """Spread dy, shape (N, C), evenly over the positions."""
+        self.check("dy", dy)
+        C, N, H, W = shape
+        if dy.shape != (N, C):
+            raise SpecError(f"dy has shape {dy.shape}; {(N, C)} is needed")
+        if dy.dtype != np.float32:
+            return self._wrap(super().global_average_pool_backward(dy, shape))
+        dx = self._empty((C, N, H, W))
+        grid = self._grid(N * H * W, C)
+        arguments = (dx.data, self.xp.ascontiguousarray(dy), f32(self.scale), i32(N), i32(H * W))
+        self.launch("pointwise.cu", "spread", grid, *arguments)
+        return dx
+
+    def max_pool(
+        self, x: Pictures, kernel_size: int, stride: int, padding: int
+    ) -> tuple[Pictures, Saved]:
+        """Take the greatest pixel of every window; see `GenericBackend.max_pool`."""
+        self._no_capture("max pooling")
+        y, saved = super().max_pool(self._array(x), kernel_size, stride, padding)
+        return self._wrap(y), saved
+
+    def max_pool_backward(self, dy: Pictures, saved: Saved) -> Pictures:
+        """Send every gradient to the pixel that won its window."""
+        return self._wrap(super().max_pool_backward(self._array(dy), saved))
+
+    def linear(self, x: Array, weight: Array, bias: Array) -> tuple[Array, tuple[Array, Array]]:
+        """Return x Wᵀ + b for x (N, in), weight (out, in), bias (out,)."""
+        self._check_linear(x, weight, bias)
+        if x.dtype != np.float32:
+            return super().linear(x, weight, bias)
+        x, weight = map(self.xp.ascontiguousarray, (x, weight))
+        (N, inputs), out = x.shape, len(weight)
+        y = self._numbers(N, out)
+        arguments = (y, x, weight, bias, i32(N), i32(inputs), i32(out))
+        self.launch("learning.cu", "linear", (math.ceil(N * out / (THREADS // 32)),), *arguments)
+        return y, (x, weight)
+
+    def linear_backward(self, dy: Array, saved: tuple[Array, Array]) -> tuple[Array, Array, Array]:
+        """Return the gradients of `linear` with respect to x, weight and bias."""
+        x, weight = saved
+        self.check("dy", dy, x.dtype)
+        if x.dtype != np.float32:
+            return super().linear_backward(dy, saved)
+        dy, (N, inputs), out = self.xp.ascontiguousarray(dy), x.shape, len(weight)
+        if dy.shape != (N, out):
+            raise SpecError(f"dy has shape {dy.shape}; {(N, out)} is needed")
+        dx, dweight, dbias = (
+            self._numbers(N, inputs),
+            self.xp.empty_like(weight),
+            self._numbers(out),
+        )
+        sizes = i32(N), i32(inputs), i32(out)
+        grid = (math.ceil(N * inputs / THREADS),)
+        self.launch("learning.cu", "linear_dx", grid, dx, dy, weight, *sizes)
+        grids = math.ceil((inputs + 1) / 32), out
+        self.launch("learning.cu", "linear_dweight", grids, dweight, dbias, dy, x, *sizes)
+        return dx, dweight, dbias
+
+    def _check_linear(self, x: Array, weight: Array, bias: Array) -> None:
+        for name, array in (("x", x), ("weight", weight), ("bias", bias)):
+            self.check(name, array, x.dtype)
+        if x.ndim != 2 or weight.shape[1:] != x.shape[1:] or bias.shape != weight.shape[:1]:
+            raise SpecError(
+                f"x {x.shape}, weight {weight.shape} and bias {bias.shape} do not fit together"
+            )
+
+    def softmax_cross_entropy(self, logits: Array, labels: Array) -> tuple[Array, Array]:
+        """Return the mean of -log softmax(logits)[label], and its gradient."""
+        self.check("logits", logits)
+        if logits.dtype != np.float32:
+            return super().softmax_cross_entropy(logits, labels)
+        loss, _, dlogits = self.loss(logits, labels)
+        return loss, dlogits
+
+    def loss(self, logits: Array, labels: Array) -> tuple[Array, Array, Array]:
+        """Return mean loss, number of right answers, and the gradient of the loss."""
+        self.check("logits", logits)
+        if logits.dtype != np.float32:
+            return super().loss(logits, labels)
+        N, classes = logits.shape
+        if labels.shape != (N,):
+            raise SpecError(f"labels have shape {labels.shape}; {(N,)} is needed")
+        labels = self.xp.ascontiguousarray(labels.astype("int64", copy=False))
+        logits = self.xp.ascontiguousarray(logits)
+        losses, dlogits = self._numbers(N), self._numbers(N, classes)
+        hits, loss, right = self.xp.empty(N, "int32"), self._numbers(1), self.xp.empty(1, "int32")
+        arguments = (losses, hits, dlogits, logits, labels, i32(N), i32(classes))
+        grid = (math.ceil(N / (THREADS // 32)),)
+        self.launch("learning.cu", "softmax_cross_entropy", grid, *arguments)
+        self.launch("learning.cu", "mean_loss", (1,), loss, right, losses, hits, i32(N))
+        return loss.reshape(()), right.reshape(()), dlogits
+
+    def sgd_steps(
+        self,
+        weights: Mapping[str, Array],
+        gradients: Mapping[str, Array],
+        velocities: Mapping[str, Array],
+        **numbers: Any,
+    ) -> None:
+        """Take one step of Nesterov's accelerated gradient for all parameters in one kernel.
+
+        ``lr`` may be `Rates`.
+        """
+        names = [name for name, weight in weights.items() if weight.size]
+        groups = [[arrays[name] for name in names] for arrays in (weights, gradients, velocities)]
+        for weight, gradient, velocity in zip(*groups, strict=True):
+            if not weight.shape == gradient.shape == velocity.shape:
+                raise SpecError(f"weight {weight.shape} has a gradient {gradient.shape}")
+        flat = (a.dtype == np.float32 and a.flags.c_contiguous for a in chain(*groups))
+        if not all(flat):  # the generic operator knows how
+            return super().sgd_steps(weights, gradients, velocities, **numbers)
+        rows = [(*map(self.device.address, row), row[0].size) for row in zip(*groups, strict=True)]
+        table = self._table(np.array(rows, np.int64))
+        lr, decays = numbers["lr"], (numbers["momentum"], numbers["weight_decay"])
+        if not isinstance(lr, Rates):
+            counter = self.device.upload(np.zeros(1, "int32"))
+            lr = Rates(self.device.upload(np.array([lr], "float32")), counter)
+        grid = math.ceil(max(row[3] for row in rows) / (4 * THREADS)), len(rows)
+        arguments = (table, lr.values, lr.counter, *map(f32, decays))
+        self.launch("learning.cu", "sgd", grid, *arguments)
+        return None
+
+    def sgd_step(self, weight: Array, gradient: Array, velocity: Array, **numbers: Any) -> None:
+        """Take one step for one parameter."""
+        one = {"": weight}, {"": gradient}, {"": velocity}
+        if weight.dtype == np.float32 and all(a[""].flags.c_contiguous for a in one):
+            self.sgd_steps(*one, **numbers)
+        else:
+            super().sgd_step(weight, gradient, velocity, **numbers)
+
+    def _table(self, rows: Any) -> Array:
+        """Bring the table of addresses to the device; inside a graph, once it is captured."""
+        pending = getattr(self.device, "after_capture", None)
+        if pending is None:
+            return self.device.upload(rows)
+        table = self.xp.empty(rows.shape, "int64")
+        pending.append((table, rows))
+        return table

@@ -1,0 +1,139 @@
+"""Whole training steps as one CUDA graph: the host only says "again".
+
+What changes from step to step lies in device memory: the data set, the epoch's order and
+augmentation, the learning rates, the number of the step, the losses. The first two steps of a batch
+size run kernel by kernel, which compiles them and fills the memory that the graph will use; the
+third is captured, and from then on replayed. Replayed or not, the same kernels run in the same
+order: the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from igc_ref.backends.cuda.kernels import i32
+from igc_ref.backends.cuda.operators import CudaOperators, Rates
+from igc_ref.backends.cuda.pictures import Pictures
+from igc_ref.backends.cuda.reading import THREADS
+from igc_ref.backends.library import Array, Draws, Pool
+
+WARM_UP = 2  # steps kernel by kernel before one is captured
+REPORT_EVERY = 64  # steps between two looks at the losses: each look waits for the device
+
+Learn = Callable[[Pictures, Array, Rates], tuple[Array, Array]]
+
+
+class CapturedSteps:
+    """Runs epochs of training steps.
+
+    Parameters
+    ----------
+    backend : CudaOperators
+    learn : callable
+        ``learn(x, labels, rates)`` runs forward and backward pass and optimiser, and returns the
+        loss and the number of right answers as arrays. It may launch our kernels only.
+    pool : Pool
+        Pictures and labels to draw batches from.
+    batch_size : int
+    padding : int
+        Of the augmentation, in pixels.
+    capture : bool
+        Whether to replay steps as a CUDA graph. A network that needs a generic operator cannot be
+        captured; then that is reported, and its steps run kernel by kernel.
+    report : callable
+        Gets such a line.
+    """
+
+    def __init__(
+        self,
+        backend: CudaOperators,
+        learn: Learn,
+        pool: Pool,
+        batch_size: int,
+        padding: int,
+        *,
+        capture: bool = True,
+        report: Callable[[str], None],
+    ) -> None:
+        self.backend, self.learn, self.capture, self.report = backend, learn, capture, report
+        self.batch_size, self.padding, self.size = batch_size, padding, len(pool.labels)
+        upload = backend.device.upload
+        self.images = upload(np.ascontiguousarray(pool.images))
+        self.labels = upload(np.ascontiguousarray(pool.labels, dtype=np.int64))
+        scale = 1 / np.asarray(pool.std, "float32")
+        self.lines = upload(scale), upload(np.asarray(pool.mean, "float32") * scale)
+        steps = math.ceil(self.size / batch_size)
+        # Overwritten for every epoch, in place: their addresses are in the graph.
+        self.draws = [
+            upload(np.zeros(self.size, dtype)) for dtype in ("int32", "int8", "int8", "uint8")
+        ]
+        self.rates = Rates(upload(np.zeros(steps, "float32")), upload(np.zeros(1, "int32")))
+        self.losses, self.hits = (
+            upload(np.zeros(steps, "float32")),
+            upload(np.zeros(steps, "int32")),
+        )
+        self._seen: dict[int, int] = {}
+        self._graphs: dict[int, Callable[[], None]] = {}
+
+    def epoch(self, draws: Draws, rates: npt.NDArray[np.float64]) -> Iterator[tuple[float, int]]:
+        """Take the steps of one epoch; yield loss and right answers of each.
+
+        Losses are fetched every 64 steps, so that the device need not wait for the host.
+        """
+        self._begin(draws, rates)
+        start = 0
+        for step in range(len(rates)):
+            count = min(self.batch_size, self.size - step * self.batch_size)
+            self._step(count)
+            if (step + 1) % REPORT_EVERY == 0 or step + 1 == len(rates):
+                losses, hits = map(self.backend.device.download, (self.losses, self.hits))
+                for done in range(start, step + 1):
+                    yield float(losses[done]), int(hits[done])
+                start = step + 1
+
+    def _begin(self, draws: Draws, rates: npt.NDArray[np.float64]) -> None:
+        overwrite, N = self.backend.device.overwrite, self.size
+        still = np.full(N, self.padding)  # the window in the middle, as without augmentation
+        windows = draws.windows or (still, still, np.zeros(N))
+        for array, values in zip(self.draws, (draws.order, *windows), strict=True):
+            overwrite(array, np.asarray(values).astype(array.dtype))
+        overwrite(self.rates.values, rates.astype("float32"))
+        overwrite(self.rates.counter, np.zeros(1, "int32"))
+
+    def _step(self, count: int) -> None:
+        if count in self._graphs:
+            return self._graphs[count]()
+        device = self.backend.device
+        self._seen[count] = self._seen.get(count, 0) + 1
+        with device.memory():
+            if self._seen[count] == 1:
+                self.backend.generic = ""
+            if not self.capture or self._seen[count] <= WARM_UP:
+                return self._launch(count)
+            if self.backend.generic:
+                self.capture = False
+                self.report(f"steps are not captured as a CUDA graph: {self.backend.generic}")
+                return self._launch(count)
+            self._graphs[count] = device.capture(lambda: self._launch(count))
+        return self._graphs[count]()
+
+    def _launch(self, count: int) -> None:
+        """Queue every kernel of a step on so many pictures."""
+        backend, counter = self.backend, self.rates.counter
+        _, C, H, W = self.images.shape
+        x = backend._empty((C, count, H, W))
+        labels = backend.xp.empty(count, "int64")
+        numbers: Any = map(i32, (count, C, H, W, self.padding))
+        backend.launch(
+            "augment.cu", "take_batch", (math.ceil(C * count * H * W / THREADS),),
+            x.data, labels, self.images, self.labels, *self.draws, counter, i32(self.batch_size),
+            *self.lines, *numbers,
+        )  # fmt: skip
+        loss, hits = self.learn(x, labels, self.rates)
+        arguments = (self.losses, self.hits, counter, loss, hits)
+        backend.launch("learning.cu", "finish_step", (1,), *arguments, threads=1)
