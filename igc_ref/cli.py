@@ -11,7 +11,7 @@ from typing import Any
 import igc_ref
 from igc_ref import backends, bench, data, plots, runs
 from igc_ref.architecture import ARCHITECTURES
-from igc_ref.backends.library import DTYPES
+from igc_ref.backends.library import DTYPES, STORAGES
 from igc_ref.config import TrainConfig
 from igc_ref.errors import IGCError, SpecError
 from igc_ref.models import build
@@ -171,6 +171,7 @@ def _add_train(commands: Any) -> None:
     add.add_argument("--data-dir", metavar="DIR", help="folder of the CIFAR files")
     add.add_argument("--backend", choices=backends.NAMES, help=f"default {defaults.backend}")
     add.add_argument("--dtype", choices=DTYPES, help=f"default {defaults.dtype}")
+    add.add_argument("--storage", choices=STORAGES, help="of pictures; float16: cupy only")
     for name, kind in (
         ("epochs", int),
         ("batch-size", int),

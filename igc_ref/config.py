@@ -10,7 +10,7 @@ from typing import Any
 
 from igc_ref import backends, data
 from igc_ref.architecture import ARCHITECTURES, Architecture
-from igc_ref.backends.library import DTYPES
+from igc_ref.backends.library import DTYPES, STORAGES
 from igc_ref.errors import SpecError
 from igc_ref.optim import SCHEDULES
 from igc_ref.spec import choice, integer
@@ -30,6 +30,9 @@ class TrainConfig:
         Folder of the CIFAR files.
     backend : {"auto", "numpy", "numba", "cupy"}
     dtype : {"float32", "float64"}
+    storage : {"float32", "float16"}
+        How pictures are kept between operators; float16 on the cupy backend only, for float32
+        networks: sums and weights stay float32.
     epochs, batch_size : int
     lr : float
         Peak learning rate.
@@ -58,6 +61,7 @@ class TrainConfig:
     data_dir: str | None = None
     backend: str = "auto"
     dtype: str = "float32"
+    storage: str = "float32"
     epochs: int = 4
     batch_size: int = 16
     lr: float = 0.1
@@ -76,6 +80,8 @@ class TrainConfig:
         if self.arch in ("plain", "resnet") and self.width is None:
             object.__setattr__(self, "width", 16)
         self.architecture(num_classes=10)
+        if self.storage != "float32" and self.dtype != "float32":
+            raise SpecError(f"storage={self.storage} is for dtype=float32, not {self.dtype}")
         for name, minimum in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
             object.__setattr__(self, name, integer(name, getattr(self, name), minimum))
         if not isinstance(self.augment, bool):
@@ -91,6 +97,7 @@ class TrainConfig:
             ("data", data.NAMES),
             ("backend", backends.NAMES),
             ("dtype", DTYPES),
+            ("storage", STORAGES),
             ("schedule", SCHEDULES),
         ):
             choice(name, getattr(self, name), allowed)

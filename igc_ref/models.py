@@ -158,7 +158,7 @@ class Model:
             raise SpecError(f"dlogits has shape {dlogits.shape}, the logits had {shape}")
         self._first.input_gradient = input_gradient
         dx = self._network.backward(dlogits)
-        return self.backend.store(dx) if input_gradient else None
+        return self.backend.store(dx, gradient=True) if input_gradient else None
 
     def parameters(self) -> dict[str, Array]:
         """Return the trained arrays by name, in the order in which data flows."""

@@ -141,7 +141,9 @@ class Trainer:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        backend = get_backend(config.backend)  # first: it fails at once, data may take a while
+        backend = get_backend(
+            config.backend, config.storage
+        )  # first: it fails at once, data may take a while
         self.train_set, self.test_set = (
             data.load(config.data, split, config.data_dir) for split in ("train", "test")
         )

@@ -5,9 +5,9 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from igc_ref import backends
+from igc_ref import TrainConfig, backends
 from igc_ref.backends import NumpyBackend, get_backend
-from igc_ref.errors import BackendError
+from igc_ref.errors import BackendError, SpecError
 
 
 @pytest.fixture
@@ -78,3 +78,15 @@ def test_an_old_cupy_and_an_old_card_are_errors_that_name_what_is_needed(fake_cu
     )
     with pytest.raises(BackendError, match=r"compute capability 7\.0; 7\.5 is needed"):
         get_backend("cupy")
+
+
+def test_pictures_in_16_bits_are_the_cupy_backend_s_alone():
+    for name in ("numpy", "numba"):
+        with pytest.raises(
+            BackendError, match=f"storage='float16' needs the cupy backend, not {name}"
+        ):
+            get_backend(name, "float16")
+    with pytest.raises(SpecError, match="storage='int8'"):
+        get_backend("numpy", "int8")
+    with pytest.raises(SpecError, match="storage=float16 is for dtype=float32, not float64"):
+        TrainConfig(dtype="float64", storage="float16")

@@ -9,15 +9,17 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from igc_ref.backends.generic import GenericBackend
+from igc_ref.backends.library import STORAGES
 from igc_ref.backends.numpy_backend import NumpyBackend
 from igc_ref.errors import BackendError
+from igc_ref.spec import choice
 
 __all__ = ["NAMES", "GenericBackend", "NumpyBackend", "get_backend"]
 
 NAMES = ("auto", "numpy", "numba", "cupy")
 
 
-def get_backend(name: str = "auto") -> GenericBackend:
+def get_backend(name: str = "auto", storage: str = "float32") -> GenericBackend:
     """Return the backend of this name.
 
     Parameters
@@ -25,22 +27,28 @@ def get_backend(name: str = "auto") -> GenericBackend:
     name : {"auto", "numpy", "numba", "cupy"}
         ``auto`` takes cupy if a device answers, else numba if it is installed, else numpy; the
         backend's ``name`` says which.
+    storage : {"float32", "float16"}
+        How pictures of a float32 network are kept between operators; float16 with cupy only.
 
     Raises
     ------
     BackendError
-        If the name is unknown, or the backend cannot run here; says what to install.
+        If the name is unknown, or the backend cannot run here or not with this storage; says what
+        to install.
     """
     if name == "auto":
         usable = (other for other, problem in _PROBLEMS.items() if problem() is None)
-        return get_backend(next(usable, "numpy"))
+        return get_backend(next(usable, "numpy"), storage)
+    choice("storage", storage, STORAGES)
+    if name in ("numpy", "numba") and storage != "float32":
+        raise BackendError(f"storage={storage!r} needs the cupy backend, not {name}")
     if name == "numpy":
         return NumpyBackend()
     if name in _PROBLEMS:
         problem = _PROBLEMS[name]()
         if problem:
             raise BackendError(f"backend {name!r} cannot run: {problem}")
-        return _load(name)
+        return _load(name, storage)
     raise BackendError(f"backend={name!r} is unknown; choose one of {', '.join(NAMES)}")
 
 
@@ -73,11 +81,11 @@ def numba_problem() -> str | None:
 _PROBLEMS = {"cupy": cupy_problem, "numba": numba_problem}  # in the order in which auto tries them
 
 
-def _load(name: str) -> GenericBackend:
+def _load(name: str, storage: str) -> GenericBackend:
     if name == "numba":
         from igc_ref.backends.numba_backend import NumbaBackend
 
         return NumbaBackend()
     from igc_ref.backends.cupy_backend import CupyBackend
 
-    return CupyBackend()
+    return CupyBackend(storage)

@@ -7,7 +7,7 @@ replayed as a CUDA graph have a pool of their own, since the graph holds its add
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import cupy
@@ -68,7 +68,6 @@ class CupyDevice:
         self.shared_bytes = cupy.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"]
         self.capturing = False
         self.after_capture: list[tuple[Array, npt.NDArray[Any]]] | None = None
-        self._pool = cupy.cuda.MemoryPool()
 
     def module(self, code: str, options: tuple[str, ...]) -> Any:
         """Compile a source for this card."""
@@ -100,11 +99,10 @@ class CupyDevice:
             finally:
                 self.stream.synchronize()
 
-    @contextmanager
-    def memory(self) -> Iterator[None]:
-        """Take arrays from a pool that serves nothing else."""
-        with cupy.cuda.using_allocator(self._pool.malloc):
-            yield
+    def memory(self) -> Callable[[], AbstractContextManager[None]]:
+        """Set a pool aside for one graph."""
+        pool = cupy.cuda.MemoryPool()
+        return lambda: cupy.cuda.using_allocator(pool.malloc)
 
     def capture(self, f: Callable[[], None]) -> Callable[[], None]:
         """Capture what `f` queues as a CUDA graph."""

@@ -109,8 +109,11 @@ class GenericBackend(
         """Turn public pictures (N, C, H, W) into the layout inside, (C, N, H, W)."""
         return self.xp.array(pictures.swapaxes(0, 1), order="C")  # a copy, whatever N is
 
-    def store(self, x: Array) -> Array:
-        """Turn the layout inside, (C, N, H, W), back into public pictures (N, C, H, W)."""
+    def store(self, x: Array, gradient: bool = False) -> Array:  # noqa: ARG002
+        """Turn the layout inside, (C, N, H, W), back into public pictures (N, C, H, W).
+
+        `gradient` says that these are gradients, which a backend may keep at another scale.
+        """
         return self.xp.array(x.swapaxes(0, 1), order="C")
 
 

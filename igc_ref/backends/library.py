@@ -24,6 +24,7 @@ class Library:
 
 
 DTYPES = ("float32", "float64")  # in which networks compute
+STORAGES = ("float32", "float16")  # in which the cupy backend can keep pictures
 Array = Any  # an array of the backend's library; pictures inside are what its `load` returns
 Saved = Any  # what a backward pass needs: opaque to whoever carries it there
 

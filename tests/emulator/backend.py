@@ -1,7 +1,7 @@
 """The cupy backend without a card: its operators and kernels on NumPy arrays and the emulator."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -59,9 +59,8 @@ class EmulatedDevice:
     def session(self) -> Iterator[None]:
         yield
 
-    @contextmanager
-    def memory(self) -> Iterator[None]:
-        yield
+    def memory(self) -> Callable[[], AbstractContextManager[None]]:
+        return nullcontext
 
     def capture(self, f: Callable[[], None]) -> Callable[[], None]:
         """Note the launches of `f`; as with a CUDA graph, nothing runs and addresses are kept."""

@@ -36,7 +36,7 @@ class Reading(NumpyBackend):
         self._planes(pointwise.load, x, x.data, pictures)
         return x
 
-    def store(self, x: Pictures) -> Array:
+    def store(self, x: Pictures, gradient: bool = False) -> Array:  # noqa: ARG002
         """Write blocks as public pictures (N, C, H, W), with what is pending applied."""
         C, N, H, W = x.shape
         pictures = np.empty((N, C, H, W), x.dtype)

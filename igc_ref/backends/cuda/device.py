@@ -45,8 +45,12 @@ class Device(Protocol):
     def session(self) -> AbstractContextManager[None]:
         """Return the context in which all work of a training is queued, in order."""
 
-    def memory(self) -> AbstractContextManager[None]:
-        """Return a context whose arrays come from memory of its own, the same at every entry."""
+    def memory(self) -> Callable[[], AbstractContextManager[None]]:
+        """Set memory aside for one graph; the result makes contexts whose arrays lie there.
+
+        A graph keeps the addresses that were given out while it was captured. As long as nothing
+        else takes arrays from its memory, these stay its own.
+        """
 
     def capture(self, f: Callable[[], None]) -> Callable[[], None]:
         """Note every kernel that `f` launches, without running any; return what runs them all."""

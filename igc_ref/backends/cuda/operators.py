@@ -278,9 +278,10 @@ class CudaOperators(Blocks):
         for weight, gradient, velocity in zip(*groups, strict=True):
             if not weight.shape == gradient.shape == velocity.shape:
                 raise SpecError(f"weight {weight.shape} has a gradient {gradient.shape}")
-        flat = (a.dtype == np.float32 and a.flags.c_contiguous for a in chain(*groups))
-        if not all(flat):  # the generic operator knows how
+        in_place = (array.flags.c_contiguous for array in chain(groups[0], groups[2]))
+        if not all(in_place) or any(array.dtype != np.float32 for array in chain(*groups)):
             return super().sgd_steps(weights, gradients, velocities, **numbers)
+        groups[1] = [self.xp.ascontiguousarray(gradient) for gradient in groups[1]]
         rows = [(*map(self.device.address, row), row[0].size) for row in zip(*groups, strict=True)]
         table = self._table(np.array(rows, np.int64))
         lr, decays = numbers["lr"], (numbers["momentum"], numbers["weight_decay"])
@@ -294,9 +295,8 @@ class CudaOperators(Blocks):
 
     def sgd_step(self, weight: Array, gradient: Array, velocity: Array, **numbers: Any) -> None:
         """Take one step for one parameter."""
-        one = {"": weight}, {"": gradient}, {"": velocity}
-        if weight.dtype == np.float32 and all(a[""].flags.c_contiguous for a in one):
-            self.sgd_steps(*one, **numbers)
+        if weight.dtype == np.float32 and weight.flags.c_contiguous and velocity.flags.c_contiguous:
+            self.sgd_steps({"": weight}, {"": gradient}, {"": velocity}, **numbers)
         else:
             super().sgd_step(weight, gradient, velocity, **numbers)
 

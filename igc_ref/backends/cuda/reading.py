@@ -12,13 +12,12 @@ from igc_ref.backends.cuda.device import Device
 from igc_ref.backends.cuda.kernels import Kernels, f32, i64
 from igc_ref.backends.cuda.pictures import Pictures, Rule
 from igc_ref.backends.generic import GenericBackend
-from igc_ref.backends.library import Array
+from igc_ref.backends.library import STORAGES, Array
 from igc_ref.errors import BackendError, SpecError
 from igc_ref.spec import choice
 
 THREADS = 256  # of every kernel but those of the block
 LOSS_SCALE = 4096.0  # of gradients stored as float16: they would be too small for it
-STORAGES = ("float32", "float16")
 NO_FLOOR = -np.inf
 
 
@@ -71,12 +70,12 @@ class Reading(GenericBackend):
         """Turn public pictures (N, C, H, W) into the layout inside, (C, N, H, W)."""
         return self._wrap(self.xp.array(pictures.swapaxes(0, 1), order="C"))
 
-    def store(self, x: Pictures) -> Array:
-        """Turn the layout inside back into public pictures (N, C, H, W).
-
-        With float16 storage, gradients are as large as they are kept: see `scale`.
-        """
-        return self.xp.array(self._array(x).swapaxes(0, 1), order="C")
+    def store(self, x: Pictures, gradient: bool = False) -> Array:
+        """Turn the layout inside back into public pictures (N, C, H, W)."""
+        y = self.xp.array(self._array(x).swapaxes(0, 1), order="C")
+        if gradient and self.half:
+            y /= y.dtype.type(self.scale)
+        return y
 
     # -- for operators with kernels --------------------------------------------------------------
 

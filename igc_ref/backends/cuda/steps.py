@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,7 @@ class CapturedSteps:
             upload(np.zeros(steps, "int32")),
         )
         self._seen: dict[int, int] = {}
+        self._memory: dict[int, Callable[[], AbstractContextManager[None]]] = {}
         self._graphs: dict[int, Callable[[], None]] = {}
 
     def epoch(self, draws: Draws, rates: npt.NDArray[np.float64]) -> Iterator[tuple[float, int]]:
@@ -109,10 +111,10 @@ class CapturedSteps:
         if count in self._graphs:
             return self._graphs[count]()
         device = self.backend.device
+        if count not in self._seen:
+            self._memory[count], self.backend.generic = device.memory(), ""
         self._seen[count] = self._seen.get(count, 0) + 1
-        with device.memory():
-            if self._seen[count] == 1:
-                self.backend.generic = ""
+        with self._memory[count]():
             if not self.capture or self._seen[count] <= WARM_UP:
                 return self._launch(count)
             if self.backend.generic:
