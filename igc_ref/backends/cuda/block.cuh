@@ -65,7 +65,7 @@ constexpr int WEIGHTS = PRIMARY + SECONDARY;
 
 // A ring of slabs under way: raw pictures and weights.
 constexpr int STAGES = IGC_STAGES;
-constexpr int VECTORS = I * NP * H * W / VECTOR, VECTORS_A_THREAD = divide_up(VECTORS, THREADS);
+constexpr int PLANE = H * W / VECTOR, VECTORS = I * NP * PLANE, VECTORS_A_THREAD = divide_up(VECTORS, THREADS);
 constexpr int AT_ONCE = VECTORS_A_THREAD < 4 ? VECTORS_A_THREAD : 4;
 constexpr int RAW_BYTES = round_up(I * NP * H * W * (int)sizeof(storage), 16);
 constexpr int PRIMARIES = divide_up(O * I * TAPS, THREADS);
@@ -85,6 +85,22 @@ struct Place {
     picture = place / WO % NP;
     row = place / (WO * NP) * PX;
     active = active && picture < pictures;
+  }
+};
+
+// The u-th vector of a thread: which plane (input, picture) of the slab, and where in it.
+struct Share {
+  int plane, i, n, at;
+  bool inside;
+
+  __device__ __forceinline__ Share(int t, int u) {
+    if constexpr (THREADS % PLANE == 0) {  // whole planes a turn: the same place in each of them
+      plane = t / PLANE + u * (THREADS / PLANE), at = t % PLANE * VECTOR;
+    } else {
+      plane = (t + u * THREADS) / PLANE, at = (t + u * THREADS) % PLANE * VECTOR;
+    }
+    i = plane / NP, n = plane % NP;
+    inside = VECTORS % THREADS == 0 || t + u * THREADS < VECTORS;
   }
 };
 
@@ -108,14 +124,13 @@ struct Loader {
       unsigned char* to = raw + l % STAGES * RAW_BYTES;
 #pragma unroll(AT_ONCE)
       for (int u = 0; u < VECTORS_A_THREAD; ++u) {
-        const int v = t + u * THREADS, plane = v / (H * W / VECTOR);
-        const int i = plane / NP, n = plane % NP, at = v % (H * W / VECTOR) * VECTOR;
-        if (v < VECTORS && n < pictures) {
-          const storage* from = x + (l * I + i) * channel + n * (H * W) + at;
+        const Share s(t, u);
+        if (s.inside && s.n < pictures) {
+          const storage* from = x + (l * I + s.i) * channel + s.n * (H * W) + s.at;
           if constexpr (VECTOR_BYTES >= 4)
-            copy_async<VECTOR_BYTES>(to + (size_t)v * VECTOR_BYTES, from);
+            copy_async<VECTOR_BYTES>((Vector*)to + t + u * THREADS, from);
           else
-            *(storage*)(to + (size_t)v * VECTOR_BYTES) = *from;
+            *((storage*)to + t + u * THREADS) = *from;
         }
       }
       float* slot = weights + l % STAGES * WEIGHTS;
@@ -147,27 +162,26 @@ struct Loader {
     const unsigned char* from = raw + l % STAGES * RAW_BYTES;
 #pragma unroll(AT_ONCE)
     for (int u = 0; u < VECTORS_A_THREAD; ++u) {
-      const int v = t + u * THREADS, plane = v / (H * W / VECTOR);
-      const int i = plane / NP, n = plane % NP, at = v % (H * W / VECTOR) * VECTOR;
-      if (v < VECTORS) {
+      const Share s(t, u);
+      if (s.inside) {
         float value[VECTOR];
 #pragma unroll
         for (int e = 0; e < VECTOR; ++e) value[e] = 0.f;
-        if (n < pictures) {
+        if (s.n < pictures) {
           union {
             Vector whole;
             storage each[VECTOR];
           } stored;
-          stored.whole = *((const Vector*)from + v);
+          stored.whole = *((const Vector*)from + t + u * THREADS);
           float4 line = make_float4(1.f, 0.f, 0.f, 0.f);
-          if (IGC_RULE) line = __ldg((const float4*)rule + l * I + i);
+          if (IGC_RULE) line = __ldg((const float4*)rule + l * I + s.i);
 #pragma unroll
           for (int e = 0; e < VECTOR; ++e) {
             value[e] = load(stored.each + e);
             if (IGC_RULE) value[e] = at_least(fmaf(line.x, value[e], line.y), floor);
           }
         }
-        float* to = tile + plane * PICTURE + (at / W + P) * PITCH + LEFT + at % W;
+        float* to = tile + s.plane * PICTURE + (s.at / W + P) * PITCH + LEFT + s.at % W;
         if constexpr (VECTOR % 4 == 0) {
 #pragma unroll
           for (int e = 0; e < VECTOR; e += 4)

@@ -29,8 +29,8 @@ constexpr int D_ROWS = BEFORE + larger(D_GROUPS * PXD, HO) + AFTER;
 constexpr int D_PICTURE = skewed(D_ROWS * D_PITCH + D_LEFT + AFTER, WO);
 constexpr int D_TILE = IGC_DX ? O * NP * D_PICTURE : 0;
 
-// Sums over warps: for each warp the gains of dW_d (output, a) and dW_p (input, kx, ky, output).
-constexpr int MIXES = IGC_SECONDARY ? OS * A : 0, GAINS = MIXES + I * TAPS * OS;
+// Sums over warps: for each warp the gains of dW_p (input, kx, ky, output) and of dW_d (output, a).
+constexpr int PIXELS = I * TAPS * OS, GAINS = PIXELS + (IGC_SECONDARY ? OS * A : 0);
 constexpr int WARP_SUMS = THREADS / WARP * GAINS, DX_SUMS = IGC_SUMS ? I * D_WARPS * 2 : 0;
 constexpr int SUMS = round_up(WARP_SUMS + DX_SUMS, 4);
 
@@ -42,13 +42,13 @@ __device__ __forceinline__ void flush(int l, const float* gains, float* primary,
     float sum = 0.f;
 #pragma unroll
     for (int w = 0; w < WARPS_A_PART; ++w) sum += gains[(part * WARPS_A_PART + w) * GAINS + v];
-    if (v < MIXES) {
-      const int j = v / A, a = v % A, m = part * MS + j / R;
-      secondary[(m * A + a) * A + j % R * SLABS + l] = sum;
-    } else {
-      const int u = v - MIXES, o = part * OS + u % OS, ky = u / OS % K, kx = u / (OS * K) % K;
-      const int i = u / (OS * TAPS), row = IGC_SECONDARY ? (l * O + o) * I : o * SLABS * I + l * I;
+    if (v < PIXELS) {
+      const int o = part * OS + v % OS, ky = v / OS % K, kx = v / (OS * K) % K;
+      const int i = v / (OS * TAPS), row = IGC_SECONDARY ? (l * O + o) * I : o * SLABS * I + l * I;
       primary[(row + i) * TAPS + ky * K + kx] = sum;
+    } else {
+      const int j = (v - PIXELS) / A, a = (v - PIXELS) % A, m = part * MS + j / R;
+      secondary[(m * A + a) * A + j % R * SLABS + l] = sum;
     }
   }
   if (IGC_SUMS)
@@ -172,7 +172,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
 #pragma unroll
       for (int px = 0; px < PX; ++px) z[j][px] = 0.f;
 #endif
-    WarpSums mixes(gain + threadIdx.x / WARP * GAINS), taps(mixes.to + MIXES);
+    WarpSums warp(gain + threadIdx.x / WARP * GAINS);
 #pragma unroll
     for (int i = 0; i < I; ++i)
 #pragma unroll
@@ -189,7 +189,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
             float sum = 0.f;
 #pragma unroll
             for (int px = 0; px < PX; ++px) sum = fmaf(dz[j][px], pixel[px * S + ky], sum);
-            taps.add(((i * K + kx) * K + ky) * OS + j, I * TAPS * OS, sum);
+            warp.add(((i * K + kx) * K + ky) * OS + j, GAINS, sum);
           }
       }
 #if IGC_SECONDARY
@@ -200,7 +200,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
         float sum = 0.f;
 #pragma unroll
         for (int px = 0; px < PX; ++px) sum = fmaf(d[a][j / R][px], z[j][px], sum);
-        mixes.add(j * A + a, MIXES, sum);
+        warp.add(PIXELS + j * A + a, GAINS, sum);
       }
 #endif
     __syncthreads();  // all of dy is there

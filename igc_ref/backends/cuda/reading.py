@@ -41,7 +41,7 @@ class Reading(GenericBackend):
         self.xp, self.half = device.xp, storage == "float16"
         self.scale = LOSS_SCALE if self.half else 1.0
         self.kernels = Kernels(device)
-        self.generic = ""  # the last use of a generic operator, in words
+        self.generic = ""  # the first use of a generic operator since this was cleared, in words
         self._identities: dict[int, Array] = {}
 
     def __reduce__(self) -> Any:
@@ -154,6 +154,6 @@ class Reading(GenericBackend):
 
     def _no_capture(self, what: str) -> None:
         """Note that an operator of the library is used; a CUDA graph can hold our kernels only."""
-        self.generic = f"{what} has no kernel of ours"
+        self.generic = self.generic or f"{what} has no kernel of ours"
         if getattr(self.device, "capturing", False):
             raise BackendError(self.generic)

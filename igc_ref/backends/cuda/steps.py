@@ -112,17 +112,21 @@ class CapturedSteps:
             return self._graphs[count]()
         device = self.backend.device
         if count not in self._seen:
-            self._memory[count], self.backend.generic = device.memory(), ""
-        self._seen[count] = self._seen.get(count, 0) + 1
+            self._seen[count], self._memory[count] = 0, device.memory()
         with self._memory[count]():
-            if not self.capture or self._seen[count] <= WARM_UP:
-                return self._launch(count)
-            if self.backend.generic:
-                self.capture = False
-                self.report(f"steps are not captured as a CUDA graph: {self.backend.generic}")
-                return self._launch(count)
+            if not self.capture or self._seen[count] < WARM_UP:
+                return self._try(count)
             self._graphs[count] = device.capture(lambda: self._launch(count))
         return self._graphs[count]()
+
+    def _try(self, count: int) -> None:
+        """Take a step kernel by kernel, and see whether it can be captured."""
+        self._seen[count] += 1
+        self.backend.generic = ""
+        self._launch(count)
+        if self.capture and self.backend.generic:
+            self.capture = False
+            self.report(f"steps are not captured as a CUDA graph: {self.backend.generic}")
 
     def _launch(self, count: int) -> None:
         """Queue every kernel of a step on so many pictures."""
