@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from igc_ref.files import replacing
 from igc_ref.history import Record, check_records
 from igc_ref.spec import integer
 
-FORMAT = 1
+FORMAT = 2
 Arrays = dict[str, npt.NDArray[Any]]
 
 # All that numpy, zipfile and json raise when a file is not what it should be.
@@ -28,39 +28,82 @@ DAMAGE = (
 
 
 @dataclass(frozen=True)
+class Partial:
+    """How far the present epoch is.
+
+    Parameters
+    ----------
+    step : int
+        Steps done.
+    loss_sum, correct, seconds : float, int, float
+        Of the pictures seen in it; time spent.
+    draws : str
+        Fingerprint of the epoch's order and augmentation, if ``step > 0``.
+    """
+
+    step: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    seconds: float = 0.0
+    draws: str = ""
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """A run after a whole number of epochs.
+    """The state of a run.
 
     Parameters
     ----------
     config : TrainConfig
     classes : int
         Classes of the data set.
+    fingerprint : str
+        Of all pictures and labels, see `igc_ref.data.fingerprint`.
     records : list of dict
         One for each epoch done.
+    partial : Partial
+        The epoch after them, if it has begun.
     model, velocity : dict of ndarray
         State of the network and of the optimiser.
+    numpy : str
+        Version of the NumPy that drew the order of the pictures.
     """
 
     config: TrainConfig
     classes: int
+    fingerprint: str
     records: list[Record]
+    partial: Partial
     model: Arrays
     velocity: Arrays
+    numpy: str = np.__version__
+
+    @property
+    def position(self) -> str:
+        """Say how far the run is."""
+        if self.partial.step:
+            return f"epoch {len(self.records) + 1}, step {self.partial.step}"
+        return f"epoch {len(self.records)}"
 
 
-def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; a reader sees the old file or the new one, never half of one."""
+def save(path: Path, checkpoint: Checkpoint, keep: Path | None = None) -> None:
+    """Write a checkpoint; a reader sees the old file or the new one, never half of one.
+
+    The old file, if there is one, becomes `keep`.
+    """
     meta = {
         "format": FORMAT,
+        "numpy": checkpoint.numpy,
         "config": checkpoint.config.to_dict(),
         "classes": checkpoint.classes,
+        "fingerprint": checkpoint.fingerprint,
         "records": checkpoint.records,
+        "partial": asdict(checkpoint.partial),
     }
     arrays = {"meta": np.array(json.dumps(meta, allow_nan=False))}
     arrays |= {f"model/{name}": array for name, array in checkpoint.model.items()}
     arrays |= {f"velocity/{name}": array for name, array in checkpoint.velocity.items()}
-    with replacing(path) as file:
+    with replacing(path, keep) as file:
         np.savez(file, allow_pickle=False, **arrays)
 
 
@@ -82,9 +125,12 @@ def load(path: Path) -> Checkpoint:
         return Checkpoint(
             config=TrainConfig.from_dict(meta["config"]),
             classes=integer("classes", meta["classes"]),
+            fingerprint=_text(meta, "fingerprint"),
             records=check_records(meta["records"]),
+            partial=_partial(meta["partial"]),
             model=_part(arrays, "model/"),
             velocity=_part(arrays, "velocity/"),
+            numpy=_text(meta, "numpy"),
         )
     except DAMAGE as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -102,6 +148,27 @@ def _read_arrays(path: Path) -> Arrays:
         if not isinstance(array, np.ndarray):
             raise ValueError(f"its member {name!r} is no array")
     return found
+
+
+def _text(meta: dict[str, Any], name: str) -> str:
+    if not isinstance(meta[name], str) or len(meta[name]) > 100:
+        raise ValueError(f"its {name} is no short text")
+    return str(meta[name])
+
+
+def _partial(values: dict[str, Any]) -> Partial:
+    """Return what `asdict` made of a `Partial`, or raise a ValueError that names what is wrong."""
+    partial = Partial(
+        step=integer("step", values["step"], minimum=0),
+        loss_sum=float(values["loss_sum"]),
+        correct=integer("correct", values["correct"], minimum=0),
+        seconds=float(values["seconds"]),
+        draws=_text(values, "draws"),
+    )
+    for name in ("loss_sum", "seconds"):
+        if not 0 <= getattr(partial, name) < 1e300:
+            raise ValueError(f"its {name} is {getattr(partial, name)}")
+    return partial
 
 
 def _part(arrays: Arrays, prefix: str) -> Arrays:

@@ -16,6 +16,7 @@ from igc_ref.config import TrainConfig
 from igc_ref.errors import IGCError, SpecError
 from igc_ref.models import build
 from igc_ref.optim import SCHEDULES
+from igc_ref.signals import Interrupted
 from igc_ref.spec import IGCSpec, choice, integer
 from igc_ref.summary import summary
 from igc_ref.train import evaluate, resume, train
@@ -33,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError as error:
         print(f"igc-ref: error: not enough memory: {error}", file=sys.stderr)
         return 1
+    except Interrupted as error:
+        print(f"igc-ref: {error}", file=sys.stderr)
+        return 128 + error.signal
     except KeyboardInterrupt:
         print("igc-ref: interrupted; train --resume RUN continues a run", file=sys.stderr)
         return 130
@@ -179,6 +183,7 @@ def _add_train(commands: Any) -> None:
         ("momentum", float),
         ("weight-decay", float),
         ("seed", int),
+        ("checkpoint-every", int),
     ):
         default = getattr(defaults, name.replace("-", "_"))
         add.add_argument(f"--{name}", type=kind, metavar="X", help=f"default {default}")

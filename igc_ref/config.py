@@ -43,6 +43,8 @@ class TrainConfig:
         Pad by 4, crop at random, mirror at random.
     seed : int
         Of weights, order and augmentation. Same seed, same backend: same bits.
+    checkpoint_every : int
+        Steps between two checkpoints within an epoch; 0: only after each epoch.
     out : str, optional
         Folder of the run, new or empty; by default one below ``runs``.
 
@@ -70,6 +72,7 @@ class TrainConfig:
     weight_decay: float = 5e-4
     augment: bool = True
     seed: int = 0
+    checkpoint_every: int = 0
     out: str | None = None
 
     def __post_init__(self) -> None:
@@ -82,7 +85,12 @@ class TrainConfig:
         self.architecture(num_classes=10)
         if self.storage != "float32" and self.dtype != "float32":
             raise SpecError(f"storage={self.storage} is for dtype=float32, not {self.dtype}")
-        for name, minimum in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+        for name, minimum in (
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("seed", 0),
+            ("checkpoint_every", 0),
+        ):
             object.__setattr__(self, name, integer(name, getattr(self, name), minimum))
         if not isinstance(self.augment, bool):
             raise SpecError(f"augment={self.augment!r} is neither True nor False")

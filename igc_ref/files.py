@@ -10,10 +10,16 @@ from typing import BinaryIO
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` that takes its place once it is wholly on the disk.
 
     If writing fails, `path` stays as it was and the temporary file is removed.
+
+    Parameters
+    ----------
+    path : Path
+    keep : Path, optional
+        Becomes what `path` was before. At every moment `path` or `keep` is whole.
     """
     temporary = path.with_name(path.name + ".partial")
     try:
@@ -21,10 +27,23 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(temporary, path)
+        _to_disk(path.parent)
     except OSError as error:
         if error.filename is None:  # a failed write does not say of what
             error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _to_disk(folder: Path) -> None:
+    """Make sure that a change of names in a folder survives a power cut, where that is possible."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

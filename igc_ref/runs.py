@@ -1,8 +1,11 @@
-"""The folder of a run: ``config.json``, ``log.jsonl`` (a line an epoch) and ``checkpoint.npz``."""
+"""The folder of a run: ``config.json``, ``log.jsonl`` (a line an epoch), the last checkpoints."""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -13,20 +16,60 @@ from igc_ref.files import replacing
 from igc_ref.history import Record, check_records
 from igc_ref.models import Model, build
 
-CHECKPOINT, CONFIG, LOG = "checkpoint.npz", "config.json", "log.jsonl"
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+CHECKPOINT, PREVIOUS = "checkpoint.npz", "checkpoint-previous.npz"
+CONFIG, LOG = "config.json", "log.jsonl"
 
 
-def create(config: TrainConfig) -> Path:
-    """Make the folder of a new run and write its config; refuse a folder that holds anything."""
+@contextmanager
+def create(config: TrainConfig) -> Iterator[Path]:
+    """Make the folder of a new run, hold it, write its config; refuse one that holds anything."""
     folder = _new_folder(config) if config.out is None else Path(config.out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CheckpointError(
-            f"{folder} is not an empty folder; choose another --out, or --resume it"
-        )
+    if folder.exists() and not folder.is_dir():
+        raise _not_empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / CONFIG) as file:
-        file.write((json.dumps(config.to_dict(), indent=2) + "\n").encode())
-    return folder
+    with locked(folder):
+        if any(folder.iterdir()):
+            raise _not_empty(folder)
+        with replacing(folder / CONFIG) as file:
+            file.write((json.dumps(config.to_dict(), indent=2) + "\n").encode())
+        yield folder
+
+
+def _not_empty(folder: Path) -> CheckpointError:
+    return CheckpointError(f"{folder} is not an empty folder; choose another --out, or --resume it")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder of a run, so that no second process trains in it.
+
+    The lock is the system's (flock on the folder): it leaves no file and ends with the process,
+    however that ends. Where there is no flock (Windows), nothing is locked.
+
+    Raises
+    ------
+    CheckpointError
+        If another process holds it, or there is no such folder.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is no run: there is no such folder")
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CheckpointError(f"another process is training in {folder}") from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _new_folder(config: TrainConfig) -> Path:
@@ -92,7 +135,7 @@ def _read_text(path: Path) -> str:
         raise CheckpointError(f"{path} is damaged: {error}") from error
 
 
-def load_checkpoint(folder: Path) -> checkpoint.Checkpoint:
+def load_checkpoint(folder: Path, name: str = CHECKPOINT) -> checkpoint.Checkpoint:
     """Read the checkpoint of a run, and make sure that it is of the network in its config.
 
     Raises
@@ -100,14 +143,33 @@ def load_checkpoint(folder: Path) -> checkpoint.Checkpoint:
     CheckpointError
         If either file is missing or damaged, or they are of different networks.
     """
-    saved, declared = checkpoint.load(folder / CHECKPOINT), read_config(folder)
+    saved, declared = checkpoint.load(folder / name), read_config(folder)
     ours, theirs = (c.architecture(saved.classes) for c in (saved.config, declared))
     if ours != theirs or saved.config.dtype != declared.dtype:
         raise CheckpointError(
-            f"{folder / CHECKPOINT} is of {ours} ({saved.config.dtype}), but "
+            f"{folder / name} is of {ours} ({saved.config.dtype}), but "
             f"{folder / CONFIG} says {theirs} ({declared.dtype})"
         )
     return saved
+
+
+def load_newest(folder: Path, report: Callable[[str], None]) -> checkpoint.Checkpoint:
+    """Read the checkpoint of a run, or the one before it if the newest is damaged; say which.
+
+    Raises
+    ------
+    CheckpointError
+        If neither can be read; the error is that of the newest.
+    """
+    try:
+        return load_checkpoint(folder)
+    except CheckpointError as damage:
+        try:
+            saved = load_checkpoint(folder, PREVIOUS)
+        except CheckpointError:
+            raise damage from None
+        report(f"{damage}; going on from {folder / PREVIOUS}, {saved.position}")
+        return saved
 
 
 def load_run(folder: str | Path, backend: str = "auto") -> tuple[Model, TrainConfig]:

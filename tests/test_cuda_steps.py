@@ -102,10 +102,10 @@ def test_a_run_that_was_cut_short_continues_bit_for_bit(monkeypatch, tmp_path):
 
 
 def stopping_after(epochs, train_epoch):
-    def stopping(self, epoch):
+    def stopping(self, epoch, *rest):
         if epoch > epochs:
             raise KeyboardInterrupt
-        return train_epoch(self, epoch)
+        return train_epoch(self, epoch, *rest)
 
     return stopping
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import zipfile
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +11,7 @@ import pytest
 from threadpoolctl import threadpool_info
 
 import igc_ref
-from igc_ref import TrainConfig, checkpoint, data, runs
+from igc_ref import TrainConfig, checkpoint, data, runs, trainer
 from igc_ref.backends import NumpyBackend
 from igc_ref.data import Dataset
 from igc_ref.errors import CheckpointError, DataError, SpecError, TrainingError
@@ -53,7 +52,7 @@ def test_a_run_leaves_config_log_and_checkpoint_and_says_what_it_did(tmp_path):
     lines = []
     history = train(config(tmp_path), lines.append)
     assert sorted(path.name for path in history.run.iterdir()) == [
-        "checkpoint.npz", "config.json", "log.jsonl",
+        "checkpoint-previous.npz", "checkpoint.npz", "config.json", "log.jsonl",
     ]  # fmt: skip
     assert len(lines) == 3
     for record in history.records:
@@ -79,13 +78,12 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(tmp_path):
     whole = train(config(tmp_path, epochs=3, out=str(tmp_path / "whole")))
     broken = config(tmp_path, epochs=3, out=str(tmp_path / "broken"))
     trainer = Trainer(broken)
-    folder = runs.create(broken)
 
     def stop_after_one(line):
         if line.startswith("epoch 1"):
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with runs.create(broken) as folder, pytest.raises(KeyboardInterrupt):
         trainer.finish(folder, stop_after_one)
     assert len(runs.read_log(folder)) == 1
     resume(folder)
@@ -99,7 +97,7 @@ def test_a_finished_or_different_run_is_not_resumed(tmp_path):
         resume(folder)
     with pytest.raises(CheckpointError, match=r"arch=plain \(the run has plain_igc\), lr=0\.2"):
         resume(folder, arch="plain", lr=0.2)
-    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+    with pytest.raises(CheckpointError, match="nowhere is no run: there is no such folder"):
         resume(tmp_path / "nowhere")
 
 
@@ -131,10 +129,12 @@ def test_a_loaded_run_is_the_network_that_was_trained(tmp_path):
 def test_an_epoch_sees_every_picture_once_each_epoch_in_another_order(tmp_path):
     trainer = Trainer(config(tmp_path, augment=False))
     labels = [
-        np.concatenate([batch for _, batch in trainer._batches(epoch)]) for epoch in (1, 2, 1)
+        np.concatenate([batch for _, batch in trainer._batches(trainer.draw(epoch))])
+        for epoch in (1, 2, 1)
     ]
     sums = [
-        sorted(float(x.sum()) for x, _ in trainer._batches(epoch) for x in x) for epoch in (1, 2)
+        sorted(float(x.sum()) for x, _ in trainer._batches(trainer.draw(epoch)) for x in x)
+        for epoch in (1, 2)
     ]
     assert sums[0] == pytest.approx(sums[1], rel=1e-4, abs=1e-2)
     assert not np.array_equal(labels[0], labels[1])
@@ -143,7 +143,7 @@ def test_an_epoch_sees_every_picture_once_each_epoch_in_another_order(tmp_path):
 
 def test_augmentation_changes_the_pictures_and_repeats_with_the_epoch(tmp_path):
     plain, augmented = (Trainer(config(tmp_path, augment=a)) for a in (False, True))
-    first, again, still = (next(t._batches(1))[0] for t in (augmented, augmented, plain))
+    first, again, still = (next(t._batches(t.draw(1)))[0] for t in (augmented, augmented, plain))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, still)
 
@@ -155,7 +155,7 @@ def test_a_batch_is_normalised_then_padded_cropped_and_mirrored_by_the_numbers_o
     rng = np.random.default_rng([5, 2])  # seed, epoch
     order = rng.permutation(60)
     pictures = trainer.train_set
-    for start, (x, labels) in zip(range(0, 60, 16), trainer._batches(2), strict=True):
+    for start, (x, labels) in zip(range(0, 60, 16), trainer._batches(trainer.draw(2)), strict=True):
         rows = order[start : start + 16]
         top, left = rng.integers(0, 9, (2, len(rows)))
         mirror = rng.random(len(rows)) < 0.5
@@ -225,7 +225,7 @@ def test_a_run_that_fails_in_its_first_epoch_can_be_resumed_from_its_beginning(
 ):
     whole = train(config(tmp_path, out=str(tmp_path / "whole")))
 
-    def power_cut(self, epoch):
+    def power_cut(self, *epoch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -254,8 +254,7 @@ def test_a_run_whose_velocities_do_not_fit_is_not_resumed(tmp_path, damage, mess
 
 
 def test_a_test_loss_that_is_not_finite_stops_the_run_with_its_epoch(tmp_path, monkeypatch):
-    module = sys.modules["igc_ref.train"]  # igc_ref.train itself is the function
-    monkeypatch.setattr(module, "evaluate", lambda model, test_set: Evaluation(np.nan, 0.1))
+    monkeypatch.setattr(trainer, "evaluate", lambda model, test_set: Evaluation(np.nan, 0.1))
     with pytest.raises(TrainingError, match="the test loss is nan after epoch 1; the last check"):
         train(config(tmp_path))
     assert checkpoint.load(tmp_path / "run" / "checkpoint.npz").records == []
@@ -264,7 +263,10 @@ def test_a_test_loss_that_is_not_finite_stops_the_run_with_its_epoch(tmp_path, m
 def test_runs_without_a_folder_of_their_own_never_share_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     unnamed = TrainConfig(**SMALL)
-    folders = [runs.create(unnamed) for _ in range(3)]
+    folders = []
+    for _ in range(3):
+        with runs.create(unnamed) as folder:
+            folders.append(folder)
     assert [folder.name[-2:] for folder in folders] == ["-1", "-2", "-3"]
 
 
@@ -298,10 +300,10 @@ def test_the_seed_of_a_run_is_the_seed_of_its_weights(tmp_path):
 def test_the_log_is_written_before_the_checkpoint_so_that_no_epoch_is_lost(tmp_path, monkeypatch):
     save = checkpoint.save
 
-    def power_cut(path, saved):
+    def power_cut(path, saved, keep):
         if saved.records:
             raise KeyboardInterrupt
-        save(path, saved)
+        save(path, saved, keep)
 
     monkeypatch.setattr(checkpoint, "save", power_cut)
     with pytest.raises(KeyboardInterrupt):
@@ -366,7 +368,7 @@ def test_a_disk_that_is_full_leaves_no_half_of_config_or_log(tmp_path, monkeypat
 
     monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(OSError, match=r"No space left on device: .*config\.json"):
-        runs.create(config(tmp_path))
+        runs.create(config(tmp_path)).__enter__()
     with pytest.raises(OSError, match=r"No space left on device: .*log\.jsonl"):
         runs.write_log(tmp_path / "run", [RECORD])
     assert not list((tmp_path / "run").iterdir())
@@ -525,7 +527,7 @@ def test_a_newer_format_and_unknown_settings_are_refused(tmp_path):
         arrays = dict(file)
     meta = json.loads(arrays["meta"].item()) | {"format": 99}
     np.savez(run / "checkpoint.npz", **arrays | {"meta": np.array(json.dumps(meta))})
-    with pytest.raises(CheckpointError, match="format 99; this version reads format 1"):
+    with pytest.raises(CheckpointError, match="format 99; this version reads format 2"):
         checkpoint.load(run / "checkpoint.npz")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
@@ -52,9 +53,27 @@ class Draws(NamedTuple):
     order: npt.NDArray[np.int64]
     windows: Windows | None
 
+    def fingerprint(self) -> str:
+        """Return a short hash: another NumPy may draw other numbers from the same seed."""
+        digest = hashlib.blake2b(digest_size=16)
+        for numbers in (self.order, *(self.windows or ())):
+            digest.update(np.ascontiguousarray(numbers, dtype="<i8").tobytes())
+        return digest.hexdigest()
+
 
 class Steps(Protocol):
     """Epochs of training steps that a backend runs by itself."""
 
-    def epoch(self, draws: Draws, rates: npt.NDArray[np.float64]) -> Iterator[tuple[float, int]]:
-        """Take a step for each learning rate; yield its loss and how many pictures were right."""
+    def epoch(
+        self,
+        draws: Draws,
+        rates: npt.NDArray[np.float64],
+        first: int,
+        pauses: Callable[[int], bool],
+    ) -> Iterator[tuple[float, int]]:
+        """Take a step for each learning rate from number `first` on.
+
+        Yields loss and right answers of each. After `done` steps for which ``pauses(done)`` is
+        true nothing runs ahead: when their results are yielded, the weights are those of so many
+        steps.
+        """

@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from igc_ref.data.cifar import load_cifar
-from igc_ref.data.dataset import Dataset
+from igc_ref.data.dataset import Dataset, fingerprint
 from igc_ref.data.shapes import shapes
 from igc_ref.errors import DataError
 
-__all__ = ["NAMES", "Dataset", "load", "load_cifar", "shapes"]
+__all__ = ["NAMES", "Dataset", "fingerprint", "load", "load_cifar", "shapes"]
 
 NAMES = ("shapes", "cifar10", "cifar100")
 

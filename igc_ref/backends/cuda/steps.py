@@ -24,7 +24,6 @@ from igc_ref.backends.cuda.reading import THREADS
 from igc_ref.backends.library import Array, Draws, Pool
 
 WARM_UP = 2  # steps kernel by kernel before one is captured
-REPORT_EVERY = 64  # steps between two looks at the losses: each look waits for the device
 
 Learn = Callable[[Pictures, Array, Rates], tuple[Array, Array]]
 
@@ -82,30 +81,32 @@ class CapturedSteps:
         self._memory: dict[int, Callable[[], AbstractContextManager[None]]] = {}
         self._graphs: dict[int, Callable[[], None]] = {}
 
-    def epoch(self, draws: Draws, rates: npt.NDArray[np.float64]) -> Iterator[tuple[float, int]]:
-        """Take the steps of one epoch; yield loss and right answers of each.
-
-        Losses are fetched every 64 steps, so that the device need not wait for the host.
-        """
-        self._begin(draws, rates)
-        start = 0
-        for step in range(len(rates)):
-            count = min(self.batch_size, self.size - step * self.batch_size)
-            self._step(count)
-            if (step + 1) % REPORT_EVERY == 0 or step + 1 == len(rates):
+    def epoch(
+        self,
+        draws: Draws,
+        rates: npt.NDArray[np.float64],
+        first: int,
+        pauses: Callable[[int], bool],
+    ) -> Iterator[tuple[float, int]]:
+        """Take the steps of one epoch; see `Steps`. Losses are fetched at pauses only."""
+        self._begin(draws, rates, first)
+        fetched = first
+        for step in range(first, len(rates)):
+            self._step(min(self.batch_size, self.size - step * self.batch_size))
+            if pauses(step + 1) or step + 1 == len(rates):
                 losses, hits = map(self.backend.device.download, (self.losses, self.hits))
-                for done in range(start, step + 1):
+                for done in range(fetched, step + 1):
                     yield float(losses[done]), int(hits[done])
-                start = step + 1
+                fetched = step + 1
 
-    def _begin(self, draws: Draws, rates: npt.NDArray[np.float64]) -> None:
+    def _begin(self, draws: Draws, rates: npt.NDArray[np.float64], first: int) -> None:
         overwrite, N = self.backend.device.overwrite, self.size
         still = np.full(N, self.padding)  # the window in the middle, as without augmentation
         windows = draws.windows or (still, still, np.zeros(N))
         for array, values in zip(self.draws, (draws.order, *windows), strict=True):
             overwrite(array, np.asarray(values).astype(array.dtype))
         overwrite(self.rates.values, rates.astype("float32"))
-        overwrite(self.rates.counter, np.zeros(1, "int32"))
+        overwrite(self.rates.counter, np.full(1, first, "int32"))
 
     def _step(self, count: int) -> None:
         if count in self._graphs:
