@@ -316,6 +316,9 @@ static void run_block() {
   ready_words = 0;
   memset(ready, 0, sizeof ready);
   memset(waiting, 0, sizeof waiting);
+#ifdef __SANITIZE_ADDRESS__  // the frames of the block before are gone
+  __asan_unpoison_memory_region(fibers[0].stack, 1024 * STRIDE);
+#endif
   for (int id = 0; id < count; ++id) {
     Fiber& f = fibers[id];
     f.group = f.pending = 0;

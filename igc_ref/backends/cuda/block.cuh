@@ -219,7 +219,7 @@ __device__ __forceinline__ void convolve_column(float (&y)[OS][PX], const float*
 #pragma unroll
     for (int u = 0; u < chunk(K * OS); ++u) {
       const int ky = (e + u) / OS, j = (e + u) % OS;
-      if (ky == K) continue;  // padding
+      if (ky >= K) continue;  // padding
 #pragma unroll
       for (int px = 0; px < PX; ++px) y[j][px] = fmaf(w[u], pixel[px * S + ky], y[j][px]);
     }

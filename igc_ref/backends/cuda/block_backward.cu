@@ -234,7 +234,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
 #pragma unroll
               for (int u = 0; u < chunk(K * OS); ++u) {
                 const int ky = (e + u) / OS, j = (e + u) % OS;
-                if (ky == K) continue;  // padding
+                if (ky >= K) continue;  // padding
                 const float* from = d_tile + ((part * OS + j) * NP + n) * D_PICTURE +
                                     (row + BEFORE) * D_PITCH + D_LEFT + column + (rx + P - kx) / S;
 #pragma unroll

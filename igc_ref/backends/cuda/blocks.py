@@ -150,7 +150,7 @@ class Blocks(Reading):
         self, d: Pictures, saved: BlockSaved, g: Geometry, dx: bool
     ) -> tuple[Pictures, Array, Array] | None:
         """Run block_backward.cu and add up its shares, or return None if it does not fit."""
-        self._check_pictures("d", d, saved.shape)
+        self._check_pictures("d", d, (saved.shape, saved.x.dtype))
         tile = self._tile(g, backward=True, dx=dx)
         if tile is None:
             return None

@@ -75,10 +75,13 @@ softmax_cross_entropy(float* losses, int* hits, float* dlogits, const float* log
   float sum[1] = {0.f};
   for (int k = lane; k < classes; k += WARP) sum[0] += expf(row[k] - best);
   const float total = warp_sums(sum);
-  const int label = (int)labels[n];
+  const bool known = 0 <= labels[n] && labels[n] < classes;
+  const int label = known ? (int)labels[n] : 0;
   for (int k = lane; k < classes; k += WARP)
     dlogits[(long long)n * classes + k] = (expf(row[k] - best) / total - (k == label ? 1.f : 0.f)) / N;
-  if (lane == 0) losses[n] = logf(total) - (row[label] - best), hits[n] = first == label;
+  if (lane > 0) return;
+  losses[n] = known ? logf(total) - (row[label] - best) : __int_as_float(0x7fffffff);  // NaN: stop
+  hits[n] = known && first == label;
 }
 
 // The mean of the rows' losses, and how many were right. One block.

@@ -62,8 +62,8 @@ class CudaOperators(Blocks):
         C, N, H, W = x.shape
         for name, array in arrays.items():
             self.check(name, array, x.dtype)
-            if array.shape != (C,):
-                raise SpecError(f"{name} has shape {array.shape}; {(C,)} is needed")
+            if array.shape != (C,) or not array.flags.c_contiguous:
+                raise SpecError(f"{name} has shape {array.shape}; {(C,)}, contiguous, is needed")
         if not self._fast(x):
             options: Any = {"momentum": momentum, "eps": eps, "train": train, "relu": relu}
             self._no_capture(f"batch norm of {x.dtype}")
@@ -86,7 +86,7 @@ class CudaOperators(Blocks):
             dx, *rest = super().batch_norm_backward(self._array(dy), saved.saved)
             return self._wrap(dx), rest[0], rest[1]
         x, rule, gamma, train = saved
-        self._check_pictures("dy", dy, x.shape)
+        self._check_pictures("dy", dy, (x.shape, x.dtype))
         dy = self._plain(dy)
         C, N, H, W = x.shape
         length = N * H * W
@@ -133,7 +133,7 @@ class CudaOperators(Blocks):
 
     def _add(self, a: Pictures, b: Pictures, lowest: float) -> Pictures:
         self._check_pictures("a", a)
-        self._check_pictures("b", b, a.shape)
+        self._check_pictures("b", b, (a.shape, a.dtype))
         if not (self._fast(a) and self._fast(b)):
             sums = super().add(self._array(a), self._array(b))
             return self._wrap(sums if lowest == NO_FLOOR else self.xp.maximum(sums, 0))
@@ -148,7 +148,7 @@ class CudaOperators(Blocks):
 
     def relu_backward(self, dy: Pictures, y: Pictures) -> Pictures:
         """Return the gradient of `relu`, and of `add_relu` with respect to both its arguments."""
-        self._check_pictures("dy", dy, y.shape)
+        self._check_pictures("dy", dy, (y.shape, y.dtype))
         if not self._fast(y):
             return self._wrap(super().relu_backward(self._array(dy), self._array(y)))
         y, dy = self._plain(y), self._plain(dy)
@@ -198,9 +198,9 @@ class CudaOperators(Blocks):
     def linear(self, x: Array, weight: Array, bias: Array) -> tuple[Array, tuple[Array, Array]]:
         """Return x Wᵀ + b for x (N, in), weight (out, in), bias (out,)."""
         self._check_linear(x, weight, bias)
-        if x.dtype != np.float32:
+        if x.dtype != np.float32 or not x.size:
             return super().linear(x, weight, bias)
-        x, weight = map(self.xp.ascontiguousarray, (x, weight))
+        x, weight, bias = map(self.xp.ascontiguousarray, (x, weight, bias))
         (N, inputs), out = x.shape, len(weight)
         y = self._numbers(N, out)
         arguments = (y, x, weight, bias, i32(N), i32(inputs), i32(out))
@@ -211,7 +211,7 @@ class CudaOperators(Blocks):
         """Return the gradients of `linear` with respect to x, weight and bias."""
         x, weight = saved
         self.check("dy", dy, x.dtype)
-        if x.dtype != np.float32:
+        if x.dtype != np.float32 or not x.size:
             return super().linear_backward(dy, saved)
         dy, (N, inputs), out = self.xp.ascontiguousarray(dy), x.shape, len(weight)
         if dy.shape != (N, out):
@@ -238,16 +238,21 @@ class CudaOperators(Blocks):
 
     def softmax_cross_entropy(self, logits: Array, labels: Array) -> tuple[Array, Array]:
         """Return the mean of -log softmax(logits)[label], and its gradient."""
-        self.check("logits", logits)
-        if logits.dtype != np.float32:
+        if logits.dtype != np.float32 or not logits.size:
             return super().softmax_cross_entropy(logits, labels)
         loss, _, dlogits = self.loss(logits, labels)
         return loss, dlogits
 
     def loss(self, logits: Array, labels: Array) -> tuple[Array, Array, Array]:
-        """Return mean loss, number of right answers, and the gradient of the loss."""
+        """Return mean loss, number of right answers, and the gradient of the loss.
+
+        A label that is no class makes the loss NaN: to look at labels is to wait for the device.
+        """
         self.check("logits", logits)
-        if logits.dtype != np.float32:
+        self.check("labels", labels)
+        if labels.dtype.kind not in "iu":
+            raise TypeError(f"labels are {labels.dtype}; integers are needed")
+        if logits.dtype != np.float32 or not logits.size:
             return super().loss(logits, labels)
         N, classes = logits.shape
         if labels.shape != (N,):
@@ -274,13 +279,17 @@ class CudaOperators(Blocks):
         ``lr`` may be `Rates`.
         """
         names = [name for name, weight in weights.items() if weight.size]
+        if not names:
+            return
         groups = [[arrays[name] for name in names] for arrays in (weights, gradients, velocities)]
         for weight, gradient, velocity in zip(*groups, strict=True):
             if not weight.shape == gradient.shape == velocity.shape:
                 raise SpecError(f"weight {weight.shape} has a gradient {gradient.shape}")
         in_place = (array.flags.c_contiguous for array in chain(groups[0], groups[2]))
         if not all(in_place) or any(array.dtype != np.float32 for array in chain(*groups)):
-            return super().sgd_steps(weights, gradients, velocities, **numbers)
+            for arrays in zip(*groups, strict=True):
+                super().sgd_step(*arrays, **numbers)
+            return
         groups[1] = [self.xp.ascontiguousarray(gradient) for gradient in groups[1]]
         rows = [(*map(self.device.address, row), row[0].size) for row in zip(*groups, strict=True)]
         table = self._table(np.array(rows, np.int64))
@@ -291,14 +300,10 @@ class CudaOperators(Blocks):
         grid = math.ceil(max(row[3] for row in rows) / (4 * THREADS)), len(rows)
         arguments = (table, lr.values, lr.counter, *map(f32, decays))
         self.launch("learning.cu", "sgd", grid, *arguments)
-        return None
 
     def sgd_step(self, weight: Array, gradient: Array, velocity: Array, **numbers: Any) -> None:
         """Take one step for one parameter."""
-        if weight.dtype == np.float32 and weight.flags.c_contiguous and velocity.flags.c_contiguous:
-            self.sgd_steps({"": weight}, {"": gradient}, {"": velocity}, **numbers)
-        else:
-            super().sgd_step(weight, gradient, velocity, **numbers)
+        self.sgd_steps({"": weight}, {"": gradient}, {"": velocity}, **numbers)
 
     def _table(self, rows: Any) -> Array:
         """Bring the table of addresses to the device; inside a graph, once it is captured."""

@@ -130,14 +130,19 @@ class Reading(GenericBackend):
         """Return a grid for a kernel that goes through rows of numbers: four a thread."""
         return max(1, min(1024, -(-length // (4 * THREADS)))), channels
 
-    def _check_pictures(self, name: str, x: Pictures, shape: tuple[int, ...] | None = None) -> None:
+    def _check_pictures(
+        self, name: str, x: Pictures, like: tuple[tuple[int, ...], np.dtype[Any]] | None = None
+    ) -> None:
+        """Raise unless these are pictures, and of this shape and dtype."""
         if not isinstance(x, Pictures):
             kind = f"{type(x).__module__}.{type(x).__qualname__}"
             raise TypeError(
                 f"{name} is {kind}; the {self.name} backend takes what its load returns"
             )
-        if shape is not None and x.shape != tuple(shape):
-            raise SpecError(f"{name} has shape {x.shape}; {tuple(shape)} is needed")
+        if like is not None and x.shape != tuple(like[0]):
+            raise SpecError(f"{name} has shape {x.shape}; {tuple(like[0])} is needed")
+        if like is not None and x.dtype != like[1]:
+            raise TypeError(f"{name} is {x.dtype}; {like[1]} is needed")
 
     # -- for the generic operators ---------------------------------------------------------------
 
