@@ -1,0 +1,183 @@
+"""Checks and timings of the cupy backend on an NVIDIA card, against float64 and PyTorch.
+
+    python3 -m benchmarks.gpu --only check --budget 540 --json check.json
+    python3 -m benchmarks.gpu --only blocks,steps,floors --budget 540 --json speed.json
+    python3 -m benchmarks.gpu --only train --data-dir data --epochs 20 --json train.json
+
+Run it from the repository's root; nothing needs to be installed but CuPy, PyTorch, NumPy, SciPy,
+tqdm and threadpoolctl. Sections, in this order whatever order is asked for:
+
+    check    every operator and some training runs against float64; the same bits every time
+    blocks   every block shape of the paper's CIFAR networks, forward, both ways, training
+    steps    whole training steps
+    floors   what the card can do at best, and how near we are; kernel by kernel
+    train    CIFAR-10, ours and PyTorch's: needs --data-dir
+
+Each section runs in a process of its own: a kernel that kills the device ends that process, and
+another one goes on after it. The JSON file is written anew after every item; `--resume` keeps what
+it holds already, so that a second call can go on where the first one stopped.
+
+CIFAR-10 where nothing can be downloaded: carry the published ``cifar-10-batches-bin`` in a folder
+that git ignores (``data/``), or an archive that is smaller. With this workplace's, 18 MB, which
+needs Pillow there::
+
+    mkdir -p data && cp /work/shared/data/* data/    # then carry the folder data
+    python3 data/unpack_cifar10.py data && python3 -m benchmarks.gpu --only train --data-dir data
+
+``--emulate`` and ``--device cpu`` rehearse all of it at tiny sizes without a card: our kernels on
+the tests' emulator (needs g++), PyTorch on the CPU, ``time.perf_counter`` for events. Such timings
+mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu import ours
+from benchmarks.gpu.record import DeviceLostError, Record, Section, machine, say
+
+SECTIONS = {  # name: module, share of the time
+    "check": ("check", 3.0),
+    "blocks": ("blocks", 4.0),
+    "steps": ("steps", 4.0),
+    "floors": ("ceilings", 1.0),
+    "train": ("train", 5.0),
+}
+RESTARTS = 5
+LOST = 3  # exit status of a process whose device is lost
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    first, _, rest = str(__doc__).partition("\n\n")
+    raw = argparse.RawDescriptionHelpFormatter
+    add = (parser := argparse.ArgumentParser(
+        "benchmarks.gpu", description=first, epilog=rest, formatter_class=raw
+    )).add_argument  # fmt: skip
+    add("--only", default=",".join(SECTIONS), metavar="A,B", help="sections, by name")
+    add("--budget", type=float, default=3000, metavar="SECONDS", help="stop in time, skip the rest")
+    add("--json", type=Path, default=Path("gpu.json"), metavar="FILE")
+    add("--resume", action="store_true", help="keep what the file holds, do the rest")
+    add("--batch", type=int, help="pictures a batch; default 256, tiny 4")
+    add("--rounds", type=int, help="turns of each contender; default 5, tiny 1")
+    add("--seed", type=int, help="of the checks' inputs; default: drawn, and printed")
+    add("--data-dir", metavar="DIR", help="folder of CIFAR-10, for train")
+    add("--epochs", type=int, default=10, help="of train")
+    add("--minutes", type=float, help="of train, instead of --epochs")
+    add("--no-compile", dest="compile", action="store_false", help="without torch.compile")
+    add("--no-float16", dest="float16", action="store_false", help="without storage in 16 bits")
+    add("--no-torch", dest="torch", action="store_false", help="without PyTorch")
+    add("--emulate", action="store_true", help="our kernels on the tests' emulator; tiny")
+    add("--device", default=None, choices=("cuda", "cpu"), help="PyTorch's; cpu: tiny")
+    add("--worker", choices=list(SECTIONS), help=argparse.SUPPRESS)
+    add("--until", type=float, default=float("inf"), help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    options.tiny = options.emulate or options.device == "cpu"
+    options.device = options.device or ("cpu" if options.emulate else "cuda")
+    options.compile &= not options.tiny
+    options.batch = options.batch or (4 if options.tiny else 256)
+    options.rounds = options.rounds or (1 if options.tiny else 5)
+    options.seed = int(time.time()) if options.seed is None else options.seed
+    options.sections = [name for name in SECTIONS if name in options.only.split(",")]
+    if unknown := set(options.only.split(",")) - set(SECTIONS):
+        parser.error(f"--only: unknown {', '.join(sorted(unknown))}; known: {', '.join(SECTIONS)}")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the sections, each in a process of its own; return how many ended badly."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    options = parse(arguments)
+    if options.worker:
+        return work(options.worker, options)
+    start = time.time()
+    if not options.resume:
+        options.json.unlink(missing_ok=True)
+    record = Record(options.json)
+    record.values["machine"] = machine()
+    record.values["settings"] = {"arguments": arguments, "seed": options.seed}
+    record.save()
+    say(record.values["machine"], f"seed {options.seed}; results in {options.json}")
+
+    def process(name: str, until: float) -> int:
+        command = [sys.executable, "-m", "benchmarks.gpu", *arguments, "--worker", name]
+        command += ["--until", str(until), "--seed", str(options.seed)]
+        try:
+            return subprocess.run(command, timeout=max(1.0, until + 20 - time.time())).returncode
+        except subprocess.TimeoutExpired:
+            say(f"{name}: stopped, it has taken longer than its share of the time")
+            return -1
+
+    bad = run_all(options, start + options.budget, process)
+    say(f"{time.time() - start:.0f} s; ended badly: {bad or 'none'}")
+    return len(bad)
+
+
+def run_all(
+    options: argparse.Namespace, until: float, process: Callable[[str, float], int]
+) -> list[str]:
+    """Give every section its share of the time that is left; return those that ended badly."""
+    bad = []
+    for number, name in enumerate(options.sections):
+        shares = [SECTIONS[later][1] for later in options.sections[number:]]
+        now = time.time()
+        own = now + max(0.0, until - now - 20) * shares[0] / sum(shares)
+        say("", f"==== {name} ({own - now:.0f} s)")
+        for _ in range(RESTARTS):
+            status = process(name, own)
+            if status in (0, 1, -1) or time.time() > own:
+                break
+            say(f"{name}: its process ended with status {status}; another one goes on")
+        if status:
+            bad.append(name)
+    return bad
+
+
+def work(name: str, options: argparse.Namespace) -> int:
+    """Run one section in this process; 0: all right, 1: something failed, 3: the device is lost."""
+    record = Record(options.json)
+    if not options.emulate:
+        record.values["machine"] |= _card()
+    if name in ("blocks", "steps", "train") and options.torch and find_spec("torch"):
+        from benchmarks.gpu import rivals
+
+        record.values["machine"] |= rivals.versions()
+    section = Section(record, name, options.until, lambda: ours.alive(options.emulate))
+    try:
+        import_module(f"benchmarks.gpu.{SECTIONS[name][0]}").section(section, options)
+    except DeviceLostError as error:
+        say(f"{name}: {error}")
+        return LOST
+    finally:
+        record.save()
+    return int(bool(section.failed()))
+
+
+def _card() -> dict[str, Any]:
+    """Return what CuPy says of the card; nothing without one."""
+    try:
+        import cupy
+
+        found = cupy.cuda.runtime.getDeviceProperties(0)
+        return {
+            "chip": found["name"].decode(), "compute capability": found["major"] * 10
+            + found["minor"], "multiprocessors": found["multiProcessorCount"],
+            "l2": found["l2CacheSize"], "memory": found["totalGlobalMem"],
+            "cuda driver": cupy.cuda.runtime.driverGetVersion(),
+            "cuda runtime": cupy.cuda.runtime.runtimeGetVersion(),
+            "nvrtc": list(cupy.cuda.nvrtc.getVersion()),
+        }  # fmt: skip
+    except Exception as error:
+        return {"chip": f"unknown: {type(error).__name__}: {error}"}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,252 @@
+"""PyTorch's side: the same blocks and training steps, in every way its users would try.
+
+Channels are shuffled by view, transpose and reshape, in the tensor's own memory format: PyTorch's
+own ``channel_shuffle`` leaves channels_last, which would make that format lose for no good reason.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from benchmarks.gpu.clock import Clock, Contender, HostClock, TorchClock
+from igc_ref.architecture import Architecture
+from igc_ref.bench import BlockCase, torch_twins
+from igc_ref.layers import BN_EPS
+from igc_ref.reference import composed_kernel
+
+Functions = dict[str, Callable[[int], object]]
+
+
+@dataclass(frozen=True)
+class Way:
+    """How PyTorch runs it: eager or compiled, memory format, cuDNN's search, TF32."""
+
+    how: str
+    layout: str
+    search: bool
+    tf32: bool
+
+    def __str__(self) -> str:
+        words = ["torch", self.how, self.layout]
+        words += ["benchmark"] * self.search + ["TF32"] * self.tf32
+        return " ".join(words)
+
+    @property
+    def format(self) -> Any:
+        """PyTorch's memory format."""
+        return torch.channels_last if self.layout == "channels_last" else torch.contiguous_format
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """Set PyTorch's switches, and set them back."""
+        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+        before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+        cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = self.search, self.tf32, self.tf32
+        try:
+            yield
+        finally:
+            cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
+
+
+EAGER = [
+    Way("eager", layout, search, tf32)
+    for layout, search, tf32 in product(("NCHW", "channels_last"), (True, False), (False, True))
+]
+COMPILED = [
+    Way("compile", layout, True, tf32)
+    for tf32, layout in product((False, True), ("NCHW", "channels_last"))
+]
+
+
+def shuffle(x: Any, groups: int) -> Any:
+    """Shuffle channels in the memory format that x has."""
+    N, C, H, W = x.shape
+    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        last = x.permute(0, 2, 3, 1).reshape(N, H, W, groups, C // groups)
+        return last.transpose(3, 4).reshape(N, H, W, C).permute(0, 3, 1, 2)
+    return x.view(N, groups, C // groups, H, W).transpose(1, 2).reshape(N, C, H, W)
+
+
+torch_twins._shuffle = shuffle
+
+
+def versions() -> dict[str, Any]:
+    """Return the libraries that PyTorch brings."""
+    return {"torch cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+
+
+def quiet() -> None:
+    """Keep the compiler's tables of candidates out of the log."""
+    from torch._inductor import config
+
+    if hasattr(config, "autotune_num_choices_displayed"):
+        config.autotune_num_choices_displayed = 0
+
+
+def clock(device: str) -> Clock:
+    """Return the clock for PyTorch's work there."""
+    return HostClock() if device == "cpu" else TorchClock()
+
+
+def clean() -> None:
+    """Give memory back between cases, and forget what was compiled."""
+    torch._dynamo.reset()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+
+
+def graphed(f: Callable[[int], object], sets: int, device: str) -> Callable[[], object]:
+    """Return what replays ``f(0) ... f(sets - 1)`` as a CUDA graph; on a CPU, what calls them."""
+    if device == "cpu":
+        return lambda: [f(i) for i in range(sets)]
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(2):
+            for i in range(min(sets, 2)):
+                f(i)
+    torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        kept = [f(i) for i in range(sets)]  # each with memory of its own
+    del kept
+    return graph.replay
+
+
+class Blocks:
+    """One block shape: inputs, shared by all ways of one memory format."""
+
+    def __init__(self, case: BlockCase, sets: int, device: str, seed: int = 0) -> None:
+        rng, s, N = np.random.default_rng(seed), case.spec, case.batch_size
+        self.case, self.sets, self.device = case, sets, device
+        self.x = rng.standard_normal((N, s.in_channels, case.size, case.size), np.float32)
+        out = (N, s.out_channels, *s.output_size(case.size, case.size))
+        self.d = rng.standard_normal(out, np.float32)
+        shapes = s.primary_shape, s.secondary_shape
+        self.weights = [
+            rng.normal(size=shape) * (2 / np.prod(shape[1:])) ** 0.5 for shape in shapes
+        ]
+        self._tensors: dict[Any, list[Any]] = {}
+
+    def tensors(self, which: str, way: Way, dtype: Any = torch.float32) -> list[Any]:
+        """Return the sets of inputs (``x``) or gradients (``d``) in the format of `way`."""
+        key = which, way.layout, dtype
+        if key not in self._tensors:
+            one = torch.from_numpy(getattr(self, which)).to(self.device, dtype)
+            sets = (one.roll(i, 0).contiguous(memory_format=way.format) for i in range(self.sets))
+            self._tensors[key] = [t.requires_grad_(which == "x") for t in sets]
+        return self._tensors[key]
+
+    def functions(self, way: Way) -> Functions:
+        """Return the variants of the block, each a function of the number of the set."""
+        s = self.case.spec
+        block = torch_twins.Block(s)
+        with torch.no_grad():
+            block.primary.weight.copy_(torch.from_numpy(self.weights[0]))
+            block.secondary.weight.copy_(torch.from_numpy(self.weights[1])[..., None, None])
+        norm = nn.BatchNorm2d(s.out_channels, eps=BN_EPS, momentum=0.1)
+        layers = nn.Sequential(block, norm, nn.ReLU(inplace=True))
+        layers = layers.to(self.device).to(memory_format=way.format)
+        run, run_all = layers[0], layers
+        if way.how == "compile":
+            quiet()
+            run, run_all = (
+                torch.compile(m, mode="max-autotune-no-cudagraphs", dynamic=False)
+                for m in (layers[0], layers)
+            )
+        x, d = self.tensors("x", way), self.tensors("d", way)
+
+        def forward(i: int) -> object:
+            with way.on(), torch.no_grad():
+                return run(x[i])
+
+        def backward(module: Any, parameters: list[Any]) -> Callable[[int], object]:
+            def both(i: int) -> object:
+                with way.on():
+                    y = module(x[i])
+                    return y.detach(), torch.autograd.grad(y, [x[i], *parameters], d[i])
+
+            return both
+
+        both = backward(run, list(layers[0].parameters()))
+        training = backward(run_all, list(layers.parameters()))
+        return {"forward": forward, "both": both, "training": training}
+
+    def dense(self) -> Iterator[Contender]:
+        """Yield the composed kernel P Wd Pᵀ Wp as one dense convolution, forward only."""
+        s = self.case.spec
+        kernel = torch.from_numpy(composed_kernel(*self.weights, s)).to(self.device)
+        for layout, (name, dtype, tf32) in product(
+            ("channels_last", "NCHW"),
+            (
+                ("TF32", torch.float32, True),
+                ("bf16", torch.bfloat16, False),
+                ("float32", torch.float32, False),
+            ),
+        ):
+            way = Way("dense", layout, True, tf32)
+            weight = kernel.to(dtype).contiguous(memory_format=way.format)
+            x = [t.detach() for t in self.tensors("x", way, dtype)]
+
+            def forward(i: int, x: Any = x, weight: Any = weight, way: Way = way) -> object:
+                with way.on(), torch.no_grad():
+                    return functional.conv2d(x[i], weight, stride=s.stride, padding=s.padding)
+
+            error = self._error(forward(0), kernel)
+            run = graphed(forward, self.sets, self.device)
+            yield Contender(
+                f"dense {name} {layout}", run, clock(self.device), self.sets,
+                exact=name == "float32", note=f"error {error:.1e}",
+            )  # fmt: skip
+
+    def _error(self, y: Any, kernel: Any) -> float:
+        """Return ||y - exact|| / ||exact|| on the first pictures of the first set."""
+        s, few = self.case.spec, min(8, self.case.batch_size)
+        x = torch.from_numpy(self.x[:few]).to(self.device, torch.float64)
+        exact = functional.conv2d(x, kernel, stride=s.stride, padding=s.padding)
+        return float((y[:few].double() - exact).norm() / exact.norm())
+
+
+class Step:
+    """A training step of a network on one batch that lies on the device, SGD included."""
+
+    def __init__(
+        self, a: Architecture, batch_size: int, way: Way, device: str, state: Sequence[Any] = ()
+    ) -> None:
+        torch.manual_seed(0)
+        model = torch_twins.network(a)
+        with torch.no_grad():
+            for parameter, value in zip(model.parameters(), state, strict=False):
+                parameter.copy_(torch.from_numpy(np.asarray(value)).reshape(parameter.shape))
+        self.way, self.model = way, model.to(device).to(memory_format=way.format)
+        self.run = self.model
+        if way.how == "compile":
+            quiet()
+            self.run = torch.compile(self.model, mode="max-autotune", dynamic=False)
+        self.optimiser = torch.optim.SGD(
+            self.model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, nesterov=True,
+            fused=device != "cpu",
+        )  # fmt: skip
+        x = torch.randn((batch_size, 3, 32, 32))
+        self.x = x.to(device).contiguous(memory_format=way.format)
+        self.labels = torch.randint(0, a.num_classes, (batch_size,)).to(device)
+
+    def __call__(self, _: int = 0) -> None:
+        """Take the step."""
+        with self.way.on():
+            self.optimiser.zero_grad(set_to_none=True)
+            functional.cross_entropy(self.run(self.x), self.labels).backward()
+            self.optimiser.step()
