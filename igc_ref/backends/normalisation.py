@@ -59,6 +59,7 @@ class NormalisationOperators(Library):
             if train:
                 mean[c] = rows[c].mean(axis=1)
                 var[c] = _dot(centred := rows[c] - mean[c, None], centred) / rows.shape[1]
+            var[c] += 0 * var[c]  # an overflow is no number, so that the loss shows it
             scale = gamma[c] / xp.sqrt(var[c] + eps)
             xp.multiply(rows[c], scale[:, None], out=y[c])
             y[c] += (beta[c] - mean[c] * scale)[:, None]
@@ -78,7 +79,7 @@ class NormalisationOperators(Library):
         rows, n = dy.reshape(x.shape), x.shape[1]
         dx, dgamma, dbeta = xp.empty_like(x), xp.empty_like(gamma), xp.empty_like(gamma)
         for c in self._channels(x):
-            d = rows[c] if y is None else rows[c] * (y[c] > 0)
+            d = rows[c] if y is None else xp.where(y[c] > 0, rows[c], rows.dtype.type(0))
             x_hat = x[c] - mean[c, None]
             x_hat *= inv_std[c, None]
             dbeta[c], dgamma[c] = d.sum(axis=1), _dot(d, x_hat)

@@ -41,7 +41,7 @@ class PointwiseOperators(Library):
 
         At zero the derivative is taken as 0.
         """
-        return dy * (y > 0)
+        return self.xp.where(y > 0, dy, dy.dtype.type(0))
 
     def global_average_pool(self, x: Array) -> tuple[Array, tuple[int, ...]]:
         """Average every channel of every picture: (C, N, H, W) to (N, C)."""
@@ -82,7 +82,8 @@ class PointwiseOperators(Library):
         dx = self.xp.zeros(saved.shape, dy.dtype)
         for tap, (row, column) in enumerate(saved.taps):
             won = saved.winner[:, :, row.outputs, column.outputs] == tap
-            dx[:, :, row.pixels, column.pixels] += dy[:, :, row.outputs, column.outputs] * won
+            d = dy[:, :, row.outputs, column.outputs]
+            dx[:, :, row.pixels, column.pixels] += self.xp.where(won, d, d.dtype.type(0))
         return dx
 
     def linear(self, x: Array, weight: Array, bias: Array) -> tuple[Array, tuple[Array, Array]]:

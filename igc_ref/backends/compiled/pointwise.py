@@ -115,6 +115,7 @@ def normalise_by(
             var = max(var / total, 0.0) if var == var else var
             running_mean[c] += (1 - momentum) * (mean - running_mean[c])
             running_var[c] += (1 - momentum) * (var - running_var[c])
+        var += 0 * var  # an overflow is no number, so that the loss shows it
         inv_std[c] = 1 / (var + eps) ** 0.5
         scale = gamma[c] / (var + eps) ** 0.5
         rule[0, c], rule[1, c] = scale, beta[c] - mean * scale

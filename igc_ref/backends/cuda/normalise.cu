@@ -73,6 +73,7 @@ make_rule(float* rule, const float* moments, int parts, long long length, int pa
     running_mean[c] += (1.f - momentum) * (mean - running_mean[c]);
     running_var[c] += (1.f - momentum) * (var - running_var[c]);
   }
+  var += 0.f * var;  // an overflow is no number, so that the loss shows it
   const float inv_std = 1.f / sqrtf(var + eps), scale = gamma[c] * inv_std;
   rule[c * 4] = scale, rule[c * 4 + 1] = fmaf(-mean, scale, beta[c]);
   rule[c * 4 + 2] = mean, rule[c * 4 + 3] = inv_std;
