@@ -68,8 +68,8 @@ class Steps(Protocol):
         self,
         draws: Draws,
         rates: npt.NDArray[np.float64],
-        first: int,
-        pauses: Callable[[int], bool],
+        first: int = 0,
+        pauses: Callable[[int], bool] = lambda done: False,  # noqa: ARG005
     ) -> Iterator[tuple[float, int]]:
         """Take a step for each learning rate from number `first` on.
 

@@ -85,8 +85,8 @@ class CapturedSteps:
         self,
         draws: Draws,
         rates: npt.NDArray[np.float64],
-        first: int,
-        pauses: Callable[[int], bool],
+        first: int = 0,
+        pauses: Callable[[int], bool] = lambda done: False,  # noqa: ARG005
     ) -> Iterator[tuple[float, int]]:
         """Take the steps of one epoch; see `Steps`. Losses are fetched at pauses only."""
         self._begin(draws, rates, first)
