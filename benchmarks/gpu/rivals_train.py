@@ -12,7 +12,7 @@ from benchmarks.gpu.rivals import Way
 from igc_ref.bench import torch_twins
 from igc_ref.data import Dataset
 from igc_ref.optim import learning_rate
-from igc_ref.train import PADDING, Trainer
+from igc_ref.trainer import PADDING, Trainer
 
 
 class Rival:
