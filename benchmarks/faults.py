@@ -44,7 +44,7 @@ if order["fail"]:
     os.fsync = failing
 def report(line):
     print(line, flush=True)
-if os.path.isdir(order["settings"]["out"]):
+if os.path.exists(os.path.join(order["settings"]["out"], "config.json")):
     try:
         resume(order["settings"]["out"], report)
     except CheckpointError as error:

@@ -33,7 +33,7 @@ def create(config: TrainConfig) -> Iterator[Path]:
         raise _not_empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        if any(folder.iterdir()):
+        if any(not path.name.endswith(".partial") for path in folder.iterdir()):
             raise _not_empty(folder)
         with replacing(folder / CONFIG) as file:
             file.write((json.dumps(config.to_dict(), indent=2) + "\n").encode())
@@ -153,14 +153,23 @@ def load_checkpoint(folder: Path, name: str = CHECKPOINT) -> checkpoint.Checkpoi
     return saved
 
 
-def load_newest(folder: Path, report: Callable[[str], None]) -> checkpoint.Checkpoint:
+def load_newest(folder: Path, report: Callable[[str], None]) -> checkpoint.Checkpoint | None:
     """Read the checkpoint of a run, or the one before it if the newest is damaged; say which.
+
+    Returns
+    -------
+    Checkpoint or None
+        None if the run was ended before it had written one: it begins anew.
 
     Raises
     ------
     CheckpointError
         If neither can be read; the error is that of the newest.
     """
+    if not any((folder / name).exists() for name in (CHECKPOINT, PREVIOUS)):
+        read_config(folder)  # an error if this is no run at all
+        report(f"{folder} has no checkpoint yet: it begins anew")
+        return None
     try:
         return load_checkpoint(folder)
     except CheckpointError as damage:

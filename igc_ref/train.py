@@ -73,7 +73,7 @@ def resume(folder: str | Path, report: Report = silent, **settings: Any) -> Hist
     folder = Path(folder)
     with runs.locked(folder):
         saved = runs.load_newest(folder, report)
-        config = saved.config
+        config = runs.read_config(folder) if saved is None else saved.config
         differing = [
             f"{name}={value} (the run has {getattr(config, name)})"
             for name, value in settings.items()
@@ -81,9 +81,10 @@ def resume(folder: str | Path, report: Report = silent, **settings: Any) -> Hist
         ]
         if differing:
             raise CheckpointError(f"{folder} is another run: {', '.join(differing)}")
-        if len(saved.records) >= config.epochs:
+        if saved is not None and len(saved.records) >= config.epochs:
             raise CheckpointError(f"{folder} has finished all its {config.epochs} epochs")
         config = replace(config, **{n: v for n, v in settings.items() if n in MAY_CHANGE})
         trainer = Trainer(config)
-        trainer.restore(saved)
+        if saved is not None:
+            trainer.restore(saved)
         return trainer.finish(folder, report)
