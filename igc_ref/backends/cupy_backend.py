@@ -104,6 +104,11 @@ class CupyDevice:
         pool = cupy.cuda.MemoryPool()
         return lambda: cupy.cuda.using_allocator(pool.malloc)
 
+    def lasting(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """Take memory from the default pool, also while a graph is captured."""
+        with cupy.cuda.using_allocator(cupy.get_default_memory_pool().malloc):
+            return cupy.empty(shape, dtype)
+
     def capture(self, f: Callable[[], None]) -> Callable[[], None]:
         """Capture what `f` queues as a CUDA graph."""
         stream = cupy.cuda.get_current_stream()
@@ -114,11 +119,17 @@ class CupyDevice:
                 f()
             finally:
                 graph = stream.end_capture()
-            for array, values in self.after_capture:
+            kept = self.after_capture
+            for array, values in kept:
                 self.overwrite(array, values)
         finally:
             self.capturing, self.after_capture = False, None
-        return lambda: graph.launch(cupy.cuda.get_current_stream())
+
+        def replay() -> None:
+            assert kept is not None  # what the graph reads lives as long as the graph
+            graph.launch(cupy.cuda.get_current_stream())
+
+        return replay
 
 
 def device_problem() -> str | None:

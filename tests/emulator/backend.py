@@ -24,14 +24,15 @@ class EmulatedDevice:
         Copies between host and device, in order.
     """
 
-    xp = np
     shared_bytes = DYNAMIC_LIMIT
 
     def __init__(self) -> None:
+        self.xp: Any = _Numpy(self)
         self.capturing = False
         self.after_capture: list[Any] | None = None
         self.launches: list[str] = []
         self.crossings: list[str] = []
+        self.reused: list[np.ndarray] = []
         self._graph: list[Callable[[], None]] = []
 
     def module(self, code: str, options: tuple[str, ...]) -> Any:
@@ -62,22 +63,49 @@ class EmulatedDevice:
     def memory(self) -> Callable[[], AbstractContextManager[None]]:
         return nullcontext
 
+    def lasting(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        return np.empty(shape, dtype)
+
     def capture(self, f: Callable[[], None]) -> Callable[[], None]:
         """Note the launches of `f`; as with a CUDA graph, nothing runs and addresses are kept."""
-        self.capturing, self.after_capture, self._graph = True, [], []
+        self.capturing, self.after_capture = True, []
+        self._graph, self.reused = [], []
         try:
             f()
             for array, values in self.after_capture:
                 self.overwrite(array, values)
-            graph = self._graph
+            graph, reused = self._graph, self.reused
         finally:
             self.capturing, self.after_capture = False, None
 
         def replay() -> None:
+            for array in reused:  # a pool lends it to others between two uses
+                array.fill(np.nan if array.dtype.kind == "f" else 0)
             for launch in graph:
                 launch()
 
         return replay
+
+
+class _Numpy:
+    """NumPy, but a graph's own memory is noted: nothing in it survives from replay to replay."""
+
+    def __init__(self, device: EmulatedDevice) -> None:
+        self._device = device
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
+
+    def empty(self, *arguments: Any) -> np.ndarray:
+        return self._noted(np.empty(*arguments))
+
+    def empty_like(self, *arguments: Any) -> np.ndarray:
+        return self._noted(np.empty_like(*arguments))
+
+    def _noted(self, array: np.ndarray) -> np.ndarray:
+        if self._device.capturing:
+            self._device.reused.append(array)
+        return array
 
 
 class _Module:

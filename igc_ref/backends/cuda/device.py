@@ -52,6 +52,13 @@ class Device(Protocol):
         else takes arrays from its memory, these stay its own.
         """
 
+    def lasting(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """Return memory that no captured kernel writes unless it is told to.
+
+        Within a graph `xp.empty` may give memory of arrays that the same step has let go already:
+        every replay overwrites it. What is written once, after the capture, must not lie there.
+        """
+
     def capture(self, f: Callable[[], None]) -> Callable[[], None]:
         """Note every kernel that `f` launches, without running any; return what runs them all."""
 

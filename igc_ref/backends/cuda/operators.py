@@ -310,6 +310,6 @@ class CudaOperators(Blocks):
         pending = getattr(self.device, "after_capture", None)
         if pending is None:
             return self.device.upload(rows)
-        table = self.xp.empty(rows.shape, "int64")
+        table = self.device.lasting(rows.shape, "int64")
         pending.append((table, rows))
         return table

@@ -136,6 +136,7 @@ def _registers(g: Geometry, t: Tile) -> int:
     if not t.backward:
         return 18 + outputs + own + _column(g, t)
     large = 3 * max(0, g.I - 8) * (g.S - 1)  # unrolled over many inputs
+    large += 2 * (g.S > 1 and t.NP > 1)
     weights = 2 * own + _column(g, t) + 20 + large  # dy, y, and the sums over a warp
     pixels = t.IS * t.PXD * g.S**2 + 4 * t.IS + OS * (t.PXD + 2) if t.dx else 0
     return 16 + outputs + max(weights, pixels)
