@@ -94,11 +94,9 @@ class Trainer:
         report(f"{self._headline()}; run folder {folder}")
         try:
             with StopRequest() as stop:
-                self._prepare(report)
-                if (
-                    not self.records and not self.partial.step
-                ):  # a run can be resumed from its start
+                if not self.records and not self.partial.step:
                     self.save(folder)
+                self._prepare(report)
                 for epoch in range(len(self.records) + 1, c.epochs + 1):
                     self._epoch(epoch, folder, stop)
                     report(_line(self.records[-1], c.epochs))

@@ -189,6 +189,18 @@ def test_weights_move_between_backends_exactly():
         assert np.array_equal(array, two.state_dict()[name]), name
 
 
+def test_a_run_that_was_ended_before_its_first_checkpoint_begins_anew(tmp_path, monkeypatch):
+    whole = train(config(tmp_path, "whole"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "save", lambda self, folder: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(config(tmp_path))
+    lines = []
+    resume(tmp_path / "run", lines.append)
+    assert lines[0].endswith("run has no checkpoint yet: it begins anew")
+    assert outcome(tmp_path / "run") == outcome(whole.run)
+
+
 # -- signals and kills -----------------------------------------------------------------------
 
 
