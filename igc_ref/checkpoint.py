@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,16 @@ from igc_ref.config import TrainConfig
 from igc_ref.errors import CheckpointError
 from igc_ref.files import replacing
 from igc_ref.history import Record, check_records
+from igc_ref.npz import read_arrays
 from igc_ref.spec import integer
 
 FORMAT = 2
 Arrays = dict[str, npt.NDArray[Any]]
 
-# All that numpy, zipfile and json raise when a file is not what it should be.
+# All that numpy and json raise when a file is not what it should be.
 DAMAGE = (
     ArithmeticError, AttributeError, EOFError, KeyError, MemoryError, OSError, RuntimeError,
-    SyntaxError, TypeError, ValueError, zipfile.BadZipFile,
+    SyntaxError, TypeError, ValueError,
 )  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def load(path: Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}")
     try:
-        arrays = _read_arrays(path)
+        arrays = read_arrays(path)
         meta = json.loads(arrays.pop("meta").item())
         if meta["format"] != FORMAT:
             raise ValueError(f"format {meta['format']}; this version reads format {FORMAT}")
@@ -133,21 +133,9 @@ def load(path: Path) -> Checkpoint:
             numpy=_text(meta, "numpy"),
         )
     except DAMAGE as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        text = f"{type(error).__name__}: {error}"[:300]  # it may quote the file
+        reason = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
         raise CheckpointError(f"{path} is damaged or no checkpoint: {reason}") from error
-
-
-def _read_arrays(path: Path) -> Arrays:
-    with zipfile.ZipFile(path) as archive:
-        # We write no compressed members; whoever does may claim any size.
-        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-            raise ValueError("it has compressed members")
-    with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-        found = {name: arrays[name] for name in arrays.files}
-    for name, array in found.items():
-        if not isinstance(array, np.ndarray):
-            raise ValueError(f"its member {name!r} is no array")
-    return found
 
 
 def _text(meta: dict[str, Any], name: str) -> str:

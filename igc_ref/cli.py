@@ -56,7 +56,7 @@ def eval_command(run: str, backend: str = "auto", data_dir: str | None = None) -
     """Evaluate a run on its test set."""
     model, config = runs.load_run(run, backend)
     model.backend.prepare(model.dtype, say)
-    test_set = data.load(config.data, "test", data_dir or config.data_dir)
+    test_set = data.load(config.data, "test", data_dir or config.data_dir, say)
     result = evaluate(model, test_set)
     say(
         f"{model.architecture} on {test_set.name}, {len(test_set):,} pictures, "
@@ -172,7 +172,9 @@ def _add_train(commands: Any) -> None:
     add = _suppressing(commands, "train", "train a network; by default a small one on shapes")
     _add_network(add)
     add.add_argument("--data", choices=data.NAMES, help=f"default {defaults.data}")
-    add.add_argument("--data-dir", metavar="DIR", help="folder of the CIFAR files")
+    add.add_argument(
+        "--data-dir", metavar="DIR", help="folder of the CIFAR files; default: fetched"
+    )
     add.add_argument("--backend", choices=backends.NAMES, help=f"default {defaults.backend}")
     add.add_argument("--dtype", choices=DTYPES, help=f"default {defaults.dtype}")
     add.add_argument("--storage", choices=STORAGES, help="of pictures; float16: cupy only")

@@ -27,7 +27,7 @@ class TrainConfig:
         given has the paper's L = 4, M = 8; a regular one without a width has 16.
     data : {"shapes", "cifar10", "cifar100"}
     data_dir : str, optional
-        Folder of the CIFAR files.
+        Folder of the CIFAR files or their archive; without it they are fetched once.
     backend : {"auto", "numpy", "numba", "cupy"}
     dtype : {"float32", "float64"}
     storage : {"float32", "float16"}

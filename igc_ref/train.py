@@ -44,7 +44,7 @@ def train(config: TrainConfig, report: Report = silent) -> History:
     Interrupted
         After Ctrl-C or SIGTERM; the run has been saved and can be resumed.
     """
-    trainer = Trainer(config)
+    trainer = Trainer(config, report)
     with runs.create(config) as folder:
         return trainer.finish(folder, report)
 
@@ -84,7 +84,7 @@ def resume(folder: str | Path, report: Report = silent, **settings: Any) -> Hist
         if saved is not None and len(saved.records) >= config.epochs:
             raise CheckpointError(f"{folder} has finished all its {config.epochs} epochs")
         config = replace(config, **{n: v for n, v in settings.items() if n in MAY_CHANGE})
-        trainer = Trainer(config)
+        trainer = Trainer(config, report)
         if saved is not None:
             trainer.restore(saved)
         return trainer.finish(folder, report)

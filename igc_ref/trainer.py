@@ -38,12 +38,12 @@ class Trainer:
     statistics, the epochs done, and how far the present epoch is.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, report: Report = lambda line: None) -> None:  # noqa: ARG005
         self.config = config
         # The backend first: it fails at once, data may take a while.
         backend = get_backend(config.backend, config.storage)
         self.train_set, self.test_set = (
-            data.load(config.data, split, config.data_dir) for split in ("train", "test")
+            data.load(config.data, split, config.data_dir, report) for split in ("train", "test")
         )
         architecture = config.architecture(len(self.train_set.classes))
         self.model = build(architecture, backend, config.dtype, config.seed)

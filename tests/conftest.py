@@ -31,3 +31,10 @@ def backend(request):
     chosen = get_backend(request.param)
     chosen.tile_bytes = 3000  # small tiles, so that small tests cross their borders
     return chosen
+
+
+@pytest.fixture(autouse=True)
+def _no_downloads(monkeypatch, tmp_path_factory):
+    """No test fetches from the published addresses, nor reads or fills the user's cache."""
+    monkeypatch.setenv("IGC_REF_DATA_URL", "")
+    monkeypatch.setenv("IGC_REF_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -214,7 +214,7 @@ def test_a_continued_run_may_find_its_data_elsewhere_but_not_change_its_epochs(
     seen = []
     load = data.load
     monkeypatch.setattr(
-        data, "load", lambda name, split, where: seen.append(where) or load(name, split, where)
+        data, "load", lambda name, split, where, _: seen.append(where) or load(name, split, where)
     )
     resume(folder, data_dir="elsewhere")
     assert seen == ["elsewhere", "elsewhere"]
@@ -607,7 +607,7 @@ def test_a_data_set_with_other_than_ten_classes_trains_a_network_with_as_many(
             f"three/{split}", drawn.images, drawn.labels % 3, names, drawn.mean, drawn.std
         )
 
-    monkeypatch.setattr(data, "load", lambda name, split, data_dir: three_classes(split))
+    monkeypatch.setattr(data, "load", lambda name, split, *rest: three_classes(split))
     run = igc_ref.train(config(tmp_path, epochs=1)).run
     model, _ = runs.load_run(run, "numpy")
     assert model.state_dict()["linear.bias"].shape == (3,)

@@ -1,6 +1,6 @@
 """Data sets: the built-in ``shapes``, and readers of CIFAR-10 and CIFAR-100.
 
-``load(name, split, data_dir)`` is the one way in.
+``load(name, split, data_dir)`` is the one way in; ``fetch(name)`` only downloads.
 """
 
 from __future__ import annotations
@@ -9,25 +9,31 @@ from pathlib import Path
 
 from igc_ref.data.cifar import load_cifar
 from igc_ref.data.dataset import Dataset, fingerprint
+from igc_ref.data.download import Report, fetch, silent
 from igc_ref.data.shapes import shapes
 from igc_ref.errors import DataError
 
-__all__ = ["NAMES", "Dataset", "fingerprint", "load", "load_cifar", "shapes"]
+__all__ = ["NAMES", "Dataset", "fetch", "fingerprint", "load", "load_cifar", "shapes"]
 
 NAMES = ("shapes", "cifar10", "cifar100")
 
 
-def load(name: str, split: str, data_dir: str | Path | None = None) -> Dataset:
+def load(
+    name: str, split: str, data_dir: str | Path | None = None, report: Report = silent
+) -> Dataset:
     """Load one split of a data set by name.
 
     Parameters
     ----------
     name : {"shapes", "cifar10", "cifar100"}
-        ``shapes`` is drawn on the spot; the others are read from `data_dir`.
+        ``shapes`` is drawn on the spot; the others are published files.
     split : {"train", "test"}
         Which part.
     data_dir : path, optional
-        Folder that holds the published files; needed by the CIFAR sets alone.
+        Folder with the published files or their archive, for the CIFAR sets alone. Without it
+        the archive is fetched, once, into the cache folder: see `fetch`.
+    report : callable
+        Receives a line of text about every step of a download.
 
     Returns
     -------
@@ -36,14 +42,14 @@ def load(name: str, split: str, data_dir: str | Path | None = None) -> Dataset:
     Raises
     ------
     DataError
-        For an unknown name or split, or for files that are missing or damaged.
+        For an unknown name or split, for files that are missing or damaged, or if they cannot be
+        fetched.
     """
     if split not in ("train", "test"):
         raise DataError(f"split={split!r} is unknown; choose train or test")
     if name == "shapes":
         return shapes(split)
     if name in ("cifar10", "cifar100"):
-        if data_dir is None:
-            raise DataError(f"{name} is read from a folder: say where it lies with --data-dir DIR")
-        return load_cifar(Path(data_dir), name, split)
+        place = fetch(name, report=report) if data_dir is None else Path(data_dir)
+        return load_cifar(place, name, split)
     raise DataError(f"data={name!r} is unknown; choose one of {', '.join(NAMES)}")

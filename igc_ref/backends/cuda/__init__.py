@@ -10,6 +10,7 @@ tests can run all of it, host code and kernels, on NumPy arrays and an emulator.
     pictures.py  a batch as the layers carry it, with what is still to be applied to it
     reading.py   how an operator gets at the numbers of such a batch
     blocks.py    the IGC block and group convolution
-    operators.py everything else
+    learning.py  linear layer, loss, optimiser
+    operators.py batch norm and the rest; all together
     steps.py     whole training steps, replayed as a CUDA graph
 """

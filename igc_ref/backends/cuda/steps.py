@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from igc_ref.backends.cuda.kernels import i32
-from igc_ref.backends.cuda.operators import CudaOperators, Rates
+from igc_ref.backends.cuda.learning import Rates
+from igc_ref.backends.cuda.operators import CudaOperators
 from igc_ref.backends.cuda.pictures import Pictures
 from igc_ref.backends.cuda.reading import THREADS
 from igc_ref.backends.library import Array, Draws, Pool

