@@ -12,10 +12,10 @@ from benchmarks.gpu import ours as gpu_ours
 from benchmarks.gpu import training_check as gpu_training_check
 from igc_ref.architecture import Architecture
 from igc_ref.backends import cupy_problem, get_backend
-from igc_ref.backends.cuda.steps import REPORT_EVERY
 from igc_ref.cli import main
 from igc_ref.models import build
 from igc_ref.optim import SGD
+from igc_ref.trainer import PAUSE_EVERY
 
 PROBLEM = cupy_problem()
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(PROBLEM is not None, reason=str(PROBLEM))]
@@ -53,7 +53,7 @@ def test_a_graph_gives_the_bits_of_its_kernels_and_a_seed_the_same_bits_again(ar
 class Epochs:
     """A network in training on random pictures, an epoch at a time."""
 
-    def __init__(self, backend, batch=64, steps=2 * REPORT_EVERY + 3):
+    def __init__(self, backend, batch=64, steps=2 * PAUSE_EVERY + 3):
         self.backend, self.size = backend, batch * steps - batch // 2
         self.model = build(NETWORK, backend)
         learn = gpu_ours.learner(self.model, SGD(self.model))
@@ -62,7 +62,8 @@ class Epochs:
         self.steps = backend.steps(learn, pool, batch, gpu_ours.PADDING, lambda line: None)
 
     def run(self, seed):
-        return list(self.steps.epoch(gpu_ours.draws(self.size, seed), self.rates))
+        draws = gpu_ours.draws(self.size, seed)
+        return list(self.steps.epoch(draws, self.rates, 0, lambda done: done % PAUSE_EVERY == 0))
 
 
 def test_a_captured_epoch_moves_its_draws_in_and_its_losses_out_and_nothing_else(monkeypatch):
@@ -88,7 +89,7 @@ def test_a_captured_epoch_moves_its_draws_in_and_its_losses_out_and_nothing_else
             monkeypatch.setattr(cupy, name, counted(f"cupy.{name}", getattr(cupy, name)))
         compiled = len(backend.kernels._functions)
         losses = epochs.run(3)
-    looks = math.ceil(len(losses) / REPORT_EVERY)
+    looks = math.ceil(len(losses) / PAUSE_EVERY)
     # In: order, window, mirror; learning rates, step number. Out: losses, right answers.
     expected = ["overwrite"] * 6 + ["download", "cupy.asnumpy"] * 2 * looks
     assert crossings == expected
