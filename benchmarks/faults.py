@@ -88,15 +88,15 @@ def kill_often(folder: Path, options: argparse.Namespace, chance: random.Random)
     ends: Counter[str] = Counter()
     kinds = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
     while True:
-        child = start(folder, options)
+        child, first = start(folder, options), ""
         if sum(ends.values()) - ends["by itself"] < options.kills:
             assert child.stdout is not None
-            child.stdout.readline()  # the headline: signals are taken from here on
+            first = child.stdout.readline()  # the headline: signals are taken from here on
             time.sleep(chance.uniform(0, options.longest))
             kind = chance.choice(kinds)
             child.send_signal(kind)
         out, err = child.communicate()
-        if "finished" in out:
+        if "finished" in first + out:
             ends["by itself"] += 1
             return ends
         if child.returncode != -kind and not (

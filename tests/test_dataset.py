@@ -44,7 +44,7 @@ def test_a_slice_of_a_data_set_keeps_pictures_and_labels_together():
     [
         (("mnist", "train"), "data='mnist' is unknown; choose one of shapes, cifar10, cifar100"),
         (("shapes", "valid"), "split='valid' is unknown; choose train or test"),
-        (("cifar100", "test"), "cifar100 is read from a folder: .*--data-dir DIR"),
+        (("cifar100", "test", "/nowhere"), "data_dir='/nowhere' does not exist"),
     ],
 )
 def test_what_cannot_be_loaded_is_refused_with_what_can(arguments, message):

@@ -523,7 +523,9 @@ print(fetch("cifar10", folder, lambda line: print(line, file=sys.stderr, flush=T
 
 
 def start(folder):
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(folder), NAME]
+    # Whoever is started in the background of a shell would ignore Ctrl-C.
+    script = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    command = [sys.executable, "-c", script + textwrap.dedent(SCRIPT), str(folder), NAME]
     command += [str(len(BINARY)), hashlib.sha256(BINARY).hexdigest()]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
