@@ -1,35 +1,17 @@
-"""Matrices and learning curves as pictures. Needs matplotlib: ``pip install 'igc-ref[plots]'``.
-
-Colours are Okabe and Ito's, which colour-blind readers can tell apart.
-"""
+"""The matrices of the block as pictures: coloured cells, empty zeros."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.errors import IGCError
-from igc_ref.files import replacing
-from igc_ref.history import Record
+from igc_ref.plots.style import GRID, PALETTE, pyplot
 from igc_ref.spec import IGCSpec
 
 Array = npt.NDArray[Any]
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-GRID = "#DDDDDD"
-ENDINGS = ("png", "svg")
-
-
-def pyplot() -> Any:
-    """Return matplotlib.pyplot, or raise an error that says what to install."""
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError:
-        raise IGCError("pictures need matplotlib: pip install 'igc-ref[plots]'") from None
-    return plt
 
 
 def draw_matrix(axes: Any, matrix: Array, groups: Array, title: str) -> None:
@@ -97,46 +79,3 @@ def draw_block(matrices: Sequence[Array], spec: IGCSpec) -> Any:
     all_axes[-1].set_ylabel("$z$", rotation=0, fontsize=14, labelpad=10, va="center")
     figure.suptitle(f"L = {L} primary partitions, M = {M} secondary ones, S = {spec.taps} taps")
     return figure
-
-
-def draw_curves(records: Sequence[Record], title: str) -> Any:
-    """Draw loss and accuracy against epochs.
-
-    Parameters
-    ----------
-    records : sequence of dict
-        As in ``log.jsonl``: one for each epoch.
-    title : str
-
-    Returns
-    -------
-    matplotlib Figure
-    """
-    plt = pyplot()
-    epochs = [record["epoch"] for record in records]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    for split, colour, marker in (("train", PALETTE[0], "o"), ("test", PALETTE[5], "s")):
-        style = {"color": colour, "marker": marker, "markersize": 4, "label": split}
-        left.plot(epochs, [record[f"{split}_loss"] for record in records], **style)
-        percent = [100 * record[f"{split}_accuracy"] for record in records]
-        right.plot(epochs, percent, **style)
-    left.set(xlabel="epoch", ylabel="cross-entropy (nats)")
-    right.set(xlabel="epoch", ylabel="accuracy (%)")
-    for axes in (left, right):
-        axes.grid(color=GRID)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend()
-    figure.suptitle(title)
-    return figure
-
-
-def save(figure: Any, path: str | Path) -> None:
-    """Write a figure as SVG or PNG, by its ending, without a date: same figure, same bytes."""
-    plt, path = pyplot(), Path(path)
-    ending = path.suffix[1:]
-    if ending not in ENDINGS:
-        raise IGCError(f"{path} must end in .{' or .'.join(ENDINGS)}")
-    metadata = {"Date": None} if ending == "svg" else None
-    with plt.rc_context({"svg.hashsalt": "igc_ref"}), replacing(path) as file:
-        figure.savefig(file, format=ending, metadata=metadata, dpi=150)
-    plt.close(figure)

@@ -1,0 +1,7 @@
+"""Pictures, for the command line and the notebooks. Needs matplotlib: ``igc-ref[plots]``."""
+
+from igc_ref.plots.curves import draw_curves
+from igc_ref.plots.matrices import draw_block, draw_matrix
+from igc_ref.plots.style import PALETTE, pyplot, save
+
+__all__ = ["PALETTE", "draw_block", "draw_curves", "draw_matrix", "pyplot", "save"]
