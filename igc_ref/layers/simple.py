@@ -1,8 +1,4 @@
-"""Layers with explicit forward and backward passes: no autograd, every derivative is written out.
-
-A layer holds its parameters, and between forward and backward what its derivative needs. It
-computes nothing itself: it calls the operators of its backend, on pictures (C, N, H, W).
-"""
+"""Batch normalisation, ReLU, pooling, the linear layer."""
 
 from __future__ import annotations
 
@@ -13,114 +9,9 @@ import numpy as np
 from igc_ref.backends import GenericBackend
 from igc_ref.backends.library import Array
 from igc_ref.network import Layer, Shape
-from igc_ref.spec import IGCSpec, divides, output_length
+from igc_ref.spec import output_length
 
 BN_EPS = 2e-5
-
-
-class Conv2d(Layer):
-    """Group convolution without bias, padding ``k // 2``.
-
-    Parameters
-    ----------
-    backend : GenericBackend
-    in_channels, out_channels, kernel_size, stride, groups : int
-    rng : numpy Generator
-        Draws the He-normal weights, fan-in.
-    dtype : str
-    """
-
-    def __init__(
-        self,
-        backend: GenericBackend,
-        in_channels: int,
-        out_channels: int,
-        *,
-        kernel_size: int = 3,
-        stride: int = 1,
-        groups: int = 1,
-        rng: np.random.Generator,
-        dtype: str = "float32",
-    ) -> None:
-        super().__init__()
-        divides("groups", groups, "in_channels", in_channels)
-        divides("groups", groups, "out_channels", out_channels)
-        self.backend, self.groups, self.stride = backend, groups, stride
-        self.input_gradient = True  # whether anybody asks for what `backward` returns
-        shape = (out_channels, in_channels // groups, kernel_size, kernel_size)
-        self.parameters["weight"] = backend.asarray(he_normal(shape, rng), dtype)
-
-    def forward(self, x: Array, train: bool = False) -> Array:
-        y, self._saved = self.backend.conv2d(x, self.parameters["weight"], self.groups, self.stride)
-        return y
-
-    def backward(self, dy: Array) -> Array:
-        dx, self.gradients["weight"] = self.backend.conv2d_backward(
-            dy, self._take_saved(), self.input_gradient
-        )
-        return dx
-
-    def output_shape(self, shape: Shape) -> Shape:
-        out, _, k, _ = self.parameters["weight"].shape
-        return (out, *(output_length(size, k, self.stride) for size in shape[1:]))
-
-    def multiply_adds(self, shape: Shape) -> int:
-        return self.num_parameters * math.prod(self.output_shape(shape)[1:])
-
-    def describe(self) -> str:
-        out, per_group, k, _ = self.parameters["weight"].shape
-        groups = f" groups {self.groups}" if self.groups > 1 else ""
-        stride = f" /{self.stride}" if self.stride > 1 else ""
-        return f"conv {k}x{k}{stride} {per_group * self.groups}-{out}{groups}"
-
-
-class IGC(Layer):
-    """The block x' = P W_d Pᵀ W_p x (arXiv:1707.02725).
-
-    Parameters
-    ----------
-    backend : GenericBackend
-    spec : IGCSpec
-    rng : numpy Generator
-        Draws the He-normal weights of both convolutions, fan-in.
-    dtype : str
-    """
-
-    def __init__(
-        self,
-        backend: GenericBackend,
-        spec: IGCSpec,
-        *,
-        rng: np.random.Generator,
-        dtype: str = "float32",
-    ) -> None:
-        super().__init__()
-        self.backend, self.spec = backend, spec
-        for name, shape in (("primary", spec.primary_shape), ("secondary", spec.secondary_shape)):
-            self.parameters[name] = backend.asarray(he_normal(shape, rng), dtype)
-
-    def forward(self, x: Array, train: bool = False) -> Array:
-        y, self._saved = self.backend.igc(
-            x, self.parameters["primary"], self.parameters["secondary"], self.spec
-        )
-        return y
-
-    def backward(self, dy: Array) -> Array:
-        dx, dprimary, dsecondary = self.backend.igc_backward(dy, self._take_saved())
-        self.gradients = {"primary": dprimary, "secondary": dsecondary}
-        return dx
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return (self.spec.out_channels, *self.spec.output_size(shape[1], shape[2]))
-
-    def multiply_adds(self, shape: Shape) -> int:
-        return self.spec.multiply_adds(shape[1], shape[2])
-
-    def describe(self) -> str:
-        s = self.spec
-        stride = f" /{s.stride}" if s.stride > 1 else ""
-        k = s.kernel_size
-        return f"igc {k}x{k}{stride} {s.in_channels}-{s.out_channels} L{s.L} M{s.M}"
 
 
 class BatchNorm(Layer):
@@ -281,8 +172,3 @@ class Linear(Layer):
     def describe(self) -> str:
         out, inp = self.parameters["weight"].shape
         return f"linear {inp}-{out}"
-
-
-def he_normal(shape: Shape, rng: np.random.Generator) -> np.typing.NDArray[np.float64]:
-    """Draw weights (out, in, ...) from N(0, 2/fan_in) (arXiv:1502.01852)."""
-    return rng.normal(0.0, math.sqrt(2 / math.prod(shape[1:])), shape)

@@ -1,0 +1,29 @@
+"""Layers with explicit forward and backward passes: no autograd, every derivative is written out.
+
+A layer holds its parameters, and between forward and backward what its derivative needs. It
+computes nothing itself: it calls the operators of its backend, on pictures (C, N, H, W).
+"""
+
+from igc_ref.layers.blocks import IGC, SummationFusion
+from igc_ref.layers.convolution import Conv2d, he_normal
+from igc_ref.layers.simple import (
+    BN_EPS,
+    BatchNorm,
+    GlobalAveragePool,
+    Linear,
+    MaxPool,
+    ReLU,
+)
+
+__all__ = [
+    "BN_EPS",
+    "IGC",
+    "BatchNorm",
+    "Conv2d",
+    "GlobalAveragePool",
+    "Linear",
+    "MaxPool",
+    "ReLU",
+    "SummationFusion",
+    "he_normal",
+]
