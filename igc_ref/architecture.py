@@ -1,14 +1,40 @@
-"""Which networks exist: the numbers that name one, and their validation."""
+"""Which networks exist: the numbers that name one, their validation, and the stages they make."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from igc_ref.errors import SpecError
 from igc_ref.spec import choice, integer
 
-ARCHITECTURES = ("plain", "plain_igc", "resnet", "resnet_igc")
-INPUT_SHAPE = (3, 32, 32)
+INPUT_SHAPE = (3, 32, 32)  # of the CIFAR networks, channels first
+IMAGENET_SHAPE = (3, 224, 224)
+DOUBLINGS = ("M", "L")
+
+# What follows the family is what stands where a regular network has a 3x3 convolution.
+ARCHITECTURES = {
+    "plain": ("plain", "regular"),
+    "plain_igc": ("plain", "igc"),
+    "plain_fusion": ("plain", "fusion"),
+    "plain_xception": ("plain", "xception"),
+    "resnet": ("resnet", "regular"),
+    "resnet_igc": ("resnet", "igc"),
+    "resnet_fusion": ("resnet", "fusion"),
+    "resnet_xception": ("resnet", "xception"),
+    "imagenet": ("imagenet", "regular"),
+    "imagenet_igc": ("imagenet", "igc"),
+}
+PARTITIONED = ("igc", "fusion")  # the units that L and M describe, and not a width
+
+
+class Stage(NamedTuple):
+    """Blocks of one width; the first of them widens to it, and takes the stride."""
+
+    channels: int
+    blocks: int
+    stride: int
+    L: int | None  # primary partitions; None where the unit has none of its own
 
 
 @dataclass(frozen=True)
@@ -27,10 +53,11 @@ class Architecture:
     M: int | None = None
     width: int | None = None
     num_classes: int = 10
+    doubling: str = "M"
 
     def __post_init__(self) -> None:
-        choice("arch", self.arch, ARCHITECTURES)
-        needed = ("L", "M") if self.is_igc else ("width",)
+        choice("arch", self.arch, tuple(ARCHITECTURES))
+        needed = numbers_of(self.arch)
         for name in ("L", "M", "width"):
             value = getattr(self, name)
             if name in needed and value is None:
@@ -39,26 +66,57 @@ class Architecture:
                 raise SpecError(f"{self.arch} takes no {name}={value}, only {' and '.join(needed)}")
         for name in (*needed, "depth", "num_classes"):
             object.__setattr__(self, name, integer(name, getattr(self, name)))
-        if self.is_residual and (self.depth % 2 or self.depth < 8):
+        choice("doubling", self.doubling, DOUBLINGS)
+        if self.doubling == "L":
+            self._check_doubling_L()
+        self._check_depth()
+
+    def _check_doubling_L(self) -> None:
+        """Stages that double L begin with L partitions of M/2 channels, so M must be even."""
+        if self.unit not in PARTITIONED:
+            raise SpecError(f"{self.arch} has no L that could double: doubling='L' is not allowed")
+        if (self.M or 1) % 2:
+            raise SpecError(f"M={self.M} is not allowed with doubling='L': it must be even")
+
+    def _check_depth(self) -> None:
+        depth = self.depth
+        if self.family == "imagenet" and depth != 18:
+            raise SpecError(f"depth={depth} is not allowed: the ImageNet networks have 18 layers")
+        if self.family == "resnet" and (depth % 2 or depth < 8):
             raise SpecError(
-                f"depth={self.depth} is not allowed: a residual network has 2 layers a block and "
+                f"depth={depth} is not allowed: a residual network has 2 layers a block and "
                 f"2 more, so an even depth of at least 8"
             )
-        if not self.is_residual and (self.depth % 3 != 2 or self.depth < 5):
+        if self.family == "plain" and (depth % 3 != 2 or depth < 5):
             raise SpecError(
-                f"depth={self.depth} is not allowed: a plain network has 3 equal stages and "
+                f"depth={depth} is not allowed: a plain network has 3 equal stages and "
                 f"2 more layers, so 5, 8, 11, ..."
             )
 
     @property
+    def family(self) -> str:
+        """Which skeleton it has: "plain", "resnet" or "imagenet"."""
+        return ARCHITECTURES[self.arch][0]
+
+    @property
+    def unit(self) -> str:
+        """What it convolves with: "regular", "igc", "fusion" or "xception"."""
+        return ARCHITECTURES[self.arch][1]
+
+    @property
     def is_igc(self) -> bool:
-        """Whether the units are IGC blocks, not regular convolutions."""
-        return self.arch.endswith("_igc")
+        """Whether the units are IGC blocks with both weights trained."""
+        return self.unit == "igc"
 
     @property
     def is_residual(self) -> bool:
         """Whether the blocks are residual ("+Ident." in the paper)."""
-        return self.arch.startswith("resnet")
+        return self.family != "plain"
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Shape (channels, height, width) of the pictures it was designed for."""
+        return IMAGENET_SHAPE if self.family == "imagenet" else INPUT_SHAPE
 
     @property
     def channels(self) -> int:
@@ -66,13 +124,39 @@ class Architecture:
         return self.width or (self.L or 1) * (self.M or 1)
 
     @property
-    def blocks(self) -> tuple[int, int, int]:
-        """Blocks of the three stages; what does not divide evenly goes to the later ones."""
+    def stem_channels(self) -> int:
+        """Channels before the first stage; half its width where an ImageNet network doubles L."""
+        halves = self.family == "imagenet" and self.doubling == "L"
+        return self.channels // 2 if halves else self.channels
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Blocks of the stages; what does not divide evenly goes to the later ones."""
+        if self.family == "imagenet":
+            return (2, 2, 2, 2)
         total = (self.depth - 2) // (2 if self.is_residual else 1)
         first = total // 3
         second = (total - first) // 2
         return first, second, total - first - second
 
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages: every one but the first doubles the channels and halves the picture."""
+        return tuple(
+            Stage(
+                channels=self.channels * 2**number,
+                blocks=blocks,
+                stride=1 if number == 0 else 2,
+                L=self.L and self.L * (2**number if self.doubling == "L" else 1),
+            )
+            for number, blocks in enumerate(self.blocks)
+        )
+
     def __str__(self) -> str:
-        name = f"L{self.L}M{self.M}" if self.is_igc else f"W{self.width}"
-        return f"{self.arch}-{self.depth} {name}"
+        name = f"L{self.L}M{self.M}" if self.unit in PARTITIONED else f"W{self.width}"
+        return f"{self.arch}-{self.depth} {name}" + (" doubling L" * (self.doubling == "L"))
+
+
+def numbers_of(arch: str) -> tuple[str, ...]:
+    """Name the numbers that an architecture needs beside its depth: L and M, or the width."""
+    return ("L", "M") if ARCHITECTURES[arch][1] in PARTITIONED else ("width",)

@@ -10,7 +10,7 @@ from typing import Any
 
 import igc_ref
 from igc_ref import backends, bench, data, plots, runs
-from igc_ref.architecture import ARCHITECTURES
+from igc_ref.architecture import ARCHITECTURES, DOUBLINGS
 from igc_ref.backends.library import DTYPES, STORAGES
 from igc_ref.config import TrainConfig
 from igc_ref.errors import IGCError, SpecError
@@ -84,7 +84,7 @@ def bench_command(
     rounds, batch_size = integer("rounds", rounds), integer("batch_size", batch_size)
     case: bench.Case
     if arch is None:
-        for name in {"depth", "width"} & set(numbers):
+        for name in {"depth", "width", "doubling"} & set(numbers):
             raise SpecError(f"{name}={numbers[name]} belongs to a network: give --arch as well")
         L, M = numbers.pop("L", 4), numbers.pop("M", 8)
         size = integer("size", numbers.pop("size", 32))
@@ -92,7 +92,7 @@ def bench_command(
         channels = {"in_channels": G, "out_channels": G}
         case = bench.BlockCase(IGCSpec(**{**channels, **numbers}, L=L, M=M), size, batch_size)
     else:
-        for name in set(numbers) - {"depth", "L", "M", "width"}:
+        for name in set(numbers) - {"depth", "L", "M", "width", "doubling"}:
             raise SpecError(f"{name}={numbers[name]} belongs to a block: leave out --arch")
         config = TrainConfig(arch=arch, batch_size=batch_size, **numbers)
         case = bench.StepCase(config.architecture(num_classes=10), batch_size)
@@ -207,8 +207,9 @@ def _suppressing(commands: Any, name: str, text: str) -> argparse.ArgumentParser
 
 
 def _add_network(parser: argparse.ArgumentParser, text: str = "default plain_igc") -> None:
-    parser.add_argument("--arch", choices=ARCHITECTURES, help=text)
+    parser.add_argument("--arch", choices=tuple(ARCHITECTURES), help=text)
     parser.add_argument("--depth", type=int, metavar="N", help="layers; default 8")
     parser.add_argument("-L", type=int, metavar="N", help="primary partitions; default 4")
     parser.add_argument("-M", type=int, metavar="N", help="secondary partitions; default 8")
-    parser.add_argument("--width", type=int, metavar="N", help="width of a regular net; default 16")
+    parser.add_argument("--width", type=int, metavar="N", help="width of other nets; default 16")
+    parser.add_argument("--doubling", choices=DOUBLINGS, help="what doubles with the width: M or L")

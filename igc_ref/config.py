@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from igc_ref import backends, data
-from igc_ref.architecture import ARCHITECTURES, Architecture
+from igc_ref.architecture import ARCHITECTURES, DOUBLINGS, Architecture, numbers_of
 from igc_ref.backends.library import DTYPES, STORAGES
 from igc_ref.errors import SpecError
 from igc_ref.optim import SCHEDULES
@@ -22,9 +22,9 @@ class TrainConfig:
 
     Parameters
     ----------
-    arch, depth, L, M, width
-        The network, as in `igc_ref.build_model`. An IGC network of which neither L nor M is
-        given has the paper's L = 4, M = 8; a regular one without a width has 16.
+    arch, depth, L, M, width, doubling
+        The network, as in `igc_ref.build_model`. One that needs L and M, of which neither is
+        given, has the paper's L = 4, M = 8; one that needs a width has 16 without it.
     data : {"shapes", "cifar10", "cifar100"}
     data_dir : str, optional
         Folder of the CIFAR files or their archive; without it they are fetched once.
@@ -59,6 +59,7 @@ class TrainConfig:
     L: int | None = None
     M: int | None = None
     width: int | None = None
+    doubling: str = "M"
     data: str = "shapes"
     data_dir: str | None = None
     backend: str = "auto"
@@ -77,10 +78,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         self._check_texts()
-        if self.arch.endswith("_igc") and self.L is None and self.M is None:
+        if "width" not in numbers_of(self.arch) and self.L is None and self.M is None:
             object.__setattr__(self, "L", 4)
             object.__setattr__(self, "M", 8)
-        if self.arch in ("plain", "resnet") and self.width is None:
+        if "width" in numbers_of(self.arch) and self.width is None:
             object.__setattr__(self, "width", 16)
         self.architecture(num_classes=10)
         if self.storage != "float32" and self.dtype != "float32":
@@ -101,7 +102,8 @@ class TrainConfig:
     def _check_texts(self) -> None:
         """Check the fields that choose by name, and the paths."""
         for name, allowed in (
-            ("arch", ARCHITECTURES),
+            ("arch", tuple(ARCHITECTURES)),
+            ("doubling", DOUBLINGS),
             ("data", data.NAMES),
             ("backend", backends.NAMES),
             ("dtype", DTYPES),
@@ -125,7 +127,8 @@ class TrainConfig:
 
     def architecture(self, num_classes: int) -> Architecture:
         """Return the network of this run, for a data set of so many classes."""
-        return Architecture(self.arch, self.depth, self.L, self.M, self.width, num_classes)
+        numbers = self.L, self.M, self.width
+        return Architecture(self.arch, self.depth, *numbers, num_classes, self.doubling)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name, ready for JSON."""

@@ -1,25 +1,28 @@
-"""The paper's CIFAR networks: ``plain``, ``plain_igc``, ``resnet`` and ``resnet_igc``.
+"""The paper's networks, and the ones that it compares with.
 
-Input 3x32x32; a 3x3 stem to C channels; three stages of widths C, 2C, 4C, stride 2 at the first
-block of stages 2 and 3; global average pool; linear. C is ``width``, or L*M in an IGC network.
+CIFAR: input 3x32x32; a 3x3 stem to C channels; three stages of widths C, 2C, 4C, stride 2 at the
+first block of stages 2 and 3; global average pool; linear. C is ``width``, or L*M. ImageNet: input
+3x224x224; a 7x7 stem and max pooling; four stages of two residual blocks. `igc_ref.builder` makes
+the layers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.architecture import INPUT_SHAPE, Architecture
+from igc_ref.architecture import Architecture
 from igc_ref.backends import GenericBackend, get_backend
 from igc_ref.backends.library import DTYPES, Array
+from igc_ref.builder import Builder
 from igc_ref.errors import CheckpointError, SpecError
-from igc_ref.layers import IGC, BatchNorm, Conv2d, GlobalAveragePool, Linear
-from igc_ref.network import Layer, Residual, Row, Sequential
-from igc_ref.spec import IGCSpec, choice, integer
+from igc_ref.layers import Conv2d
+from igc_ref.network import Layer, Row
+from igc_ref.spec import choice
 
 
 def build_model(
@@ -30,6 +33,7 @@ def build_model(
     M: int | None = None,
     width: int | None = None,
     num_classes: int = 10,
+    doubling: str = "M",
     backend: str | GenericBackend = "auto",
     dtype: str = "float32",
     seed: int = 0,
@@ -38,15 +42,22 @@ def build_model(
 
     Parameters
     ----------
-    arch : {"plain", "plain_igc", "resnet", "resnet_igc"}
+    arch : str
+        A family, ``plain``, ``resnet`` ("+Ident." in the paper) or ``imagenet``, and what it
+        convolves with: regular convolutions, or ``_igc``; for ``plain`` and ``resnet`` also the
+        paper's baselines ``_fusion`` (group convolution with summation fusion) and ``_xception``
+        (M = 1). See `igc_ref.architecture.ARCHITECTURES`.
     depth : int
-        Layers: ``3n + 2`` for the plain networks; even and at least 8 for the residual ones.
+        Layers: ``3n + 2`` for the plain networks; even and at least 8 for the residual ones; 18
+        for the ImageNet ones.
     L, M : int
-        Primary and secondary partitions in the first stage; IGC networks only. M doubles with
-        the width, L stays.
+        Primary and secondary partitions in the first stage; IGC and fusion networks only.
     width : int
-        Channels of the first stage; regular networks only.
+        Channels of the first stage; regular and Xception networks only.
     num_classes : int
+    doubling : {"M", "L"}
+        Which of the two doubles with the width; the other stays. With "L", M must be even, and an
+        ImageNet network has half as wide a stem (the paper's L100M2).
     backend : {"auto", "numpy", "cupy"} or a backend object
     dtype : {"float32", "float64"}
     seed : int
@@ -68,7 +79,8 @@ def build_model(
     >>> build_model("resnet_igc", 98, L=24, M=2, backend="numpy").num_parameters
     863290
     """
-    return build(Architecture(arch, depth, L, M, width, num_classes), backend, dtype, seed)
+    architecture = Architecture(arch, depth, L, M, width, num_classes, doubling)
+    return build(architecture, backend, dtype, seed)
 
 
 def build(
@@ -81,16 +93,18 @@ def build(
     choice("dtype", dtype, DTYPES)
     if isinstance(backend, str):
         backend = get_backend(backend)
-    network = _Builder(architecture, backend, dtype, seed).network()
+    network = Builder(architecture, backend, dtype, seed).network()
     return Model(architecture, network, backend, dtype)
 
 
 class Model:
-    """A network on public pictures (N, 3, 32, 32), with its parameters by name.
+    """A network on public pictures (N, 3, H, W), with its parameters by name.
 
     Attributes
     ----------
     architecture : Architecture
+    network : Layer
+        Its layers, on pictures in the backend's own layout.
     backend : GenericBackend
     dtype : str
     """
@@ -99,7 +113,7 @@ class Model:
         self, architecture: Architecture, network: Layer, backend: GenericBackend, dtype: str
     ) -> None:
         self.architecture, self.backend, self.dtype = architecture, backend, dtype
-        self._network = network
+        self.network = network
         self._first = next(part for _, part in network.named_layers() if isinstance(part, Conv2d))
         self._logits_shape: tuple[int, ...] | None = None
 
@@ -120,13 +134,13 @@ class Model:
             If x has another shape.
         """
         self.backend.check("x", x, self.dtype)
-        if x.ndim != 4 or x.shape[1] != INPUT_SHAPE[0] or x.size == 0:
+        if x.ndim != 4 or x.shape[1] != self.architecture.input_shape[0] or x.size == 0:
             raise SpecError(f"x has shape {x.shape}; allowed is (N, 3, H, W), each at least 1")
         return self.forward_inside(self.backend.load(x), train)
 
     def forward_inside(self, x: Array, train: bool = False) -> Array:
         """Compute logits of pictures that are in the backend's own layout; see `forward`."""
-        logits = self._network.forward(x, train)
+        logits = self.network.forward(x, train)
         self._logits_shape = logits.shape
         return logits
 
@@ -157,7 +171,7 @@ class Model:
         if dlogits.shape != shape:
             raise SpecError(f"dlogits has shape {dlogits.shape}, the logits had {shape}")
         self._first.input_gradient = input_gradient
-        dx = self._network.backward(dlogits)
+        dx = self.network.backward(dlogits)
         return self.backend.store(dx, gradient=True) if input_gradient else None
 
     def parameters(self) -> dict[str, Array]:
@@ -188,8 +202,11 @@ class Model:
         return sum(math.prod(array.shape) for array in self.parameters().values())
 
     def rows(self) -> list[Row]:
-        """Return a summary line for every layer, with its parameters and multiply-adds."""
-        return list(self._network.rows(INPUT_SHAPE))
+        """Return a summary line for every layer, with its parameters and multiply-adds.
+
+        For one picture of the size that the network was designed for.
+        """
+        return list(self.network.rows(self.architecture.input_shape))
 
     def _state(self) -> dict[str, Array]:
         return self._collect("parameters", "buffers")
@@ -197,7 +214,7 @@ class Model:
     def _collect(self, *kinds: str) -> dict[str, Array]:
         return {
             f"{name}.{key}": array
-            for name, layer in self._network.named_layers()
+            for name, layer in self.network.named_layers()
             for kind in kinds
             for key, array in getattr(layer, kind).items()
         }
@@ -219,77 +236,3 @@ def overwrite(
             )
     for name, array in own.items():
         array[...] = backend.asarray(np.asarray(state[name]))
-
-
-class _Builder:
-    """Makes the layers of one architecture, all from one random stream."""
-
-    def __init__(
-        self, architecture: Architecture, backend: GenericBackend, dtype: str, seed: int
-    ) -> None:
-        self.a, self.backend, self.dtype = architecture, backend, dtype
-        self.rng = np.random.default_rng(integer("seed", seed, minimum=0))
-
-    def network(self) -> Layer:
-        a = self.a
-        parts = {"stem": self._stem()}
-        channels = a.channels
-        for stage, blocks in enumerate(a.blocks):
-            out = a.channels * 2**stage
-            for block in range(blocks):
-                stride = 2 if stage > 0 and block == 0 else 1
-                make = self._residual_block if a.is_residual else self._plain_block
-                parts[f"stage{stage + 1}.block{block + 1}"] = make(channels, out, stride)
-                channels = out
-        parts["pool"] = GlobalAveragePool(self.backend)
-        parts["linear"] = Linear(
-            self.backend, channels, a.num_classes, rng=self.rng, dtype=self.dtype
-        )
-        return Sequential(parts)
-
-    def _stem(self) -> Layer:
-        conv = Conv2d(self.backend, INPUT_SHAPE[0], self.a.channels, rng=self.rng, dtype=self.dtype)
-        return Sequential({"conv": conv, "bn": self._norm(self.a.channels, relu=True)})
-
-    def _plain_block(self, channels: int, out: int, stride: int) -> Layer:
-        return Sequential(dict(self._unit(channels, out, stride, M_channels=out, relu=True)))
-
-    def _residual_block(self, channels: int, out: int, stride: int) -> Layer:
-        shortcut = None
-        if channels != out:
-            conv = Conv2d(
-                self.backend,
-                channels,
-                out,
-                kernel_size=1,
-                stride=stride,
-                groups=self.a.L or 1,
-                rng=self.rng,
-                dtype=self.dtype,
-            )
-            shortcut = Sequential({"conv": conv, "bn": self._norm(out, relu=False)})
-        # As in the authors' networks: the first unit has in/L secondary partitions.
-        units = (
-            self._unit(channels, out, stride, M_channels=channels, relu=True),
-            self._unit(out, out, 1, M_channels=out, relu=False),
-        )
-        branch = {f"unit{i}": Sequential(dict(unit)) for i, unit in enumerate(units, start=1)}
-        return Residual(self.backend, Sequential(branch), shortcut)
-
-    def _unit(
-        self, channels: int, out: int, stride: int, *, M_channels: int, relu: bool
-    ) -> Iterator[tuple[str, Layer]]:
-        """Yield a convolution or an IGC block with M = M_channels/L, then its batch norm."""
-        if self.a.L is None:
-            yield (
-                "conv",
-                Conv2d(self.backend, channels, out, stride=stride, rng=self.rng, dtype=self.dtype),
-            )
-        else:
-            spec = IGCSpec(channels, out, self.a.L, M_channels // self.a.L, stride=stride)
-            yield "igc", IGC(self.backend, spec, rng=self.rng, dtype=self.dtype)
-        yield "bn", self._norm(out, relu)
-
-    def _norm(self, channels: int, relu: bool) -> Layer:
-        momentum = 0.9 if self.a.is_residual else 0.99
-        return BatchNorm(self.backend, channels, momentum=momentum, relu=relu, dtype=self.dtype)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from igc_ref import IGCSpec
-from igc_ref.architecture import Architecture
+from igc_ref.architecture import ARCHITECTURES, Architecture, numbers_of
 from igc_ref.backends import NumpyBackend, numba_problem
 from igc_ref.bench import BlockCase, Roofline, StepCase, cases, compare, contenders
 from igc_ref.bench.turns import Comparison, Measured
@@ -112,19 +112,20 @@ def test_pytorch_s_block_is_ours():
     assert_close(twin(torch.from_numpy(x)).detach().numpy(), backend.store(ours), 100)
 
 
-@pytest.mark.parametrize("arch", ["plain", "plain_igc", "resnet", "resnet_igc"])
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_pytorch_s_network_is_ours(arch):
     torch = pytest.importorskip("torch")
     from igc_ref.bench import torch_twins
 
-    numbers = {"L": 2, "M": 3} if arch.endswith("igc") else {"width": 4}
-    model = build(Architecture(arch, 8, **numbers), "numpy", "float64")
+    numbers = {name: {"L": 2, "M": 3, "width": 4}[name] for name in numbers_of(arch)}
+    depth = 18 if arch.startswith("imagenet") else 8
+    model = build(Architecture(arch, depth, **numbers), "numpy", "float64")
     twin = torch_twins.network(model.architecture).double()
     ours = model.parameters()
     assert len(ours) == len(list(twin.parameters()))
     for parameter, array in zip(twin.parameters(), ours.values(), strict=True):
         parameter.data[...] = torch.from_numpy(array.reshape(tuple(parameter.shape)))
-    x = np.random.default_rng(0).normal(size=(3, 3, 8, 8))
+    x = np.random.default_rng(0).normal(size=(3, 3, 36, 36))
     theirs = twin(torch.from_numpy(x)).detach().numpy()
     assert_close(theirs, model.forward(x, train=True), 10_000)
 

@@ -25,7 +25,19 @@ PUBLISHED = [  # parameters by depth, counted from the authors' definitions
     ("resnet_igc", {"L": 4, "M": 8}, {50: 778_538, 74: 1_176_362, 98: 1_574_186}),
     ("resnet_igc", {"L": 24, "M": 2}, {50: 433_210, 74: 648_250, 98: 863_290}),
 ]
+IMAGENET = [  # convolutions and linear layer; with gamma and beta: counted from their definitions
+    ("imagenet_igc", {"L": 100, "M": 2, "doubling": "L"}, 8_607_700, 8_637_900),
+    ("imagenet_igc", {"L": 16, "M": 16}, 13_489_896, 13_528_296),
+    ("imagenet_igc", {"L": 4, "M": 32}, 12_232_040, 12_251_240),
+    ("imagenet", {"width": 64}, 11_679_912, 11_689_512),
+    ("imagenet", {"width": 69}, 13_532_107, 13_542_457),
+]
 SMALL = [
+    ("plain_fusion", 5, {"L": 3, "M": 2}),
+    ("plain_xception", 5, {"width": 4}),
+    ("plain_igc", 5, {"L": 2, "M": 2, "doubling": "L"}),
+    ("resnet_fusion", 8, {"L": 2, "M": 2}),
+    ("imagenet_igc", 18, {"L": 2, "M": 2, "doubling": "L"}),
     ("plain", 5, {"width": 3}),
     ("plain_igc", 8, {"L": 3, "M": 2}),
     ("resnet", 8, {"width": 4}),
@@ -45,12 +57,37 @@ def test_a_published_network_has_its_published_number_of_parameters(
     assert sum(row.parameters for row in model.rows()) == parameters
 
 
+@pytest.mark.parametrize(("arch", "numbers", "weights", "parameters"), IMAGENET, ids=str)
+def test_an_imagenet_network_has_the_number_of_parameters_of_its_definition(
+    arch, numbers, weights, parameters
+):
+    model = build_model(arch, 18, **numbers, num_classes=1000, backend="numpy")
+    assert model.num_parameters == parameters
+    norms = [row.parameters for row in model.rows() if row.name.endswith("bn")]
+    assert parameters - sum(norms) == weights
+    assert model.rows()[-3].output[1:] == (7, 7)  # before the pool, from 224 x 224
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arch", "numbers"), [(row[0], row[1]) for row in IMAGENET], ids=str)
+def test_an_imagenet_network_runs_both_ways_at_its_own_size(arch, numbers):
+    model = build_model(arch, 18, **numbers, num_classes=1000, backend="numpy")
+    x = np.random.default_rng(0).normal(size=(1, 3, 224, 224)).astype("float32")
+    logits = model.forward(x, train=True)
+    assert logits.shape == (1, 1000)
+    dx = model.backward(logits / 1000)
+    assert dx.shape == x.shape
+    assert 0 < np.abs(dx).max() < np.inf
+    assert all(np.isfinite(g).all() for g in model.gradients().values())
+
+
 @pytest.mark.parametrize(("arch", "depth", "numbers"), SMALL, ids=lambda v: str(v))
 @pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
 def test_a_whole_network_s_gradients_are_its_derivatives(arch, depth, numbers, train):
     rng = np.random.default_rng(5)
     model = build_model(arch, depth, **numbers, backend="numpy", dtype="float64")
-    x = rng.normal(size=(3, 3, 8, 10))
+    # 45 rows leave an ImageNet network 2 positions at its end.
+    x = rng.normal(size=(3, 3, 45, 10) if arch.startswith("imagenet") else (3, 3, 8, 10))
     names = list(model.parameters())
     for name, array in model.parameters().items():  # zero betas would sit on the kinks of ReLU
         if name.endswith("beta"):
@@ -82,7 +119,7 @@ class ByDefinition:
             self.state[f"{name}.{key}"] for key in ("gamma", "beta", "running_mean", "running_var")
         )
         if self.train:
-            past = 0.9 if self.a.arch.startswith("resnet") else 0.99
+            past = 0.99 if self.a.arch.startswith("plain") else 0.9
             mean, var = z.mean(axis=(0, 2, 3)), z.var(axis=(0, 2, 3))
             self.running[f"{name}.running_mean"] = past * m + (1 - past) * mean
             self.running[f"{name}.running_var"] = past * v + (1 - past) * var
@@ -90,36 +127,62 @@ class ByDefinition:
         g, b, m, v = (array.reshape(1, -1, 1, 1) for array in (g, b, m, v))
         return g * (z - m) / np.sqrt(v + 2e-5) + b
 
-    def unit(self, z, name, out, stride, M_channels):
-        if self.a.L is None:
-            y = oracles.convolve(z, self.state[f"{name}.conv.weight"], stride)
-        else:
-            spec = IGCSpec(z.shape[1], out, self.a.L, M_channels // self.a.L, stride=stride)
+    def unit(self, z, name, out, stride, L, M_channels):
+        kind = self.a.arch.partition("_")[2]
+        if kind == "igc":
+            spec = IGCSpec(z.shape[1], out, L, M_channels // L, stride=stride)
             weights = (self.state[f"{name}.igc.{w}"] for w in ("primary", "secondary"))
             y = reference.forward(z, *weights, spec)
+        elif kind == "fusion":
+            y = oracles.convolve(z, self.state[f"{name}.fusion.primary"], stride, groups=L)
+            partitions = y.reshape(len(y), L, out // L, *y.shape[2:])
+            y = np.concatenate([partitions.sum(axis=1)] * L, axis=1)
+        elif kind == "xception":
+            y = oracles.convolve(z, self.state[f"{name}.igc.primary"], stride, groups=z.shape[1])
+            order = np.arange(out).reshape(z.shape[1], -1).T.ravel()  # M = 1: dealt, then dense
+            pointwise = self.state[f"{name}.igc.secondary"]
+            y = np.einsum("oi,nihw->nohw", pointwise, y[:, order])
+        else:
+            y = oracles.convolve(z, self.state[f"{name}.conv.weight"], stride)
         return self.norm(y, f"{name}.bn")
 
-    def plain_block(self, z, name, out, stride):
-        return np.maximum(self.unit(z, name, out, stride, out), 0)
+    def plain_block(self, z, name, out, stride, L):
+        return np.maximum(self.unit(z, name, out, stride, L, out), 0)
 
-    def residual_block(self, z, name, out, stride):
+    def residual_block(self, z, name, out, stride, L):
         shortcut = z
-        if stride == 2:
+        if z.shape[1] != out:
             weight = self.state[f"{name}.shortcut.conv.weight"]
-            shortcut = oracles.convolve(z, weight, 2, groups=self.a.L or 1)
+            shortcut = oracles.convolve(z, weight, stride, groups=L)
             shortcut = self.norm(shortcut, f"{name}.shortcut.bn")
-        y = np.maximum(self.unit(z, f"{name}.branch.unit1", out, stride, z.shape[1]), 0)
-        return np.maximum(self.unit(y, f"{name}.branch.unit2", out, 1, out) + shortcut, 0)
+        before = z.shape[1] if self.a.arch.startswith("resnet") else out
+        y = np.maximum(self.unit(z, f"{name}.branch.unit1", out, stride, L, before), 0)
+        return np.maximum(self.unit(y, f"{name}.branch.unit2", out, 1, L, out) + shortcut, 0)
+
+    def stem(self, x):
+        imagenet = self.a.arch.startswith("imagenet")
+        z = oracles.convolve(x, self.state["stem.conv.weight"], 2 if imagenet else 1)
+        z = np.maximum(self.norm(z, "stem.bn"), 0)
+        if not imagenet:
+            return z
+        padded = np.pad(z, ((0, 0), (0, 0), (1, 1), (1, 1)))  # zeros never win after a ReLU
+        rows, columns = ((size - 1) // 2 + 1 for size in z.shape[2:])
+        windows = [
+            padded[:, :, 2 * r : 2 * r + 3, 2 * c : 2 * c + 3].max(axis=(2, 3))
+            for r in range(rows)
+            for c in range(columns)
+        ]
+        return np.stack(windows, axis=2).reshape(*z.shape[:2], rows, columns)
 
     def __call__(self, x, blocks):
-        z = oracles.convolve(x, self.state["stem.conv.weight"])
-        z = np.maximum(self.norm(z, "stem.bn"), 0)
-        width = z.shape[1]
-        block = self.residual_block if self.a.arch.startswith("resnet") else self.plain_block
+        z = self.stem(x)
+        width = self.a.width or self.a.L * self.a.M
+        block = self.plain_block if self.a.arch.startswith("plain") else self.residual_block
         for stage, count in enumerate(blocks, start=1):
+            L = (self.a.L or 1) * (2 ** (stage - 1) if self.a.doubling == "L" else 1)
             for i in range(1, count + 1):
                 stride = 2 if stage > 1 and i == 1 else 1
-                z = block(z, f"stage{stage}.block{i}", width * 2 ** (stage - 1), stride)
+                z = block(z, f"stage{stage}.block{i}", width * 2 ** (stage - 1), stride, L)
         return z.mean(axis=(2, 3)) @ self.state["linear.weight"].T + self.state["linear.bias"]
 
 
@@ -130,6 +193,14 @@ class ByDefinition:
         ("plain_igc", 8, {"L": 2, "M": 2}, (2, 2, 2)),
         ("resnet", 10, {"width": 2}, (1, 1, 2)),
         ("resnet_igc", 12, {"L": 2, "M": 2}, (1, 2, 2)),
+        ("plain_fusion", 5, {"L": 2, "M": 3}, (1, 1, 1)),
+        ("plain_xception", 5, {"width": 3}, (1, 1, 1)),
+        ("plain_igc", 5, {"L": 2, "M": 4, "doubling": "L"}, (1, 1, 1)),
+        ("resnet_fusion", 8, {"L": 2, "M": 2}, (1, 1, 1)),
+        ("resnet_xception", 8, {"width": 2}, (1, 1, 1)),
+        ("imagenet", 18, {"width": 2}, (2, 2, 2, 2)),
+        ("imagenet_igc", 18, {"L": 2, "M": 2}, (2, 2, 2, 2)),
+        ("imagenet_igc", 18, {"L": 2, "M": 2, "doubling": "L"}, (2, 2, 2, 2)),
     ],
     ids=lambda v: str(v),
 )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from igc_ref import layers
+from igc_ref import network as ours
 from igc_ref.architecture import Architecture
-from igc_ref.layers import BN_EPS
+from igc_ref.errors import BackendError
+from igc_ref.models import build
 from igc_ref.spec import IGCSpec
 
 
@@ -27,6 +30,23 @@ class Block(nn.Module):  # type: ignore[misc]
 
     def forward(self, x: Any) -> Any:  # noqa: D102
         return _shuffle(self.secondary(_shuffle(self.primary(x), self.L)), self.M)
+
+
+class Fusion(nn.Module):  # type: ignore[misc]
+    """Group convolution, the sum over its partitions, and that sum for every partition."""
+
+    def __init__(self, spec: IGCSpec) -> None:
+        super().__init__()
+        s = spec
+        options = {"stride": s.stride, "padding": s.padding, "groups": s.L, "bias": False}
+        self.primary = nn.Conv2d(s.in_channels, s.out_channels, s.kernel_size, **options)
+        self.L = s.L
+
+    def forward(self, x: Any) -> Any:  # noqa: D102
+        y = self.primary(x)
+        N, C, H, W = y.shape
+        partitions = y.view(N, self.L, C // self.L, H, W)
+        return partitions.sum(1, keepdim=True).expand_as(partitions).reshape(N, C, H, W)
 
 
 def _shuffle(x: Any, groups: int) -> Any:
@@ -50,49 +70,38 @@ class Residual(nn.Module):  # type: ignore[misc]
 
 def network(a: Architecture) -> nn.Module:
     """Return the network that `a` names; its parameters come in the order of our ``state_dict``."""
-    stem = nn.Conv2d(3, a.channels, 3, padding=1, bias=False)
-    layers: list[nn.Module] = [stem, *_norm(a, a.channels, relu=True)]
-    channels = a.channels
-    for stage, blocks in enumerate(a.blocks):
-        out = a.channels * 2**stage
-        for block in range(blocks):
-            stride = 2 if stage > 0 and block == 0 else 1
-            if a.is_residual:
-                layers.append(_residual(a, channels, out, stride))
-            else:
-                layers += _unit(a, channels, out, stride, out, relu=True)
-            channels = out
-    pool = nn.AdaptiveAvgPool2d(1)
-    return nn.Sequential(*layers, pool, nn.Flatten(), nn.Linear(channels, a.num_classes))
+    return twin(build(a, "numpy").network)
 
 
-def _residual(a: Architecture, channels: int, out: int, stride: int) -> nn.Module:
-    branch = nn.Sequential(
-        *_unit(a, channels, out, stride, channels, relu=True),
-        *_unit(a, out, out, 1, out, relu=False),
-    )
-    shortcut: nn.Module = nn.Identity()
-    if channels != out:
-        conv = nn.Conv2d(channels, out, 1, stride=stride, groups=a.L or 1, bias=False)
-        shortcut = nn.Sequential(conv, *_norm(a, out, relu=False))
-    return Residual(branch, shortcut)
-
-
-def _unit(
-    a: Architecture, channels: int, out: int, stride: int, M_channels: int, relu: bool
-) -> Iterator[nn.Module]:
-    if a.L is None:
-        yield nn.Conv2d(channels, out, 3, stride=stride, padding=1, bias=False)
-    else:
-        yield Block(IGCSpec(channels, out, a.L, M_channels // a.L, stride=stride))
-    yield from _norm(a, out, relu)
-
-
-def _norm(a: Architecture, channels: int, relu: bool) -> Iterator[nn.Module]:
-    momentum = 0.1 if a.is_residual else 0.01  # PyTorch's is the weight of the new
-    yield nn.BatchNorm2d(channels, eps=BN_EPS, momentum=momentum)
-    if relu:
-        yield nn.ReLU(inplace=True)
+def twin(layer: ours.Layer) -> nn.Module:
+    """Return the same layer in PyTorch; weights are drawn anew."""
+    if isinstance(layer, ours.Sequential):
+        return nn.Sequential(*(twin(child) for child in layer.children.values()))
+    if isinstance(layer, ours.Residual):
+        shortcut = layer.children.get("shortcut")
+        identity = nn.Identity() if shortcut is None else twin(shortcut)
+        return Residual(twin(layer.children["branch"]), identity)
+    if isinstance(layer, layers.IGC):
+        return Block(layer.spec)
+    if isinstance(layer, layers.SummationFusion):
+        return Fusion(layer.spec)
+    if isinstance(layer, layers.Conv2d):
+        out, per_group, k, _ = layer.parameters["weight"].shape
+        options = {"stride": layer.stride, "padding": k // 2, "groups": layer.groups}
+        return nn.Conv2d(per_group * layer.groups, out, k, bias=False, **options)
+    if isinstance(layer, layers.BatchNorm):
+        # PyTorch's momentum is the weight of the new.
+        channels, momentum = len(layer.parameters["gamma"]), 1 - layer.momentum
+        norm = nn.BatchNorm2d(channels, eps=layers.BN_EPS, momentum=momentum)
+        return nn.Sequential(norm, nn.ReLU(inplace=True)) if layer.relu else norm
+    if isinstance(layer, layers.MaxPool):
+        return nn.MaxPool2d(*layer.window)
+    if isinstance(layer, layers.GlobalAveragePool):
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    if isinstance(layer, layers.Linear):
+        out, inp = layer.parameters["weight"].shape
+        return nn.Linear(inp, out)
+    raise BackendError(f"{layer.describe()} has no twin in PyTorch yet")
 
 
 def block_step(

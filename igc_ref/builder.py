@@ -1,0 +1,116 @@
+"""From the numbers of an architecture to its layers, all drawn from one random stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from igc_ref.architecture import Architecture, Stage
+from igc_ref.backends import GenericBackend
+from igc_ref.layers import (
+    IGC,
+    BatchNorm,
+    Conv2d,
+    GlobalAveragePool,
+    Linear,
+    MaxPool,
+    SummationFusion,
+)
+from igc_ref.network import Layer, Residual, Sequential
+from igc_ref.spec import IGCSpec, integer
+
+
+class Builder:
+    """Makes the layers of one architecture.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    backend : GenericBackend
+    dtype : str
+    seed : int
+    """
+
+    def __init__(
+        self, architecture: Architecture, backend: GenericBackend, dtype: str, seed: int
+    ) -> None:
+        self.a, self.backend, self.dtype = architecture, backend, dtype
+        self.rng = np.random.default_rng(integer("seed", seed, minimum=0))
+
+    def network(self) -> Layer:
+        """Stem, stages, global average pool, linear."""
+        a, channels = self.a, self.a.stem_channels
+        parts = {"stem": self._stem()}
+        make = self._residual_block if a.is_residual else self._plain_block
+        for number, stage in enumerate(a.stages, start=1):
+            for block in range(1, stage.blocks + 1):
+                stride = stage.stride if block == 1 else 1
+                parts[f"stage{number}.block{block}"] = make(channels, stage, stride)
+                channels = stage.channels
+        parts["pool"] = GlobalAveragePool(self.backend)
+        parts["linear"] = Linear(
+            self.backend, channels, a.num_classes, rng=self.rng, dtype=self.dtype
+        )
+        return Sequential(parts)
+
+    def _stem(self) -> Layer:
+        a, channels = self.a, self.a.stem_channels
+        if a.family == "imagenet":
+            conv = self._conv(a.input_shape[0], channels, kernel_size=7, stride=2)
+            pool = {"pool": MaxPool(self.backend)}
+        else:
+            conv, pool = self._conv(a.input_shape[0], channels), {}
+        return Sequential({"conv": conv, "bn": self._norm(channels, relu=True), **pool})
+
+    def _plain_block(self, channels: int, stage: Stage, stride: int) -> Layer:
+        return Sequential(dict(self._unit(channels, stage, stride, relu=True)))
+
+    def _residual_block(self, channels: int, stage: Stage, stride: int) -> Layer:
+        out, shortcut = stage.channels, None
+        if channels != out:
+            conv = self._conv(channels, out, kernel_size=1, stride=stride, groups=stage.L or 1)
+            shortcut = Sequential({"conv": conv, "bn": self._norm(out, relu=False)})
+        first = self._unit(channels, stage, stride, relu=True)
+        branch = {"unit1": Sequential(dict(first))}
+        branch["unit2"] = Sequential(dict(self._unit(out, stage, 1, relu=False)))
+        return Residual(self.backend, Sequential(branch), shortcut)
+
+    def _unit(
+        self, channels: int, stage: Stage, stride: int, *, relu: bool
+    ) -> Iterator[tuple[str, Layer]]:
+        """Yield a convolution or a block in its place, then its batch norm."""
+        out, unit = stage.channels, self.a.unit
+        if unit == "regular":
+            yield "conv", self._conv(channels, out, stride=stride)
+        elif unit == "xception":
+            yield "igc", self._block(IGC, IGCSpec(channels, out, L=channels, M=1, stride=stride))
+        else:
+            L = stage.L or 1
+            # The authors' CIFAR networks have in/L secondary partitions where a stage begins.
+            as_before = unit == "igc" and self.a.family == "resnet"
+            spec = IGCSpec(channels, out, L, (channels if as_before else out) // L, stride=stride)
+            layer = IGC if unit == "igc" else SummationFusion
+            yield unit, self._block(layer, spec)
+        yield "bn", self._norm(out, relu)
+
+    def _conv(
+        self, channels: int, out: int, *, kernel_size: int = 3, stride: int = 1, groups: int = 1
+    ) -> Layer:
+        return Conv2d(
+            self.backend,
+            channels,
+            out,
+            kernel_size=kernel_size,
+            stride=stride,
+            groups=groups,
+            rng=self.rng,
+            dtype=self.dtype,
+        )
+
+    def _block(self, layer: type[IGC] | type[SummationFusion], spec: IGCSpec) -> Layer:
+        return layer(self.backend, spec, rng=self.rng, dtype=self.dtype)
+
+    def _norm(self, channels: int, relu: bool) -> Layer:
+        momentum = 0.9 if self.a.is_residual else 0.99
+        return BatchNorm(self.backend, channels, momentum=momentum, relu=relu, dtype=self.dtype)
