@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from igc_ref.architecture import Architecture, Stage
-from igc_ref.backends import GenericBackend
+from igc_ref.backends import GenericBackend, NumpyBackend
 from igc_ref.layers import (
     IGC,
     BatchNorm,
@@ -17,8 +19,8 @@ from igc_ref.layers import (
     MaxPool,
     SummationFusion,
 )
-from igc_ref.network import Layer, Residual, Sequential
-from igc_ref.spec import IGCSpec, integer
+from igc_ref.network import Layer, Residual, Row, Sequential
+from igc_ref.spec import IGCSpec
 
 
 class Builder:
@@ -29,14 +31,14 @@ class Builder:
     architecture : Architecture
     backend : GenericBackend
     dtype : str
-    seed : int
+    rng : numpy Generator
+        Draws all weights.
     """
 
     def __init__(
-        self, architecture: Architecture, backend: GenericBackend, dtype: str, seed: int
+        self, architecture: Architecture, backend: GenericBackend, dtype: str, rng: Any
     ) -> None:
-        self.a, self.backend, self.dtype = architecture, backend, dtype
-        self.rng = np.random.default_rng(integer("seed", seed, minimum=0))
+        self.a, self.backend, self.dtype, self.rng = architecture, backend, dtype, rng
 
     def network(self) -> Layer:
         """Stem, stages, global average pool, linear."""
@@ -114,3 +116,31 @@ class Builder:
     def _norm(self, channels: int, relu: bool) -> Layer:
         momentum = 0.9 if self.a.is_residual else 0.99
         return BatchNorm(self.backend, channels, momentum=momentum, relu=relu, dtype=self.dtype)
+
+
+class Cost(NamedTuple):
+    """What a network costs: trained numbers, and multiply-adds for one picture."""
+
+    parameters: int
+    multiply_adds: int
+
+
+def rows(architecture: Architecture) -> list[Row]:
+    """Return a summary line for every layer of a network, without drawing its weights."""
+    network = Builder(architecture, NumpyBackend(), "float32", _Undrawn()).network()
+    return list(network.rows(architecture.input_shape))
+
+
+def cost(architecture: Architecture) -> Cost:
+    """Count the parameters of a network, and its multiply-adds for one picture."""
+    counted = rows(architecture)
+    return Cost(sum(r.parameters for r in counted), sum(r.multiply_adds for r in counted))
+
+
+class _Undrawn:
+    """Stands in for a Generator where only shapes matter: every weight is zero."""
+
+    def normal(self, mean: float, std: float, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:  # noqa: ARG002
+        return np.broadcast_to(np.float64(0), shape)
+
+    uniform = normal

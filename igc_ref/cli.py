@@ -1,4 +1,4 @@
-"""The command ``igc-ref``: train, eval, params, bench, plot."""
+"""The command ``igc-ref``: train, eval, params, bench, plot; and the studies."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from typing import Any
 
 import igc_ref
 from igc_ref import backends, bench, data, plots, runs
-from igc_ref.architecture import ARCHITECTURES, DOUBLINGS
-from igc_ref.backends.library import DTYPES, STORAGES
 from igc_ref.config import TrainConfig
 from igc_ref.errors import IGCError, SpecError
 from igc_ref.models import build
-from igc_ref.optim import SCHEDULES
+from igc_ref.options import add_network, add_training, suppressing
 from igc_ref.signals import Interrupted
 from igc_ref.spec import IGCSpec, choice, integer
+from igc_ref.studies import commands as studies
+from igc_ref.studies.compare import EQUAL, cells, compare, csv_rows, paper_cells
 from igc_ref.summary import summary
+from igc_ref.table import aligned, write_csv
+from igc_ref.terminal import say
 from igc_ref.train import evaluate, resume, train
 
 
@@ -64,10 +66,28 @@ def eval_command(run: str, backend: str = "auto", data_dir: str | None = None) -
     )
 
 
-def params_command(num_classes: int = 10, **settings: Any) -> None:
-    """Print the table of a network."""
+def params_command(
+    num_classes: int = 10,
+    compare_all: bool = False,
+    equal: str | None = None,
+    paper: bool = False,
+    csv: str | None = None,
+    **settings: Any,
+) -> None:
+    """Print the table of a network, of it beside others, or of all the paper's networks."""
+    if (csv or equal) and not compare_all:
+        raise SpecError("--equal and --csv belong to a comparison: give --compare as well")
+    if paper:
+        say(aligned(paper_cells()))
+        return
     architecture = TrainConfig(**settings).architecture(num_classes)
-    say(summary(build(architecture, backend="numpy")))
+    if not compare_all:
+        say(summary(build(architecture, backend="numpy")))
+        return
+    counted = compare(architecture, (equal or "depth").replace("-", "_"))
+    say(aligned(cells(counted)))
+    if csv is not None:
+        write_csv(csv, csv_rows(counted))
 
 
 def bench_command(
@@ -117,16 +137,10 @@ def plot_command(run: str, out: str | None = None) -> None:
     say(f"curves in {path}")
 
 
-def say(line: str) -> None:
-    """Print a line at once, also into a pipe; what the terminal cannot show is escaped."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="igc-ref",
-        description="Interleaved group convolutions: train, evaluate, count, time, draw.",
+        description="Interleaved group convolutions: train, evaluate, count, time, draw, study.",
     )
     parser.add_argument("--version", action="version", version=f"igc-ref {igc_ref.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -138,13 +152,19 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--backend", choices=backends.NAMES, default="auto")
     add.set_defaults(command=eval_command)
 
-    add = _suppressing(commands, "params", "print a network's layers, parameters, multiply-adds")
-    _add_network(add)
+    add = suppressing(commands, "params", "print a network's layers, parameters, multiply-adds")
+    add_network(add)
     add.add_argument("--num-classes", type=int, metavar="N", help="default 10")
+    text = "beside regular, summation-fusion and Xception nets"
+    add.add_argument("--compare", action="store_true", dest="compare_all", help=text)
+    equals = [name.replace("_", "-") for name in EQUAL]
+    add.add_argument("--equal", choices=equals, help="what they have in common; default depth")
+    add.add_argument("--csv", metavar="FILE", help="write the comparison there as well")
+    add.add_argument("--paper", action="store_true", help="count all networks of the paper")
     add.set_defaults(command=params_command)
 
-    add = _suppressing(commands, "bench", "time a block, or a training step, against others")
-    _add_network(add, "time a training step of this network; default: a block")
+    add = suppressing(commands, "bench", "time a block, or a training step, against others")
+    add_network(add, "time a training step of this network; default: a block")
     for name, text in (
         ("in-channels", "default L*M"),
         ("out-channels", "default L*M"),
@@ -164,52 +184,15 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("run", metavar="RUN", help="folder of the run")
     add.add_argument("--out", metavar="FILE", help="default RUN/curves.png; may end in .svg")
     add.set_defaults(command=plot_command)
+
+    studies.add_commands(commands)
     return parser
 
 
 def _add_train(commands: Any) -> None:
-    defaults = TrainConfig()
-    add = _suppressing(commands, "train", "train a network; by default a small one on shapes")
-    _add_network(add)
-    add.add_argument("--data", choices=data.NAMES, help=f"default {defaults.data}")
-    add.add_argument(
-        "--data-dir", metavar="DIR", help="folder of the CIFAR files; default: fetched"
-    )
-    add.add_argument("--backend", choices=backends.NAMES, help=f"default {defaults.backend}")
-    add.add_argument("--dtype", choices=DTYPES, help=f"default {defaults.dtype}")
-    add.add_argument("--storage", choices=STORAGES, help="of pictures; float16: cupy only")
-    for name, kind in (
-        ("epochs", int),
-        ("batch-size", int),
-        ("lr", float),
-        ("momentum", float),
-        ("weight-decay", float),
-        ("seed", int),
-        ("checkpoint-every", int),
-    ):
-        default = getattr(defaults, name.replace("-", "_"))
-        add.add_argument(f"--{name}", type=kind, metavar="X", help=f"default {default}")
-    add.add_argument("--schedule", choices=SCHEDULES, help=f"default {defaults.schedule}")
-    add.add_argument(
-        "--augment", action=argparse.BooleanOptionalAction, help="pad, crop and mirror; default yes"
-    )
+    add = suppressing(commands, "train", "train a network; by default a small one on shapes")
+    add_network(add)
+    add_training(add)
     add.add_argument("--out", metavar="RUN", help="folder of the run; default a new one below runs")
     add.add_argument("--resume", metavar="RUN", dest="resume_run", help="continue this run")
     add.set_defaults(command=train_command)
-
-
-def _suppressing(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
-    """Add a command whose options, if not given, are absent: TrainConfig knows the defaults."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, argument_default=argparse.SUPPRESS
-    )
-    return parser
-
-
-def _add_network(parser: argparse.ArgumentParser, text: str = "default plain_igc") -> None:
-    parser.add_argument("--arch", choices=tuple(ARCHITECTURES), help=text)
-    parser.add_argument("--depth", type=int, metavar="N", help="layers; default 8")
-    parser.add_argument("-L", type=int, metavar="N", help="primary partitions; default 4")
-    parser.add_argument("-M", type=int, metavar="N", help="secondary partitions; default 8")
-    parser.add_argument("--width", type=int, metavar="N", help="width of other nets; default 16")
-    parser.add_argument("--doubling", choices=DOUBLINGS, help="what doubles with the width: M or L")

@@ -22,7 +22,7 @@ from igc_ref.builder import Builder
 from igc_ref.errors import CheckpointError, SpecError
 from igc_ref.layers import Conv2d
 from igc_ref.network import Layer, Row
-from igc_ref.spec import choice
+from igc_ref.spec import choice, integer
 
 
 def build_model(
@@ -93,7 +93,8 @@ def build(
     choice("dtype", dtype, DTYPES)
     if isinstance(backend, str):
         backend = get_backend(backend)
-    network = Builder(architecture, backend, dtype, seed).network()
+    rng = np.random.default_rng(integer("seed", seed, minimum=0))
+    network = Builder(architecture, backend, dtype, rng).network()
     return Model(architecture, network, backend, dtype)
 
 

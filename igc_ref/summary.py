@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-from igc_ref.models import Model, build
+from igc_ref.architecture import Architecture
+from igc_ref.builder import rows
+from igc_ref.models import Model
+from igc_ref.studies.compare import nearest_regular
 
 HEADER = ("shape", "output", "parameters", "multiply-adds")
 
@@ -16,45 +18,24 @@ def summary(model: Model) -> str:
     An IGC network gets the regular network of equal depth beside it whose number of parameters
     is nearest; their layers correspond one to one.
     """
-    names = ["", "layer", *(row.name for row in model.rows()), "total"]
-    columns = [_align(names, left=True), *_costs(model)]
-    if model.architecture.is_igc:
-        columns += [["|"] * len(names), *_costs(nearest_regular(model))]
+    architecture = model.architecture
+    names = ["", "layer", *(row.name for row in rows(architecture)), "total"]
+    columns = [_align(names, left=True), *_costs(architecture)]
+    if architecture.is_igc and architecture.doubling == "M":
+        columns += [["|"] * len(names), *_costs(nearest_regular(architecture))]
     return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
 
 
-def nearest_regular(model: Model) -> Model:
-    """Return the regular network of equal depth with the nearest number of parameters."""
-    architecture = model.architecture
-
-    def regular(width: int) -> Model:
-        arch = architecture.arch.removesuffix("_igc")
-        return build(replace(architecture, arch=arch, L=None, M=None, width=width), "numpy")
-
-    wider = 1
-    while regular(wider).num_parameters < model.num_parameters:
-        wider *= 2
-    narrower = max(1, wider // 2)
-    while wider - narrower > 1:  # parameters grow with the width: bisect
-        middle = (narrower + wider) // 2
-        if regular(middle).num_parameters < model.num_parameters:
-            narrower = middle
-        else:
-            wider = middle
-    candidates = (regular(narrower), regular(wider))
-    return min(candidates, key=lambda m: abs(m.num_parameters - model.num_parameters))
-
-
-def _costs(model: Model) -> list[list[str]]:
+def _costs(architecture: Architecture) -> list[list[str]]:
     """Return the columns of one network, cells of equal width, its name in the first line."""
-    rows = model.rows()
-    shapes = [row.kind for row in rows]
-    outputs = ["x".join(map(str, row.output)) for row in rows]
+    layers = rows(architecture)
+    shapes = [row.kind for row in layers]
+    outputs = ["x".join(map(str, row.output)) for row in layers]
     columns = [
-        _align([str(model.architecture), HEADER[0], *shapes, ""], left=True),
+        _align([str(architecture), HEADER[0], *shapes, ""], left=True),
         _align(["", HEADER[1], *outputs, ""]),
-        _align(["", HEADER[2], *_with_total([row.parameters for row in rows])]),
-        _align(["", HEADER[3], *_with_total([row.multiply_adds for row in rows])]),
+        _align(["", HEADER[2], *_with_total([row.parameters for row in layers])]),
+        _align(["", HEADER[3], *_with_total([row.multiply_adds for row in layers])]),
     ]
     return columns
 

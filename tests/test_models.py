@@ -11,7 +11,8 @@ from igc_ref.layers import IGC, BatchNorm, Conv2d, GlobalAveragePool, Linear, Ma
 from igc_ref.models import build
 from igc_ref.network import Residual, Sequential
 from igc_ref.spec import IGCSpec
-from igc_ref.summary import nearest_regular, summary
+from igc_ref.studies.compare import nearest_regular
+from igc_ref.summary import summary
 from igc_ref.testing import assert_close, check_grads
 from tests import oracles
 
@@ -446,8 +447,9 @@ def test_the_summary_names_shape_parameters_and_multiply_adds_of_every_layer():
         f"{model.num_parameters:,}",
         f"{sum(row.multiply_adds for row in model.rows()):,}",
     ]
-    assert beside[0] == f"{nearest_regular(model).num_parameters:,}"
-    assert nearest_regular(model).architecture.num_classes == 7
+    nearest = nearest_regular(model.architecture)
+    assert beside[0] == f"{build(nearest, 'numpy').num_parameters:,}"
+    assert nearest.num_classes == 7
 
 
 def test_the_rows_of_a_network_follow_the_shape_of_the_data_through_it():
@@ -463,7 +465,7 @@ def test_the_rows_of_a_network_follow_the_shape_of_the_data_through_it():
 @pytest.mark.parametrize(("L", "M"), [(4, 8), (24, 2), (1, 1), (3, 5)])
 def test_no_other_width_is_nearer_in_parameters_than_the_one_beside(L, M):
     model = build_model("plain_igc", 5, L=L, M=M, backend="numpy")
-    chosen = nearest_regular(model)
+    chosen = build(nearest_regular(model.architecture), "numpy")
     target, width = model.num_parameters, chosen.architecture.width
     for other in {max(1, width - 1), width + 1}:
         rival = build_model("plain", 5, width=other, backend="numpy")

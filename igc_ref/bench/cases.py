@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from igc_ref.architecture import INPUT_SHAPE, Architecture
-from igc_ref.models import build
+from igc_ref.architecture import Architecture
+from igc_ref.builder import rows
 from igc_ref.spec import IGCSpec
 
 FLOAT_BYTES = 4
@@ -62,7 +62,10 @@ class BlockCase:
 
 @dataclass(frozen=True)
 class StepCase:
-    """A training step on pictures 3x32x32, float32: forward, loss, backward, optimiser."""
+    """A training step on pictures of the network's own size, float32.
+
+    Forward, loss, backward, optimiser.
+    """
 
     architecture: Architecture
     batch_size: int = 64
@@ -74,8 +77,8 @@ class StepCase:
 
     def costs(self) -> Iterator[Cost]:
         """Yield the cost of every convolution and block for the batch."""
-        N, inputs = self.batch_size, math.prod(INPUT_SHAPE)
-        for row in build(self.architecture, "numpy").rows():
+        N, inputs = self.batch_size, math.prod(self.architecture.input_shape)
+        for row in rows(self.architecture):
             outputs = math.prod(row.output)
             if row.multiply_adds:
                 yield Cost(N * row.multiply_adds, N * inputs, N * outputs)

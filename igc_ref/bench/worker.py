@@ -54,7 +54,7 @@ def _functions(contender: str, case: Case, threads: int) -> Functions:
         other = rng.normal(size=(N, s.out_channels, *s.output_size(case.size, case.size)))
         other = other.astype("float32")
     else:
-        x = rng.normal(size=(case.batch_size, 3, 32, 32)).astype("float32")
+        x = rng.normal(size=(case.batch_size, *case.architecture.input_shape)).astype("float32")
         other = rng.integers(0, case.architecture.num_classes, case.batch_size)
     if contender.startswith("torch"):
         from igc_ref.bench import torch_twins

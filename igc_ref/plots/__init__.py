@@ -2,6 +2,16 @@
 
 from igc_ref.plots.curves import draw_curves
 from igc_ref.plots.matrices import draw_block, draw_matrix
-from igc_ref.plots.style import PALETTE, pyplot, save
+from igc_ref.plots.style import PALETTE, available, pyplot, save
+from igc_ref.plots.sweeps import draw_sweep
 
-__all__ = ["PALETTE", "draw_block", "draw_curves", "draw_matrix", "pyplot", "save"]
+__all__ = [
+    "PALETTE",
+    "available",
+    "draw_block",
+    "draw_curves",
+    "draw_matrix",
+    "draw_sweep",
+    "pyplot",
+    "save",
+]

@@ -5,6 +5,7 @@ Colours are Okabe and Ito's, which colour-blind readers can tell apart.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ def pyplot() -> Any:
     except ImportError:
         raise IGCError("pictures need matplotlib: pip install 'igc-ref[plots]'") from None
     return plt
+
+
+def available() -> bool:
+    """Say whether matplotlib is installed."""
+    return find_spec("matplotlib") is not None
 
 
 def save(figure: Any, path: str | Path) -> None:

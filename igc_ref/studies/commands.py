@@ -1,0 +1,66 @@
+"""The commands ``igc-ref sweep`` and ``igc-ref compress``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from igc_ref.config import TrainConfig
+from igc_ref.errors import SpecError
+from igc_ref.options import add_training, suppressing
+from igc_ref.studies.settings import COSTS
+from igc_ref.studies.sweep import CSV, PICTURE, Sweep
+from igc_ref.terminal import say
+
+
+def sweep_command(
+    out: str,
+    budget: int,
+    what: str = COSTS[0],
+    tolerance: float = 0.05,
+    depths: str = "8",
+    seeds: str = "0",
+    **training: Any,
+) -> None:
+    """Train every (L, M) near a budget."""
+    plan = Sweep(
+        TrainConfig(**training),
+        out,
+        budget,
+        what.replace("-", "_"),
+        tolerance,
+        depths=_numbers("depths", depths),
+        seeds=_numbers("seeds", seeds),
+    )
+    plan.run(say)
+    say(f"table and picture in {Path(out) / CSV} and {Path(out) / PICTURE}")
+
+
+def _numbers(name: str, text: str) -> list[int]:
+    """Read numbers with commas between them."""
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise SpecError(f"{name}={text!r} is not allowed: numbers with commas between") from None
+
+
+def add_commands(commands: Any) -> None:
+    """Add the studies to the command line."""
+    _add_sweep(commands)
+
+
+def _add_sweep(commands: Any) -> None:
+    add = suppressing(commands, "sweep", "train every (L, M) of nearly one cost")
+    add.add_argument("--budget", type=int, required=True, metavar="N", help="cost of a network")
+    add.add_argument(
+        "--what", choices=[name.replace("_", "-") for name in COSTS], help="default parameters"
+    )
+    add.add_argument(
+        "--tolerance", type=float, metavar="X", help="part of the budget; default 0.05"
+    )
+    add.add_argument("--depths", metavar="N,N", help="default 8; the budget is of the first")
+    add.add_argument("--seeds", metavar="N,N", help="default 0")
+    add.add_argument("--out", required=True, metavar="DIR", help="for the runs; resumed if there")
+    add.add_argument("--arch", choices=("plain_igc", "resnet_igc"), help="default plain_igc")
+    add_training(add, seed=False)
+    add.set_defaults(command=sweep_command)
