@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,19 @@ def silent(line: str) -> None:
     """Report nothing."""
 
 
-def train(config: TrainConfig, report: Report = silent) -> History:
-    """Train a network from scratch, as `config` says.
+def train(
+    config: TrainConfig, report: Report = silent, initial: Mapping[str, Any] | None = None
+) -> History:
+    """Train a network, as `config` says.
 
     Parameters
     ----------
     config : TrainConfig
     report : callable
         Receives a line of text at the start and after every epoch.
+    initial : dict of ndarrays, optional
+        Weights and statistics to begin with, as `Model.state_dict` gives them, instead of freshly
+        drawn ones.
 
     Returns
     -------
@@ -45,11 +51,18 @@ def train(config: TrainConfig, report: Report = silent) -> History:
         After Ctrl-C or SIGTERM; the run has been saved and can be resumed.
     """
     trainer = Trainer(config, report)
+    if initial is not None:
+        trainer.model.load_state_dict(initial)
     with runs.create(config) as folder:
         return trainer.finish(folder, report)
 
 
-def resume(folder: str | Path, report: Report = silent, **settings: Any) -> History:
+def resume(
+    folder: str | Path,
+    report: Report = silent,
+    initial: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> History:
     """Continue an interrupted run from its last checkpoint; the same bits as without the pause.
 
     If the last checkpoint is damaged, that is reported, and the one before it is taken.
@@ -60,6 +73,8 @@ def resume(folder: str | Path, report: Report = silent, **settings: Any) -> Hist
         The run's folder.
     report : callable
         As in `train`.
+    initial : dict of ndarrays, optional
+        As in `train`; for a run that was ended before its first checkpoint.
     settings
         Fields of `TrainConfig`. ``backend``, ``data_dir`` and ``checkpoint_every`` may be new;
         anything else must be what the run has.
@@ -87,4 +102,6 @@ def resume(folder: str | Path, report: Report = silent, **settings: Any) -> Hist
         trainer = Trainer(config, report)
         if saved is not None:
             trainer.restore(saved)
+        elif initial is not None:
+            trainer.model.load_state_dict(initial)
         return trainer.finish(folder, report)

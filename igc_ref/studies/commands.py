@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from igc_ref import backends
 from igc_ref.config import TrainConfig
 from igc_ref.errors import SpecError
 from igc_ref.options import add_training, suppressing
+from igc_ref.studies.compress import RESULT, compress, summary_cells
 from igc_ref.studies.settings import COSTS
 from igc_ref.studies.sweep import CSV, PICTURE, Sweep
+from igc_ref.table import aligned
 from igc_ref.terminal import say
 
 
@@ -36,6 +39,13 @@ def sweep_command(
     say(f"table and picture in {Path(out) / CSV} and {Path(out) / PICTURE}")
 
 
+def compress_command(run: str, out: str, **options: Any) -> None:
+    """Turn a trained regular network into an IGC network."""
+    result = compress(run, out=out, report=say, **options)
+    say(aligned(summary_cells(result)))
+    say(f"all numbers in {Path(out) / RESULT}")
+
+
 def _numbers(name: str, text: str) -> list[int]:
     """Read numbers with commas between them."""
     try:
@@ -47,6 +57,7 @@ def _numbers(name: str, text: str) -> list[int]:
 def add_commands(commands: Any) -> None:
     """Add the studies to the command line."""
     _add_sweep(commands)
+    _add_compress(commands)
 
 
 def _add_sweep(commands: Any) -> None:
@@ -64,3 +75,16 @@ def _add_sweep(commands: Any) -> None:
     add.add_argument("--arch", choices=("plain_igc", "resnet_igc"), help="default plain_igc")
     add_training(add, seed=False)
     add.set_defaults(command=sweep_command)
+
+
+def _add_compress(commands: Any) -> None:
+    add = suppressing(commands, "compress", "turn a trained regular net into an IGC net")
+    add.add_argument("run", metavar="RUN", help="folder of the regular network's run")
+    add.add_argument("-L", type=int, required=True, metavar="N", help="primary partitions")
+    add.add_argument("-M", type=int, required=True, metavar="N", help="L*M is the run's width")
+    add.add_argument("--out", required=True, metavar="DIR", help="for the runs; resumed if there")
+    add.add_argument("--epochs", type=int, metavar="N", help="of fine-tuning; default 2")
+    add.add_argument("--lr", type=float, metavar="X", help="its peak rate; default the run's")
+    add.add_argument("--backend", choices=backends.NAMES, help="default auto")
+    add.add_argument("--data-dir", metavar="DIR", help="where the data lies now")
+    add.set_defaults(command=compress_command)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from igc_ref import runs
 from igc_ref.config import TrainConfig
@@ -13,7 +14,11 @@ from igc_ref.history import History
 from igc_ref.train import MAY_CHANGE, resume, train
 
 
-def run_to_end(config: TrainConfig, report: Callable[[str], None]) -> History:
+def run_to_end(
+    config: TrainConfig,
+    report: Callable[[str], None],
+    initial: Mapping[str, Any] | None = None,
+) -> History:
     """Return what a run reached, after training whatever of it is missing.
 
     Parameters
@@ -22,6 +27,8 @@ def run_to_end(config: TrainConfig, report: Callable[[str], None]) -> History:
         With the run's folder in ``out``.
     report : callable
         Receives a line of text at the start and after every epoch.
+    initial : dict of ndarrays, optional
+        As in `igc_ref.train.train`.
 
     Raises
     ------
@@ -30,14 +37,15 @@ def run_to_end(config: TrainConfig, report: Callable[[str], None]) -> History:
     """
     folder = Path(config.out or "")
     if not (folder / runs.CONFIG).exists():
-        return train(config, report)
+        return train(config, report, initial)
     check_same(folder, config)
     if (folder / runs.LOG).exists():
         records = runs.read_log(folder)
         if len(records) >= config.epochs:
             report(f"{folder} is finished: {records[-1]['test_accuracy']:.2%}")
             return History(folder, records)
-    return resume(folder, report, **{name: getattr(config, name) for name in MAY_CHANGE})
+    new = {name: getattr(config, name) for name in MAY_CHANGE}
+    return resume(folder, report, initial, **new)
 
 
 def check_same(folder: Path, config: TrainConfig) -> None:
