@@ -152,33 +152,8 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--backend", choices=backends.NAMES, default="auto")
     add.set_defaults(command=eval_command)
 
-    add = suppressing(commands, "params", "print a network's layers, parameters, multiply-adds")
-    add_network(add)
-    add.add_argument("--num-classes", type=int, metavar="N", help="default 10")
-    text = "beside regular, summation-fusion and Xception nets"
-    add.add_argument("--compare", action="store_true", dest="compare_all", help=text)
-    equals = [name.replace("_", "-") for name in EQUAL]
-    add.add_argument("--equal", choices=equals, help="what they have in common; default depth")
-    add.add_argument("--csv", metavar="FILE", help="write the comparison there as well")
-    add.add_argument("--paper", action="store_true", help="count all networks of the paper")
-    add.set_defaults(command=params_command)
-
-    add = suppressing(commands, "bench", "time a block, or a training step, against others")
-    add_network(add, "time a training step of this network; default: a block")
-    for name, text in (
-        ("in-channels", "default L*M"),
-        ("out-channels", "default L*M"),
-        ("kernel-size", "default 3"),
-        ("stride", "default 1"),
-        ("size", "height and width of the pictures; default 32"),
-        ("batch-size", "default 64"),
-    ):
-        add.add_argument(f"--{name}", type=int, metavar="N", help=text)
-    add.add_argument("--contenders", nargs="+", default=None, metavar="NAME", help="default: all")
-    add.add_argument("--threads", type=int, default=None, metavar="N", help="default: all cores")
-    add.add_argument("--rounds", type=int, default=7, metavar="N", help="turns of each; default 7")
-    add.add_argument("--json", default=None, metavar="FILE", help="write everything there")
-    add.set_defaults(command=bench_command)
+    _add_params(commands)
+    _add_bench(commands)
 
     add = commands.add_parser("plot", help="draw the learning curves of a run")
     add.add_argument("run", metavar="RUN", help="folder of the run")
@@ -196,3 +171,35 @@ def _add_train(commands: Any) -> None:
     add.add_argument("--out", metavar="RUN", help="folder of the run; default a new one below runs")
     add.add_argument("--resume", metavar="RUN", dest="resume_run", help="continue this run")
     add.set_defaults(command=train_command)
+
+
+def _add_params(commands: Any) -> None:
+    add = suppressing(commands, "params", "print a network's layers, parameters, multiply-adds")
+    add_network(add)
+    add.add_argument("--num-classes", type=int, metavar="N", help="default 10")
+    text = "beside regular, summation-fusion and Xception nets"
+    add.add_argument("--compare", action="store_true", dest="compare_all", help=text)
+    equals = [name.replace("_", "-") for name in EQUAL]
+    add.add_argument("--equal", choices=equals, help="what they have in common; default depth")
+    add.add_argument("--csv", metavar="FILE", help="write the comparison there as well")
+    add.add_argument("--paper", action="store_true", help="count all networks of the paper")
+    add.set_defaults(command=params_command)
+
+
+def _add_bench(commands: Any) -> None:
+    add = suppressing(commands, "bench", "time a block, or a training step, against others")
+    add_network(add, "time a training step of this network; default: a block")
+    for name, text in (
+        ("in-channels", "default L*M"),
+        ("out-channels", "default L*M"),
+        ("kernel-size", "default 3"),
+        ("stride", "default 1"),
+        ("size", "height and width of the pictures; default 32"),
+        ("batch-size", "default 64"),
+    ):
+        add.add_argument(f"--{name}", type=int, metavar="N", help=text)
+    add.add_argument("--contenders", nargs="+", default=None, metavar="NAME", help="default: all")
+    add.add_argument("--threads", type=int, default=None, metavar="N", help="default: all cores")
+    add.add_argument("--rounds", type=int, default=7, metavar="N", help="turns of each; default 7")
+    add.add_argument("--json", default=None, metavar="FILE", help="write everything there")
+    add.set_defaults(command=bench_command)

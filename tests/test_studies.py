@@ -38,7 +38,7 @@ def silent(line):
 
 def sweep(folder, **changes):
     training = TrainConfig(**{**FAST, **changes.pop("training", {})})
-    return Sweep(training, str(folder), **{"budget": 3000, "depths": (5,), **changes})
+    return Sweep(training, str(folder), **{"budget": 6000, "depths": (5,), **changes})
 
 
 def test_a_sweep_trains_every_setting_at_every_depth_with_every_seed(tmp_path):
@@ -267,7 +267,7 @@ def test_a_regular_network_that_is_an_igc_network_computes_the_same_after(arch, 
         else:
             dense[name] = state[name]
     regular.load_state_dict(dense)
-    projected, errors = project_network(regular, L, M)
+    projected, errors = project_network(regular, igc.architecture)
     assert max(errors.values()) < 1e-7
     assert len(errors) == sum("igc" in n or "shortcut.conv" in n for n in layers if "." in n)
     back = build_model(f"{arch}_igc", depth, L=L, M=M, backend="numpy", dtype="float64")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from igc_ref import data, runs
+from igc_ref.architecture import Architecture
 from igc_ref.builder import cost
 from igc_ref.config import TrainConfig
 from igc_ref.data import Dataset
@@ -75,25 +76,7 @@ def compress(
         config, arch=target.arch, L=L, M=M, width=None, epochs=epochs, lr=lr or config.lr,
         backend=backend, data_dir=data_dir or config.data_dir, out=str(Path(out) / "finetuned"),
     )  # fmt: skip
-    model.backend.prepare(model.dtype, report)
-    train_set, test_set = (
-        data.load(settings.data, split, settings.data_dir, report) for split in ("train", "test")
-    )
-    accuracies = {"before": evaluate(model, test_set).accuracy}
-    report(f"{model.architecture}: {accuracies['before']:.2%}")
-
-    state, errors = project_network(model, L, M)
-    report("\n".join(f"{name}: relative error {e:.3f}" for name, e in errors.items()))
-    small = build(target, model.backend, model.dtype)
-    small.load_state_dict(state)
-    accuracies["projected"] = evaluate(small, test_set).accuracy
-    restate(small, train_set)
-    accuracies["restated"] = evaluate(small, test_set).accuracy
-    report(
-        f"{target}: {accuracies['projected']:.2%} as projected, "
-        f"{accuracies['restated']:.2%} with batch statistics estimated anew"
-    )
-
+    small, accuracies, errors = _project(model, target, settings, report)
     finetuned = run_to_end(settings, report, initial=small.state_dict())
     scratch = run_to_end(replace(settings, out=str(Path(out) / "scratch")), report)
     accuracies |= {"finetuned": finetuned.test_accuracy, "scratch": scratch.test_accuracy}
@@ -111,6 +94,30 @@ def compress(
     with replacing(Path(out) / RESULT) as file:
         file.write((json.dumps(result, indent=2, allow_nan=False) + "\n").encode())
     return result
+
+
+def _project(
+    model: Model, target: Architecture, settings: TrainConfig, report: Report
+) -> tuple[Model, dict[str, float], dict[str, float]]:
+    """Return the projected network, the accuracies up to it, and the errors of its layers."""
+    model.backend.prepare(model.dtype, report)
+    train_set, test_set = (
+        data.load(settings.data, split, settings.data_dir, report) for split in ("train", "test")
+    )
+    accuracies = {"before": evaluate(model, test_set).accuracy}
+    report(f"{model.architecture}: {accuracies['before']:.2%}")
+    state, errors = project_network(model, target)
+    report("\n".join(f"{name}: relative error {e:.3f}" for name, e in errors.items()))
+    small = build(target, model.backend, model.dtype)
+    small.load_state_dict(state)
+    accuracies["projected"] = evaluate(small, test_set).accuracy
+    restate(small, train_set)
+    accuracies["restated"] = evaluate(small, test_set).accuracy
+    report(
+        f"{target}: {accuracies['projected']:.2%} as projected, "
+        f"{accuracies['restated']:.2%} with batch statistics estimated anew"
+    )
+    return small, accuracies, errors
 
 
 def restate(model: Model, dataset: Dataset, batches: int = 20, batch_size: int = 100) -> None:

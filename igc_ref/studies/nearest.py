@@ -102,15 +102,17 @@ def compressed(regular: Architecture, L: int, M: int) -> Architecture:
     return replace(regular, arch=kinds[regular.family, "igc"], L=L, M=M, width=None)
 
 
-def project_network(model: Model, L: int, M: int) -> tuple[dict[str, Array], dict[str, float]]:
+def project_network(
+    model: Model, architecture: Architecture
+) -> tuple[dict[str, Array], dict[str, float]]:
     """Project the convolutions of a regular network; keep everything else.
 
     Parameters
     ----------
     model : Model
         A regular network.
-    L, M : int
-        Partitions of the first stage; L*M is the width of the network.
+    architecture : Architecture
+        The IGC network that is wanted, as `compressed` names it.
 
     Returns
     -------
@@ -119,7 +121,7 @@ def project_network(model: Model, L: int, M: int) -> tuple[dict[str, Array], dic
     errors : dict of float
         ‖K - K'‖ / ‖K‖ of every convolution that was replaced, by name.
     """
-    target = build(compressed(model.architecture, L, M), "numpy", model.dtype)
+    target = build(architecture, "numpy", model.dtype)
     ours, state, errors = model.state_dict(), dict[str, Array](), dict[str, float]()
     for name, layer in target.network.named_layers():
         found = _of_layer(name, layer, ours)
