@@ -12,6 +12,7 @@ import igc_ref
 from igc_ref import backends, bench, data, plots, runs
 from igc_ref.config import TrainConfig
 from igc_ref.errors import IGCError, SpecError
+from igc_ref.evaluation import evaluate, precise_statistics
 from igc_ref.models import build
 from igc_ref.options import add_network, add_training, suppressing
 from igc_ref.signals import Interrupted
@@ -21,7 +22,7 @@ from igc_ref.studies.compare import EQUAL, cells, compare, csv_rows, paper_cells
 from igc_ref.summary import summary
 from igc_ref.table import aligned, write_csv
 from igc_ref.terminal import say
-from igc_ref.train import evaluate, resume, train
+from igc_ref.train import resume, train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,15 +55,21 @@ def train_command(resume_run: str | None = None, **settings: Any) -> None:
     say(f"test accuracy {history.test_accuracy:.2%}; checkpoint and log in {history.run}")
 
 
-def eval_command(run: str, backend: str = "auto", data_dir: str | None = None) -> None:
+def eval_command(
+    run: str, backend: str = "auto", data_dir: str | None = None, precise_bn: bool = False
+) -> None:
     """Evaluate a run on its test set."""
     model, config = runs.load_run(run, backend)
     model.backend.prepare(model.dtype, say)
+    if precise_bn:
+        train_set = data.load(config.data, "train", data_dir or config.data_dir, say)
+        precise_statistics(model, train_set)
     test_set = data.load(config.data, "test", data_dir or config.data_dir, say)
     result = evaluate(model, test_set)
     say(
         f"{model.architecture} on {test_set.name}, {len(test_set):,} pictures, "
         f"{model.backend.name} backend: accuracy {result.accuracy:.2%}, loss {result.loss:.4f}"
+        + (" (batch statistics estimated anew)" if precise_bn else "")
     )
 
 
@@ -150,6 +157,8 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("run", metavar="RUN", help="folder of the run")
     add.add_argument("--data-dir", metavar="DIR", help="where the data lies now")
     add.add_argument("--backend", choices=backends.NAMES, default="auto")
+    text = "first estimate batch statistics anew, on training pictures"
+    add.add_argument("--precise-bn", action="store_true", help=text)
     add.set_defaults(command=eval_command)
 
     _add_params(commands)

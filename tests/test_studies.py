@@ -12,7 +12,7 @@ from igc_ref.cli import main
 from igc_ref.errors import CheckpointError, SpecError
 from igc_ref.spec import IGCSpec
 from igc_ref.studies import resumable
-from igc_ref.studies.compress import compress, restate
+from igc_ref.studies.compress import compress
 from igc_ref.studies.nearest import compressed, nearest_block, nearest_groups, project_network
 from igc_ref.studies.resumable import run_to_end
 from igc_ref.studies.sweep import Result, Sweep
@@ -277,27 +277,6 @@ def test_a_regular_network_that_is_an_igc_network_computes_the_same_after(arch, 
         expected = igc.forward(x, train=train_mode)
         assert_close(regular.forward(x, train=train_mode), expected, 10_000)
         assert_close(back.forward(x, train=train_mode), expected, 10_000)
-
-
-def test_statistics_estimated_anew_are_the_mean_over_the_batches():
-    model = build_model("plain", 5, width=3, backend="numpy", dtype="float64")
-    dataset = data.shapes("train")
-    restate(model, dataset, batches=3, batch_size=8)
-    state = model.state_dict()
-    means, variances = [], []
-    for start in (0, 8, 16):
-        images = dataset.images[start : start + 8]
-        mean, std = (np.array(v).reshape(1, 3, 1, 1) for v in (dataset.mean, dataset.std))
-        y = (
-            model.network.children["stem"]
-            .children["conv"]
-            .forward(((images - mean) / std).swapaxes(0, 1))
-        )
-        means.append(y.mean(axis=(1, 2, 3)))
-        variances.append(y.var(axis=(1, 2, 3)))
-    assert_close(state["stem.bn.running_mean"], np.mean(means, axis=0), 10_000)
-    assert_close(state["stem.bn.running_var"], np.mean(variances, axis=0), 10_000)
-    assert model.network.children["stem"].children["bn"].momentum == 0.99
 
 
 def test_compressing_a_run_leaves_two_runs_and_all_numbers(tmp_path, capsys):

@@ -1,0 +1,43 @@
+"""Collect finished runs, and write ``docs/paper.md``.
+
+python -m benchmarks.paper collect --commit HASH RUN_OR_SWEEP ...
+python -m benchmarks.paper write
+"""
+
+import argparse
+from pathlib import Path
+
+from benchmarks.paper.document import document, draw
+from benchmarks.paper.record import collect, read, write
+from igc_ref.files import replacing
+
+ROOT = Path(__file__).parents[2]
+RECORD, DOCS = ROOT / "benchmarks" / "results" / "paper.json", ROOT / "docs"
+
+
+def main():
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.paper", description=__doc__)
+    commands = parser.add_subparsers(required=True, dest="command")
+    add = commands.add_parser("collect", help="add finished runs to the record")
+    add.add_argument("folders", nargs="+", type=Path)
+    add.add_argument("--commit", required=True, help="of the code that ran")
+    add.add_argument("--data-dir", required=True, help="folder of the pictures")
+    commands.add_parser("write", help="write the document from the record")
+    options = parser.parse_args()
+    if options.command == "collect":
+        record = collect(options.folders, options.commit, read(RECORD))
+        write(RECORD, record)
+        print(
+            f"{len(record['runs'])} runs, {len(record['compress'])} compressions in {RECORD.name}"
+        )
+    else:
+        record = read(RECORD)
+        draw(record, DOCS)
+        with replacing(DOCS / "paper.md") as file:
+            file.write(document(record).encode())
+        print("written: docs/paper.md and its pictures")
+
+
+if __name__ == "__main__":
+    main()

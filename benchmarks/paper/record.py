@@ -1,0 +1,78 @@
+"""Finished runs as one JSON file that can be committed: settings, curves, commit and machine."""
+
+import json
+from pathlib import Path
+
+from igc_ref import data, runs
+from igc_ref.bench.record import available_threads, machine
+from igc_ref.evaluation import evaluate, precise_statistics
+from igc_ref.files import replacing
+
+PATHS = ("out", "data_dir")  # where things lay on one machine is nobody's business
+
+
+def collect(folders, commit, before, data_dir, report):
+    """Return a record with every finished run below some folders added.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        Folders of runs, sweeps or compressions.
+    commit : str
+        Of the code that ran.
+    before : dict
+        The record so far; a run with the same name is replaced.
+    data_dir : str
+        Where the pictures lie: every run is evaluated once more, with batch statistics estimated
+        anew.
+    report : callable
+    """
+    record = {"runs": {**before.get("runs", {})}, "compress": {**before.get("compress", {})}}
+    for folder in folders:
+        for path in sorted([folder, *folder.rglob("*")]):
+            if (path / runs.LOG).is_file() and (found := _run(path, commit, data_dir)):
+                record["runs"][_name(path, folder)] = found
+                report(f"{path.name}: {found['precise_bn_accuracy']:.2%}")
+            if (path / "compress.json").is_file():
+                result = json.loads((path / "compress.json").read_text())
+                record["compress"][path.name] = {**result, **_where(commit)}
+    return record
+
+
+def _run(path, commit, data_dir):
+    """Return settings and curve of a run, or None if it is not finished."""
+    config, records = runs.read_config(path), runs.read_log(path)
+    if len(records) < config.epochs:
+        return None
+    settings = {k: v for k, v in config.to_dict().items() if k not in PATHS and v is not None}
+    network = str(config.architecture(10))
+    model, _ = runs.load_run(path)
+    train_set, test_set = (data.load(config.data, split, data_dir) for split in ("train", "test"))
+    precise_statistics(model, train_set)
+    return {
+        "network": network,
+        "config": settings,
+        "records": records,
+        "precise_bn_accuracy": evaluate(model, test_set).accuracy,
+        **_where(commit),
+    }
+
+
+def _where(commit):
+    return {"commit": commit, "machine": machine(available_threads())}
+
+
+def _name(path, folder):
+    """Name a run by its folder, and a part of something larger by both."""
+    return path.name if path == folder else f"{folder.name}/{path.name}"
+
+
+def read(path):
+    """Read a record; an empty one if there is none."""
+    return json.loads(Path(path).read_text()) if Path(path).exists() else {}
+
+
+def write(path, record):
+    """Write a record, whole or not at all."""
+    with replacing(Path(path)) as file:
+        file.write((json.dumps(record, indent=1, allow_nan=False, sort_keys=True) + "\n").encode())
