@@ -173,7 +173,7 @@ def _add_train(commands: Any) -> None:
     _add_network(add)
     add.add_argument("--data", choices=data.NAMES, help=f"default {defaults.data}")
     add.add_argument(
-        "--data-dir", metavar="DIR", help="folder of the CIFAR files; default: fetched"
+        "--data-dir", metavar="DIR", help="folder of the published files; default: fetched"
     )
     add.add_argument("--backend", choices=backends.NAMES, help=f"default {defaults.backend}")
     add.add_argument("--dtype", choices=DTYPES, help=f"default {defaults.dtype}")

@@ -25,9 +25,10 @@ class TrainConfig:
     arch, depth, L, M, width
         The network, as in `igc_ref.build_model`. An IGC network of which neither L nor M is
         given has the paper's L = 4, M = 8; a regular one without a width has 16.
-    data : {"shapes", "cifar10", "cifar100"}
+    data : {"shapes", "cifar10", "cifar100", "svhn", "svhn_extra"}
+        See `igc_ref.data.load`.
     data_dir : str, optional
-        Folder of the CIFAR files or their archive; without it they are fetched once.
+        Folder of the published files, or a CIFAR archive; without it they are fetched once.
     backend : {"auto", "numpy", "numba", "cupy"}
     dtype : {"float32", "float64"}
     storage : {"float32", "float16"}
