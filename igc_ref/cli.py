@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import igc_ref
-from igc_ref import backends, bench, data, plots, runs
+from igc_ref import backends, bench, data, plots, recipes, runs
 from igc_ref.architecture import ARCHITECTURES
 from igc_ref.backends.library import DTYPES, STORAGES
 from igc_ref.config import TrainConfig
@@ -43,8 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def train_command(resume_run: str | None = None, **settings: Any) -> None:
-    """Train from scratch, or continue a run."""
+def train_command(
+    resume_run: str | None = None, recipe: str | None = None, **settings: Any
+) -> None:
+    """Train from scratch, or continue a run.
+
+    A recipe gives the settings that are not given otherwise. A run that is continued must have
+    them, as it must have whatever else is given.
+    """
+    if recipe is not None:
+        run = TrainConfig() if resume_run is None else runs.read_config(Path(resume_run))
+        settings = recipes.recipe(recipe, settings.get("data", run.data)) | settings
     if resume_run is None:
         history = train(TrainConfig(**settings), say)
     else:
@@ -174,6 +183,12 @@ def _add_train(commands: Any) -> None:
     add.add_argument("--data", choices=data.NAMES, help=f"default {defaults.data}")
     add.add_argument(
         "--data-dir", metavar="DIR", help="folder of the published files; default: fetched"
+    )
+    add.add_argument(
+        "--recipe",
+        choices=tuple(recipes.RECIPES),
+        help="settings of the paper (400 epochs; SVHN 40) or a fast run (30), "
+        "for the published --data; options given beside it win",
     )
     add.add_argument("--backend", choices=backends.NAMES, help=f"default {defaults.backend}")
     add.add_argument("--dtype", choices=DTYPES, help=f"default {defaults.dtype}")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from igc_ref import backends, data
+from igc_ref import backends, data, recipes
 from igc_ref.architecture import ARCHITECTURES, Architecture
 from igc_ref.backends.library import DTYPES, STORAGES
 from igc_ref.errors import SpecError
@@ -19,6 +19,8 @@ from igc_ref.spec import choice, integer
 @dataclass(frozen=True)
 class TrainConfig:
     """What a run is. The defaults train a small IGC network on the built-in ``shapes``.
+
+    ``TrainConfig.recipe("paper", data="cifar10", depth=20, L=24, M=2)`` has the authors' settings.
 
     Parameters
     ----------
@@ -127,6 +129,31 @@ class TrainConfig:
     def architecture(self, num_classes: int) -> Architecture:
         """Return the network of this run, for a data set of so many classes."""
         return Architecture(self.arch, self.depth, self.L, self.M, self.width, num_classes)
+
+    @classmethod
+    def recipe(cls, name: str, data: str, **settings: Any) -> TrainConfig:
+        """Return the settings of a recipe for a data set; those given beside it win.
+
+        Parameters
+        ----------
+        name : {"paper", "fast"}
+            See `igc_ref.recipes`.
+        data : {"cifar10", "cifar100", "svhn", "svhn_extra"}
+        settings
+            Any other fields.
+
+        Raises
+        ------
+        SpecError
+            For an unknown recipe, a data set it says nothing about, or wrong settings.
+
+        Examples
+        --------
+        >>> config = TrainConfig.recipe("fast", data="cifar10", epochs=5)
+        >>> config.epochs, config.batch_size, config.lr
+        (5, 128, 0.2)
+        """
+        return cls(**{**recipes.recipe(name, data), **settings}, data=data)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name, ready for JSON."""
