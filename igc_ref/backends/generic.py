@@ -22,6 +22,7 @@ from igc_ref.backends.library import Array, Pool, Steps
 from igc_ref.backends.normalisation import NormalisationOperators
 from igc_ref.backends.pictures import PictureOperators
 from igc_ref.backends.pointwise import PointwiseOperators
+from igc_ref.report import Report
 
 
 class GenericBackend(
@@ -55,7 +56,7 @@ class GenericBackend(
         """Return a context to train or evaluate in; a backend may need preparations."""
         return nullcontext()
 
-    def prepare(self, dtype: str, report: Callable[[str], None]) -> None:
+    def prepare(self, dtype: str, report: Report) -> None:
         """Get ready to compute in this dtype; if that takes long, `report` gets a line.
 
         Called before anything is timed. Without it, the first operators take that time.
@@ -67,7 +68,7 @@ class GenericBackend(
         pool: Pool,  # noqa: ARG002
         batch_size: int,  # noqa: ARG002
         padding: int,  # noqa: ARG002
-        report: Callable[[str], None],  # noqa: ARG002
+        report: Report,  # noqa: ARG002
     ) -> Steps | None:
         """Return what runs whole epochs on the device, or None if the caller is to go step by step.
 

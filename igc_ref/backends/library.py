@@ -74,6 +74,6 @@ class Steps(Protocol):
         """Take a step for each learning rate from number `first` on.
 
         Yields loss and right answers of each. After `done` steps for which ``pauses(done)`` is
-        true nothing runs ahead: when their results are yielded, the weights are those of so many
-        steps.
+        true, and after the last, nothing runs ahead: when their results are yielded, the weights
+        are those of so many steps.
         """

@@ -7,7 +7,6 @@ notes how the next operator is to read what it normalises, forward and backward.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ from igc_ref.backends.compiled.reading import plane
 from igc_ref.backends.compiled.warm_up import warm_up
 from igc_ref.backends.library import DTYPES, Array
 from igc_ref.errors import SpecError
+from igc_ref.report import Report
 from igc_ref.spec import integer, output_length
 
 
@@ -54,7 +54,7 @@ class NumbaBackend(Blocks):
     name = "numba"
     tile_bytes = 1 << 19
 
-    def prepare(self, dtype: str, report: Callable[[str], None]) -> None:
+    def prepare(self, dtype: str, report: Report) -> None:
         """Compile the kernels, or load them from the disk."""
         warm_up(self, dtype, report)
 

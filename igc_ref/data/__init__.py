@@ -9,11 +9,12 @@ from pathlib import Path
 
 from igc_ref.data.cifar import load_cifar
 from igc_ref.data.dataset import Dataset, fingerprint
-from igc_ref.data.download import Report, fetch, silent
+from igc_ref.data.download import fetch
 from igc_ref.data.published import PUBLISHED, SVHN_PARTS
 from igc_ref.data.shapes import shapes
 from igc_ref.data.svhn import load_svhn
 from igc_ref.errors import DataError
+from igc_ref.report import Report, silent
 
 __all__ = [
     "NAMES",

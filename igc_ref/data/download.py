@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from igc_ref.data.published import PUBLISHED, SVHN, SVHN_PARTS, PublishedFile
 from igc_ref.data.transfer import Limits, TransferError, proxy_of, transfer
 from igc_ref.errors import DataError
+from igc_ref.report import Report, silent
 
 fcntl: ModuleType | None
 try:
@@ -31,12 +32,6 @@ __all__ = ["CACHE", "URL", "cache_folder", "fetch"]
 
 URL, CACHE = "IGC_REF_DATA_URL", "IGC_REF_CACHE"  # environment variables
 LOOK = 0.2  # seconds between two looks at a lock
-
-Report = Callable[[str], None]
-
-
-def silent(line: str) -> None:
-    """Report nothing."""
 
 
 @dataclass(frozen=True)
