@@ -11,6 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 
+def kind_of(value: object) -> str:
+    """Return the full name of a value's type, for a message."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
 class Library:
     """Base of the operator families; `GenericBackend` documents the attributes."""
 

@@ -75,10 +75,7 @@ class NumbaBackend(Blocks):
         x = self._plain(x)
         arrays = {"gamma": gamma, "beta": beta}
         arrays |= {"running_mean": running_mean, "running_var": running_var}
-        for name, array in arrays.items():
-            self.check(name, array, x.dtype)
-            if array.shape != x.shape[:1]:
-                raise SpecError(f"{name} has shape {array.shape}; {x.shape[:1]} is needed")
+        self.check_channels(arrays, x.shape[0], x.dtype)
         if x.moments is None:
             self._find_moments(x)
         table, inv_std = np.empty((5, len(gamma)), x.dtype), np.empty_like(gamma)
