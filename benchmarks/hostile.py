@@ -2,9 +2,9 @@
 
     python -m benchmarks.hostile --cases 20000 --seed 0
 
-Files of both data set layouts, archives, pickles and checkpoints are mutated, each case from its
-own seed, and read in child processes under guard: see ``hostile_worker``. Prints a table, and what
-went wrong with the command that repeats it; fails if anything did.
+Files of both layouts of CIFAR, archives, pickles, MATLAB files and checkpoints are mutated, each
+case from its own seed, and read in child processes under guard: see ``hostile_worker``. Prints a
+table, and what went wrong with the command that repeats it; fails if anything did.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 KINDS = ("binary file", "python file", "python pickle", "binary archive", "python archive",
-         "checkpoint")  # fmt: skip
+         "matlab file", "checkpoint")  # fmt: skip
 
 
 @dataclass

@@ -23,12 +23,13 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks import hostile_checkpoints
+from benchmarks import hostile_checkpoints, hostile_matlab
 from benchmarks import hostile_corpus as corpus
 from benchmarks import hostile_mutate as mutate
 from igc_ref import checkpoint
 from igc_ref.data.cifar import load_cifar
-from igc_ref.data.published import PUBLISHED
+from igc_ref.data.published import PUBLISHED, SVHN, SVHN_PARTS
+from igc_ref.data.svhn import load_svhn
 from igc_ref.data.unpickle import load_pickle
 from igc_ref.errors import CheckpointError, DataError
 
@@ -128,6 +129,14 @@ def prepare(kind: str, rng: Random, folder: Path, spoil: bool) -> Callable[[], o
         content, path = corpus.checkpoint(), folder / "checkpoint.npz"
         path.write_bytes(hostile_checkpoints.checkpointed(rng, content) if spoil else content)
         return lambda: checkpoint.load(path)
+    if kind == "matlab file":
+        name, split = rng.choice(list(SVHN_PARTS)), rng.choice(("train", "test"))
+        parts = SVHN_PARTS[name][split]
+        bad = rng.choice(parts) if spoil else None
+        for part in parts:
+            make = hostile_matlab.spoilt if part == bad else hostile_matlab.valid
+            (folder / SVHN[part].file.name).write_bytes(make(rng, SVHN[part].count))
+        return lambda: load_svhn(folder, name, split)
     name, split = rng.choice(corpus.NAMES), rng.choice(("train", "test"))
     layout, what = kind.split()
     suffix = ".bin" if layout == "binary" else ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import igc_ref
-from igc_ref import backends, bench, data, plots, runs
+from igc_ref import backends, bench, data, plots, recipes, runs
 from igc_ref.config import TrainConfig
 from igc_ref.errors import IGCError, SpecError
 from igc_ref.evaluation import evaluate, precise_statistics
@@ -46,8 +46,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def train_command(resume_run: str | None = None, **settings: Any) -> None:
-    """Train from scratch, or continue a run."""
+def train_command(
+    resume_run: str | None = None, recipe: str | None = None, **settings: Any
+) -> None:
+    """Train from scratch, or continue a run.
+
+    A recipe gives the settings that are not given otherwise. A run that is continued must have
+    them, as it must have whatever else is given.
+    """
+    if recipe is not None:
+        run = TrainConfig() if resume_run is None else runs.read_config(Path(resume_run))
+        settings = recipes.recipe(recipe, settings.get("data", run.data)) | settings
     if resume_run is None:
         history = train(TrainConfig(**settings), say)
     else:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from igc_ref import backends, data
+from igc_ref import backends, data, recipes
 from igc_ref.architecture import ARCHITECTURES, DOUBLINGS, Architecture, numbers_of
 from igc_ref.backends.library import DTYPES, STORAGES
 from igc_ref.errors import SpecError
@@ -20,14 +20,17 @@ from igc_ref.spec import choice, integer
 class TrainConfig:
     """What a run is. The defaults train a small IGC network on the built-in ``shapes``.
 
+    ``TrainConfig.recipe("paper", data="cifar10", depth=20, L=24, M=2)`` has the authors' settings.
+
     Parameters
     ----------
     arch, depth, L, M, width, doubling
         The network, as in `igc_ref.build_model`. One that needs L and M, of which neither is
         given, has the paper's L = 4, M = 8; one that needs a width has 16 without it.
-    data : {"shapes", "cifar10", "cifar100"}
+    data : {"shapes", "cifar10", "cifar100", "svhn", "svhn_extra"}
+        See `igc_ref.data.load`.
     data_dir : str, optional
-        Folder of the CIFAR files or their archive; without it they are fetched once.
+        Folder of the published files, or a CIFAR archive; without it they are fetched once.
     backend : {"auto", "numpy", "numba", "cupy"}
     dtype : {"float32", "float64"}
     storage : {"float32", "float16"}
@@ -129,6 +132,31 @@ class TrainConfig:
         """Return the network of this run, for a data set of so many classes."""
         numbers = self.L, self.M, self.width
         return Architecture(self.arch, self.depth, *numbers, num_classes, self.doubling)
+
+    @classmethod
+    def recipe(cls, name: str, data: str, **settings: Any) -> TrainConfig:
+        """Return the settings of a recipe for a data set; those given beside it win.
+
+        Parameters
+        ----------
+        name : {"paper", "fast"}
+            See `igc_ref.recipes`.
+        data : {"cifar10", "cifar100", "svhn", "svhn_extra"}
+        settings
+            Any other fields.
+
+        Raises
+        ------
+        SpecError
+            For an unknown recipe, a data set it says nothing about, or wrong settings.
+
+        Examples
+        --------
+        >>> config = TrainConfig.recipe("fast", data="cifar10", epochs=5)
+        >>> config.epochs, config.batch_size, config.lr
+        (5, 128, 0.2)
+        """
+        return cls(**{**recipes.recipe(name, data), **settings}, data=data)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name, ready for JSON."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from igc_ref import backends, data
+from igc_ref import backends, data, recipes
 from igc_ref.architecture import ARCHITECTURES, DOUBLINGS
 from igc_ref.backends.library import DTYPES, STORAGES
 from igc_ref.config import TrainConfig
@@ -35,7 +35,13 @@ def add_training(parser: argparse.ArgumentParser, seed: bool = True) -> None:
     defaults = TrainConfig()
     parser.add_argument("--data", choices=data.NAMES, help=f"default {defaults.data}")
     parser.add_argument(
-        "--data-dir", metavar="DIR", help="folder of the CIFAR files; default: fetched"
+        "--data-dir", metavar="DIR", help="folder of the published files; default: fetched"
+    )
+    parser.add_argument(
+        "--recipe",
+        choices=tuple(recipes.RECIPES),
+        help="settings of the paper (400 epochs; SVHN 40) or a fast run (30), "
+        "for the published --data; options given beside it win",
     )
     parser.add_argument("--backend", choices=backends.NAMES, help=f"default {defaults.backend}")
     parser.add_argument("--dtype", choices=DTYPES, help=f"default {defaults.dtype}")

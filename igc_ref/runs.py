@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -15,6 +15,7 @@ from igc_ref.errors import CheckpointError
 from igc_ref.files import replacing
 from igc_ref.history import Record, check_records
 from igc_ref.models import Model, build
+from igc_ref.report import Report
 
 try:
     import fcntl
@@ -153,7 +154,7 @@ def load_checkpoint(folder: Path, name: str = CHECKPOINT) -> checkpoint.Checkpoi
     return saved
 
 
-def load_newest(folder: Path, report: Callable[[str], None]) -> checkpoint.Checkpoint | None:
+def load_newest(folder: Path, report: Report) -> checkpoint.Checkpoint | None:
     """Read the checkpoint of a run, or the one before it if the newest is damaged; say which.
 
     Returns

@@ -12,15 +12,12 @@ from igc_ref.config import TrainConfig
 from igc_ref.errors import CheckpointError
 from igc_ref.evaluation import Evaluation, evaluate
 from igc_ref.history import History
-from igc_ref.trainer import Report, Trainer
+from igc_ref.report import Report, silent
+from igc_ref.trainer import Trainer
 
 __all__ = ["Evaluation", "History", "TrainConfig", "Trainer", "evaluate", "resume", "train"]
 
 MAY_CHANGE = ("backend", "data_dir", "checkpoint_every")  # between a run and its continuation
-
-
-def silent(line: str) -> None:
-    """Report nothing."""
 
 
 def train(

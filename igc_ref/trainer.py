@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,9 @@ from igc_ref.evaluation import Evaluation, evaluate
 from igc_ref.history import History, Record
 from igc_ref.models import build
 from igc_ref.optim import SGD, learning_rate
+from igc_ref.report import Report, silent
 from igc_ref.signals import StopRequest
 
-Report = Callable[[str], None]
 PADDING = 4  # pixels added on each side before the random crop
 PAUSE_EVERY = 64  # steps that a device may run ahead of the host
 
@@ -38,7 +38,7 @@ class Trainer:
     statistics, the epochs done, and how far the present epoch is.
     """
 
-    def __init__(self, config: TrainConfig, report: Report = lambda line: None) -> None:  # noqa: ARG005
+    def __init__(self, config: TrainConfig, report: Report = silent) -> None:
         self.config = config
         # The backend first: it fails at once, data may take a while.
         backend = get_backend(config.backend, config.storage)
@@ -52,7 +52,6 @@ class Trainer:
         self.fingerprint = data.fingerprint(self.train_set, self.test_set)
         self.records: list[Record] = []
         self.partial = Partial()
-        self.seconds = 0.0  # that the last epoch took
         self.saved = "epoch 0"  # what the last checkpoint is of
         self.device_steps: Steps | None = None
 
@@ -112,7 +111,7 @@ class Trainer:
     def _epoch(self, epoch: int, folder: Path, stop: StopRequest) -> None:
         """Train and test for one epoch; write the log, then the checkpoint."""
         with np.errstate(over="ignore", invalid="ignore"):  # the loss is checked
-            trained = self.train_epoch(epoch, folder, stop)
+            trained, seconds = self.train_epoch(epoch, folder, stop)
             tested = evaluate(self.model, self.test_set)
         if not math.isfinite(tested.loss):
             raise TrainingError(
@@ -125,21 +124,23 @@ class Trainer:
             "train_accuracy": trained.accuracy,
             "test_loss": tested.loss,
             "test_accuracy": tested.accuracy,
-            "seconds": self.seconds,
-            "images_per_second": len(self.train_set) / self.seconds,
+            "seconds": seconds,
+            "images_per_second": len(self.train_set) / seconds,
         })  # fmt: skip
         runs.write_log(folder, self.records)
         self.save(folder)
 
     def train_epoch(
         self, epoch: int, folder: Path | None = None, stop: StopRequest | None = None
-    ) -> Evaluation:
+    ) -> tuple[Evaluation, float]:
         """Go through the training set once, or through what is left of it.
 
         Returns
         -------
-        Evaluation
+        result : Evaluation
             Loss and accuracy as seen on the way.
+        seconds : float
+            Spent in this epoch, also before a pause.
         """
         c, count, begun = self.config, len(self.train_set), time.perf_counter()
         draws, rates, before = self.draw(epoch), self._rates(epoch), self.partial.seconds
@@ -167,8 +168,7 @@ class Trainer:
                 if done < len(rates) and self._pauses(done):
                     self._pause(epoch, draws, folder, stop)
         whole, self.partial = self.partial, Partial()
-        self.seconds = whole.seconds
-        return Evaluation(whole.loss_sum / count, whole.correct / count)
+        return Evaluation(whole.loss_sum / count, whole.correct / count), whole.seconds
 
     def _pause(
         self, epoch: int, draws: Draws, folder: Path | None, stop: StopRequest | None
@@ -188,7 +188,6 @@ class Trainer:
         return (
             self.device_steps is None
             or done % PAUSE_EVERY == 0
-            or done == self.steps_per_epoch
             or bool(every and done % every == 0)
         )
 

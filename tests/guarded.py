@@ -90,6 +90,15 @@ class GuardedBackend(EmulatedBackend):
         return self.forced.get(backward) or super()._tile(g, backward, dx)
 
 
+@pytest.fixture
+def kernels_alone():
+    """A backend of which a test may use our kernels only, within their arrays."""
+    backend = GuardedBackend()
+    yield backend
+    backend.xp.check()
+    assert backend.generic == ""
+
+
 class AheadDevice(GuardedDevice):
     """Has every kernel built by a pool of threads, and launches none."""
 

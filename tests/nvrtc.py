@@ -108,6 +108,7 @@ class RecordingDevice:
     def __init__(self, shared_bytes: int) -> None:
         self.shared_bytes, self.record = shared_bytes, Recorded()
         self.capturing = True  # as inside a CUDA graph, where a generic operator is an error
+        self.after_capture = None
 
     def module(self, code: str, options: tuple[str, ...]) -> _Module:
         file = next(name for name in FILES if source(name) == code)

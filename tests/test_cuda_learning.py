@@ -7,18 +7,11 @@ from igc_ref.backends import NumpyBackend
 from igc_ref.backends.library import Draws, Pool, Windows
 from igc_ref.testing import assert_close
 from tests import emulator
-from tests.guarded import GuardedBackend, public
+from tests.guarded import kernels_alone, public
 from tests.test_cuda_pointwise import draw, exactly
 
 pytestmark = pytest.mark.skipif(bool(emulator.problem()), reason=str(emulator.problem()))
-
-
-@pytest.fixture
-def backend():
-    backend = GuardedBackend()
-    yield backend
-    backend.xp.check()
-    assert backend.generic == ""
+backend = kernels_alone
 
 
 @pytest.mark.parametrize(("N", "inputs", "out"), [(1, 1, 1), (5, 31, 3), (9, 33, 10), (17, 96, 7)])

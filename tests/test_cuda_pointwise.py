@@ -13,23 +13,16 @@ from tests.cuda import (
     channels,
     normalised,
 )
-from tests.guarded import GuardedBackend, internal, public
+from tests.guarded import internal, kernels_alone, public
 
 pytestmark = pytest.mark.skipif(bool(emulator.problem()), reason=str(emulator.problem()))
+backend = kernels_alone
 SHAPES = [
     (2, 3, 5, 7),
     (3, 5, 8, 8),
     (1, 1, 1, 1),
     (5, 2, 45, 41),
 ]  # (N, C, H, W); the last: 2 parts
-
-
-@pytest.fixture
-def backend():
-    backend = GuardedBackend()
-    yield backend
-    backend.xp.check()
-    assert backend.generic == ""
 
 
 def draw(*shapes, seed=0):

@@ -19,7 +19,7 @@ import pytest
 from igc_ref import data
 from igc_ref.data import download, transfer
 from igc_ref.data.download import cache_folder, fetch
-from igc_ref.data.published import PUBLISHED, Archive
+from igc_ref.data.published import PUBLISHED, PublishedFile
 from igc_ref.data.transfer import Limits
 from igc_ref.errors import DataError
 from tests.server import breaks_off, raw, serving, slowly, stalls, well
@@ -32,7 +32,7 @@ FAST = Limits(connect=2.0, window=0.3, speeds=(100_000.0, 10.0), pause=0.01, loc
 
 def archives(bases=("http://127.0.0.1:9/",)):
     return tuple(
-        Archive(name, len(content), hashlib.sha256(content).hexdigest(), bases)
+        PublishedFile(name, len(content), hashlib.sha256(content).hexdigest(), bases)
         for name, content in ((NAME, BINARY), (OTHER, PYTHON))
     )
 
@@ -187,7 +187,7 @@ LOST = {  # what a server does: the reason that is given, and whether it is aske
         "it sent a web page", False,
     ),
     "a page in disguise": (
-        lambda r: (r.head(200), r.wfile.write(PAGE)), "something that is no gzip file", False
+        lambda r: (r.head(200), r.wfile.write(PAGE)), "something that does not begin like", False
     ),
     "an empty answer": (lambda r: r.head(200, 0), "announced '0' bytes", False),
     "nothing": (lambda r: r.head(200), "ended after 0 of 300,002", True),
@@ -512,10 +512,10 @@ SCRIPT = """
 import sys
 from dataclasses import replace
 from igc_ref.data.download import fetch
-from igc_ref.data.published import PUBLISHED, Archive
+from igc_ref.data.published import PUBLISHED, PublishedFile
 from igc_ref.data.transfer import Limits
 folder, name, size, digest = sys.argv[1:]
-archive = Archive(name, int(size), digest, ("http://127.0.0.1:9/",))
+archive = PublishedFile(name, int(size), digest, ("http://127.0.0.1:9/",))
 PUBLISHED["cifar10"] = replace(PUBLISHED["cifar10"], archives=(archive, archive))
 limits = Limits(connect=5, window=2.0, speeds=(10.0,), lock=20)
 print(fetch("cifar10", folder, lambda line: print(line, file=sys.stderr, flush=True), limits))

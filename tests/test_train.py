@@ -198,7 +198,7 @@ def test_the_mean_loss_of_an_epoch_weighs_pictures_not_batches(tmp_path, monkeyp
     trainer = Trainer(config(tmp_path))
     results = iter([(1.0, 3), (1.0, 3), (1.0, 3), (5.0, 1)])  # the last batch has 12 of 60
     monkeypatch.setattr(trainer, "train_step", lambda x, labels, lr: next(results))
-    result = trainer.train_epoch(1)
+    result, _ = trainer.train_epoch(1)
     assert result.loss == pytest.approx((48 * 1.0 + 12 * 5.0) / 60)
     assert result.accuracy == pytest.approx(10 / 60)
 

@@ -21,7 +21,7 @@ CIFAR-10 where nothing can be downloaded: carry the published ``cifar-10-batches
 that git ignores (``data/``), or an archive that is smaller. With this workplace's, 18 MB, which
 needs Pillow there::
 
-    mkdir -p data && cp /work/shared/data/* data/    # then carry the folder data
+    mkdir -p data && cp ../shared/data/* data/    # then carry the folder data
     python3 data/unpack_cifar10.py data && python3 -m benchmarks.gpu --only train --data-dir data
 
 ``--emulate`` and ``--device cpu`` rehearse all of it at tiny sizes without a card: our kernels on

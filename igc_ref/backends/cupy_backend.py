@@ -17,6 +17,7 @@ import numpy.typing as npt
 from igc_ref.backends.cuda.operators import CudaOperators
 from igc_ref.backends.cuda.steps import CapturedSteps, Learn
 from igc_ref.backends.library import Array, Pool
+from igc_ref.report import Report
 
 OLDEST_CUPY = (14, 0)
 OLDEST_CARD = 75  # compute capability 7.5: what NVRTC 13 still compiles for
@@ -49,7 +50,7 @@ class CupyBackend(CudaOperators):
         pool: Pool,
         batch_size: int,
         padding: int,
-        report: Callable[[str], None],
+        report: Report,
     ) -> CapturedSteps:
         """Return what runs whole epochs on the device."""
         report("the first steps compile the kernels; CuPy keeps them in its cache")

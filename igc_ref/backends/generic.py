@@ -8,7 +8,7 @@ block are transposed *views* that a GEMM writes through, never copies.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
@@ -18,10 +18,12 @@ import numpy.typing as npt
 
 from igc_ref.backends.convolution import ConvolutionOperators
 from igc_ref.backends.learning import LearningOperators
-from igc_ref.backends.library import Array, Pool, Steps
+from igc_ref.backends.library import Array, Pool, Steps, kind_of
 from igc_ref.backends.normalisation import NormalisationOperators
 from igc_ref.backends.pictures import PictureOperators
 from igc_ref.backends.pointwise import PointwiseOperators
+from igc_ref.errors import SpecError
+from igc_ref.report import Report
 
 
 class GenericBackend(
@@ -55,7 +57,7 @@ class GenericBackend(
         """Return a context to train or evaluate in; a backend may need preparations."""
         return nullcontext()
 
-    def prepare(self, dtype: str, report: Callable[[str], None]) -> None:
+    def prepare(self, dtype: str, report: Report) -> None:
         """Get ready to compute in this dtype; if that takes long, `report` gets a line.
 
         Called before anything is timed. Without it, the first operators take that time.
@@ -67,7 +69,7 @@ class GenericBackend(
         pool: Pool,  # noqa: ARG002
         batch_size: int,  # noqa: ARG002
         padding: int,  # noqa: ARG002
-        report: Callable[[str], None],  # noqa: ARG002
+        report: Report,  # noqa: ARG002
     ) -> Steps | None:
         """Return what runs whole epochs on the device, or None if the caller is to go step by step.
 
@@ -87,7 +89,11 @@ class GenericBackend(
     def asarray(self, array: npt.NDArray[Any], dtype: npt.DTypeLike | None = None) -> Array:
         """Bring a NumPy array into this backend's library: the only way in."""
         if not isinstance(array, np.ndarray):
-            raise TypeError(f"asarray takes a numpy.ndarray, not {_kind(array)}")
+            raise TypeError(f"asarray takes a numpy.ndarray, not {kind_of(array)}")
+        return self._bring(array, dtype)
+
+    def _bring(self, array: npt.NDArray[Any], dtype: npt.DTypeLike | None) -> Array:
+        """Copy a NumPy array, in its own dtype or another."""
         return self.xp.array(array, dtype=dtype)
 
     def to_numpy(self, array: Array) -> npt.NDArray[Any]:
@@ -99,11 +105,26 @@ class GenericBackend(
         """Raise a TypeError unless `array` belongs to this backend's library and has this dtype."""
         if not isinstance(array, self.xp.ndarray):
             raise TypeError(
-                f"{name} is {_kind(array)}; the {self.name} backend takes "
+                f"{name} is {kind_of(array)}; the {self.name} backend takes "
                 f"{self.xp.__name__}.ndarray and moves nothing silently: use backend.asarray"
             )
         if dtype is not None and array.dtype != np.dtype(dtype):
             raise TypeError(f"{name} is {array.dtype}; {np.dtype(dtype)} is needed")
+
+    def check_channels(
+        self,
+        arrays: Mapping[str, Array],
+        channels: int,
+        dtype: npt.DTypeLike,
+        *,
+        contiguous: bool = False,
+    ) -> None:
+        """Raise unless each of these arrays has one number a channel, of this dtype."""
+        for name, array in arrays.items():
+            self.check(name, array, dtype)
+            if array.shape != (channels,) or (contiguous and not array.flags.c_contiguous):
+                needed = f"{(channels,)}{', contiguous,' if contiguous else ''}"
+                raise SpecError(f"{name} has shape {array.shape}; {needed} is needed")
 
     def load(self, pictures: Array) -> Array:
         """Turn public pictures (N, C, H, W) into the layout inside, (C, N, H, W)."""
@@ -115,7 +136,3 @@ class GenericBackend(
         `gradient` says that these are gradients, which a backend may keep at another scale.
         """
         return self.xp.array(x.swapaxes(0, 1), order="C")
-
-
-def _kind(value: object) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}"

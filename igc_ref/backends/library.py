@@ -11,6 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 
+def kind_of(value: object) -> str:
+    """Return the full name of a value's type, for a message."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
 class Library:
     """Base of the operator families; `GenericBackend` documents the attributes."""
 
@@ -74,6 +79,6 @@ class Steps(Protocol):
         """Take a step for each learning rate from number `first` on.
 
         Yields loss and right answers of each. After `done` steps for which ``pauses(done)`` is
-        true nothing runs ahead: when their results are yielded, the weights are those of so many
-        steps.
+        true, and after the last, nothing runs ahead: when their results are yielded, the weights
+        are those of so many steps.
         """

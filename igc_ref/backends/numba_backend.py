@@ -7,7 +7,6 @@ notes how the next operator is to read what it normalises, forward and backward.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ from igc_ref.backends.compiled.reading import plane
 from igc_ref.backends.compiled.warm_up import warm_up
 from igc_ref.backends.library import DTYPES, Array
 from igc_ref.errors import SpecError
+from igc_ref.report import Report
 from igc_ref.spec import integer, output_length
 
 
@@ -54,7 +54,7 @@ class NumbaBackend(Blocks):
     name = "numba"
     tile_bytes = 1 << 19
 
-    def prepare(self, dtype: str, report: Callable[[str], None]) -> None:
+    def prepare(self, dtype: str, report: Report) -> None:
         """Compile the kernels, or load them from the disk."""
         warm_up(self, dtype, report)
 
@@ -75,10 +75,7 @@ class NumbaBackend(Blocks):
         x = self._plain(x)
         arrays = {"gamma": gamma, "beta": beta}
         arrays |= {"running_mean": running_mean, "running_var": running_var}
-        for name, array in arrays.items():
-            self.check(name, array, x.dtype)
-            if array.shape != x.shape[:1]:
-                raise SpecError(f"{name} has shape {array.shape}; {x.shape[:1]} is needed")
+        self.check_channels(arrays, x.shape[0], x.dtype)
         if x.moments is None:
             self._find_moments(x)
         table, inv_std = np.empty((5, len(gamma)), x.dtype), np.empty_like(gamma)

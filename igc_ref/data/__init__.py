@@ -1,4 +1,4 @@
-"""Data sets: the built-in ``shapes``, and readers of CIFAR-10 and CIFAR-100.
+"""Data sets: the built-in ``shapes``, and readers of CIFAR-10, CIFAR-100 and SVHN.
 
 ``load(name, split, data_dir)`` is the one way in; ``fetch(name)`` only downloads.
 """
@@ -9,13 +9,25 @@ from pathlib import Path
 
 from igc_ref.data.cifar import load_cifar
 from igc_ref.data.dataset import Dataset, fingerprint
-from igc_ref.data.download import Report, fetch, silent
+from igc_ref.data.download import fetch
+from igc_ref.data.published import PUBLISHED, SVHN_PARTS
 from igc_ref.data.shapes import shapes
+from igc_ref.data.svhn import load_svhn
 from igc_ref.errors import DataError
+from igc_ref.report import Report, silent
 
-__all__ = ["NAMES", "Dataset", "fetch", "fingerprint", "load", "load_cifar", "shapes"]
+__all__ = [
+    "NAMES",
+    "Dataset",
+    "fetch",
+    "fingerprint",
+    "load",
+    "load_cifar",
+    "load_svhn",
+    "shapes",
+]
 
-NAMES = ("shapes", "cifar10", "cifar100")
+NAMES = ("shapes", *PUBLISHED, *SVHN_PARTS)
 
 
 def load(
@@ -25,13 +37,14 @@ def load(
 
     Parameters
     ----------
-    name : {"shapes", "cifar10", "cifar100"}
-        ``shapes`` is drawn on the spot; the others are published files.
+    name : {"shapes", "cifar10", "cifar100", "svhn", "svhn_extra"}
+        ``shapes`` is drawn on the spot; the others are published files. ``svhn_extra`` trains on
+        SVHN's 531,131 further pictures too, as the paper does (3.5 GB of memory while it loads).
     split : {"train", "test"}
         Which part.
     data_dir : path, optional
-        Folder with the published files or their archive, for the CIFAR sets alone. Without it
-        the archive is fetched, once, into the cache folder: see `fetch`.
+        Folder with the published files or, of CIFAR, their archive. Without it they are fetched,
+        once, into the cache folder: see `fetch`.
     report : callable
         Receives a line of text about every step of a download.
 
@@ -49,7 +62,7 @@ def load(
         raise DataError(f"split={split!r} is unknown; choose train or test")
     if name == "shapes":
         return shapes(split)
-    if name in ("cifar10", "cifar100"):
-        place = fetch(name, report=report) if data_dir is None else Path(data_dir)
-        return load_cifar(place, name, split)
-    raise DataError(f"data={name!r} is unknown; choose one of {', '.join(NAMES)}")
+    if name not in NAMES:
+        raise DataError(f"data={name!r} is unknown; choose one of {', '.join(NAMES)}")
+    place = fetch(name, report=report, split=split) if data_dir is None else Path(data_dir)
+    return (load_svhn if name in SVHN_PARTS else load_cifar)(place, name, split)

@@ -1,4 +1,4 @@
-"""Fetching the published archives: from several addresses, checked, and never half a file.
+"""Fetching the published files: from several addresses, checked, and never half a file.
 
 Bytes arrive in ``NAME.part``, which is kept when a connection breaks and gone on with the next
 time. Only a file of the published size and checksum gets the name that readers look for. A lock
@@ -10,16 +10,17 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from urllib.parse import urlsplit
 
-from igc_ref.data.published import PUBLISHED, Archive, Published
+from igc_ref.data.published import PUBLISHED, SVHN, SVHN_PARTS, PublishedFile
 from igc_ref.data.transfer import Limits, TransferError, proxy_of, transfer
 from igc_ref.errors import DataError
+from igc_ref.report import Report, silent
 
 fcntl: ModuleType | None
 try:
@@ -32,16 +33,19 @@ __all__ = ["CACHE", "URL", "cache_folder", "fetch"]
 URL, CACHE = "IGC_REF_DATA_URL", "IGC_REF_CACHE"  # environment variables
 LOOK = 0.2  # seconds between two looks at a lock
 
-Report = Callable[[str], None]
 
+@dataclass(frozen=True)
+class _Wanted:
+    """A file to have, in one of several forms of which the first is the best."""
 
-def silent(line: str) -> None:
-    """Report nothing."""
+    title: str  # of the set
+    lock: str
+    files: tuple[PublishedFile, ...]
 
 
 @dataclass(frozen=True)
 class _Offer:
-    archive: Archive
+    file: PublishedFile
     address: str
 
 
@@ -50,12 +54,13 @@ def fetch(
     folder: str | Path | None = None,
     report: Report = silent,
     limits: Limits | None = None,
+    split: str = "train",
 ) -> Path:
-    """Return the archive of a CIFAR set, checked; fetch it if it is not there yet.
+    """Return where a published set lies, checked; fetch it if it is not there yet.
 
     Parameters
     ----------
-    name : {"cifar10", "cifar100"}
+    name : {"cifar10", "cifar100", "svhn", "svhn_extra"}
         Which set.
     folder : path, optional
         Where to keep it; by default the `cache_folder`.
@@ -63,12 +68,14 @@ def fetch(
         Receives lines of text: what is fetched from where, and what went wrong on the way.
     limits : Limits, optional
         How long to be patient.
+    split : {"train", "test"}
+        Of SVHN, the split whose files are wanted. An archive of CIFAR holds both.
 
     Returns
     -------
     Path
-        The binary layout's ``.tar.gz``, or the python layout's if no address had the former. Its
-        size and its SHA-256 are those published.
+        Of CIFAR the binary layout's ``.tar.gz``, or the python layout's if no address had the
+        former; of SVHN the folder of the ``.mat`` files. Sizes and SHA-256 are those published.
 
     Raises
     ------
@@ -76,23 +83,38 @@ def fetch(
         If no address serves, the folder cannot be written, or another process holds the lock for
         too long. The message says what to fetch by hand, and where to put it.
     """
-    if name not in PUBLISHED:
-        raise DataError(f"name={name!r} is unknown; choose one of {', '.join(PUBLISHED)}")
     limits = limits or Limits()
     place = Path(folder) if folder is not None else cache_folder()
-    published = PUBLISHED[name]
+    wanted = _wanted(name, split)
     try:
-        for archive in published.archives:
-            if not _problem(place / archive.name, archive):
-                return place / archive.name
-        offers = _offers(published)
-        place.mkdir(parents=True, exist_ok=True)
-        with _locked(place / f"{name}.lock", report, limits.lock) as alone:
-            return _present(place, published, report) or _fetch(
-                published, offers, place, "" if alone else f".{os.getpid()}", report, limits
-            )
+        paths = [_ensure(one, place, report, limits) for one in wanted]
     except OSError as error:
         raise DataError(f"cannot use {error.filename or place}: {error.strerror}") from error
+    return place if name in SVHN_PARTS else paths[0]
+
+
+def _wanted(name: str, split: str) -> list[_Wanted]:
+    """List the files that a split is made of."""
+    if name in PUBLISHED:
+        return [_Wanted(PUBLISHED[name].title, f"{name}.lock", PUBLISHED[name].archives)]
+    if name in SVHN_PARTS:
+        parts = SVHN_PARTS[name][split]
+        return [_Wanted("SVHN", "svhn.lock", (SVHN[part].file,)) for part in parts]
+    known = (*PUBLISHED, *SVHN_PARTS)
+    raise DataError(f"name={name!r} is unknown; choose one of {', '.join(known)}")
+
+
+def _ensure(wanted: _Wanted, place: Path, report: Report, limits: Limits) -> Path:
+    """Return the path of a file that is there and right; fetch it if there is none."""
+    for file in wanted.files:
+        if not _problem(place / file.name, file):
+            return place / file.name
+    offers = _offers(wanted)
+    place.mkdir(parents=True, exist_ok=True)
+    with _locked(place / wanted.lock, report, limits.lock) as alone:
+        return _present(place, wanted, report) or _fetch(
+            wanted, offers, place, "" if alone else f".{os.getpid()}", report, limits
+        )
 
 
 def cache_folder() -> Path:
@@ -114,18 +136,18 @@ def cache_folder() -> Path:
         raise DataError(f"there is no home folder for a cache; set {CACHE}") from error
 
 
-def _offers(published: Published) -> list[_Offer]:
-    """List archives and addresses in the order to try them, the binary layout first."""
+def _offers(wanted: _Wanted) -> list[_Offer]:
+    """List forms and addresses in the order to try them, the best form first."""
     given = os.environ.get(URL)
     entries = None if given is None else [e.strip() for e in given.split(",") if e.strip()]
     offers = []
-    for archive in published.archives:
-        for entry in archive.bases if entries is None else entries:
+    for file in wanted.files:
+        for entry in file.bases if entries is None else entries:
             _check_address(entry)
-            if not entry.endswith(".tar.gz"):
-                offers.append(_Offer(archive, f"{entry.rstrip('/')}/{archive.name}"))
-            elif entry.rpartition("/")[2] == archive.name:
-                offers.append(_Offer(archive, entry))
+            if not entry.endswith((".tar.gz", ".mat")):
+                offers.append(_Offer(file, f"{entry.rstrip('/')}/{file.name}"))
+            elif entry.rpartition("/")[2] == file.name:
+                offers.append(_Offer(file, entry))
     return offers
 
 
@@ -140,24 +162,24 @@ def _check_address(address: str) -> None:
         raise DataError(f"{URL}: {address[:100]!a} is on another machine; write file:///folder")
 
 
-def _problem(path: Path, archive: Archive) -> str | None:
+def _problem(path: Path, published: PublishedFile) -> str | None:
     """Say in what a file is not the one published, or nothing."""
     if not path.is_file():
         return "it is not there"
-    if (size := path.stat().st_size) != archive.size:
-        return f"it has {size:,} bytes, not {archive.size:,}"
+    if (size := path.stat().st_size) != published.size:
+        return f"it has {size:,} bytes, not {published.size:,}"
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != archive.sha256:
-        return f"its SHA-256 is {digest}, not {archive.sha256}"
+    if digest != published.sha256:
+        return f"its SHA-256 is {digest}, not {published.sha256}"
     return None
 
 
-def _present(place: Path, published: Published, report: Report) -> Path | None:
-    """Return an archive that has come meanwhile; set aside one that is damaged."""
-    for archive in published.archives:
-        path = place / archive.name
-        problem = _problem(path, archive)
+def _present(place: Path, wanted: _Wanted, report: Report) -> Path | None:
+    """Return a file that has come meanwhile; set aside one that is damaged."""
+    for file in wanted.files:
+        path = place / file.name
+        problem = _problem(path, file)
         if problem is None:
             return path
         if path.is_file():
@@ -168,7 +190,7 @@ def _present(place: Path, published: Published, report: Report) -> Path | None:
 
 
 def _fetch(
-    published: Published,
+    wanted: _Wanted,
     offers: list[_Offer],
     place: Path,
     mark: str,
@@ -191,34 +213,34 @@ def _fetch(
                 if error.again:
                     remaining.append(offer)
             else:
-                _remove_parts(published, place, mark)  # those of the other layout
+                _remove_parts(wanted, place, mark)  # those of the other form
                 return path
     if mark:  # nobody would go on with them
-        _remove_parts(published, place, mark)
-    raise DataError(_advice(published, failures, place))
+        _remove_parts(wanted, place, mark)
+    raise DataError(_advice(wanted, failures, place))
 
 
-def _remove_parts(published: Published, place: Path, mark: str) -> None:
-    for archive in published.archives:
-        (place / f"{archive.name}{mark}.part").unlink(missing_ok=True)
+def _remove_parts(wanted: _Wanted, place: Path, mark: str) -> None:
+    for file in wanted.files:
+        (place / f"{file.name}{mark}.part").unlink(missing_ok=True)
 
 
 def _attempt(
     offer: _Offer, place: Path, mark: str, report: Report, limits: Limits, speed: float
 ) -> Path:
     """Fetch from one address; give the file its name once it is right and on the disk."""
-    archive, path = offer.archive, place / offer.archive.name
-    part = place / f"{archive.name}{mark}.part"
+    file, path = offer.file, place / offer.file.name
+    part = place / f"{file.name}{mark}.part"
     had = part.stat().st_size if part.is_file() else 0
     proxy = proxy_of(offer.address)
     report(
-        f"fetching {offer.address} ({archive.size / 1e6:,.0f} MB"
+        f"fetching {offer.address} ({file.size / 1e6:,.0f} MB"
         + (f", {had / 1e6:,.0f} of them here" if had else "")
         + (f", through the proxy {proxy}" if proxy else "")
         + f") into {place}"
     )
-    transfer(offer.address, part, archive.size, limits, speed)
-    if problem := _problem(part, archive):
+    transfer(offer.address, part, file, limits, speed)
+    if problem := _problem(part, file):
         part.unlink()
         reason = f"what it sent is not what was published ({problem}); deleted"
         raise TransferError(reason, again=had > 0)  # an earlier source may be the guilty one
@@ -226,13 +248,13 @@ def _attempt(
     return path
 
 
-def _advice(published: Published, failures: dict[str, str], place: Path) -> str:
-    archive = published.archives[0]
+def _advice(wanted: _Wanted, failures: dict[str, str], place: Path) -> str:
+    file = wanted.files[0]
     tried = "; ".join(f"{address}: {reason}" for address, reason in failures.items())
     return (
-        f"cannot fetch {published.title} ({tried or f'{URL} names no address'}). "
-        f"Fetch {archive.name} ({archive.size:,} bytes, SHA-256 {archive.sha256}) from "
-        f"{' or '.join(base + archive.name for base in archive.bases)} on a machine that can, "
+        f"cannot fetch {wanted.title} ({tried or f'{URL} names no address'}). "
+        f"Fetch {file.name} ({file.size:,} bytes, SHA-256 {file.sha256}) from "
+        f"{' or '.join(base + file.name for base in file.bases)} on a machine that can, "
         f"and put it into {place}, or into any folder and name that with --data-dir; or set "
         f"{URL} to a mirror that this machine reaches"
     )

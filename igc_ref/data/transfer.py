@@ -21,6 +21,7 @@ from urllib.parse import urljoin, urlsplit
 
 from tqdm import tqdm
 
+from igc_ref.data.published import PublishedFile
 from igc_ref.data.watch import Watch, watched_opener
 from igc_ref.errors import DataError
 
@@ -28,7 +29,6 @@ __all__ = ["Limits", "TransferError", "proxy_of", "transfer"]
 
 CHUNK = 1 << 18
 REDIRECTS = 5
-GZIP = b"\x1f\x8b"
 LATER = {408, 425, 429, 500, 502, 503, 504}  # statuses after which another try makes sense
 
 
@@ -70,8 +70,8 @@ class _Source(Protocol):
     def read1(self, size: int, /) -> bytes: ...
 
 
-def transfer(address: str, part: Path, size: int, limits: Limits, speed: float) -> None:
-    """Bring `part` to `size` bytes, going on after what it holds already.
+def transfer(address: str, part: Path, wanted: PublishedFile, limits: Limits, speed: float) -> None:
+    """Bring `part` to the size of the file wanted, going on after what it holds already.
 
     Parameters
     ----------
@@ -79,8 +79,8 @@ def transfer(address: str, part: Path, size: int, limits: Limits, speed: float) 
         Of scheme http, https or file.
     part : Path
         Where to write; kept as it is when an attempt fails.
-    size : int
-        Bytes the whole file has.
+    wanted : PublishedFile
+        Its size and how it begins; the checksum is left to the caller.
     limits : Limits
     speed : float
         The least number of bytes a second.
@@ -92,6 +92,7 @@ def transfer(address: str, part: Path, size: int, limits: Limits, speed: float) 
     DataError
         If `part` cannot be written.
     """
+    size = wanted.size
     with _opened_for_writing(part) as file, Watch(limits.window, speed) as watch:
         offset = file.seek(0, os.SEEK_END)
         if offset > size:
@@ -101,16 +102,16 @@ def transfer(address: str, part: Path, size: int, limits: Limits, speed: float) 
         try:
             with _source(address, offset, size, limits, watch) as (source, start):
                 file.truncate(start)  # 0 if the server does not resume
-                _copy(source, file, start, size, watch)
+                _copy(source, file, start, wanted, watch)
         except (DataError, TransferError):
             raise
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise TransferError(watch.verdict or _shown(error), again=True) from error
 
 
-def _copy(source: _Source, file: BinaryIO, start: int, size: int, watch: Watch) -> None:
-    """Append the bytes from `start` to `size`."""
-    title = Path(file.name).name.removesuffix(".part")
+def _copy(source: _Source, file: BinaryIO, start: int, wanted: PublishedFile, watch: Watch) -> None:
+    """Append the bytes from `start` to the end."""
+    size, title = wanted.size, Path(file.name).name.removesuffix(".part")
     with tqdm(
         total=size, initial=start, desc=title, unit="B", unit_scale=True, leave=False, disable=None
     ) as bar:
@@ -119,8 +120,9 @@ def _copy(source: _Source, file: BinaryIO, start: int, size: int, watch: Watch) 
             if not block:
                 reason = watch.verdict or f"it ended after {start:,} of {size:,} bytes"
                 raise TransferError(reason, again=True)
-            if start == 0 and not block.startswith(GZIP[: len(block)]):
-                raise TransferError("it sent something that is no gzip file", again=False)
+            if start == 0 and not block.startswith(wanted.magic[: len(block)]):
+                reason = f"it sent something that does not begin like {wanted.name}"
+                raise TransferError(reason, again=False)
             _write(file, block)
             start += len(block)
             watch.received += len(block)

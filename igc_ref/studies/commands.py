@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from igc_ref import backends
+from igc_ref import backends, recipes
 from igc_ref.config import TrainConfig
 from igc_ref.errors import SpecError
 from igc_ref.options import add_training, suppressing
@@ -23,9 +23,12 @@ def sweep_command(
     tolerance: float = 0.05,
     depths: str = "8",
     seeds: str = "0",
+    recipe: str | None = None,
     **training: Any,
 ) -> None:
     """Train every (L, M) near a budget."""
+    if recipe is not None:
+        training = recipes.recipe(recipe, training.get("data", TrainConfig.data)) | training
     plan = Sweep(
         TrainConfig(**training),
         out,

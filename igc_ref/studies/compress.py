@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ from igc_ref.config import TrainConfig
 from igc_ref.evaluation import evaluate, precise_statistics
 from igc_ref.files import replacing
 from igc_ref.models import Model, build
+from igc_ref.report import Report
 from igc_ref.studies.nearest import compressed, project_network
 from igc_ref.studies.resumable import run_to_end
 
 RESULT = "compress.json"
-Report = Callable[[str], None]
 
 
 def compress(

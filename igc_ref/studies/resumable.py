@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,13 @@ from igc_ref import runs
 from igc_ref.config import TrainConfig
 from igc_ref.errors import CheckpointError
 from igc_ref.history import History
+from igc_ref.report import Report
 from igc_ref.train import MAY_CHANGE, resume, train
 
 
 def run_to_end(
     config: TrainConfig,
-    report: Callable[[str], None],
+    report: Report,
     initial: Mapping[str, Any] | None = None,
 ) -> History:
     """Return what a run reached, after training whatever of it is missing.

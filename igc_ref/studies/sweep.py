@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from igc_ref.architecture import Architecture
 from igc_ref.builder import cost
 from igc_ref.config import TrainConfig
 from igc_ref.errors import SpecError
+from igc_ref.report import Report
 from igc_ref.spec import integer
 from igc_ref.studies.resumable import run_to_end
 from igc_ref.studies.settings import COSTS, Setting, settings_near
@@ -92,7 +93,7 @@ class Sweep:
                     out = Path(self.folder) / f"L{L}M{M}-{depth}-seed{seed}"
                     yield replace(self.training, L=L, M=M, depth=depth, seed=seed, out=str(out))
 
-    def run(self, report: Callable[[str], None]) -> list[Result]:
+    def run(self, report: Report) -> list[Result]:
         """Train what is missing; write the table and the picture anew after every run."""
         report(aligned(_setting_cells(self.settings())))
         results = []

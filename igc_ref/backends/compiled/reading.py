@@ -12,7 +12,7 @@ import numpy.typing as npt
 from igc_ref.backends.compiled import pointwise
 from igc_ref.backends.compiled.pictures import Derivative, Numbers, Pictures, Pool, Rule
 from igc_ref.backends.compiled.threads import Team
-from igc_ref.backends.library import DTYPES, Array
+from igc_ref.backends.library import DTYPES, Array, kind_of
 from igc_ref.backends.numpy_backend import NumpyBackend
 from igc_ref.errors import SpecError
 
@@ -86,8 +86,7 @@ class Reading(NumpyBackend):
         """Raise unless x came from `load`, with this shape and dtype: the kernels trust them."""
         if not isinstance(x, Pictures):
             raise TypeError(
-                f"{name} is {type(x).__module__}.{type(x).__qualname__}; inside, the numba backend "
-                "takes what its load returns"
+                f"{name} is {kind_of(x)}; inside, the numba backend takes what its load returns"
             )
         if dtype is not None and x.dtype != dtype:
             raise TypeError(f"{name} is {x.dtype}; {dtype} is needed")

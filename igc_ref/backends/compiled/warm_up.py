@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from threading import Timer
 from typing import Any
 
 import numpy as np
 
+from igc_ref.report import Report
 from igc_ref.spec import IGCSpec
 
 PATIENCE = 2.0  # seconds: loading takes less, compiling more
 
 
-def warm_up(backend: Any, dtype: str, report: Callable[[str], None]) -> None:
+def warm_up(backend: Any, dtype: str, report: Report) -> None:
     """Take one step on one tiny picture; if that takes long, `report` says why, while it does."""
     line = f"numba compiles its kernels for {dtype}: less than a minute, once; then they are kept"
     notice = Timer(PATIENCE, report, [line])

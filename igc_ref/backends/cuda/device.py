@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 from igc_ref.backends.library import Array
@@ -22,10 +21,16 @@ class Device(Protocol):
         The library of the arrays.
     shared_bytes : int
         Shared memory that one CUDA block can have.
+    capturing : bool
+        Whether kernels are noted for a graph, not run.
+    after_capture : list of (array, values), or None
+        Meanwhile, what is to be written into arrays of the device once the graph is there.
     """
 
     xp: ModuleType
     shared_bytes: int
+    capturing: bool
+    after_capture: list[tuple[Array, npt.NDArray[Any]]] | None
 
     def module(self, code: str, options: tuple[str, ...]) -> Any:
         """Compile a source; the result has ``get_function``, as a ``cupy.RawModule``."""
@@ -61,6 +66,3 @@ class Device(Protocol):
 
     def capture(self, f: Callable[[], None]) -> Callable[[], None]:
         """Note every kernel that `f` launches, without running any; return what runs them all."""
-
-
-Scalar = np.generic  # a kernel's numbers are NumPy scalars of exactly the parameter's type

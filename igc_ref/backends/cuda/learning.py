@@ -137,7 +137,7 @@ class Learning(Reading):
 
     def _table(self, rows: Any) -> Array:
         """Bring the table of addresses to the device; inside a graph, once it is captured."""
-        pending = getattr(self.device, "after_capture", None)
+        pending = self.device.after_capture
         if pending is None:
             return self.device.upload(rows)
         table = self.device.lasting(rows.shape, "int64")

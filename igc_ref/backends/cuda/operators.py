@@ -52,10 +52,7 @@ class CudaOperators(Blocks, Learning):
         arrays = {"gamma": gamma, "beta": beta}
         arrays |= {"running_mean": running_mean, "running_var": running_var}
         C, N, H, W = x.shape
-        for name, array in arrays.items():
-            self.check(name, array, x.dtype)
-            if array.shape != (C,) or not array.flags.c_contiguous:
-                raise SpecError(f"{name} has shape {array.shape}; {(C,)}, contiguous, is needed")
+        self.check_channels(arrays, C, x.dtype, contiguous=True)
         if not self._fast(x):
             options: Any = {"momentum": momentum, "eps": eps, "train": train, "relu": relu}
             self._no_capture(f"batch norm of {x.dtype}")

@@ -12,7 +12,7 @@ from igc_ref.backends.cuda.device import Device
 from igc_ref.backends.cuda.kernels import Kernels, f32, i64
 from igc_ref.backends.cuda.pictures import Pictures, Rule
 from igc_ref.backends.generic import GenericBackend
-from igc_ref.backends.library import STORAGES, Array
+from igc_ref.backends.library import STORAGES, Array, kind_of
 from igc_ref.errors import BackendError, SpecError
 from igc_ref.spec import choice
 
@@ -54,11 +54,8 @@ class Reading(GenericBackend):
         macros = {"HALF": int(self.half)}
         self.kernels.launch(file, name, grid, threads, arguments, macros)
 
-    def asarray(self, array: npt.NDArray[Any], dtype: npt.DTypeLike | None = None) -> Array:
-        """Copy a NumPy array to the device: the only way in."""
-        if not isinstance(array, np.ndarray):
-            kind = f"{type(array).__module__}.{type(array).__qualname__}"
-            raise TypeError(f"asarray takes a numpy.ndarray, not {kind}")
+    def _bring(self, array: npt.NDArray[Any], dtype: npt.DTypeLike | None) -> Array:
+        """Copy a NumPy array to the device."""
         return self.device.upload(np.array(array, dtype=dtype, order="C"))
 
     def to_numpy(self, array: Array) -> npt.NDArray[Any]:
@@ -135,9 +132,8 @@ class Reading(GenericBackend):
     ) -> None:
         """Raise unless these are pictures, and of this shape and dtype."""
         if not isinstance(x, Pictures):
-            kind = f"{type(x).__module__}.{type(x).__qualname__}"
             raise TypeError(
-                f"{name} is {kind}; the {self.name} backend takes what its load returns"
+                f"{name} is {kind_of(x)}; the {self.name} backend takes what its load returns"
             )
         if like is not None and x.shape != tuple(like[0]):
             raise SpecError(f"{name} has shape {x.shape}; {tuple(like[0])} is needed")
@@ -160,5 +156,5 @@ class Reading(GenericBackend):
     def _no_capture(self, what: str) -> None:
         """Note that an operator of the library is used; a CUDA graph can hold our kernels only."""
         self.generic = self.generic or f"{what} has no kernel of ours"
-        if getattr(self.device, "capturing", False):
+        if self.device.capturing:
             raise BackendError(self.generic)

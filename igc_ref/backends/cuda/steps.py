@@ -23,6 +23,7 @@ from igc_ref.backends.cuda.operators import CudaOperators
 from igc_ref.backends.cuda.pictures import Pictures
 from igc_ref.backends.cuda.reading import THREADS
 from igc_ref.backends.library import Array, Draws, Pool
+from igc_ref.report import Report
 
 WARM_UP = 2  # steps kernel by kernel before one is captured
 
@@ -59,7 +60,7 @@ class CapturedSteps:
         padding: int,
         *,
         capture: bool = True,
-        report: Callable[[str], None],
+        report: Report,
     ) -> None:
         self.backend, self.learn, self.capture, self.report = backend, learn, capture, report
         self.batch_size, self.padding, self.size = batch_size, padding, len(pool.labels)
