@@ -2,6 +2,24 @@
 
 from igc_ref.plots.curves import draw_curves
 from igc_ref.plots.matrices import draw_block, draw_matrix
+from igc_ref.plots.patches import draw_patch
+from igc_ref.plots.ranks import draw_singular_values
 from igc_ref.plots.style import PALETTE, pyplot, save
+from igc_ref.plots.values import draw_phases, draw_values
+from igc_ref.plots.wires import draw_branches, draw_permutation, draw_wiring
 
-__all__ = ["PALETTE", "draw_block", "draw_curves", "draw_matrix", "pyplot", "save"]
+__all__ = [
+    "PALETTE",
+    "draw_block",
+    "draw_branches",
+    "draw_curves",
+    "draw_matrix",
+    "draw_patch",
+    "draw_permutation",
+    "draw_phases",
+    "draw_singular_values",
+    "draw_values",
+    "draw_wiring",
+    "pyplot",
+    "save",
+]
