@@ -56,7 +56,7 @@ def exercises(notebook):
     for i, cell in enumerate(cells):
         match = cell.cell_type == "code" and ANSWER.match(cell.source)
         if match:
-            number, (check, folded) = match[1], cells[i + 1 : i + 3]
+            number, check, folded = match[1], *cells[i + 1 : i + 3]
             solution = SOLUTION.search(folded.source)
             assert check.cell_type == "code", f"exercise {number} has no check after it"
             assert solution, f"exercise {number} has no folded solution after its check"

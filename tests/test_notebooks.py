@@ -14,7 +14,7 @@ import sys
 import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from tests.course import ROOT, exercises, outputs, run, text, widget_errors, with_trials
 
@@ -171,6 +171,30 @@ def test_an_error_at_the_end_of_a_slider_is_found(tmp_path):
     notebook = new_notebook(cells=[new_code_cell(FAILS_AT_THE_END)])
     with pytest.raises(CellExecutionError, match="planted"):
         run(with_trials(notebook), tmp_path)
+
+
+VACUOUS = [
+    new_code_cell("# exercise 1: your answer\nanswer = ..."),
+    new_code_cell('print("exercise 1: right" if answer else "exercise 1: not done yet")'),
+    new_markdown_cell(
+        "<details><summary>Solution 1</summary>\n\n```python\nanswer = 4\n```\n</details>"
+    ),
+]
+
+
+def test_a_check_that_accepts_anything_is_found(tmp_path):
+    executed = run(with_trials(new_notebook(cells=VACUOUS)), tmp_path)
+    with pytest.raises(AssertionError, match="exercise 1 accepts a wrong answer"):
+        test_every_check_refuses_a_spoilt_answer_and_says_why(executed)
+    with pytest.raises(AssertionError):  # `if answer` takes the ellipsis for an answer
+        test_every_check_says_what_is_undone_and_accepts_the_solution(executed)
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_an_exercise_that_lacks_its_check_or_its_solution_is_found(lost):
+    cells = [cell for i, cell in enumerate(VACUOUS) if i != lost]
+    with pytest.raises(AssertionError, match=r"exercise 1 .*after"):
+        exercises(new_notebook(cells=[*cells, new_markdown_cell("the end")]))
 
 
 def test_a_kernel_imports_the_checkout_under_test(tmp_path):

@@ -94,5 +94,5 @@ def draw_block(matrices: Sequence[Array], spec: IGCSpec) -> Any:
     all_axes[0].set_ylabel("$x' =$", rotation=0, fontsize=14, labelpad=18, va="center")
     all_axes[-1].yaxis.set_label_position("right")
     all_axes[-1].set_ylabel("$z$", rotation=0, fontsize=14, labelpad=10, va="center")
-    figure.suptitle(f"L = {L} primary partitions, M = {M} secondary ones, S = {spec.taps} taps")
+    figure.suptitle(f"L = {L} primary, M = {M} secondary partitions, S = {spec.taps} taps")
     return figure

@@ -66,7 +66,7 @@ def draw_phases(axes: Any, matrix: Array, title: str, rows: str = "", columns: s
     hands = matrix[row, column] * (0.45 / float(np.abs(matrix).max(initial=0) or 1.0))
     axes.quiver(
         column + 0.5, row + 0.5, hands.real, -hands.imag, color=PALETTE[0], angles="xy",
-        scale_units="xy", scale=1, width=0.05, units="xy", headwidth=4, headlength=4,
+        scale_units="xy", scale=1, width=0.07, units="xy", headwidth=4, headlength=4,
         headaxislength=3.5,
     )  # fmt: skip
     _grid(axes, matrix)

@@ -90,7 +90,7 @@ def draw_wiring(spec: IGCSpec) -> Any:
     axes.set_xticklabels(names, fontsize=13)
     axes.tick_params(labeltop=True, labelbottom=False)
     axes.set_ylabel("channel, from 0")
-    axes.set_title(f"L = {L} primary partitions, M = {M} secondary ones, G = {G} channels", pad=12)
+    axes.set_title(f"L = {L} primary, M = {M} secondary partitions, G = {G} channels", pad=12)
     return figure
 
 
