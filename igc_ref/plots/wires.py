@@ -1,0 +1,154 @@
+"""Channels as wires: permutations as crossing lines, the block and the four branches as boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from igc_ref.errors import SpecError
+from igc_ref.plots.style import PALETTE, pyplot
+from igc_ref.spec import IGCSpec
+
+Array = npt.NDArray[Any]
+
+DOT = 70  # area of a channel, in square points
+
+
+def draw_permutation(
+    axes: Any, matrix: Array, groups: Array, title: str, left: float = 0, right: float = 1
+) -> None:
+    """Draw a permutation as lines from where a channel stands to where it goes.
+
+    Parameters
+    ----------
+    axes : matplotlib Axes
+        Channel c stands at height -c.
+    matrix : ndarray of zeros and ones, shape (G, G)
+        Entry [j, i] is 1 if channel i goes to place j.
+    groups : integer ndarray, shape (G,)
+        The colour of each channel; neighbours of different groups also differ in how they are
+        dashed, so that they can be told apart without colours.
+    title : str
+    left, right : float
+        Where the lines begin and end.
+    """
+    places, channels = np.nonzero(matrix)
+    for place, channel in zip(places, channels, strict=True):
+        axes.plot([left, right], [-channel, -place], **_line(groups[channel]))
+        for at, height in ((left, -channel), (right, -place)):
+            axes.scatter(at, height, s=DOT, color=_colour(groups[channel]), zorder=3)
+    if title:
+        axes.set_title(title, fontsize=13)
+    G = len(matrix)
+    axes.set(xlim=(left - 0.2, right + 0.2), xticks=[left, right], ylim=(0.6 - G, 0.4))
+    axes.set(xticklabels=["channel", "place"], yticks=range(0, -G, -1), yticklabels=range(G))
+    axes.set_ylabel("number, from 0")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+
+
+def draw_wiring(spec: IGCSpec) -> Any:
+    """Draw a block as boxes and wires: W_p, the crossing Pᵀ, W_d, and P that crosses back.
+
+    Up to W_d a channel has the colour of its primary partition, after it that of its secondary
+    one. A box of W_d that meets every colour once is what "interleaved" means.
+
+    Parameters
+    ----------
+    spec : IGCSpec
+        A square block.
+
+    Returns
+    -------
+    matplotlib Figure
+
+    Raises
+    ------
+    SpecError
+        If the block is not square.
+    """
+    if not spec.is_square:
+        raise SpecError(f"the wiring is drawn for square blocks, L*M channels, not {spec}")
+    plt = pyplot()
+    G, L, M = spec.out_channels, spec.L, spec.M
+    figure, axes = plt.subplots(figsize=(9, 0.42 * G + 1.3), layout="constrained")
+    primary, secondary = np.arange(G) // M, np.arange(G) // L + L
+    order = np.arange(G).reshape(L, M).T.ravel()  # the channel that Pᵀ puts at each place
+    draw_permutation(axes, np.eye(G)[order], primary, "", 2, 4)
+    draw_permutation(axes, np.eye(G)[order.argsort()], secondary, "", 6, 8)
+    for c in range(G):
+        for left, group in ((0, primary), (1, primary), (4, primary[order]), (5, secondary)):
+            axes.plot([left, left + 1], [-c, -c], **_line(group[c]))
+        axes.scatter(0, -c, s=DOT, color=_colour(primary[c]), zorder=3)
+    _boxes(axes, 1, [f"$W_p^{{{b}}}$" for b in range(L)], M)
+    _boxes(axes, 5, [f"$W_d^{{{m}}}$" for m in range(M)], L)
+    names = ("$x$", "$W_p$", "$y$", "$P^\\top$", "$\\bar y$", "$W_d$", "$\\bar z$", "$P$", "$x'$")
+    axes.set(xlim=(-0.4, 8.4), xticks=range(9), ylim=(0.4 - G, 0.6))
+    axes.set_xticklabels(names, fontsize=13)
+    axes.tick_params(labeltop=True, labelbottom=False)
+    axes.set_ylabel("channel, from 0")
+    axes.set_title(f"L = {L} primary, M = {M} secondary partitions, G = {G} channels", pad=12)
+    return figure
+
+
+def draw_branches(n: int = 2) -> Any:
+    """Draw a regular convolution as n² branches, the paper's way (four for n = 2).
+
+    The input is cut into n pieces and repeated n times; branch (i, j) convolves x_j with the block
+    W_ij of the kernel; the fixed sums of row i give y_i, and are repeated n times as well.
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    plt = pyplot()
+    figure, axes = plt.subplots(figsize=(7, 0.75 * n * n + 0.6), layout="constrained")
+    for p in range(n):
+        for q in range(n):  # the branch (i, j) = (p, q); on the right the copy p of the sum q
+            height, faint = -(p * n + q), 1.0 if p == 0 else 0.45
+            axes.plot([0, 2], [height, height], color=_colour(p), linestyle=_dashes(p))
+            for copy in range(n):
+                end = -(copy * n + p)
+                axes.plot([2, 4], [height, end], color=_colour(p), linestyle=_dashes(p))
+            _label(axes, 0, height, f"$x_{q + 1}$", faint, "black")
+            _label(axes, 2, height, f"$W_{{{p + 1}{q + 1}}}$", 1.0, _colour(p))
+            _label(axes, 4, height, f"$y_{q + 1}$", faint, _colour(q))
+    axes.set(xlim=(-0.5, 4.5), ylim=(0.6 - n * n, 0.6), yticks=[], xticks=[0, 2, 4])
+    axes.set_xticklabels([f"input, {n} times", f"$W_p$: {n * n} branches", f"sums, {n} times"])
+    axes.text(3, 0.45, "$W_d$: zeros and ones", ha="center")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    return figure
+
+
+def _boxes(axes: Any, middle: float, names: Sequence[str], channels: int) -> None:
+    """Draw boxes one below the other, each over so many channels, as wide as 0.9."""
+    from matplotlib.patches import FancyBboxPatch
+
+    for i, name in enumerate(names):
+        top, bottom = -i * channels + 0.38, -(i + 1) * channels + 1 - 0.38
+        corner = (middle - 0.45, bottom)
+        style = "round,pad=0,rounding_size=0.1"
+        box = FancyBboxPatch(corner, 0.9, top - bottom, boxstyle=style, fc="white", ec="black")
+        axes.add_patch(box).set_zorder(4)
+        axes.text(middle, (top + bottom) / 2, name, ha="center", va="center", zorder=5)
+
+
+def _label(axes: Any, x: float, y: float, text: str, alpha: float, colour: str) -> None:
+    box = {"boxstyle": "round", "fc": "white", "ec": colour, "alpha": max(alpha, 0.6)}
+    axes.text(x, y, text, ha="center", va="center", bbox=box, alpha=alpha, zorder=5)
+
+
+def _colour(group: int) -> str:
+    return PALETTE[int(group) % len(PALETTE)]
+
+
+def _dashes(group: int) -> str | tuple[int, Iterable[float]]:
+    return ("-", "--", (0, (1, 1)), "-.")[int(group) % 4]
+
+
+def _line(group: int) -> dict[str, Any]:
+    return {"color": _colour(group), "linestyle": _dashes(group), "linewidth": 1.8, "zorder": 1}
