@@ -26,11 +26,10 @@ def main():
     commands.add_parser("write", help="write the document from the record")
     options = parser.parse_args()
     if options.command == "collect":
-        record = collect(options.folders, options.commit, read(RECORD))
+        before = read(RECORD)
+        record = collect(options.folders, options.commit, before, options.data_dir, print)
         write(RECORD, record)
-        print(
-            f"{len(record['runs'])} runs, {len(record['compress'])} compressions in {RECORD.name}"
-        )
+        print(f"{len(record['runs'])} runs, {len(record['compress'])} compressions recorded")
     else:
         record = read(RECORD)
         draw(record, DOCS)
