@@ -5,7 +5,7 @@ import pytest
 
 from igc_ref import IGCSpec
 from igc_ref.testing import assert_close
-from tests import emulator
+from tests import emulator, oracles
 from tests.cuda import (
     EPS,
     batch_norm,
@@ -13,7 +13,8 @@ from tests.cuda import (
     channels,
     normalised,
 )
-from tests.guarded import internal, kernels_alone, public
+from tests.emulator.backend import EmulatedBackend
+from tests.guarded import GuardedBackend, internal, kernels_alone, public
 
 pytestmark = pytest.mark.skipif(bool(emulator.problem()), reason=str(emulator.problem()))
 backend = kernels_alone
@@ -144,6 +145,38 @@ def test_relu_clips_what_it_reads_and_passes_the_gradient_of_positive_numbers(ba
     plain = public(backend, pending)
     dx = public(backend, backend.relu_backward(pending, saved))
     assert np.array_equal(dx, np.where(public(backend, y) > 0, plain, 0))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("groups", [1, 2, 3, 6])
+@pytest.mark.parametrize("shape", [(2, 6, 5, 7), (5, 6, 45, 41)], ids=str)
+def test_a_shuffle_reads_by_the_rule_and_deals_the_channels(backend, shape, groups, rule):
+    x, d = draw(shape, shape)
+    pictures, exact = operand(backend, x, 1, rule)
+    y, saved = backend.shuffle(pictures, groups)
+    assert_close(public(backend, y), oracles.shuffle(exact, groups), 10)
+    _, saved_d = batch_norm(
+        backend, internal(backend, x), *map(backend.asarray, draw(6, 6)), relu=rule is True
+    )
+    for gradient in (internal(backend, d), backend.batch_norm_backward(y, saved_d)[0]):
+        dx = public(backend, backend.shuffle_backward(gradient, saved))
+        assert np.array_equal(oracles.shuffle(dx, groups), public(backend, gradient))
+    assert "shuffle" in backend.device.launches
+
+
+def test_a_shuffle_of_pictures_in_16_bits_moves_them_as_they_are():
+    backend, x = EmulatedBackend("float16"), draw((2, 6, 5, 7))[0]
+    y, _ = backend.shuffle(internal(backend, x), 3)
+    expected = oracles.shuffle(x.astype("float16"), 3)
+    assert y.data.dtype == np.float16
+    assert np.array_equal(public(backend, y), expected.astype("float32"))
+
+
+def test_a_shuffle_in_float64_is_the_generic_one_and_that_is_said():
+    backend, x = GuardedBackend(), draw((2, 6, 5, 7))[0].astype("float64")
+    y, _ = backend.shuffle(internal(backend, x), 3)
+    assert np.array_equal(public(backend, y), oracles.shuffle(x, 3))
+    assert backend.generic == "a channel shuffle of float64 has no kernel of ours"
 
 
 @pytest.mark.parametrize("rule", RULES)

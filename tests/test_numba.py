@@ -21,6 +21,7 @@ from igc_ref.models import build
 from igc_ref.optim import SGD
 from igc_ref.testing import assert_close
 from igc_ref.train import train
+from tests import oracles
 from tests.strategies import normal
 
 needs_numba = pytest.mark.skipif(bool(numba_problem()), reason=str(numba_problem()))
@@ -241,6 +242,34 @@ def test_every_operator_applies_what_is_pending_first(kind, relu, train):
         expected, actual = B.store(operator(plain)), B.store(operator(pending))
         assert_close(1 + actual, 1 + expected, 1000), name
     assert_close(B.global_average_pool(pending)[0], B.global_average_pool(plain)[0], 1000)
+
+
+@needs_numba
+@pytest.mark.parametrize("kind", ["rule", "derivative"])
+def test_a_shuffle_applies_what_is_pending_to_the_channels_it_belongs_to(kind):
+    B, rng = numba_backend(), np.random.default_rng(0)
+    x, other = (normal(rng, (5, 6, 4, 7)) for _ in range(2))
+    pending, saved = batch_norm(B, B.load(x), relu=True)
+    if kind == "derivative":
+        pending, *_ = B.batch_norm_backward(B.load(other), saved)
+    assert pending.pending is not None
+    expected = oracles.shuffle(B.store(pending), 3)
+    assert_close(1 + B.store(B.shuffle(pending, 3)[0]), 1 + expected, 10)
+
+
+@needs_numba
+@pytest.mark.parametrize("pending", [False, True], ids=["plain", "pending"])
+def test_moments_noted_by_a_convolution_are_dealt_with_its_channels(pending, monkeypatch):
+    B, rng = numba_backend(), np.random.default_rng(0)
+    y, _ = B.conv2d(B.load(normal(rng, (19, 2, 9, 8))), normal(rng, (6, 2, 3, 3)))
+    y = batch_norm(B, y)[0] if pending else y
+    dealt, _ = B.shuffle(y, 3)
+    assert (dealt.moments is None) == pending
+    expected, _ = batch_norm(B, B.load(B.store(dealt)))
+    monkeypatch.setattr(B, "_find_moments", B._find_moments if pending else None)
+    actual, _ = batch_norm(B, dealt)
+    for one, two in zip(expected.pending.table, actual.pending.table, strict=True):
+        assert_close(two, one, 19 * 9 * 8)
 
 
 @needs_numba

@@ -60,11 +60,13 @@ TOO_LARGE_FOR_SM_80 = {
     "float16": {"IGC L=4 M=32 32->32 8x8 stride 1 backward"},
 }
 
-# Kernels of what other networks do: a batch norm after no convolution of ours, or with no reader.
+# Kernels of what other networks do: a batch norm after no convolution of ours, or with no reader;
+# the channel shuffles of IGCV2 and IGCV3.
 UNUSED = {
     ("normalise.cu", "find_moments"),
     ("normalise.cu", "apply_rule"),
     ("normalise.cu", "apply_derivative"),
+    ("pointwise.cu", "shuffle"),
 }
 
 each_file = pytest.mark.parametrize("file", nvrtc.FILES)

@@ -289,6 +289,25 @@ def test_the_residual_sum_has_its_derivatives(backend, C, N, H, W, seed):
     )
 
 
+@given(groups=counts, each=counts, N=counts, H=sizes, W=sizes, seed=seeds)
+def test_a_shuffle_deals_the_channels_of_its_groups_and_its_derivative_deals_them_back(
+    backend, groups, each, N, H, W, seed
+):
+    rng = np.random.default_rng(seed)
+    x, d = (normal(rng, (N, groups * each, H, W)) for _ in range(2))
+    y, saved = backend.shuffle(internal(backend, x), groups)
+    assert np.array_equal(public(backend, y), oracles.shuffle(x, groups))
+    dx = public(backend, backend.shuffle_backward(internal(backend, d), saved))
+    assert np.array_equal(oracles.shuffle(dx, groups), d)
+
+
+@pytest.mark.parametrize("groups", [4, 0, 2.0])
+def test_groups_that_cannot_be_dealt_are_refused_with_their_number(backend, groups):
+    x = internal(backend, np.zeros((2, 6, 3, 3)))
+    with pytest.raises(SpecError, match=f"groups={groups}"):
+        backend.shuffle(x, groups)
+
+
 @given(C=counts, N=counts, H=sizes, W=sizes, seed=seeds)
 def test_global_average_pooling_has_its_derivative(backend, C, N, H, W, seed):
     rng = np.random.default_rng(seed)

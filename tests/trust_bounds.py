@@ -9,6 +9,7 @@ the same layer gives for the absolute values of everything.
 
 import numpy as np
 
+from igc_ref.interleaved import Shuffle
 from igc_ref.layers import IGC, BatchNorm, Conv2d, GlobalAveragePool, Linear, MaxPool, ReLU
 from tests.trust_subjects import Subject
 
@@ -24,6 +25,8 @@ def lengths(layer, shape):
     if isinstance(layer, Linear):
         out = len(layer.parameters["bias"])
         return {"y": (inp + 1,), "dx": (out,), "d weight": (N,), "d bias": (N,)}
+    if isinstance(layer, Shuffle):
+        return {"y": (1,), "dx": (1,)}
     _, *rest = layer.output_shape((inp, *size))
     if isinstance(layer, GlobalAveragePool):
         return {"y": (size[0] * size[1] + 1,), "dx": (1,)}

@@ -12,9 +12,11 @@ import pytest
 from igc_ref import IGCSpec
 from igc_ref.architecture import Architecture
 from igc_ref.backends import get_backend, numba_problem
+from igc_ref.interleaved import IGCV2, IGCV3, Shuffle
 from igc_ref.layers import IGC, BatchNorm, Conv2d, GlobalAveragePool, Linear, MaxPool, ReLU
 from igc_ref.models import build
 from igc_ref.network import Layer, Residual, Sequential
+from igc_ref.spec_products import IGCV2Spec, IGCV3Spec
 from tests import emulator
 
 MISSING = {"numpy": None, "numba": numba_problem(), "emulated": emulator.problem()}
@@ -81,6 +83,13 @@ def _igc(N, H, W, *numbers, **more):
     return Case(make, (N, spec.in_channels, H, W))
 
 
+def _block(layer, spec, shape, *modes):
+    def make(backend, dtype):
+        return layer(backend, spec, rng=np.random.default_rng(0), dtype=dtype)
+
+    return Case(make, shape, modes)
+
+
 def _residual(backend, dtype):
     rng = np.random.default_rng(0)
 
@@ -91,13 +100,14 @@ def _residual(backend, dtype):
     return Residual(backend, unit(3), unit(1))
 
 
-MULTILINEAR = {  # linear in x and in every weight (the pool has none)
+MULTILINEAR = {  # linear in x and in every weight (shuffle and pool have none)
     "conv": _conv(6, 5, 4, 3, 4),
     "conv 1x1 /2 in groups": _conv(6, 5, 4, 4, 6, kernel_size=1, stride=2, groups=2),
     "conv 5x5 of one channel": _conv(6, 4, 7, 1, 1, kernel_size=5),
     "igc": _igc(6, 5, 4, 6, 6, 2, 3),
     "igc /2, P not the inverse": _igc(6, 5, 5, 6, 12, 3, 2, stride=2),
     "igc of one channel": _igc(6, 3, 4, 1, 1, 1, 1),
+    "shuffle": Case(lambda backend, dtype: Shuffle(backend, 3), (6, 6, 5, 4)),
     "average": Case(lambda backend, dtype: GlobalAveragePool(backend), (6, 3, 5, 3)),
 }
 BILINEAR = [name for name in MULTILINEAR if name != "average"]  # scaling by powers of two is exact
@@ -113,7 +123,13 @@ LAYERS = MULTILINEAR | {
     "relu": Case(lambda backend, dtype: ReLU(backend), (6, 2, 4, 3)),
     "max pool": Case(lambda backend, dtype: MaxPool(backend), (3, 2, 7, 6)),
 }
-CHECKED = LAYERS | {"residual": Case(_residual, (3, 2, 5, 6), (True, False))}
+CHECKED = LAYERS | {
+    "residual": Case(_residual, (3, 2, 5, 6), (True, False)),
+    "igcv2": _block(IGCV2, IGCV2Spec(4, 8, (2, 2, 2), stride=2), (3, 4, 5, 6), False),
+    # Of a few weights a channel, batch norm is so bent that differences are coarse.
+    "igcv3": _block(IGCV3, IGCV3Spec(12, 8, 2, stride=2), (3, 12, 6, 7), True, False),
+    "igcv3, residual": _block(IGCV3, IGCV3Spec(12, 12, 2), (3, 12, 6, 7), True, False),
+}
 MODES = [(name, train) for name, case in CHECKED.items() for train in case.modes]
 NETWORKS = [
     Architecture("plain", 5, width=3),

@@ -17,6 +17,7 @@ from igc_ref.backends.compiled.pictures import Derivative, Numbers, Pictures, Ru
 from igc_ref.backends.compiled.reading import plane
 from igc_ref.backends.compiled.warm_up import warm_up
 from igc_ref.backends.library import DTYPES, Array
+from igc_ref.backends.pointwise import check_shuffle
 from igc_ref.errors import SpecError
 from igc_ref.report import Report
 from igc_ref.spec import integer, output_length
@@ -144,6 +145,17 @@ class NumbaBackend(Blocks):
         dy, dx = self._plain(dy), self.pool.pictures(y.shape, y.dtype)
         self._planes(pointwise.gate, y, dx.flat, dy.flat, y.flat, *plane(y))
         return dx
+
+    def shuffle(self, x: Pictures, groups: int) -> tuple[Pictures, int]:
+        """Return P x, P = interleave(groups, C/groups); see `GenericBackend.shuffle`."""
+        x, rule = self._by_rule(x)
+        C, size = x.shape[0], check_shuffle(x.shape[0], groups)
+        y = self.pool.pictures(x.shape, x.dtype)
+        self._planes(pointwise.shuffle, x, y.flat, x.flat, *rule, groups, *plane(x))
+        if x.moments is not None:  # pending numbers have none; these are the same, elsewhere
+            y.moments = x.moments[:, np.arange(C).reshape(groups, size).T.ravel()]
+            y.counts = x.counts
+        return y, groups
 
     def global_average_pool(self, x: Pictures) -> tuple[Array, tuple[int, ...]]:
         """Average every channel of every picture: (C, N, H, W) to (N, C)."""

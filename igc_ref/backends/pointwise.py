@@ -1,4 +1,4 @@
-"""ReLU, the residual sum, pooling and the linear layer."""
+"""ReLU, the residual sum, the channel shuffle, pooling and the linear layer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from igc_ref.backends.library import Array, Library, Saved
 from igc_ref.backends.taps import Tap, taps
-from igc_ref.spec import output_length
+from igc_ref.spec import divides, integer, output_length
 
 
 class MaxPoolSaved(NamedTuple):
@@ -42,6 +42,29 @@ class PointwiseOperators(Library):
         At zero the derivative is taken as 0.
         """
         return self.xp.where(y > 0, dy, dy.dtype.type(0))
+
+    def shuffle(self, x: Array, groups: int) -> tuple[Array, int]:
+        """Return P x, P = interleave(groups, C/groups): deal out the channels of equal groups.
+
+        Channel ``l*(C/groups) + j`` goes to place ``j*groups + l``.
+
+        Parameters
+        ----------
+        x : array, shape (C, N, H, W)
+        groups : int
+
+        Raises
+        ------
+        SpecError
+            If `groups` is not an integer of at least 1 that divides C.
+        """
+        size = check_shuffle(x.shape[0], groups)
+        dealt = x.reshape(groups, size, *x.shape[1:]).swapaxes(0, 1)  # (C/groups, groups, N, H, W)
+        return self.xp.ascontiguousarray(dealt).reshape(x.shape), groups
+
+    def shuffle_backward(self, dy: Array, groups: int) -> Array:
+        """Return Pᵀ dy: dealing in as many groups as there were channels in each undoes it."""
+        return self.shuffle(dy, dy.shape[0] // groups)[0]
 
     def global_average_pool(self, x: Array) -> tuple[Array, tuple[int, ...]]:
         """Average every channel of every picture: (C, N, H, W) to (N, C)."""
@@ -94,3 +117,9 @@ class PointwiseOperators(Library):
         """Return the gradients of `linear` with respect to x, weight and bias."""
         x, weight = saved
         return dy @ weight, dy.T @ x, dy.sum(axis=0)
+
+
+def check_shuffle(channels: int, groups: int) -> int:
+    """Return the channels of each group, or raise a SpecError unless all have equally many."""
+    divides("groups", integer("groups", groups), "channels", channels)
+    return channels // groups

@@ -1,10 +1,11 @@
-"""The definition: the block as explicit matrices, its special cases, and the nearest IGC.
+"""The definition: the block as explicit matrices, its special cases, the nearest IGC, and products
+of more factors.
 
 Everything here is naive on purpose, in float64 or complex128, and shares no code with the
 backends that are checked against it.
 """
 
-from igc_ref.reference import special_cases
+from igc_ref.reference import products, special_cases
 from igc_ref.reference.block import Gradients, backward, composed_kernel, forward
 from igc_ref.reference.nearest import Projection, is_igc, project, singular_values, slices
 from igc_ref.reference.patches import fold, patch_operator, unfold
@@ -34,6 +35,7 @@ __all__ = [
     "is_igc",
     "matrices",
     "patch_operator",
+    "products",
     "project",
     "singular_values",
     "slices",

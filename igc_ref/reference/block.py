@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 
 from igc_ref.errors import SpecError
 from igc_ref.reference.patches import fold, unfold
 from igc_ref.reference.structure import (
-    block_diagonal,
-    blockmask,
     diagonal_blocks,
     first_permutation,
+    masked_product,
     matrices,
 )
 from igc_ref.spec import IGCSpec
@@ -97,10 +95,10 @@ def backward(
     D = _to_columns(d, x.shape, spec)
 
     dz_bar = P.T @ D
-    dW_d = _masked_product(dz_bar, y_bar, spec.M, sparse)
+    dW_d = masked_product(dz_bar, y_bar, spec.M, sparse)
     dy_bar = W_d.T @ dz_bar
     dy = Pt.T @ dy_bar
-    dW_p = _masked_product(dy, Z, spec.L, sparse)
+    dW_p = masked_product(dy, Z, spec.L, sparse)
     dZ = W_p.T @ dy
 
     return Gradients(
@@ -121,14 +119,6 @@ def composed_kernel(primary: Array, secondary: Array, spec: IGCSpec) -> Array:
     Pt = first_permutation(spec)
     K: Array = P @ W_d @ Pt @ W_p
     return K.reshape(spec.composed_shape)
-
-
-def _masked_product(a: Array, b: Array, B: int, sparse: bool) -> Any:
-    """Return blockmask(a bᵀ); the sparse form never computes what the mask would discard."""
-    if not sparse:
-        return blockmask(a @ b.T, B)
-    blocks = [a_i @ b_i.T for a_i, b_i in zip(np.split(a, B), np.split(b, B), strict=True)]
-    return block_diagonal(np.stack(blocks), sparse=True)
 
 
 def _patches(x: Array, spec: IGCSpec) -> Array:

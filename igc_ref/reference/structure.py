@@ -69,6 +69,14 @@ def blockmask(matrix: Array, B: int) -> Array:
     return masked
 
 
+def masked_product(a: Array, b: Array, B: int, sparse: bool = False) -> Matrix:
+    """Return blockmask(a bᵀ); the sparse form never computes what the mask would discard."""
+    if not sparse:
+        return blockmask(a @ b.T, B)
+    blocks = [a_i @ b_i.T for a_i, b_i in zip(np.split(a, B), np.split(b, B), strict=True)]
+    return block_diagonal(np.stack(blocks), sparse=True)
+
+
 def interleave(groups: int, size: int, sparse: bool = False) -> Matrix:
     """Build the permutation that deals `groups` partitions of `size` channels like cards.
 

@@ -71,6 +71,17 @@ def gate(first, last, thread, dx, dy, y, size, V):
 
 
 @kernel
+def shuffle(first, last, thread, y, x, rule, floor, groups, size, V):
+    """Copy channel l*(C/groups) + j, read by its rule, to place j*groups + l."""
+    C = rule.shape[1]
+    each = C // groups
+    for plane in range(first, last):
+        c, at = plane % C, plane * size
+        to = (plane - c + c % each * groups + c // each) * size
+        scale_row(y, to, V, x, at, V, size // V, rule[0, c], rule[1, c], floor)
+
+
+@kernel
 def find_moments(first, last, thread, moments, x, size, V, count):
     """For every plane: its first number, the sums of the distances to it and of their squares."""
     C = moments.shape[1]

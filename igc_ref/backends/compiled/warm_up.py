@@ -35,10 +35,12 @@ def _step(backend: Any, dtype: str) -> None:
         y, ones, ones, ones.copy(), ones.copy(), momentum=0.9, eps=1e-5, train=True, relu=True
     )
     y, block = backend.igc(y, weight, secondary, spec)
+    y, groups = backend.shuffle(y, 1)
     y, total = backend.add_relu(y, x)
     y, shape = backend.global_average_pool(y)
     d = backend.global_average_pool_backward(y, shape)
     d = backend.relu_backward(d, total)
+    d = backend.shuffle_backward(d, groups)
     dx, *_ = backend.igc_backward(d, block)
     dx, *_ = backend.batch_norm_backward(backend.add(dx, d), norm)
     dx, dweight = backend.conv2d_backward(dx, conv)

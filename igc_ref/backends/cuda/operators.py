@@ -17,6 +17,7 @@ from igc_ref.backends.cuda.learning import Learning
 from igc_ref.backends.cuda.pictures import Derivative, Moments, Pictures, Rule
 from igc_ref.backends.cuda.reading import NO_FLOOR, THREADS
 from igc_ref.backends.library import Array, Saved
+from igc_ref.backends.pointwise import check_shuffle
 from igc_ref.errors import SpecError
 
 PART = 8192  # numbers of a channel that one CUDA block adds up
@@ -145,6 +146,20 @@ class CudaOperators(Blocks, Learning):
         arguments = (dx.data, dy.data, y.data, i64(N * H * W))
         self.launch("pointwise.cu", "gate", self._grid(N * H * W, C), *arguments)
         return dx
+
+    def shuffle(self, x: Pictures, groups: int) -> tuple[Pictures, int]:
+        """Return P x, P = interleave(groups, C/groups); see `GenericBackend.shuffle`."""
+        self._check_pictures("x", x)
+        if not self._fast(x):
+            self._no_capture(f"a channel shuffle of {x.dtype}")
+            y, groups = super().shuffle(self._array(x), groups)
+            return self._wrap(y), groups
+        check_shuffle(x.shape[0], groups)
+        x, rule = self._by_rule(x)
+        y, (C, N, H, W) = self._empty(x.shape), x.shape
+        arguments = (y.data, x.data, rule.table, f32(rule.floor), i32(groups), i64(N * H * W))
+        self.launch("pointwise.cu", "shuffle", self._grid(N * H * W, C), *arguments)
+        return y, groups
 
     def global_average_pool(self, x: Pictures) -> tuple[Array, tuple[int, ...]]:
         """Average every channel of every picture: (C, N, H, W) to (N, C)."""

@@ -1,4 +1,5 @@
-// What stands between blocks and after the last: residual sums, ReLU's derivative, average pooling.
+// What stands between blocks and after the last: residual sums, ReLU's derivative, channel shuffles,
+// average pooling.
 //
 // Pictures are (C, N, H, W): `length` = N*H*W numbers of a channel side by side; blockIdx.y is the
 // channel. An operand is read by its rule (normalise.cu): (scale, shift, mean, 1/std) and a floor.
@@ -33,6 +34,18 @@ gate(storage* dx, const storage* dy, const storage* y, long long length) {
   for (long long i = (long long)blockIdx.x * THREADS + threadIdx.x; i < length;
        i += (long long)gridDim.x * THREADS)
     store(dx + start + i, load(y + start + i) > 0.f ? load(dy + start + i) : 0.f);
+}
+
+// Channel l*(C/groups) + j of x, read by its rule, is channel j*groups + l of y.
+extern "C" __global__ void __launch_bounds__(THREADS)
+shuffle(storage* y, const storage* x, const float* rule, float floor, int groups,
+        long long length) {
+  const int c = blockIdx.y, size = gridDim.y / groups, place = c % size * groups + c / size;
+  const long long from = c * length, to = place * length;
+  const float4 line = __ldg((const float4*)rule + c);
+  for (long long i = (long long)blockIdx.x * THREADS + threadIdx.x; i < length;
+       i += (long long)gridDim.x * THREADS)
+    store(y + to + i, read_by(line, floor, x + from + i));
 }
 
 // y[n, c] = the mean over the positions of x[c, n], read by its rule; a warp a plane.

@@ -1,0 +1,215 @@
+"""Products of more than two factors, as explicit matrices: IGCV2 and IGCV3.
+
+    x' = P_n W_n ... P_2 W_2 P_1 W_1 x
+
+W_i is block-diagonal and P_i an interleaving permutation. A spatial factor reads patches: for one
+output position it takes the patch vector z_i of its input, ordered (channel, ky, kx), and
+x_i = P_i W_i z_i; for a 1 x 1 factor z_i is the pixel. The linear maps are meant: an IGCV3 layer
+has batch norm and ReLU between its factors, this product has not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from igc_ref.errors import SpecError
+from igc_ref.reference.patches import fold, unfold
+from igc_ref.reference.structure import (
+    Matrix,
+    block_diagonal,
+    diagonal_blocks,
+    interleave,
+    masked_product,
+)
+from igc_ref.spec_products import Factor, Product
+
+Array = npt.NDArray[Any]
+
+
+class FactorMatrices(NamedTuple):
+    """One factor: W of shape (out_i, in_i*S_i) and P of shape (out_i, out_i)."""
+
+    W: Matrix
+    P: Matrix
+
+
+class ProductGradients(NamedTuple):
+    """Gradients of a scalar loss: with respect to the pictures and to all factors' weights."""
+
+    x: Array
+    weights: tuple[Array, ...]
+
+
+def matrices(
+    weights: Sequence[Array], product: Product, sparse: bool = False
+) -> tuple[FactorMatrices, ...]:
+    """Write the weights of all factors as explicit matrices.
+
+    Parameters
+    ----------
+    weights : sequence of ndarray
+        One for each factor, of the shape ``factor.weight_shape``, W_1 first.
+    product : Product
+        An `IGCV2Spec` or an `IGCV3Spec`.
+    sparse : bool
+        Return ``scipy.sparse`` arrays (CSR) instead of dense ones.
+
+    Raises
+    ------
+    SpecError
+        If the weights have not the shapes that `product` gives.
+    """
+    needed = [factor.weight_shape for factor in product.factors]
+    found = [weight.shape for weight in weights]
+    if found != needed:
+        raise SpecError(f"weights have shapes {found}; {product} needs {needed}")
+    return tuple(
+        FactorMatrices(
+            W=block_diagonal(weight.reshape(f.groups, f.out_channels // f.groups, -1), sparse),
+            P=interleave(f.deal, f.out_channels // f.deal, sparse),
+        )
+        for weight, f in zip(weights, product.factors, strict=True)
+    )
+
+
+def forward(x: Array, weights: Sequence[Array], product: Product, sparse: bool = False) -> Array:
+    """Compute x' = P_n W_n ... P_1 W_1 x.
+
+    Parameters
+    ----------
+    x : ndarray, shape (N, in, H, W)
+        Pictures, float64 or complex128.
+    weights, product, sparse
+        As in `matrices`.
+
+    Returns
+    -------
+    ndarray, shape (N, out, out_height, out_width)
+
+    Raises
+    ------
+    SpecError
+        If pictures or weights have not the shapes that `product` gives.
+    """
+    *_, last = _pictures(x, matrices(weights, product, sparse), product)
+    return last
+
+
+def backward(
+    d: Array, x: Array, weights: Sequence[Array], product: Product, sparse: bool = False
+) -> ProductGradients:
+    """Pull the upstream gradient d back through x' = P_n W_n ... P_1 W_1 x.
+
+    For every factor, the last one first, with d the gradient of its output:
+
+        dy = Pᵀ d,   dW = blockmask(dy zᵀ),   dz = Wᵀ dy,
+
+    and dz, folded from patches to pictures, is the gradient of the output before it.
+
+    Parameters
+    ----------
+    d : ndarray, shape (N, out, out_height, out_width)
+        Gradient of the loss with respect to x'.
+    x, weights, product, sparse
+        As in `forward`.
+
+    Returns
+    -------
+    x, weights : ndarray and tuple of ndarrays
+        Gradients, each of the shape of its argument.
+
+    Raises
+    ------
+    SpecError
+        If d, pictures or weights have not the shapes that `product` gives.
+
+    Notes
+    -----
+    The pairing is bilinear, ``sum(d * dx')``, also for complex arrays: transposes, no conjugates.
+    """
+    explicit = matrices(weights, product, sparse)
+    *inputs, output = _pictures(x, explicit, product)
+    if d.shape != output.shape:
+        raise SpecError(f"d has shape {d.shape}; x of shape {x.shape} gives {output.shape}")
+    gradients = []
+    for factor, (W, P), before in zip(
+        reversed(product.factors), reversed(explicit), reversed(inputs), strict=True
+    ):
+        Z = unfold(before, factor.kernel_size, factor.stride)
+        dy = P.T @ d.transpose(1, 2, 3, 0).reshape(factor.out_channels, -1)
+        dW = masked_product(dy, Z, factor.groups, sparse)
+        gradients.append(diagonal_blocks(dW, factor.groups).reshape(factor.weight_shape))
+        d = fold(W.T @ dy, before.shape, factor.kernel_size, factor.stride)
+    return ProductGradients(d, tuple(reversed(gradients)))
+
+
+def composed_kernel(weights: Sequence[Array], product: Product) -> Array:
+    """Multiply the product out into one dense kernel, shape (out, in, k, k).
+
+    A 1 x 1 factor before the spatial one acts on every pixel of a patch alike: W ⊗ I_S, where I_S
+    is the identity on the taps.
+    """
+    kernel: Array = np.eye(product.in_channels)  # of the factors so far, (channels, in*taps)
+    for factor, (W, P) in zip(product.factors, matrices(weights, product), strict=True):
+        kernel = P @ W @ np.kron(kernel, np.eye(factor.kernel_size**2))
+    return kernel.reshape(product.composed_shape)
+
+
+def paths(product: Product) -> npt.NDArray[np.int64]:
+    """Count the paths from every input channel to every output channel, shape (out, in).
+
+    Each W_i is replaced by its mask: one where a block is, whatever the tap, and zero elsewhere.
+    The product of the masks and the permutations counts the ways through the blocks.
+    """
+    count = np.eye(product.in_channels)
+    for f in product.factors:
+        ones = np.ones((f.groups, f.out_channels // f.groups, f.in_channels // f.groups))
+        P = interleave(f.deal, f.out_channels // f.deal, sparse=True)
+        count = P @ (block_diagonal(ones, sparse=True) @ count)
+    return count.astype(np.int64)
+
+
+def is_complementary(product: Product) -> bool:
+    """Say whether exactly one path leads from every input channel to every output channel.
+
+    The complementary condition of IGCV2 (arXiv:1804.06202): the composed kernel is dense, and no
+    entry of it is a sum.
+    """
+    return bool(np.all(paths(product) == 1))
+
+
+def is_loosely_complementary(product: Product) -> bool:
+    """Say whether equally many paths join every input with every output channel.
+
+    For IGCV3 that is its loose complementary condition (arXiv:1806.00178), the complementary one
+    over super-channels. The paths from input i to output o lead through the hidden channels that
+    are both in the group of i in W_1 and in the group of o in W_3: one super-channel, and
+    ``paths`` is its size. All sizes are equal (and then none is 0) exactly when every group of W_1
+    shares one super-channel, of one size, with every group of W_3.
+    """
+    count = paths(product)
+    return bool(count.min() == count.max())
+
+
+def _pictures(
+    x: Array, explicit: Sequence[FactorMatrices], product: Product
+) -> list[npt.NDArray[Any]]:
+    """Return the pictures before every factor, x first, and after the last one."""
+    if x.ndim != 4 or x.shape[1] != product.in_channels:
+        raise SpecError(f"x has shape {x.shape}; {product} needs (N, {product.in_channels}, H, W)")
+    found = [x]
+    for factor, (W, P) in zip(product.factors, explicit, strict=True):
+        found.append(_apply(found[-1], W, P, factor))
+    return found
+
+
+def _apply(x: Array, W: Matrix, P: Matrix, factor: Factor) -> Array:
+    """Return P W z for all positions of pictures (N, in_i, H, W), as pictures again."""
+    N, _, height, width = x.shape
+    X: Array = P @ W @ unfold(x, factor.kernel_size, factor.stride)  # (out_i, positions*N)
+    height, width = factor.output_size(height, width)
+    return X.reshape(factor.out_channels, height, width, N).transpose(3, 0, 1, 2)
