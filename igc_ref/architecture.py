@@ -18,12 +18,14 @@ ARCHITECTURES = {
     "plain_igc": ("plain", "igc"),
     "plain_fusion": ("plain", "fusion"),
     "plain_xception": ("plain", "xception"),
+    "plain_igcv2": ("plain", "igcv2"),
     "resnet": ("resnet", "regular"),
     "resnet_igc": ("resnet", "igc"),
     "resnet_fusion": ("resnet", "fusion"),
     "resnet_xception": ("resnet", "xception"),
     "imagenet": ("imagenet", "regular"),
     "imagenet_igc": ("imagenet", "igc"),
+    "igcv3": ("igcv3", "igcv3"),
 }
 PARTITIONED = ("igc", "fusion")  # the units that L and M describe, and not a width
 
@@ -87,6 +89,10 @@ class Architecture:
                 f"depth={depth} is not allowed: a residual network has 2 layers a block and "
                 f"2 more, so an even depth of at least 8"
             )
+        if self.family == "igcv3" and (depth % 45 != 9 or depth < 54):
+            raise SpecError(f"depth={depth} is not allowed: an IGCV3 network has 54, 99, 144, ...")
+        if self.family == "igcv3" and (self.width or 4) % 4:
+            raise SpecError(f"width={self.width} is not allowed: it must be divisible by 4")
         if self.family == "plain" and (depth % 3 != 2 or depth < 5):
             raise SpecError(
                 f"depth={depth} is not allowed: a plain network has 3 equal stages and "
@@ -95,12 +101,12 @@ class Architecture:
 
     @property
     def family(self) -> str:
-        """Which skeleton it has: "plain", "resnet" or "imagenet"."""
+        """Which skeleton it has: "plain", "resnet", "imagenet", or IGCV3's own."""
         return ARCHITECTURES[self.arch][0]
 
     @property
     def unit(self) -> str:
-        """What it convolves with: "regular", "igc", "fusion" or "xception"."""
+        """What it convolves with: "regular", "igc", "fusion", "xception", "igcv2" or "igcv3"."""
         return ARCHITECTURES[self.arch][1]
 
     @property
@@ -131,7 +137,12 @@ class Architecture:
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        """Blocks of the stages; what does not divide evenly goes to the later ones."""
+        """Blocks of the stages; what does not divide evenly goes to the later ones.
+
+        None for an IGCV3 network, whose stages do not double: see `igc_ref.igcv3`.
+        """
+        if self.family == "igcv3":
+            return ()
         if self.family == "imagenet":
             return (2, 2, 2, 2)
         total = (self.depth - 2) // (2 if self.is_residual else 1)

@@ -10,8 +10,10 @@ import numpy.typing as npt
 
 from igc_ref.architecture import Architecture, Stage
 from igc_ref.backends import GenericBackend, NumpyBackend
+from igc_ref.igcv3 import igcv3
 from igc_ref.layers import (
     IGC,
+    IGCV2,
     BatchNorm,
     Conv2d,
     GlobalAveragePool,
@@ -21,6 +23,7 @@ from igc_ref.layers import (
 )
 from igc_ref.network import Layer, Residual, Row, Sequential
 from igc_ref.spec import IGCSpec
+from igc_ref.spec_products import IGCV2Spec
 
 
 class Builder:
@@ -43,6 +46,8 @@ class Builder:
     def network(self) -> Layer:
         """Stem, stages, global average pool, linear."""
         a, channels = self.a, self.a.stem_channels
+        if a.family == "igcv3":
+            return self._igcv3()
         parts = {"stem": self._stem()}
         make = self._residual_block if a.is_residual else self._plain_block
         for number, stage in enumerate(a.stages, start=1):
@@ -55,6 +60,17 @@ class Builder:
             self.backend, channels, a.num_classes, rng=self.rng, dtype=self.dtype
         )
         return Sequential(parts)
+
+    def _igcv3(self) -> Layer:
+        a = self.a
+        return igcv3(
+            self.backend,
+            depth=a.depth,
+            width=a.channels,
+            num_classes=a.num_classes,
+            rng=self.rng,
+            dtype=self.dtype,
+        )
 
     def _stem(self) -> Layer:
         a, channels = self.a, self.a.stem_channels
@@ -87,6 +103,9 @@ class Builder:
             yield "conv", self._conv(channels, out, stride=stride)
         elif unit == "xception":
             yield "igc", self._block(IGC, IGCSpec(channels, out, L=channels, M=1, stride=stride))
+        elif unit == "igcv2":
+            product = IGCV2Spec.balanced(channels, out, stride=stride)
+            yield unit, IGCV2(self.backend, product, rng=self.rng, dtype=self.dtype)
         else:
             L = stage.L or 1
             # The authors' CIFAR networks have in/L secondary partitions where a stage begins.

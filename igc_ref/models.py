@@ -46,14 +46,14 @@ def build_model(
         A family, ``plain``, ``resnet`` ("+Ident." in the paper) or ``imagenet``, and what it
         convolves with: regular convolutions, or ``_igc``; for ``plain`` and ``resnet`` also the
         paper's baselines ``_fusion`` (group convolution with summation fusion) and ``_xception``
-        (M = 1). See `igc_ref.architecture.ARCHITECTURES`.
+        (M = 1), and ``plain_igcv2``; and ``igcv3``. See `igc_ref.architecture.ARCHITECTURES`.
     depth : int
         Layers: ``3n + 2`` for the plain networks; even and at least 8 for the residual ones; 18
-        for the ImageNet ones.
+        for the ImageNet ones; 54, 99, ... for IGCV3.
     L, M : int
         Primary and secondary partitions in the first stage; IGC and fusion networks only.
     width : int
-        Channels of the first stage; regular and Xception networks only.
+        Channels of the first stage; networks without L and M only. IGCV3: of the stem.
     num_classes : int
     doubling : {"M", "L"}
         Which of the two doubles with the width; the other stays. With "L", M must be even, and an

@@ -5,6 +5,7 @@ import math
 import numpy as np
 from hypothesis import strategies as st
 
+from igc_ref.architecture import ARCHITECTURES
 from igc_ref.spec import IGCSpec
 from igc_ref.spec_products import IGCV2Spec, IGCV3Spec
 
@@ -65,3 +66,8 @@ def product_weights(rng, product, dtype=np.float64):
 def weights(rng, spec, dtype=np.float64):
     """Random primary and secondary weights of a block."""
     return normal(rng, spec.primary_shape, dtype), normal(rng, spec.secondary_shape, dtype)
+
+
+def depth_of(arch):
+    """A small depth that networks of this architecture can have."""
+    return {"imagenet": 18, "igcv3": 54}.get(ARCHITECTURES[arch][0], 8)

@@ -14,7 +14,7 @@ from igc_ref.cli import main
 from igc_ref.errors import BackendError
 from igc_ref.models import build
 from igc_ref.testing import assert_close
-from tests.strategies import normal, weights
+from tests.strategies import depth_of, normal, weights
 
 BLOCK = BlockCase(IGCSpec(4, 6, 2, 3, stride=2), size=9, batch_size=2)
 STEP = StepCase(Architecture("resnet_igc", 8, L=2, M=2), batch_size=2)
@@ -118,7 +118,7 @@ def test_pytorch_s_network_is_ours(arch):
     from igc_ref.bench import torch_twins
 
     numbers = {name: {"L": 2, "M": 3, "width": 4}[name] for name in numbers_of(arch)}
-    depth = 18 if arch.startswith("imagenet") else 8
+    depth = depth_of(arch)
     model = build(Architecture(arch, depth, **numbers), "numpy", "float64")
     twin = torch_twins.network(model.architecture).double()
     ours = model.parameters()

@@ -13,6 +13,7 @@ from igc_ref.cli import main
 from igc_ref.errors import SpecError
 from igc_ref.studies.compare import PAPER, compare, nearest, nearest_regular, with_size
 from igc_ref.studies.settings import settings_near
+from tests.strategies import depth_of
 
 IGC_8 = Architecture("plain_igc", 8, 4, 8)
 
@@ -64,8 +65,8 @@ def test_at_an_equal_budget_no_other_width_is_nearer(what, unit, L, M):
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_what_is_counted_without_weights_is_what_the_network_has(arch):
-    numbers = {name: {"L": 2, "M": 4, "width": 5}[name] for name in numbers_of(arch)}
-    depth = 18 if arch.startswith("imagenet") else 8
+    numbers = {name: {"L": 2, "M": 4, "width": 8}[name] for name in numbers_of(arch)}
+    depth = depth_of(arch)
     model = build_model(arch, depth, **numbers, backend="numpy")
     counted = cost(model.architecture)
     assert counted.parameters == model.num_parameters
@@ -185,9 +186,9 @@ def test_options_of_a_comparison_without_one_are_refused(capsys, option, tmp_pat
 
 def test_every_network_has_its_own_name():
     names = [
-        str(Architecture(arch, 18 if "image" in arch else 8, **numbers))
+        str(Architecture(arch, depth_of(arch), **numbers))
         for arch in ARCHITECTURES
-        for numbers in (dict.fromkeys(numbers_of(arch), 2),)
+        for numbers in (dict.fromkeys(numbers_of(arch), 4),)
     ]
     assert len(set(names)) == len(ARCHITECTURES)
     for L, M in product((2, 4), repeat=2):

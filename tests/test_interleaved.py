@@ -11,8 +11,8 @@ from igc_ref.architecture import Architecture
 from igc_ref.backends import get_backend
 from igc_ref.backends.library import Draws, Pool
 from igc_ref.errors import SpecError
-from igc_ref.interleaved import IGCV2, IGCV3, Shuffle, igcv3, igcv3_blocks
-from igc_ref.layers import BatchNorm, Conv2d, GlobalAveragePool, Linear
+from igc_ref.igcv3 import igcv3, igcv3_blocks
+from igc_ref.layers import IGCV2, IGCV3, BatchNorm, Conv2d, GlobalAveragePool, Linear, Shuffle
 from igc_ref.models import Model
 from igc_ref.network import Sequential
 from igc_ref.optim import SGD

@@ -34,6 +34,7 @@ IMAGENET = [  # convolutions and linear layer; with gamma and beta: counted from
     ("imagenet", {"width": 69}, 13_532_107, 13_542_457),
 ]
 SMALL = [
+    ("plain_igcv2", 5, {"width": 4}),
     ("plain_fusion", 5, {"L": 3, "M": 2}),
     ("plain_xception", 5, {"width": 4}),
     ("plain_igc", 5, {"L": 2, "M": 2, "doubling": "L"}),

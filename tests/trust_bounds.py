@@ -9,8 +9,7 @@ the same layer gives for the absolute values of everything.
 
 import numpy as np
 
-from igc_ref.interleaved import Shuffle
-from igc_ref.layers import IGC, BatchNorm, Conv2d, GlobalAveragePool, Linear, MaxPool, ReLU
+from igc_ref.layers import IGC, BatchNorm, Conv2d, GlobalAveragePool, Linear, MaxPool, ReLU, Shuffle
 from tests.trust_subjects import Subject
 
 

@@ -12,8 +12,18 @@ import pytest
 from igc_ref import IGCSpec
 from igc_ref.architecture import Architecture
 from igc_ref.backends import get_backend, numba_problem
-from igc_ref.interleaved import IGCV2, IGCV3, Shuffle
-from igc_ref.layers import IGC, BatchNorm, Conv2d, GlobalAveragePool, Linear, MaxPool, ReLU
+from igc_ref.layers import (
+    IGC,
+    IGCV2,
+    IGCV3,
+    BatchNorm,
+    Conv2d,
+    GlobalAveragePool,
+    Linear,
+    MaxPool,
+    ReLU,
+    Shuffle,
+)
 from igc_ref.models import build
 from igc_ref.network import Layer, Residual, Sequential
 from igc_ref.spec_products import IGCV2Spec, IGCV3Spec

@@ -68,6 +68,17 @@ class Residual(nn.Module):  # type: ignore[misc]
         return functional.relu(self.branch(x) + self.shortcut(x), inplace=True)
 
 
+class Bottleneck(nn.Module):  # type: ignore[misc]
+    """branch(x) + x, without an activation after it."""
+
+    def __init__(self, branch: nn.Module) -> None:
+        super().__init__()
+        self.branch = branch
+
+    def forward(self, x: Any) -> Any:  # noqa: D102
+        return self.branch(x) + x
+
+
 def network(a: Architecture) -> nn.Module:
     """Return the network that `a` names; its parameters come in the order of our ``state_dict``."""
     return twin(build(a, "numpy").network)
@@ -75,6 +86,9 @@ def network(a: Architecture) -> nn.Module:
 
 def twin(layer: ours.Layer) -> nn.Module:
     """Return the same layer in PyTorch; weights are drawn anew."""
+    if isinstance(layer, layers.IGCV3):
+        parts = nn.Sequential(*(twin(child) for child in layer.children.values()))
+        return Bottleneck(parts) if layer.spec.is_residual else parts
     if isinstance(layer, ours.Sequential):
         return nn.Sequential(*(twin(child) for child in layer.children.values()))
     if isinstance(layer, ours.Residual):
@@ -94,6 +108,8 @@ def twin(layer: ours.Layer) -> nn.Module:
         channels, momentum = len(layer.parameters["gamma"]), 1 - layer.momentum
         norm = nn.BatchNorm2d(channels, eps=layers.BN_EPS, momentum=momentum)
         return nn.Sequential(norm, nn.ReLU(inplace=True)) if layer.relu else norm
+    if isinstance(layer, layers.Shuffle):
+        return nn.ChannelShuffle(layer.groups)
     if isinstance(layer, layers.MaxPool):
         return nn.MaxPool2d(*layer.window)
     if isinstance(layer, layers.GlobalAveragePool):

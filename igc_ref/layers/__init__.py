@@ -6,6 +6,7 @@ computes nothing itself: it calls the operators of its backend, on pictures (C, 
 
 from igc_ref.layers.blocks import IGC, SummationFusion
 from igc_ref.layers.convolution import Conv2d, he_normal
+from igc_ref.layers.interleaved import IGCV2, IGCV3, Shuffle
 from igc_ref.layers.simple import (
     BN_EPS,
     BatchNorm,
@@ -18,12 +19,15 @@ from igc_ref.layers.simple import (
 __all__ = [
     "BN_EPS",
     "IGC",
+    "IGCV2",
+    "IGCV3",
     "BatchNorm",
     "Conv2d",
     "GlobalAveragePool",
     "Linear",
     "MaxPool",
     "ReLU",
+    "Shuffle",
     "SummationFusion",
     "he_normal",
 ]
