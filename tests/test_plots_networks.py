@@ -115,7 +115,7 @@ def test_the_width_map_is_g_over_c():
 def test_every_block_on_the_trade_has_the_same_parameters_and_the_star_has_the_bound_s_width(T, k):
     (axes,) = plots.draw_width_trade(T, k).axes
     by_label = {line.get_label().split(",")[0]: line for line in axes.lines}
-    for name in ("IGC", "whole M"):
+    for name in ("IGC", "M = 1"):
         L, G = by_label[name].get_data()
         M = G / L
         assert L * M * (M * k * k + L) == pytest.approx(T)

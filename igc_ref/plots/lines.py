@@ -25,6 +25,15 @@ def line_style(number: int) -> dict[str, Any]:
     }
 
 
+def label_plainly(axis: Any) -> None:
+    """Label a logarithmic axis with 1, 2, 5, 10, 20, ..., not with powers."""
+    from matplotlib.ticker import LogLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:,g}")
+    axis.set_minor_formatter("")
+
+
 def draw_lines(
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     *,
@@ -52,8 +61,9 @@ def draw_lines(
     figure, axes = pyplot().subplots(figsize=(7, 3.6), layout="constrained")
     for number, (name, (xs, ys)) in enumerate(series.items()):
         axes.plot(xs, ys, label=name, **line_style(number))
-    for axis in log:
-        getattr(axes, f"set_{axis}scale")("log")
+    for letter in log:
+        getattr(axes, f"set_{letter}scale")("log")
+        label_plainly(getattr(axes, f"{letter}axis"))
     axes.set(xlabel=x, ylabel=y, title=title)
     axes.grid(color=GRID)
     axes.legend()

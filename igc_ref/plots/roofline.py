@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from igc_ref.plots.lines import DARK, MARKERS
+from igc_ref.plots.lines import DARK, MARKERS, label_plainly
 from igc_ref.plots.style import GRID, PALETTE, pyplot
 
 
@@ -30,8 +30,6 @@ def draw_roofline(
     -------
     matplotlib Figure
     """
-    from matplotlib.ticker import LogLocator
-
     figure, axes = pyplot().subplots(figsize=(8, 4), layout="constrained")
     ridge = flops / bandwidth
     intensity = np.geomspace(0.5, 100, 200)
@@ -46,9 +44,7 @@ def draw_roofline(
     axes.set(xscale="log", yscale="log", title=title, ylim=(None, flops / 1e9 * 1.6))
     axes.set(xlabel="intensity (operations per byte)", ylabel="rate (GFLOP/s)")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter("")
+        label_plainly(axis)
     axes.grid(color=GRID)
     axes.legend(loc="lower right")
     return figure

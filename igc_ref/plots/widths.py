@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from igc_ref.plots.lines import label_plainly
 from igc_ref.plots.style import GRID, PALETTE, pyplot
 from igc_ref.spec import IGCSpec, equal_cost_width, maximal_width
 
@@ -103,8 +104,6 @@ def draw_width_trade(parameters: float, kernel_size: int = 3) -> Any:
     -------
     matplotlib Figure
     """
-    from matplotlib.ticker import LogLocator
-
     T, S = parameters, kernel_size**2
     C, G_max = equal_cost_width(T, kernel_size), maximal_width(T, kernel_size)
     last = (math.sqrt(1 + 4 * T * S) - 1) / (2 * S)  # M where L = 1: M*(M*S + 1) = T
@@ -114,19 +113,14 @@ def draw_width_trade(parameters: float, kernel_size: int = 3) -> Any:
     axes.axhline(G_max, color=PALETTE[5], linestyle="--", label=f"bound $G_{{max}}$ = {G_max:.1f}")
     axes.axhline(C, color=PALETTE[7], linestyle=":", label=f"regular, C = {C:.1f}")
     whole = np.arange(1, int(last) + 1)
-    axes.plot(_L(whole, T, S), whole * _L(whole, T, S), "o", color=PALETTE[0], label="whole M")
-    for m in whole[:6]:
-        place = (float(_L(m, T, S)), float(m * _L(m, T, S)))
-        side = ("left", 5) if m * S > place[0] else ("right", -5)  # of the top
-        axes.annotate(
-            f"M = {m}", place, xytext=(side[1], -13), textcoords="offset points", ha=side[0]
-        )
+    places = np.stack([_L(whole, T, S), whole * _L(whole, T, S)], axis=1)  # (L, G)
+    axes.plot(*places.T, "o", color=PALETTE[0], label="M = 1, 2, 3, ...")
+    for m, place in enumerate(places[:8], start=1):
+        axes.annotate(f"{m}", place, xytext=(0, -15), textcoords="offset points", ha="center")
     best = math.sqrt(G_max / S)  # G = M*(M*S)
     axes.plot([best * S], [G_max], "*", color=PALETTE[5], markersize=13, label="L = MS")
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("")
+    label_plainly(axes.xaxis)
     axes.set(xlabel="L (primary partitions)", ylabel="G (channels)", ylim=(0, 1.12 * G_max))
     axes.set_title(f"T = {T:,.0f} parameters, {kernel_size}x{kernel_size} kernel")
     axes.grid(color=GRID)
