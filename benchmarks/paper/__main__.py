@@ -26,8 +26,8 @@ def main():
     commands.add_parser("write", help="write the document from the record")
     options = parser.parse_args()
     if options.command == "collect":
-        before = read(RECORD)
-        record = collect(options.folders, options.commit, before, options.data_dir, print)
+        before, arguments = read(RECORD), (options.folders, options.commit)
+        record = collect(*arguments, before, options.data_dir, lambda part: write(RECORD, part))
         write(RECORD, record)
         print(f"{len(record['runs'])} runs, {len(record['compress'])} compressions recorded")
     else:

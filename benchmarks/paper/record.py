@@ -11,7 +11,7 @@ from igc_ref.files import replacing
 PATHS = ("out", "data_dir")  # where things lay on one machine is nobody's business
 
 
-def collect(folders, commit, before, data_dir, report):
+def collect(folders, commit, before, data_dir, save):
     """Return a record with every finished run below some folders added.
 
     Parameters
@@ -25,14 +25,15 @@ def collect(folders, commit, before, data_dir, report):
     data_dir : str
         Where the pictures lie: every run is evaluated once more, with batch statistics estimated
         anew.
-    report : callable
+    save : callable
+        Gets the record after every run: evaluating takes a while.
     """
     record = {"runs": {**before.get("runs", {})}, "compress": {**before.get("compress", {})}}
     for folder in folders:
         for path in sorted([folder, *folder.rglob("*")]):
             if (path / runs.LOG).is_file() and (found := _run(path, commit, data_dir)):
                 record["runs"][_name(path, folder)] = found
-                report(f"{path.name}: {found['precise_bn_accuracy']:.2%}")
+                save(record)
             if (path / "compress.json").is_file():
                 result = json.loads((path / "compress.json").read_text())
                 record["compress"][path.name] = {**result, **_where(commit)}
