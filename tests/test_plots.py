@@ -28,6 +28,31 @@ def test_the_picture_of_a_block_colours_every_nonzero_cell_and_no_other():
         assert str(np.count_nonzero(matrix)) in axes.get_xlabel()
 
 
+def titles(figure):
+    return [axes.get_title() for axes in figure.axes]
+
+
+def test_the_first_permutation_is_called_the_transpose_of_the_second_only_if_it_is():
+    assert titles(plots.draw_block(*block())) == ["$x' = P$", "$W_d$", "$P^\\top$", "$W_p\\,z$"]
+    spec = IGCSpec(4, 12, 2, 3, kernel_size=1)
+    W_p, P, W_d = matrices(*weights(np.random.default_rng(0), spec), spec)
+    assert titles(plots.draw_block((P, W_d, first_permutation(spec), W_p), spec))[2] == "$P_1$"
+
+
+def test_the_columns_of_a_matrix_are_numbered_by_channels():
+    axes = axes_of_one()
+    plots.draw_matrix(axes, np.ones((1, 3 * 4)), np.array([0]), "title", taps=4)
+    assert list(axes.get_xticks()) == [2, 6, 10]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1", "2"]
+    assert axes.get_xlabel() == "1 x 12\n12 cells"
+
+
+def test_sixteen_groups_have_sixteen_colours():
+    axes = axes_of_one()
+    plots.draw_matrix(axes, np.ones((1, 16)), np.arange(16), "title")
+    assert len(np.unique(np.asarray(axes.images[0].get_array())[0], axis=0)) == 16
+
+
 def axes_of_one():
     return matplotlib.pyplot.subplots()[1]
 
@@ -81,14 +106,14 @@ def test_a_value_is_a_square_of_its_area_and_its_sign_is_seen_without_colours():
     assert np.allclose(sides, [0.9, 0.9 / 4])
     assert [path.get_extents().width for path in negative.get_paths()] == [pytest.approx(0.45)]
     assert (negative.get_facecolor()[:, :3] == 1).all()
-    assert "2 x 2, 3 cells" in axes.get_xlabel()
+    assert "2 x 2\n3 cells" in axes.get_xlabel()
 
 
 def test_the_hands_of_a_complex_matrix_show_its_phases():
     axes, F = axes_of_one(), np.exp(-2j * np.pi * np.outer(range(4), range(4)) / 4)
     plots.draw_phases(axes, F, "title")
     hands = next(c for c in axes.collections if hasattr(c, "U"))
-    assert np.allclose(hands.U - 1j * hands.V, 0.45 * F.ravel())  # y points down in a matrix
+    assert np.allclose(hands.U - 1j * hands.V, 0.8 * F.ravel())  # y points down in a matrix
 
 
 def test_a_patch_is_drawn_with_the_numbers_that_it_holds():
@@ -98,15 +123,20 @@ def test_a_patch_is_drawn_with_the_numbers_that_it_holds():
     assert [text.get_text() for text in figure.axes[-1].texts] == [f"{value:g}" for value in z]
     windows = [axes.patches[0].get_xy() for axes in figure.axes[:2]]
     assert windows == [(2, 0), (2, 0)]
+    outside = [text.get_position() for text in figure.axes[0].texts if text.get_text() == "0"]
+    assert {(4.5, 0.5), (4.5, 1.5), (4.5, 2.5)} <= set(outside)
 
 
 def test_singular_values_are_relative_to_the_greatest_of_their_slice():
     axes, sigma = axes_of_one(), np.array([[[4.0, 2.0, 1.0], [10.0, 1.0, 0.0]]])
     plots.draw_singular_values(axes, {"kernel": sigma, "zero": 0 * sigma}, "title")
-    curves = [line.get_ydata() for line in axes.lines]
-    assert np.allclose(curves[:3], [[1, 0.5, 0.25], [1, 0.1, 0], [1, 0.3, 0.125]])
+    medians = [line.get_ydata() for line in axes.lines]
+    assert np.allclose(medians, [[1, 0.3, 0.125], [0, 0, 0]])
+    corners = axes.collections[0].get_paths()[0].vertices
+    for number, low, high in ((1, 1, 1), (2, 0.1, 0.5), (3, 0, 0.25)):
+        heights = corners[corners[:, 0] == number, 1]
+        assert np.allclose([heights.min(), heights.max()], [low, high])
     assert axes.get_ylabel() == "singular value / greatest of its slice"
-    assert not np.any(curves[3:])
 
 
 @pytest.mark.parametrize("ending", ["svg", "png"])

@@ -11,6 +11,8 @@ from igc_ref.plots.style import PALETTE, pyplot
 
 Array = npt.NDArray[Any]
 
+MIDDLE: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}  # of a cell
+
 
 def draw_patch(x: Array, z: Array, row: int, column: int) -> Any:
     """Draw a picture channel by channel, a window in it, and the patch vector that it gives.
@@ -43,8 +45,12 @@ def draw_patch(x: Array, z: Array, row: int, column: int) -> Any:
         corner = (column - k // 2, row - k // 2)
         colour = PALETTE[c % len(PALETTE)]
         axes.add_patch(Rectangle(corner, k, k, fill=False, ec=colour, lw=3, clip_on=False))
-        axes.set(title=f"channel {c} of $x$", xlabel="x (pixels)", xlim=(-1, W + 1))
-        axes.set(ylabel="y (pixels)" if c == 0 else "", ylim=(H + 1, -1))
+        for down, right in np.ndindex(k, k):
+            x_, y_ = corner[0] + right, corner[1] + down
+            if not (0 <= x_ < W and 0 <= y_ < H):
+                axes.text(x_ + 0.5, y_ + 0.5, "0", color="gray", **MIDDLE)
+        axes.set(title=f"channel {c} of $x$", xlabel="column (pixels)", xlim=(-1, W + 1))
+        axes.set(ylabel="row (pixels)" if c == 0 else "", ylim=(H + 1, -1))
         axes.set(xticks=range(0, W + 1, 2), yticks=range(0, H + 1, 2))
     axes = all_axes["z"]
     _numbers(axes, z[None], shades, aspect="auto")
@@ -64,4 +70,4 @@ def _numbers(axes: Any, values: Array, shades: dict[str, Any], **options: Any) -
     axes.imshow(values, extent=(0, width, height, 0), **shades, **options)
     if values.size <= 64:
         for (row, column), value in np.ndenumerate(values):
-            axes.text(column + 0.5, row + 0.5, f"{value:g}", ha="center", va="center", fontsize=8)
+            axes.text(column + 0.5, row + 0.5, f"{value:g}", **MIDDLE)

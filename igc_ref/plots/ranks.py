@@ -16,9 +16,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def draw_singular_values(axes: Any, spectra: Mapping[str, Array], title: str) -> None:
-    """Draw the singular values of all slices of some kernels, each slice relative to its greatest.
+    """Draw the median and the range of the singular values of all slices, relative to the greatest.
 
-    A kernel is an IGC exactly when every line falls to zero at the second value.
+    A kernel is an IGC exactly when its range falls to zero at the second value.
 
     Parameters
     ----------
@@ -32,11 +32,11 @@ def draw_singular_values(axes: Any, spectra: Mapping[str, Array], title: str) ->
         lines = lines / np.maximum(lines[:, :1], np.finfo(float).tiny)
         number = np.arange(1, lines.shape[1] + 1)
         colour = PALETTE[i % len(PALETTE)]
-        axes.plot(number, lines.T, color=colour, linewidth=0.5, alpha=0.4)
+        axes.fill_between(number, lines.min(0), lines.max(0), color=colour, alpha=0.2, linewidth=0)
         marker = MARKERS[i % len(MARKERS)]
         axes.plot(number, np.median(lines, axis=0), marker=marker, color=colour, label=name)
     axes.set(xlabel="number of the singular value", ylim=(-0.03, 1.03), title=title)
     axes.set_ylabel("singular value / greatest of its slice")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(color=GRID)
-    axes.legend(title="median of the slices")
+    axes.legend(title="median, range of slices", loc="upper left", bbox_to_anchor=(1.01, 1))

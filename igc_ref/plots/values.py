@@ -14,6 +14,7 @@ Array = npt.NDArray[Any]
 
 POSITIVE, NEGATIVE = PALETTE[0], PALETTE[5]
 LARGEST = 0.9  # side of the square of the greatest number, in cells
+LONGEST = 0.8  # clock hand, in cells
 
 
 def draw_values(
@@ -63,11 +64,11 @@ def draw_phases(axes: Any, matrix: Array, title: str, rows: str = "", columns: s
         As in `draw_matrix`.
     """
     row, column = np.nonzero(matrix)
-    hands = matrix[row, column] * (0.45 / float(np.abs(matrix).max(initial=0) or 1.0))
+    hands = matrix[row, column] * (LONGEST / float(np.abs(matrix).max(initial=0) or 1.0))
     axes.quiver(
         column + 0.5, row + 0.5, hands.real, -hands.imag, color=PALETTE[0], angles="xy",
         scale_units="xy", scale=1, width=0.07, units="xy", headwidth=4, headlength=4,
-        headaxislength=3.5,
+        headaxislength=3.5, pivot="mid",
     )  # fmt: skip
     _grid(axes, matrix)
     frame(axes, matrix, title, rows, columns)

@@ -108,13 +108,13 @@ def draw_branches(n: int = 2) -> Any:
     figure, axes = plt.subplots(figsize=(7, 0.75 * n * n + 0.6), layout="constrained")
     for p in range(n):
         for q in range(n):  # the branch (i, j) = (p, q); on the right the copy p of the sum q
-            height, faint = -(p * n + q), 1.0 if p == 0 else 0.45
+            height, faint = -(p * n + q), p > 0
             axes.plot([0, 2], [height, height], color=_colour(p), linestyle=_dashes(p))
             for copy in range(n):
                 end = -(copy * n + p)
                 axes.plot([2, 4], [height, end], color=_colour(p), linestyle=_dashes(p))
             _label(axes, 0, height, f"$x_{q + 1}$", faint, "black")
-            _label(axes, 2, height, f"$W_{{{p + 1}{q + 1}}}$", 1.0, _colour(p))
+            _label(axes, 2, height, f"$W_{{{p + 1}{q + 1}}}$", False, _colour(p))
             _label(axes, 4, height, f"$y_{q + 1}$", faint, _colour(q))
     axes.set(xlim=(-0.5, 4.5), ylim=(0.6 - n * n, 0.6), yticks=[], xticks=[0, 2, 4])
     axes.set_xticklabels([f"input, {n} times", f"$W_p$: {n * n} branches", f"sums, {n} times"])
@@ -137,9 +137,11 @@ def _boxes(axes: Any, middle: float, names: Sequence[str], channels: int) -> Non
         axes.text(middle, (top + bottom) / 2, name, ha="center", va="center", zorder=5)
 
 
-def _label(axes: Any, x: float, y: float, text: str, alpha: float, colour: str) -> None:
-    box = {"boxstyle": "round", "fc": "white", "ec": colour, "alpha": max(alpha, 0.6)}
-    axes.text(x, y, text, ha="center", va="center", bbox=box, alpha=alpha, zorder=5)
+def _label(axes: Any, x: float, y: float, text: str, faint: bool, colour: str) -> None:
+    """Write in a box that hides the lines below it; copies are written faintly."""
+    box = {"boxstyle": "round", "fc": "white", "ec": "#AAAAAA" if faint else colour}
+    shade = "#888888" if faint else "black"
+    axes.text(x, y, text, ha="center", va="center", bbox=box, color=shade, zorder=5)
 
 
 def _colour(group: int) -> str:
