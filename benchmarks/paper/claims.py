@@ -135,9 +135,10 @@ def trained(record):
             continue
         epochs = runs_of(record, IGC)[0]["config"]["epochs"]
         we, they = (100 * mean(r.precise for r in side) for side in (ours, theirs))
+        logged = [f"{100 * mean(r.logged for r in side):.2f}" for side in (ours, theirs)]
         count = min(len(ours), len(theirs))
         yield Claim(
-            claim, "`igc-ref train` (below)", f"{we:.2f} % against {they:.2f} % ({we - they:+.2f})",
+            claim, "`igc-ref train` (below)", f"{we:.2f} % against {they:.2f} %; as logged {' against '.join(logged)}",
             f"yes, after {EPOCHS} epochs",
             f"{'seen' if we > they else '**not seen**'} in {epochs} epochs, {_seeds(count)}",
         )  # fmt: skip

@@ -127,6 +127,7 @@ def _sweep(record):
     if not means:
         return "No run.\n"
     best = max(means, key=means.get)
+    seeds = ",".join(str(seed) for seed in sorted({seed for *_, seed, _ in results}))
     rows = [
         (
             "setting",
@@ -134,7 +135,8 @@ def _sweep(record):
             "parameters",
             "multiply-adds",
             "L/(M·S)",
-            "test accuracy by seed",
+            "as logged, by seed",
+            "statistics anew, by seed",
             "mean",
         )
     ]
@@ -153,8 +155,8 @@ def _sweep(record):
         "L24M2. L = 1 is a regular convolution with a scale a channel; M = 1 is the Xception block, in "
         f"the first stage (M doubles with the width). {_sweep_epochs(record)} epochs.\n\n" + markdown(rows)
         + "\n\n![Accuracy and width against L and M](paper-sweep.svg)\n\n"
-        "    igc-ref sweep --budget 48442 --depths 8 --seeds 0,1 --data cifar10 --data-dir DIR \\\n"
-        "        --recipe fast --epochs 3 --backend numba --out sweep-8\n"
+        f"    igc-ref sweep --budget 48442 --depths 8 --seeds {seeds} --data cifar10 --data-dir DIR \\\n"
+        f"        --recipe fast --epochs {_sweep_epochs(record)} --backend numba --out sweep-8\n"
     )  # fmt: skip
 
 
@@ -176,9 +178,21 @@ def _compressed(record):
             f"`igc-ref compress RUN -L {result['L']} -M {result['M']} --epochs {result['epochs']} "
             f"--out {name}`, where RUN is {network}. [compress.md](compress.md) says why the "
             f"nearest IGC has a closed form.\n\n{markdown(summary_cells(result))}\n\n"
-            f"{markdown(errors)}\n"
+            f"{_precise_after(record, name)}{markdown(errors)}\n"
         )
     return "\n".join(parts)
+
+
+def _precise_after(record, name):
+    """Say what the last two rows are with batch statistics estimated anew, if that is recorded."""
+    runs = [record["runs"].get(f"{name}/{kind}") for kind in ("finetuned", "scratch")]
+    if None in runs:
+        return ""
+    tuned, scratch = (f"{100 * reached(run).precise:.2f} %" for run in runs)
+    return (
+        "The last two rows are as logged. With batch statistics estimated anew they are "
+        f"{tuned} and {scratch}.\n\n"
+    )
 
 
 def _where(record):
