@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 ANSWER = re.compile(r"# exercise (\d+): your answer\n")
 SOLUTION = re.compile(r"<details><summary>Solution (\d+)</summary>\n\n```python\n(.*?)```", re.S)
 WIDGETS = "application/vnd.jupyter.widget-state+json"
-CELL_SECONDS = 150  # a cell that takes longer hangs
+CELL_SECONDS = 600  # a cell that takes longer hangs; machines may be busy
 
 
 class Exercise(NamedTuple):

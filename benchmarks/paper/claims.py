@@ -138,7 +138,8 @@ def trained(record):
         logged = [f"{100 * mean(r.logged for r in side):.2f}" for side in (ours, theirs)]
         count = min(len(ours), len(theirs))
         yield Claim(
-            claim, "`igc-ref train` (below)", f"{we:.2f} % against {they:.2f} %; as logged {' against '.join(logged)}",
+            claim, "`igc-ref train` (below)",
+            f"{we:.2f} % against {they:.2f} %; as logged {' against '.join(logged)}",
             f"yes, after {EPOCHS} epochs",
             f"{'seen' if we > they else '**not seen**'} in {epochs} epochs, {_seeds(count)}",
         )  # fmt: skip
