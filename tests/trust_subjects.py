@@ -161,7 +161,7 @@ class Subject:
         self.backend = shared_backend(backend) if isinstance(backend, str) else backend
         self.dtype = np.dtype(dtype)
         if isinstance(what, Architecture):
-            self.layer = build(what, self.backend, dtype, seed=1)._network
+            self.layer = build(what, self.backend, dtype, seed=1).network
         else:
             self.layer = what.make(self.backend, dtype)
 
