@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from igc_ref.architecture import Architecture
 from igc_ref.bench import (
     BlockCase,
     Case,
@@ -26,7 +25,8 @@ from igc_ref.bench import (
     measure,
     write_json,
 )
-from igc_ref.spec import IGCSpec
+from igc_ref.networks.architecture import Architecture
+from igc_ref.spec.block import IGCSpec
 
 
 def block_cases() -> list[Case]:

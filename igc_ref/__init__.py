@@ -8,10 +8,11 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-from igc_ref.config import TrainConfig
-from igc_ref.models import build_model
-from igc_ref.spec import IGCSpec
-from igc_ref.train import evaluate, resume, train
+from igc_ref.networks.model import build_model
+from igc_ref.spec.block import IGCSpec
+from igc_ref.training.config import TrainConfig
+from igc_ref.training.evaluation import evaluate
+from igc_ref.training.session import resume, train
 
 __all__ = ["IGCSpec", "TrainConfig", "build_model", "evaluate", "reference", "resume", "train"]
 __version__ = "0.1.0"

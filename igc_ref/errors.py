@@ -1,4 +1,14 @@
-"""The errors a user can meet; each message names the offending value and what is allowed."""
+"""The errors a user can meet, and the validators that raise them.
+
+Each message names the offending value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+
+MAX_INTEGER = 2**31 - 1
 
 
 class IGCError(Exception):
@@ -23,3 +33,28 @@ class CheckpointError(IGCError, ValueError):
 
 class TrainingError(IGCError, ArithmeticError):
     """A run that cannot go on: its loss is no longer a finite number."""
+
+
+def divides(name: str, divisor: int, whole_name: str, whole: int) -> None:
+    """Raise a SpecError that names both numbers unless one divides the other."""
+    if whole % divisor:
+        raise SpecError(f"{whole_name}={whole} is not divisible by {name}={divisor}")
+
+
+def choice(name: str, value: object, allowed: Sequence[str]) -> None:
+    """Raise a SpecError that names `value` and what is allowed unless it is one of these."""
+    if value not in allowed:
+        raise SpecError(f"{name}={value!r} is unknown; choose one of {', '.join(allowed)}")
+
+
+def integer(name: str, value: object, minimum: int = 1) -> int:
+    """Return `value` as an int from `minimum` to MAX_INTEGER, or raise a SpecError."""
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = minimum - 1
+    if isinstance(value, bool) or number < minimum:
+        raise SpecError(f"{name}={value!r} is not an integer of at least {minimum}")
+    if number > MAX_INTEGER:
+        raise SpecError(f"{name} is too large; at most {MAX_INTEGER} is allowed")
+    return number

@@ -1,13 +1,39 @@
-"""Lines of text about what is going on: to a terminal, to a list, or to nobody."""
+"""Lines and tables of text: for the terminal, for a list, for a document, or for nobody."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 
-__all__ = ["Report", "silent"]
+__all__ = ["Report", "aligned", "markdown", "say", "silent"]
 
 Report = Callable[[str], None]
 
 
 def silent(line: str) -> None:
     """Report nothing."""
+
+
+def say(line: str) -> None:
+    """Print a line at once, also into a pipe; what the terminal cannot show is escaped."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Lay rows out in columns: the first to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Lay rows out as a Markdown table, the first row its header, numbers to the right."""
+    header, *body = (f"| {' | '.join(row)} |" for row in rows)
+    rule = "|---|" + "---:|" * (len(rows[0]) - 1)
+    return "\n".join([header, rule, *body])

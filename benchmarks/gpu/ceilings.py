@@ -17,7 +17,7 @@ from benchmarks.gpu.clock import CupyClock, only, ratio
 from benchmarks.gpu.floors import BANDWIDTH, FLOPS, block_floors, cases, step_floors
 from benchmarks.gpu.record import Section, say, table
 from benchmarks.gpu.steps import NETWORKS, TINY
-from igc_ref.architecture import Architecture
+from igc_ref.networks.architecture import Architecture
 
 CHAINS, ROUNDS, THREADS = 16, 2048, 256
 SOURCE = r"""

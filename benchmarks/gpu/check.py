@@ -15,7 +15,7 @@ from benchmarks.gpu.record import Section, say, table
 from benchmarks.gpu.small import small
 from benchmarks.gpu.training_check import training_checks
 from igc_ref.backends import NumpyBackend
-from igc_ref.spec import IGCSpec
+from igc_ref.spec.block import IGCSpec
 
 HALF_LIMIT = 3e-3  # storage in 16 bits: 2**-11 a rounding, a few of them
 HALF_GRADIENT_LIMIT = 5e-2  # rounding to 16 bits carries one pixel in 2000 over a kink of ReLU

@@ -17,9 +17,9 @@ import math
 from dataclasses import dataclass, replace
 
 from benchmarks.cpu import block_cases
-from igc_ref.architecture import INPUT_SHAPE, Architecture
 from igc_ref.bench import BlockCase
-from igc_ref.models import build
+from igc_ref.networks.architecture import INPUT_SHAPE, Architecture
+from igc_ref.networks.model import build
 
 BANDWIDTH, FLOPS = 4.3e12, 67e12  # of an H200: bytes/s of a copy, read and written; float32 FMA
 FLOAT = 4
@@ -141,7 +141,7 @@ def cases(batch_size: int = 256, tiny: bool = False) -> list[BlockCase]:
     """Return every block shape of plain_igc L24M2 and L4M8, or two small ones."""
     found = [c for c in block_cases() if isinstance(c, BlockCase)]
     if tiny:
-        from igc_ref.spec import IGCSpec
+        from igc_ref.spec.block import IGCSpec
 
         found = [BlockCase(IGCSpec.square(2, 2), 6), BlockCase(IGCSpec(4, 8, 2, 4, stride=2), 6)]
     return [replace(case, batch_size=batch_size) for case in found]

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu.clock import Clock, CupyClock, HostClock
-from igc_ref.architecture import Architecture
-from igc_ref.backends.cuda.pictures import Pictures, Sums
-from igc_ref.backends.library import Draws, Pool, Windows
+from igc_ref.backends.cupy.batch import Pictures, Sums
+from igc_ref.backends.operators.library import Draws, Pool, Windows
 from igc_ref.bench import BlockCase
 from igc_ref.errors import BackendError
-from igc_ref.layers import BN_EPS
-from igc_ref.models import Model, build
-from igc_ref.optim import SGD
+from igc_ref.networks import BN_EPS
+from igc_ref.networks.architecture import Architecture
+from igc_ref.networks.model import Model, build
+from igc_ref.training.optim import SGD
 
 VARIANTS = ("forward", "both", "training")
 PADDING = 4
@@ -25,14 +25,14 @@ PADDING = 4
 def make_backend(emulate: bool, storage: str = "float32", capture: bool = True) -> Any:
     """Return the backend under test."""
     if emulate:
-        from tests.emulator.backend import EmulatedBackend
+        from tests.backends.cuda.emulator.backend import EmulatedBackend
 
         return EmulatedBackend(storage, capture=capture)
     from igc_ref.backends import cupy_problem
 
     if problem := cupy_problem():
         raise BackendError(f"the cupy backend cannot run: {problem}")
-    from igc_ref.backends.cupy_backend import CupyBackend
+    from igc_ref.backends.cupy.backend import CupyBackend
 
     return CupyBackend(storage, capture=capture)
 

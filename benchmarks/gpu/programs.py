@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from igc_ref import reference
 from igc_ref.backends import NumpyBackend
-from igc_ref.spec import IGCSpec
+from igc_ref.spec.block import IGCSpec
 
 Arrays = dict[str, npt.NDArray[Any]]
 Program = Callable[[Any, dict[str, Any]], dict[str, Any]]

@@ -19,9 +19,9 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.gpu.clock import Clock, Contender, HostClock, TorchClock
-from igc_ref.architecture import Architecture
 from igc_ref.bench import BlockCase, torch_twins
-from igc_ref.layers import BN_EPS
+from igc_ref.networks import BN_EPS
+from igc_ref.networks.architecture import Architecture
 from igc_ref.reference import composed_kernel
 
 Functions = dict[str, Callable[[int], object]]

@@ -11,8 +11,8 @@ from torch.nn import functional
 from benchmarks.gpu.rivals import Way
 from igc_ref.bench import torch_twins
 from igc_ref.data import Dataset
-from igc_ref.optim import learning_rate
-from igc_ref.trainer import PADDING, Trainer
+from igc_ref.training.loop import PADDING, Trainer
+from igc_ref.training.optim import learning_rate
 
 
 class Rival:

@@ -20,7 +20,7 @@ from benchmarks.gpu import ours
 from benchmarks.gpu.clock import Contender, best, compete, only, ratio
 from benchmarks.gpu.floors import step_floors
 from benchmarks.gpu.record import Section, say, table
-from igc_ref.architecture import Architecture
+from igc_ref.networks.architecture import Architecture
 
 NETWORKS = (
     Architecture("plain_igc", 20, L=24, M=2),

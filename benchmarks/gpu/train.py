@@ -21,7 +21,8 @@ import numpy as np
 
 from benchmarks.gpu.record import Section, say
 from igc_ref import TrainConfig
-from igc_ref.train import Trainer, train
+from igc_ref.training.loop import Trainer
+from igc_ref.training.session import train
 
 BATCH, TINY_BATCH = 128, 16
 

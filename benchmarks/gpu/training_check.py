@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from benchmarks.gpu import ours
 from benchmarks.gpu.record import Section, say
-from igc_ref.architecture import Architecture
 from igc_ref.backends import NumpyBackend
-from igc_ref.backends.library import Draws, Pool
-from igc_ref.models import Model, build
-from igc_ref.optim import SGD
+from igc_ref.backends.operators.library import Draws, Pool
+from igc_ref.networks.architecture import Architecture
+from igc_ref.networks.model import Model, build
+from igc_ref.training.optim import SGD
 
 NETWORKS = (
     Architecture("plain_igc", 8, L=4, M=8),

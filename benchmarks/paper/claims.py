@@ -7,10 +7,10 @@ from statistics import mean
 from typing import NamedTuple
 
 from benchmarks.paper.published import ACCURACY, CIFAR, DEFINED, EPOCHS, IMAGENET
-from igc_ref.architecture import Architecture
-from igc_ref.builder import cost
+from igc_ref.networks.architecture import Architecture
+from igc_ref.networks.builder import cost
 from igc_ref.studies.compare import PAPER
-from igc_ref.studies.settings import settings_near
+from igc_ref.studies.sweep import settings_near
 
 PLAIN_20 = {  # the networks of the comparison, by their name in the record
     "plain_igc-20 L24M2": "plain_igc-20-L24M2",

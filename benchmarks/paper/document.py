@@ -10,12 +10,12 @@ from benchmarks.paper.claims import (
 )
 from benchmarks.paper.published import EPOCHS
 from igc_ref import plots
-from igc_ref.architecture import Architecture
-from igc_ref.builder import cost
+from igc_ref.networks.architecture import Architecture
+from igc_ref.networks.builder import cost
+from igc_ref.report import markdown
 from igc_ref.studies.compare import cells, compare, paper_cells
 from igc_ref.studies.compress import summary_cells
 from igc_ref.studies.sweep import Result
-from igc_ref.table import markdown
 
 HEAD = """# The paper, checked
 

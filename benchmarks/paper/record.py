@@ -3,10 +3,11 @@
 import json
 from pathlib import Path
 
-from igc_ref import data, runs
+from igc_ref import data
 from igc_ref.bench.record import available_threads, machine
-from igc_ref.evaluation import evaluate, precise_statistics
 from igc_ref.files import replacing
+from igc_ref.training import folder as runs
+from igc_ref.training.evaluation import evaluate, precise_statistics
 
 PATHS = ("out", "data_dir")  # where things lay on one machine is nobody's business
 

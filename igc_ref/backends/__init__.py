@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from igc_ref.backends.generic import GenericBackend
-from igc_ref.backends.library import STORAGES
-from igc_ref.backends.numpy_backend import NumpyBackend
-from igc_ref.errors import BackendError
-from igc_ref.spec import choice
+from igc_ref.backends.numpy import NumpyBackend
+from igc_ref.backends.operators.generic import GenericBackend
+from igc_ref.backends.operators.library import STORAGES
+from igc_ref.errors import BackendError, choice
 
 __all__ = ["NAMES", "GenericBackend", "NumpyBackend", "get_backend"]
 
@@ -60,7 +59,7 @@ def cupy_problem() -> str | None:
             "pip install 'igc-ref[cuda12x]' or 'igc-ref[cuda13x]'"
         )
     try:
-        from igc_ref.backends.cupy_backend import device_problem
+        from igc_ref.backends.cupy.backend import device_problem
 
         return device_problem()
     except Exception as error:  # a broken installation fails in ways of its own
@@ -72,7 +71,7 @@ def numba_problem() -> str | None:
     if find_spec("numba") is None:
         return "numba is not installed: pip install 'igc-ref[numba]'"
     try:
-        from igc_ref.backends import numba_backend  # noqa: F401
+        from igc_ref.backends.numba import backend as numba_backend  # noqa: F401
     except Exception as error:  # a broken installation fails in ways of its own
         return f"numba is installed but fails: {type(error).__name__}: {error}"
     return None
@@ -83,9 +82,9 @@ _PROBLEMS = {"cupy": cupy_problem, "numba": numba_problem}  # in the order in wh
 
 def _load(name: str, storage: str) -> GenericBackend:
     if name == "numba":
-        from igc_ref.backends.numba_backend import NumbaBackend
+        from igc_ref.backends.numba.backend import NumbaBackend
 
         return NumbaBackend()
-    from igc_ref.backends.cupy_backend import CupyBackend
+    from igc_ref.backends.cupy.backend import CupyBackend
 
     return CupyBackend(storage)

@@ -1,9 +1,9 @@
 """Timings: contenders in processes of their own, taking turns, beside a measured roofline."""
 
 from igc_ref.bench.cases import BlockCase, Case, StepCase
+from igc_ref.bench.harness import Comparison, compare, contenders
 from igc_ref.bench.record import available_threads, write_json
 from igc_ref.bench.roofline import Roofline, measure
-from igc_ref.bench.turns import Comparison, compare, contenders
 
 __all__ = [
     "BlockCase",

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from igc_ref.architecture import Architecture
-from igc_ref.builder import rows
-from igc_ref.spec import IGCSpec
+from igc_ref.networks.architecture import Architecture
+from igc_ref.networks.builder import rows
+from igc_ref.spec.block import IGCSpec
 
 FLOAT_BYTES = 4
 

@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from igc_ref.bench.harness import Comparison
 from igc_ref.bench.roofline import Roofline
-from igc_ref.bench.turns import Comparison
 from igc_ref.files import replacing
 
 

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from igc_ref import layers
-from igc_ref import network as ours
-from igc_ref.architecture import Architecture
+from igc_ref import networks as layers
 from igc_ref.errors import BackendError
-from igc_ref.models import build
-from igc_ref.spec import IGCSpec
+from igc_ref.networks import layer as ours
+from igc_ref.networks.architecture import Architecture
+from igc_ref.networks.model import build
+from igc_ref.spec.block import IGCSpec
 
 
 class Block(nn.Module):  # type: ignore[misc]

@@ -18,8 +18,8 @@ import numpy as np
 
 from igc_ref.backends import get_backend
 from igc_ref.bench.cases import BlockCase, Case, from_dict
-from igc_ref.models import build
-from igc_ref.optim import SGD
+from igc_ref.networks.model import build
+from igc_ref.training.optim import SGD
 
 Functions = dict[str, Callable[[], object]]
 
@@ -67,7 +67,7 @@ def _functions(contender: str, case: Case, threads: int) -> Functions:
 
 def _ours(contender: str, case: Case, x: Any, other: Any, threads: int) -> Functions:
     if contender == "numba":
-        from igc_ref.backends.numba_backend import NumbaBackend
+        from igc_ref.backends.numba.backend import NumbaBackend
 
         backend: Any = NumbaBackend(threads)
     else:

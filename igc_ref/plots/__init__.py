@@ -1,24 +1,25 @@
 """Pictures, for the command line and the notebooks. Needs matplotlib: ``igc-ref[plots]``."""
 
-from igc_ref.plots.curves import draw_curves, draw_rivals
-from igc_ref.plots.factors import draw_product
-from igc_ref.plots.lines import draw_bars, draw_lines
-from igc_ref.plots.matrices import draw_block, draw_matrix
-from igc_ref.plots.patches import draw_patch
-from igc_ref.plots.pictures import (
+from igc_ref.plots.curves import draw_bars, draw_curves, draw_lines, draw_rivals, draw_sweep
+from igc_ref.plots.images import (
     draw_answer,
     draw_confusion,
     draw_filters,
     draw_pictures,
+    draw_singular_values,
     draw_weights,
 )
-from igc_ref.plots.ranks import draw_singular_values
-from igc_ref.plots.roofline import draw_band, draw_ratios, draw_roofline
+from igc_ref.plots.matrices import draw_block, draw_matrix, draw_phases, draw_product, draw_values
 from igc_ref.plots.style import PALETTE, available, pyplot, save
-from igc_ref.plots.sweeps import draw_sweep
-from igc_ref.plots.values import draw_phases, draw_values
-from igc_ref.plots.widths import draw_equal_cost, draw_width_map, draw_width_trade
-from igc_ref.plots.wires import draw_branches, draw_permutation, draw_wiring
+from igc_ref.plots.widths import (
+    draw_band,
+    draw_equal_cost,
+    draw_ratios,
+    draw_roofline,
+    draw_width_map,
+    draw_width_trade,
+)
+from igc_ref.plots.wires import draw_branches, draw_patch, draw_permutation, draw_wiring
 
 __all__ = [
     "PALETTE",

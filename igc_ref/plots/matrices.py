@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from igc_ref.plots.style import GRID, PALETTE, pyplot
-from igc_ref.spec import IGCSpec
+from igc_ref.spec.block import IGCSpec
 
 Array = npt.NDArray[Any]
 
@@ -121,3 +121,121 @@ def draw_block(matrices: Sequence[Array], spec: IGCSpec) -> Any:
     partitions = counted(M, "secondary partition")
     figure.suptitle(f"L = {L} primary, M = {partitions}, S = {counted(spec.taps, 'tap')}")
     return figure
+
+
+def draw_product(factors: Sequence[Array], product: Array, titles: Sequence[str]) -> Any:
+    """Draw factors side by side, an equals sign, and their product.
+
+    Parameters
+    ----------
+    factors : sequence of ndarrays
+        In the order of the equation: the one that acts first stands last.
+    product : ndarray
+    titles : sequence of str
+        One for every factor, and one for the product.
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    everything = [*factors, product]
+    heights, widths = zip(*(matrix.shape for matrix in everything), strict=True)
+    height = 0.9 + 8.5 * max(heights) / sum(widths)  # cells of all matrices are of one size
+    figure, all_axes = pyplot().subplots(
+        1, len(everything), figsize=(9.5, height), width_ratios=widths, layout="constrained"
+    )
+    for axes, matrix, title in zip(all_axes, everything, titles, strict=True):
+        draw_matrix(axes, matrix, blocks_of(matrix), title)
+    all_axes[-1].set_ylabel("=", rotation=0, fontsize=16, labelpad=14, va="center")
+    return figure
+
+
+def blocks_of(matrix: Array) -> npt.NDArray[np.int64]:
+    """Number the blocks of a matrix, cell by cell: rows that mix the same columns are one block.
+
+    It finds them wherever a permutation has put them.
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (rows, columns)
+
+    Returns
+    -------
+    integer ndarray, shape (rows, columns)
+    """
+    filled = (matrix != 0).astype(np.int64)
+    together = filled @ filled.T + np.eye(len(matrix)) > 0  # rows that share a column
+    for _ in range(len(matrix).bit_length()):  # and those that share with such a row, and so on
+        together = together @ together
+    first = together.argmax(axis=1)
+    number = np.unique(first, return_inverse=True)[1]
+    return np.broadcast_to(number[:, None], matrix.shape).astype(np.int64)
+
+
+POSITIVE, NEGATIVE = PALETTE[0], PALETTE[5]
+LARGEST = 0.9  # side of the square of the greatest number, in cells
+LONGEST = 0.8  # clock hand, in cells
+
+
+def draw_values(
+    axes: Any,
+    matrix: Array,
+    title: str,
+    rows: str = "",
+    columns: str = "",
+    greatest: float | None = None,
+) -> None:
+    """Draw a real matrix as squares: the area is the size, filled is positive, hollow negative.
+
+    Parameters
+    ----------
+    axes : matplotlib Axes
+    matrix : real ndarray, shape (rows, columns)
+    title, rows, columns : str
+        As in `draw_matrix`.
+    greatest : float, optional
+        The size that fills a cell, to compare pictures; by default the greatest of this matrix.
+    """
+    from matplotlib.collections import PatchCollection
+    from matplotlib.patches import Rectangle
+
+    if greatest is None:
+        greatest = float(np.abs(matrix).max(initial=0)) or 1.0
+    for sign, colour in ((1, POSITIVE), (-1, NEGATIVE)):
+        squares = []
+        for row, column in np.argwhere(sign * matrix > 0):
+            side = LARGEST * min(float(np.sqrt(abs(matrix[row, column]) / greatest)), 1.0)
+            corner = (column + (1 - side) / 2, row + (1 - side) / 2)
+            squares.append(Rectangle(corner, side, side))
+        face = colour if sign > 0 else "white"
+        axes.add_collection(PatchCollection(squares, facecolor=face, edgecolor=colour))
+    _grid(axes, matrix)
+    frame(axes, matrix, title, rows, columns)
+
+
+def draw_phases(axes: Any, matrix: Array, title: str, rows: str = "", columns: str = "") -> None:
+    """Draw a complex matrix as clock hands: length is the modulus, angle the phase (1 is right).
+
+    Parameters
+    ----------
+    axes : matplotlib Axes
+    matrix : complex ndarray, shape (rows, columns)
+    title, rows, columns : str
+        As in `draw_matrix`.
+    """
+    row, column = np.nonzero(matrix)
+    hands = matrix[row, column] * (LONGEST / float(np.abs(matrix).max(initial=0) or 1.0))
+    axes.quiver(
+        column + 0.5, row + 0.5, hands.real, -hands.imag, color=PALETTE[0], angles="xy",
+        scale_units="xy", scale=1, width=0.07, units="xy", headwidth=4, headlength=4,
+        headaxislength=3.5, pivot="mid",
+    )  # fmt: skip
+    _grid(axes, matrix)
+    frame(axes, matrix, title, rows, columns)
+
+
+def _grid(axes: Any, matrix: Array) -> None:
+    height, width = matrix.shape
+    if max(height, width) <= FINEST:
+        axes.hlines(range(1, height), 0, width, color=GRID, linewidth=0.5, zorder=0)
+        axes.vlines(range(1, width), 0, height, color=GRID, linewidth=0.5, zorder=0)

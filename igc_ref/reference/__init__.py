@@ -5,7 +5,6 @@ Everything here is naive on purpose, in float64 or complex128, and shares no cod
 backends that are checked against it.
 """
 
-from igc_ref.reference import products, special_cases
 from igc_ref.reference.block import Gradients, backward, composed_kernel, forward
 from igc_ref.reference.nearest import Projection, is_igc, project, singular_values, slices
 from igc_ref.reference.patches import fold, patch_operator, unfold

@@ -8,13 +8,8 @@ import numpy.typing as npt
 
 from igc_ref.errors import SpecError
 from igc_ref.reference.patches import fold, unfold
-from igc_ref.reference.structure import (
-    diagonal_blocks,
-    first_permutation,
-    masked_product,
-    matrices,
-)
-from igc_ref.spec import IGCSpec
+from igc_ref.reference.structure import diagonal_blocks, first_permutation, masked_product, matrices
+from igc_ref.spec.block import IGCSpec
 
 Array = npt.NDArray[Any]
 

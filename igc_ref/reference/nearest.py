@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.errors import SpecError
-from igc_ref.spec import divides, integer
+from igc_ref.errors import SpecError, divides, integer
 
 Array = npt.NDArray[Any]
 

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from igc_ref.spec import integer, output_length
+from igc_ref.errors import integer
+from igc_ref.spec.block import output_length
 
 Array = npt.NDArray[Any]
 

@@ -25,7 +25,7 @@ from igc_ref.reference.structure import (
     interleave,
     masked_product,
 )
-from igc_ref.spec_products import Factor, Product
+from igc_ref.spec.products import Factor, Product
 
 Array = npt.NDArray[Any]
 

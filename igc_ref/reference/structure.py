@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from igc_ref.errors import SpecError
-from igc_ref.spec import IGCSpec, integer
+from igc_ref.errors import SpecError, integer
+from igc_ref.spec.block import IGCSpec
 
 Array = npt.NDArray[Any]
 Matrix = Any  # a NumPy matrix or a scipy.sparse array: both know @ and .T

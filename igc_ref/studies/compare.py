@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from igc_ref.architecture import ARCHITECTURES, Architecture
-from igc_ref.builder import Cost, cost, rows
-from igc_ref.errors import SpecError
-from igc_ref.spec import choice
+from igc_ref.errors import SpecError, choice
+from igc_ref.networks.architecture import ARCHITECTURES, Architecture
+from igc_ref.networks.builder import Cost, cost, rows
+from igc_ref.networks.model import Model
 
 EQUAL = ("depth", "parameters", "multiply_adds")
 
@@ -164,3 +164,43 @@ def paper_cells() -> list[tuple[str, ...]]:
         adds = sum(row.multiply_adds for row in counted)
         table.append((str(architecture), f"{total - norms:,}", f"{total:,}", f"{adds:,}"))
     return table
+
+
+LAYER_HEADER = ("shape", "output", "parameters", "multiply-adds")
+
+
+def summary(model: Model) -> str:
+    """Lay out a network as a table: layer, shape, parameters, multiply-adds for one picture.
+
+    An IGC network gets the regular network of equal depth beside it whose number of parameters
+    is nearest; their layers correspond one to one.
+    """
+    architecture = model.architecture
+    names = ["", "layer", *(row.name for row in rows(architecture)), "total"]
+    columns = [_align(names, left=True), *_costs(architecture)]
+    if architecture.is_igc and architecture.doubling == "M":
+        columns += [["|"] * len(names), *_costs(nearest_regular(architecture))]
+    return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
+
+
+def _costs(architecture: Architecture) -> list[list[str]]:
+    """Return the columns of one network, cells of equal width, its name in the first line."""
+    layers = rows(architecture)
+    shapes = [row.kind for row in layers]
+    outputs = ["x".join(map(str, row.output)) for row in layers]
+    columns = [
+        _align([str(architecture), LAYER_HEADER[0], *shapes, ""], left=True),
+        _align(["", LAYER_HEADER[1], *outputs, ""]),
+        _align(["", LAYER_HEADER[2], *_with_total([row.parameters for row in layers])]),
+        _align(["", LAYER_HEADER[3], *_with_total([row.multiply_adds for row in layers])]),
+    ]
+    return columns
+
+
+def _with_total(counts: list[int]) -> list[str]:
+    return [f"{count:,}" for count in [*counts, sum(counts)]]
+
+
+def _align(cells: Sequence[str], left: bool = False) -> list[str]:
+    width = max(map(len, cells))
+    return [cell.ljust(width) if left else cell.rjust(width) for cell in cells]

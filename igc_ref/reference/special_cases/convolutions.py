@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.errors import SpecError
+from igc_ref.errors import SpecError, divides, integer
 from igc_ref.reference.special_cases.weights import Weights, weights
-from igc_ref.spec import IGCSpec, divides, integer
+from igc_ref.spec.block import IGCSpec
 
 Array = npt.NDArray[Any]
 

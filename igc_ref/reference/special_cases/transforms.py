@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.errors import SpecError
+from igc_ref.errors import SpecError, integer
 from igc_ref.reference.block import composed_kernel
 from igc_ref.reference.special_cases.weights import Weights, weights
-from igc_ref.spec import IGCSpec, integer
+from igc_ref.spec.block import IGCSpec
 
 Array = npt.NDArray[Any]
 

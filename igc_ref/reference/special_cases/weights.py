@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 
 from igc_ref.reference.structure import check_weights
-from igc_ref.spec import IGCSpec
+from igc_ref.spec.block import IGCSpec
 
 Array = npt.NDArray[Any]
 

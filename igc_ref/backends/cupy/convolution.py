@@ -1,0 +1,197 @@
+"""The IGC block and group convolution of the cupy backend."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from igc_ref.backends.cupy.batch import Derivative, Moments, Pictures, Rule, Sums
+from igc_ref.backends.cupy.geometry import Geometry, of_block, of_convolution
+from igc_ref.backends.cupy.kernels import block_macros, f32, i32
+from igc_ref.backends.cupy.lazy import Reading
+from igc_ref.backends.cupy.tiles import Tile, choose
+from igc_ref.backends.operators.convolution import ConvSaved, check_groups, check_weights
+from igc_ref.backends.operators.library import Array, Saved
+from igc_ref.errors import SpecError, integer
+from igc_ref.spec.block import IGCSpec, output_length
+
+
+class BlockSaved(NamedTuple):
+    """What the backward pass of the kernels needs; a convolution has no secondary weight."""
+
+    x: Pictures
+    primary: Array
+    secondary: Array | None
+    groups: int
+    stride: int
+    geometry: Geometry
+    shape: tuple[int, int, int, int]
+
+
+class GenericSaved(NamedTuple):
+    """What a generic operator saved."""
+
+    saved: Saved
+
+
+class Blocks(Reading):
+    """The two operators that take nearly all of the time."""
+
+    def conv2d(
+        self, x: Pictures, weight: Array, groups: int = 1, stride: int = 1
+    ) -> tuple[Pictures, Saved]:
+        """Convolve in groups; see `GenericBackend.conv2d`."""
+        self._check_pictures("x", x)
+        self.check("weight", weight, x.dtype)
+        if weight.ndim != 4 or weight.shape[2] != weight.shape[3] or weight.size == 0:
+            raise SpecError(f"weight has shape {weight.shape}; allowed is (out, in/groups, k, k)")
+        groups, stride = integer("groups", groups), integer("stride", stride)
+        check_groups(x.shape[0], weight, groups)
+        out, _, k, _ = weight.shape
+        shape = self._output_shape(x, out, k, stride)
+        g = of_convolution(x.shape, out, groups, k, stride, split=True)
+        y = self._forward(x, weight, None, g, shape)
+        if y is not None:
+            return y, BlockSaved(x, weight, None, groups, stride, g, shape)
+        self._no_capture(f"a convolution of {groups} groups, weight {weight.shape}")
+        array, saved = super().conv2d(self._array(x), weight, groups, stride)
+        return self._wrap(array), GenericSaved(saved)
+
+    def conv2d_backward(
+        self, dy: Pictures, saved: Saved, input_gradient: bool = True
+    ) -> tuple[Pictures | None, Array]:
+        """Return the gradients of `conv2d` with respect to x and weight."""
+        if isinstance(saved, BlockSaved):
+            x, weight, groups, stride = saved.x, saved.primary, saved.groups, saved.stride
+            out, _, k, _ = weight.shape
+            g = of_convolution(x.shape, out, groups, k, stride, split=not input_gradient)
+            gradients = self._backward(dy, saved, g, dx=input_gradient)
+            if gradients is not None:
+                return (gradients[0] if input_gradient else None), gradients[1]
+            saved = GenericSaved(ConvSaved(self._array(x), weight, groups, stride))
+        self._no_capture("the input gradient of a convolution")
+        self._check_pictures("dy", dy)
+        dx, dweight = super().conv2d_backward(self._array(dy), saved.saved)
+        return self._wrap(dx) if input_gradient else None, dweight / dweight.dtype.type(self.scale)
+
+    def igc(
+        self, x: Pictures, primary: Array, secondary: Array, spec: IGCSpec
+    ) -> tuple[Pictures, Saved]:
+        """Compute x' = P W_d Pᵀ W_p x; see `GenericBackend.igc`."""
+        self._check_pictures("x", x)
+        check_weights(primary, secondary, spec)
+        check_groups(x.shape[0], primary, spec.L)
+        self.check("primary", primary, x.dtype)
+        self.check("secondary", secondary, x.dtype)
+        shape = self._output_shape(x, spec.out_channels, spec.kernel_size, spec.stride)
+        _, N, H, W = x.shape
+        g = of_block(spec, N, H, W)
+        y = None if g is None else self._forward(x, primary, secondary, g, shape)
+        if g is not None and y is not None:
+            return y, BlockSaved(x, primary, secondary, spec.L, spec.stride, g, shape)
+        self._no_capture(str(spec))
+        array, saved = super().igc(self._array(x), primary, secondary, spec)
+        return self._wrap(array), GenericSaved(saved)
+
+    def igc_backward(self, d: Pictures, saved: Saved) -> tuple[Pictures, Array, Array]:
+        """Return the gradients of `igc` with respect to x, primary and secondary."""
+        if isinstance(saved, BlockSaved):
+            assert saved.secondary is not None
+            gradients = self._backward(d, saved, saved.geometry, dx=True)
+            if gradients is not None:
+                return gradients
+            g, x = saved.geometry, self._array(saved.x)
+            spec = IGCSpec(len(x), saved.shape[0], g.slabs, g.M, kernel_size=g.K, stride=g.S)
+            saved = GenericSaved(super().igc(x, saved.primary, saved.secondary, spec)[1])
+        self._no_capture("the backward pass of a block")
+        self._check_pictures("d", d)
+        dx, *weights = super().igc_backward(self._array(d), saved.saved)
+        dprimary, dsecondary = (w / w.dtype.type(self.scale) for w in weights)
+        return self._wrap(dx), dprimary, dsecondary
+
+    def _output_shape(
+        self, x: Pictures, out: int, k: int, stride: int
+    ) -> tuple[int, int, int, int]:
+        _, N, H, W = x.shape
+        HO, WO = (output_length(n, k, stride) for n in (H, W))
+        if min(HO, WO) < 1:
+            raise SpecError(f"a kernel of {k} pixels is too large for pictures of {H}x{W}")
+        return out, N, HO, WO
+
+    def _tile(self, g: Geometry, backward: bool, dx: bool) -> Tile | None:
+        itemsize = 2 if self.half else 4
+        return choose(g, backward, dx, itemsize, self.device.shared_bytes)
+
+    def _forward(
+        self,
+        x: Pictures,
+        primary: Array,
+        secondary: Array | None,
+        g: Geometry,
+        shape: tuple[int, int, int, int],
+    ) -> Pictures | None:
+        """Run block_forward.cu, or return None if it does not fit."""
+        tile = self._tile(g, backward=False, dx=False) if self._fast(x) else None
+        if tile is None:
+            return None
+        x, rule = self._by_rule(x) if isinstance(x.pending, Rule) else (self._plain(x), None)
+        blocks, positions = math.ceil(g.N / tile.NP), shape[2] * shape[3]
+        moments = Moments(self._numbers(blocks, shape[0], 3), tile.NP * positions)
+        y = self._empty(shape)
+        y.moments = moments
+        self._launch_block("block_forward", g, tile, (
+            y.data, moments.values, x.data, rule.table if rule else self._one,
+            f32(rule.floor if rule else 0), self._contiguous(primary),
+            self._contiguous(secondary), i32(g.N),
+        ), rule=rule is not None)  # fmt: skip
+        return y
+
+    def _backward(
+        self, d: Pictures, saved: BlockSaved, g: Geometry, dx: bool
+    ) -> tuple[Pictures, Array, Array] | None:
+        """Run block_backward.cu and add up its shares, or return None if it does not fit."""
+        self._check_pictures("d", d, (saved.shape, saved.x.dtype))
+        tile = self._tile(g, backward=True, dx=dx)
+        if tile is None:
+            return None
+        d = d if isinstance(d.pending, Derivative) else self._plain(d)
+        pending = d.pending if isinstance(d.pending, Derivative) else None
+        derivative = pending or Derivative(self._one, 0, d.data)
+        x = saved.x if isinstance(saved.x.pending, Rule) else self._plain(saved.x)
+        rule = x.pending if isinstance(x.pending, Rule) else None
+        sizes = saved.primary.size, 0 if saved.secondary is None else saved.secondary.size
+        blocks = math.ceil(g.N / tile.NP)
+        shares = self._numbers(blocks, sum(sizes))
+        sums = self._numbers(blocks, x.shape[0], 2) if rule and dx else self._one
+        result = self._empty(x.shape) if dx else d
+        self._launch_block("block_backward", g, tile, (
+            result.data, shares, sums, d.data, derivative.x, derivative.table,
+            f32(derivative.floor), x.data, rule.table if rule else self._one,
+            f32(rule.floor if rule else 0), self._contiguous(saved.primary),
+            self._contiguous(saved.secondary), i32(g.N),
+        ), rule=rule is not None, derive=pending is not None,
+           sums=rule is not None and dx, dx=dx)  # fmt: skip
+        if rule and dx:
+            result.sums = Sums(rule.table, sums)
+        total = self._numbers(sum(sizes))
+        grid, unscale = (math.ceil(sum(sizes) / 32),), f32(1 / self.scale)
+        arguments = (total, shares, i32(blocks), i32(sum(sizes)), unscale)
+        self.launch("learning.cu", "add_up", grid, *arguments)
+        dprimary = total[: sizes[0]].reshape(saved.primary.shape)
+        dsecondary = total if saved.secondary is None else total[sizes[0] :].reshape(
+            saved.secondary.shape
+        )  # fmt: skip
+        return result, dprimary, dsecondary
+
+    def _launch_block(
+        self, kernel: str, g: Geometry, tile: Tile, arguments: tuple[Any, ...], **flags: bool
+    ) -> None:
+        flags = {"rule": False, "derive": False, "sums": False, "dx": False} | flags
+        macros = block_macros(g, tile, half=self.half, **flags)
+        grid = math.ceil(g.N / tile.NP), g.groups * g.share
+        self.kernels.launch(
+            f"{kernel}.cu", kernel, grid, tile.threads, arguments, macros, tile.shared_bytes
+        )
+
+    def _contiguous(self, weight: Array | None) -> Array:
+        return self._one if weight is None else self.xp.ascontiguousarray(weight)

@@ -1,0 +1,69 @@
+"""The numbers of a block or group convolution in the words of block.cuh."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from igc_ref.spec.block import IGCSpec, output_length
+
+SPLIT = 16  # outputs of a convolution that one CUDA block takes, where it may share them out
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A batch of `N` pictures, `H` x `W`, and what is computed of it.
+
+    ``slabs`` slabs have ``I`` inputs and ``O`` outputs each; the outputs go into ``M`` secondary
+    partitions of ``A`` channels. A convolution has ``groups``, and ``share`` CUDA blocks for the
+    outputs of one group; for it ``M = O``, ``A = 1``. Kernels are ``K`` x ``K`` at stride ``S``.
+    """
+
+    secondary: bool
+    slabs: int
+    I: int
+    O: int
+    M: int
+    A: int
+    K: int
+    S: int
+    H: int
+    W: int
+    N: int
+    groups: int = 1
+    share: int = 1
+
+    @property
+    def outputs(self) -> tuple[int, int]:
+        """Height and width of the outputs."""
+        return output_length(self.H, self.K, self.S), output_length(self.W, self.K, self.S)
+
+    @property
+    def R(self) -> int:
+        """Outputs of a slab that go into one secondary partition."""
+        return self.O // self.M
+
+
+def of_block(spec: IGCSpec, N: int, H: int, W: int) -> Geometry | None:
+    """Return the geometry of an IGC block, or None if its partitions do not fit the kernels."""
+    L, M, out = spec.L, spec.M, spec.out_channels
+    if out // L % M:
+        return None  # outputs of a primary partition go into parts of the secondary partitions
+    I, O = spec.in_channels // L, out // L
+    return Geometry(True, L, I, O, M, out // M, spec.kernel_size, spec.stride, H, W, N)
+
+
+def of_convolution(
+    shape: tuple[int, int, int, int], out: int, groups: int, K: int, S: int, split: bool
+) -> Geometry:
+    """Return the geometry of a group convolution of pictures (C, N, H, W).
+
+    `split`: CUDA blocks may share the outputs of a group; each then reads all of its inputs.
+    """
+    channels, N, H, W = shape
+    inputs, outputs = channels // groups, out // groups
+    I = next(n for n in (2, 3, 1) if inputs % n == 0)
+    share = 1
+    if split and outputs > SPLIT:
+        share = next(n for n in range(outputs // SPLIT, outputs + 1) if outputs % n == 0)
+    O = outputs // share
+    return Geometry(False, inputs // I, I, O, O, 1, K, S, H, W, N, groups, share)

@@ -1,0 +1,159 @@
+"""How an operator of the cupy backend gets at the numbers of a batch."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from igc_ref.backends.cupy.batch import Pictures, Rule
+from igc_ref.backends.cupy.device import Device
+from igc_ref.backends.cupy.kernels import Kernels, f32, i64
+from igc_ref.backends.operators.generic import GenericBackend
+from igc_ref.backends.operators.library import STORAGES, Array, kind_of
+from igc_ref.errors import BackendError, SpecError, choice
+
+THREADS = 256  # of every kernel but those of the block
+LOSS_SCALE = 4096.0  # of gradients stored as float16: they would be too small for it
+NO_FLOOR = -np.inf
+
+
+class Reading(GenericBackend):
+    """A device, its kernels, and batches with something pending.
+
+    Parameters
+    ----------
+    device : Device
+    storage : {"float32", "float16"}
+        How the pictures of a float32 network lie in memory. With float16, kernels still compute and
+        add up in float32, weights stay float32, and gradients of pictures are kept 4096 times
+        larger.
+    """
+
+    tile_bytes = 1 << 30  # generic operators on a GPU want long rows
+
+    def __init__(self, device: Device, storage: str = "float32") -> None:
+        choice("storage", storage, STORAGES)
+        self.device, self.storage = device, storage
+        self.xp, self.half = device.xp, storage == "float16"
+        self.scale = LOSS_SCALE if self.half else 1.0
+        self.kernels = Kernels(device)
+        self.generic = ""  # the first use of a generic operator since this was cleared, in words
+        self._identities: dict[int, Array] = {}
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"the {self.name} backend cannot be copied or pickled: it holds a device")
+
+    def launch(
+        self, file: str, name: str, grid: tuple[int, ...], *arguments: Any, threads: int = THREADS
+    ) -> None:
+        """Launch a kernel that has no macros but the storage's."""
+        macros = {"HALF": int(self.half)}
+        self.kernels.launch(file, name, grid, threads, arguments, macros)
+
+    def _bring(self, array: npt.NDArray[Any], dtype: npt.DTypeLike | None) -> Array:
+        """Copy a NumPy array to the device."""
+        return self.device.upload(np.array(array, dtype=dtype, order="C"))
+
+    def to_numpy(self, array: Array) -> npt.NDArray[Any]:
+        """Copy an array to the host: the only way out."""
+        self.check("array", array)
+        return self.device.download(array)
+
+    def load(self, pictures: Array) -> Pictures:
+        """Turn public pictures (N, C, H, W) into the layout inside, (C, N, H, W)."""
+        return self._wrap(self.xp.array(pictures.swapaxes(0, 1), order="C"))
+
+    def store(self, x: Pictures, gradient: bool = False) -> Array:
+        """Turn the layout inside back into public pictures (N, C, H, W)."""
+        y = self.xp.array(self._array(x).swapaxes(0, 1), order="C")
+        if gradient and self.half:
+            y /= y.dtype.type(self.scale)
+        return y
+
+    # -- for operators with kernels --------------------------------------------------------------
+
+    def _fast(self, x: Pictures) -> bool:
+        """Say whether the kernels can work on these pictures."""
+        C, N, H, W = x.shape
+        return x.dtype == np.float32 and x.data.size > 0 and N * H * W < 2**31 and C < 2**16
+
+    def _empty(self, shape: tuple[int, int, int, int]) -> Pictures:
+        return Pictures(self.xp.empty(shape, self.storage))
+
+    def _numbers(self, *shape: int) -> Array:
+        return self.xp.empty(shape, "float32")
+
+    @cached_property
+    def _one(self) -> Array:
+        """One number that no kernel reads: stands where an array is not needed."""
+        return self.device.upload(np.ones(8, "float32"))
+
+    def _identity(self, channels: int) -> Array:
+        """Return the table of the rule that reads the numbers as they are."""
+        if channels not in self._identities:
+            rows = np.tile(np.array([1, 0, 0, 1], "float32"), (channels, 1))
+            self._identities[channels] = self.device.upload(rows)
+        return self._identities[channels]
+
+    def _by_rule(self, x: Pictures) -> tuple[Pictures, Rule]:
+        """Return pictures and how to read them: by their own rule, or as they are."""
+        if isinstance(x.pending, Rule):
+            return x, x.pending
+        x = self._plain(x)
+        return x, Rule(self._identity(x.shape[0]), NO_FLOOR)
+
+    def _plain(self, x: Pictures) -> Pictures:
+        """Return pictures with nothing pending."""
+        self._check_pictures("x", x)
+        if x.pending is None:
+            return x
+        y, (C, N, H, W) = self._empty(x.shape), x.shape
+        length, grid = N * H * W, self._grid(N * H * W, C)
+        if isinstance(x.pending, Rule):
+            table, floor = x.pending
+            inputs, name = [x.data], "apply_rule"
+        else:
+            table, floor, normalised = x.pending
+            inputs, name = [x.data, normalised], "apply_derivative"
+        arguments = (y.data, *inputs, table, f32(floor), i64(length))
+        self.launch("normalise.cu", name, grid, *arguments)
+        return y
+
+    def _grid(self, length: int, channels: int) -> tuple[int, int]:
+        """Return a grid for a kernel that goes through rows of numbers: four a thread."""
+        return max(1, min(1024, -(-length // (4 * THREADS)))), channels
+
+    def _check_pictures(
+        self, name: str, x: Pictures, like: tuple[tuple[int, ...], np.dtype[Any]] | None = None
+    ) -> None:
+        """Raise unless these are pictures, and of this shape and dtype."""
+        if not isinstance(x, Pictures):
+            raise TypeError(
+                f"{name} is {kind_of(x)}; the {self.name} backend takes what its load returns"
+            )
+        if like is not None and x.shape != tuple(like[0]):
+            raise SpecError(f"{name} has shape {x.shape}; {tuple(like[0])} is needed")
+        if like is not None and x.dtype != like[1]:
+            raise TypeError(f"{name} is {x.dtype}; {like[1]} is needed")
+
+    # -- for the generic operators ---------------------------------------------------------------
+
+    def _array(self, x: Pictures) -> Array:
+        """Return pictures as an array on which the generic operators work."""
+        data = self._plain(x).data
+        return data.astype(x.dtype) if data.dtype != x.dtype else data
+
+    def _wrap(self, array: Array) -> Pictures:
+        """Return an array of a generic operator as pictures."""
+        if array.dtype == np.float32 and self.half:
+            return Pictures(array.astype("float16"))
+        return Pictures(self.xp.ascontiguousarray(array))
+
+    def _no_capture(self, what: str) -> None:
+        """Note that an operator of the library is used; a CUDA graph can hold our kernels only."""
+        self.generic = self.generic or f"{what} has no kernel of ours"
+        if self.device.capturing:
+            raise BackendError(self.generic)

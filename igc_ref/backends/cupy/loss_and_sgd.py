@@ -1,0 +1,145 @@
+"""From features to new weights: linear layer, loss and optimiser on our own CUDA kernels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from igc_ref.backends.cupy.kernels import f32, i32
+from igc_ref.backends.cupy.lazy import THREADS, Reading
+from igc_ref.backends.operators.library import Array
+from igc_ref.errors import SpecError
+
+
+class Rates(NamedTuple):
+    """Learning rates in device memory; the optimiser takes number ``counter[0]`` of them."""
+
+    values: Array
+    counter: Array
+
+
+class Learning(Reading):
+    """What stands between the last pictures and new weights; what is not float32 is generic."""
+
+    def linear(self, x: Array, weight: Array, bias: Array) -> tuple[Array, tuple[Array, Array]]:
+        """Return x Wᵀ + b for x (N, in), weight (out, in), bias (out,)."""
+        self._check_linear(x, weight, bias)
+        if x.dtype != np.float32 or not x.size:
+            return super().linear(x, weight, bias)
+        x, weight, bias = map(self.xp.ascontiguousarray, (x, weight, bias))
+        (N, inputs), out = x.shape, len(weight)
+        y = self._numbers(N, out)
+        arguments = (y, x, weight, bias, i32(N), i32(inputs), i32(out))
+        self.launch("learning.cu", "linear", (math.ceil(N * out / (THREADS // 32)),), *arguments)
+        return y, (x, weight)
+
+    def linear_backward(self, dy: Array, saved: tuple[Array, Array]) -> tuple[Array, Array, Array]:
+        """Return the gradients of `linear` with respect to x, weight and bias."""
+        x, weight = saved
+        self.check("dy", dy, x.dtype)
+        if x.dtype != np.float32 or not x.size:
+            return super().linear_backward(dy, saved)
+        dy, (N, inputs), out = self.xp.ascontiguousarray(dy), x.shape, len(weight)
+        if dy.shape != (N, out):
+            raise SpecError(f"dy has shape {dy.shape}; {(N, out)} is needed")
+        dx, dweight, dbias = (
+            self._numbers(N, inputs),
+            self.xp.empty_like(weight),
+            self._numbers(out),
+        )
+        sizes = i32(N), i32(inputs), i32(out)
+        grid = (math.ceil(N * inputs / THREADS),)
+        self.launch("learning.cu", "linear_dx", grid, dx, dy, weight, *sizes)
+        grids = math.ceil((inputs + 1) / 32), out
+        self.launch("learning.cu", "linear_dweight", grids, dweight, dbias, dy, x, *sizes)
+        return dx, dweight, dbias
+
+    def _check_linear(self, x: Array, weight: Array, bias: Array) -> None:
+        for name, array in (("x", x), ("weight", weight), ("bias", bias)):
+            self.check(name, array, x.dtype)
+        if x.ndim != 2 or weight.shape[1:] != x.shape[1:] or bias.shape != weight.shape[:1]:
+            raise SpecError(
+                f"x {x.shape}, weight {weight.shape} and bias {bias.shape} do not fit together"
+            )
+
+    def softmax_cross_entropy(self, logits: Array, labels: Array) -> tuple[Array, Array]:
+        """Return the mean of -log softmax(logits)[label], and its gradient."""
+        if logits.dtype != np.float32 or not logits.size:
+            return super().softmax_cross_entropy(logits, labels)
+        loss, _, dlogits = self.loss(logits, labels)
+        return loss, dlogits
+
+    def loss(self, logits: Array, labels: Array) -> tuple[Array, Array, Array]:
+        """Return mean loss, number of right answers, and the gradient of the loss.
+
+        A label that is no class makes the loss NaN: to look at labels is to wait for the device.
+        """
+        self.check("logits", logits)
+        self.check("labels", labels)
+        if labels.dtype.kind not in "iu":
+            raise TypeError(f"labels are {labels.dtype}; integers are needed")
+        if logits.dtype != np.float32 or not logits.size:
+            return super().loss(logits, labels)
+        N, classes = logits.shape
+        if labels.shape != (N,):
+            raise SpecError(f"labels have shape {labels.shape}; {(N,)} is needed")
+        labels = self.xp.ascontiguousarray(labels.astype("int64", copy=False))
+        logits = self.xp.ascontiguousarray(logits)
+        losses, dlogits = self._numbers(N), self._numbers(N, classes)
+        hits, loss, right = self.xp.empty(N, "int32"), self._numbers(1), self.xp.empty(1, "int32")
+        arguments = (losses, hits, dlogits, logits, labels, i32(N), i32(classes))
+        grid = (math.ceil(N / (THREADS // 32)),)
+        self.launch("learning.cu", "softmax_cross_entropy", grid, *arguments)
+        self.launch("learning.cu", "mean_loss", (1,), loss, right, losses, hits, i32(N))
+        return loss.reshape(()), right.reshape(()), dlogits
+
+    def sgd_steps(
+        self,
+        weights: Mapping[str, Array],
+        gradients: Mapping[str, Array],
+        velocities: Mapping[str, Array],
+        **numbers: Any,
+    ) -> None:
+        """Take one step of Nesterov's accelerated gradient for all parameters in one kernel.
+
+        ``lr`` may be `Rates`.
+        """
+        names = [name for name, weight in weights.items() if weight.size]
+        if not names:
+            return
+        groups = [[arrays[name] for name in names] for arrays in (weights, gradients, velocities)]
+        for weight, gradient, velocity in zip(*groups, strict=True):
+            if not weight.shape == gradient.shape == velocity.shape:
+                raise SpecError(f"weight {weight.shape} has a gradient {gradient.shape}")
+        in_place = (array.flags.c_contiguous for array in chain(groups[0], groups[2]))
+        if not all(in_place) or any(array.dtype != np.float32 for array in chain(*groups)):
+            for arrays in zip(*groups, strict=True):
+                super().sgd_step(*arrays, **numbers)
+            return
+        groups[1] = [self.xp.ascontiguousarray(gradient) for gradient in groups[1]]
+        rows = [(*map(self.device.address, row), row[0].size) for row in zip(*groups, strict=True)]
+        table = self._table(np.array(rows, np.int64))
+        lr, decays = numbers["lr"], (numbers["momentum"], numbers["weight_decay"])
+        if not isinstance(lr, Rates):
+            counter = self.device.upload(np.zeros(1, "int32"))
+            lr = Rates(self.device.upload(np.array([lr], "float32")), counter)
+        grid = math.ceil(max(row[3] for row in rows) / (4 * THREADS)), len(rows)
+        arguments = (table, lr.values, lr.counter, *map(f32, decays))
+        self.launch("learning.cu", "sgd", grid, *arguments)
+
+    def sgd_step(self, weight: Array, gradient: Array, velocity: Array, **numbers: Any) -> None:
+        """Take one step for one parameter."""
+        self.sgd_steps({"": weight}, {"": gradient}, {"": velocity}, **numbers)
+
+    def _table(self, rows: Any) -> Array:
+        """Bring the table of addresses to the device; inside a graph, once it is captured."""
+        pending = self.device.after_capture
+        if pending is None:
+            return self.device.upload(rows)
+        table = self.device.lasting(rows.shape, "int64")
+        pending.append((table, rows))
+        return table

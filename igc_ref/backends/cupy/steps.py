@@ -1,0 +1,148 @@
+"""Whole training steps as one CUDA graph: the host only says "again".
+
+What changes from step to step lies in device memory: the data set, the epoch's order and
+augmentation, the learning rates, the number of the step, the losses. The first two steps of a batch
+size run kernel by kernel, which compiles them and fills the memory that the graph will use; the
+third is captured, and from then on replayed. Replayed or not, the same kernels run in the same
+order: the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from igc_ref.backends.cupy.batch import Pictures
+from igc_ref.backends.cupy.kernels import i32
+from igc_ref.backends.cupy.lazy import THREADS
+from igc_ref.backends.cupy.loss_and_sgd import Rates
+from igc_ref.backends.cupy.operators import CudaOperators
+from igc_ref.backends.operators.library import Array, Draws, Pool
+from igc_ref.report import Report
+
+WARM_UP = 2  # steps kernel by kernel before one is captured
+
+Learn = Callable[[Pictures, Array, Rates], tuple[Array, Array]]
+
+
+class CapturedSteps:
+    """Runs epochs of training steps.
+
+    Parameters
+    ----------
+    backend : CudaOperators
+    learn : callable
+        ``learn(x, labels, rates)`` runs forward and backward pass and optimiser, and returns the
+        loss and the number of right answers as arrays. It may launch our kernels only.
+    pool : Pool
+        Pictures and labels to draw batches from.
+    batch_size : int
+    padding : int
+        Of the augmentation, in pixels.
+    capture : bool
+        Whether to replay steps as a CUDA graph. A network that needs a generic operator cannot be
+        captured; then that is reported, and its steps run kernel by kernel.
+    report : callable
+        Gets such a line.
+    """
+
+    def __init__(
+        self,
+        backend: CudaOperators,
+        learn: Learn,
+        pool: Pool,
+        batch_size: int,
+        padding: int,
+        *,
+        capture: bool = True,
+        report: Report,
+    ) -> None:
+        self.backend, self.learn, self.capture, self.report = backend, learn, capture, report
+        self.batch_size, self.padding, self.size = batch_size, padding, len(pool.labels)
+        upload = backend.device.upload
+        self.images = upload(np.ascontiguousarray(pool.images))
+        self.labels = upload(np.ascontiguousarray(pool.labels, dtype=np.int64))
+        scale = 1 / np.asarray(pool.std, "float32")
+        self.lines = upload(scale), upload(np.asarray(pool.mean, "float32") * scale)
+        steps = math.ceil(self.size / batch_size)
+        # Overwritten for every epoch, in place: their addresses are in the graph.
+        self.draws = [
+            upload(np.zeros(self.size, dtype)) for dtype in ("int32", "int8", "int8", "uint8")
+        ]
+        self.rates = Rates(upload(np.zeros(steps, "float32")), upload(np.zeros(1, "int32")))
+        self.losses, self.hits = (
+            upload(np.zeros(steps, "float32")),
+            upload(np.zeros(steps, "int32")),
+        )
+        self._seen: dict[int, int] = {}
+        self._memory: dict[int, Callable[[], AbstractContextManager[None]]] = {}
+        self._graphs: dict[int, Callable[[], None]] = {}
+
+    def epoch(
+        self,
+        draws: Draws,
+        rates: npt.NDArray[np.float64],
+        first: int = 0,
+        pauses: Callable[[int], bool] = lambda done: False,  # noqa: ARG005
+    ) -> Iterator[tuple[float, int]]:
+        """Take the steps of one epoch; see `Steps`. Losses are fetched at pauses only."""
+        self._begin(draws, rates, first)
+        fetched = first
+        for step in range(first, len(rates)):
+            self._step(min(self.batch_size, self.size - step * self.batch_size))
+            if pauses(step + 1) or step + 1 == len(rates):
+                losses, hits = map(self.backend.device.download, (self.losses, self.hits))
+                for done in range(fetched, step + 1):
+                    yield float(losses[done]), int(hits[done])
+                fetched = step + 1
+
+    def _begin(self, draws: Draws, rates: npt.NDArray[np.float64], first: int) -> None:
+        overwrite, N = self.backend.device.overwrite, self.size
+        still = np.full(N, self.padding)  # the window in the middle, as without augmentation
+        windows = draws.windows or (still, still, np.zeros(N))
+        for array, values in zip(self.draws, (draws.order, *windows), strict=True):
+            overwrite(array, np.asarray(values).astype(array.dtype))
+        overwrite(self.rates.values, rates.astype("float32"))
+        overwrite(self.rates.counter, np.full(1, first, "int32"))
+
+    def _step(self, count: int) -> None:
+        if count in self._graphs:
+            return self._graphs[count]()
+        device = self.backend.device
+        if count not in self._seen:
+            self._seen[count], self._memory[count] = 0, device.memory()
+        with self._memory[count]():
+            if not self.capture or self._seen[count] < WARM_UP:
+                return self._try(count)
+            self._graphs[count] = device.capture(lambda: self._launch(count))
+        return self._graphs[count]()
+
+    def _try(self, count: int) -> None:
+        """Take a step kernel by kernel, and see whether it can be captured."""
+        self._seen[count] += 1
+        self.backend.generic = ""
+        self._launch(count)
+        if self.capture and self.backend.generic:
+            self.capture = False
+            self.report(f"steps are not captured as a CUDA graph: {self.backend.generic}")
+
+    def _launch(self, count: int) -> None:
+        """Queue every kernel of a step on so many pictures."""
+        backend, counter = self.backend, self.rates.counter
+        _, C, H, W = self.images.shape
+        x = backend._empty((C, count, H, W))
+        labels = backend.xp.empty(count, "int64")
+        numbers: Any = map(i32, (count, C, H, W, self.padding))
+        backend.launch(
+            "augment.cu", "take_batch", (math.ceil(C * count * H * W / THREADS),),
+            x.data, labels, self.images, self.labels, *self.draws, counter, i32(self.batch_size),
+            *self.lines, *numbers,
+        )  # fmt: skip
+        loss, hits = self.learn(x, labels, self.rates)
+        arguments = (self.losses, self.hits, counter, loss, hits)
+        backend.launch("learning.cu", "finish_step", (1,), *arguments, threads=1)

@@ -1,0 +1,210 @@
+"""How a block of pictures is shared out among the threads of a GPU: a function of the shape alone.
+
+The same shape gives the same tile, and so the same order of additions, the same bits, on every card
+whose CUDA blocks can have that much shared memory. Tiles are chosen by a count of what a slab costs
+(block.cuh): instructions, of which an SM issues four warps' in a cycle, and reads of shared memory,
+of which it serves one warp's. Registers are estimated so that no kernel spills;
+tests/backends/cuda/test_nvrtc.py asks the compiler.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import product
+
+from igc_ref.backends.cupy.geometry import Geometry
+
+WARP = 32
+REGISTERS = 65_536  # of an SM
+REGISTERS_A_THREAD = 254
+SMS = 132  # of an H200; more or fewer change how well a tile fits, not whether it is right
+SHARED_BYTES = 232_448  # of a CUDA block, on sm_90
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What a thread and a CUDA block take: see block.cuh and block_backward.cu.
+
+    Parameters
+    ----------
+    PX, MS : int
+        Positions below each other, and secondary partitions, of a thread.
+    NP : int
+        Pictures of a CUDA block.
+    PXD, IS : int
+        Positions and inputs of a thread when it computes dx; backward only.
+    backward, dx : bool
+        Which pass, and whether the backward pass finds dx.
+    itemsize : int
+        Bytes of a stored number of a picture.
+    stages : int
+        Slabs in shared memory at a time: one in use, the others on their way.
+    threads, registers, shared_bytes : int
+        Threads of a CUDA block; registers of a thread, estimated; shared memory of a CUDA block.
+    """
+
+    PX: int
+    MS: int
+    NP: int
+    PXD: int
+    IS: int
+    backward: bool
+    dx: bool
+    itemsize: int
+    stages: int = 0
+    threads: int = 0
+    registers: int = 0
+    shared_bytes: int = 0
+
+
+@lru_cache(maxsize=1024)
+def choose(
+    g: Geometry, backward: bool, dx: bool = True, itemsize: int = 4, shared: int = SHARED_BYTES
+) -> Tile | None:
+    """Return the cheapest tile, or None if no tile fits: then the generic operator serves.
+
+    Parameters
+    ----------
+    g : Geometry
+    backward, dx : bool
+        Which pass, and whether the backward pass is to find dx.
+    itemsize : int
+        Bytes of a stored number of a picture.
+    shared : int
+        Shared memory that one CUDA block can have, in bytes.
+    """
+    fitting = candidates(g, backward, dx, itemsize, shared)
+    return min(fitting, key=lambda tile: cost(g, tile), default=None)
+
+
+def candidates(
+    g: Geometry, backward: bool, dx: bool, itemsize: int = 4, shared: int = SHARED_BYTES
+) -> Iterator[Tile]:
+    """Yield every tile that fits."""
+    for shares in _shares(g, backward and dx):
+        tile = Tile(*shares, backward, backward and dx, itemsize)
+        tile = replace(tile, threads=_threads(g, tile), registers=_registers(g, tile))
+        if not 64 <= tile.threads <= 1024 or tile.registers > REGISTERS_A_THREAD:
+            continue
+        if tile.threads * _up(tile.registers, 8) > REGISTERS:
+            continue
+        for stages in (2,) if backward else (3, 2):
+            staged = replace(tile, stages=stages)
+            staged = replace(staged, shared_bytes=shared_bytes(g, staged))
+            if staged.shared_bytes <= shared:
+                yield staged
+                break
+
+
+def _shares(g: Geometry, dx: bool) -> Iterator[tuple[int, int, int, int, int]]:
+    """Yield PX, MS, NP, PXD, IS that are worth a thought."""
+    parts = [n for n in range(1, g.M + 1) if g.M % n == 0]
+    for PX, MS, NP in product((2, 4, 8), parts, (1, 2, 4, 8)):
+        if g.A * MS * PX > 200 or g.R * MS * PX > 128:
+            continue
+        if not dx:
+            yield PX, MS, NP, PX, 1
+            continue
+        inputs = [n for n in range(1, g.I + 1) if g.I % n == 0]
+        for IS, PXD in product(inputs, (1, 2, 4, 8)):
+            if IS * PXD * g.S**2 <= 64:
+                yield PX, MS, NP, PXD, IS
+
+
+def _threads(g: Geometry, t: Tile) -> int:
+    return g.M // t.MS * _places(g, t, t.PX)
+
+
+def _places(g: Geometry, t: Tile, positions: int) -> int:
+    """Return how many threads share a part's positions of a CUDA block, in whole warps."""
+    HO, WO = g.outputs
+    return _up(math.ceil(HO / positions) * t.NP * WO, WARP)
+
+
+def _column(g: Geometry, t: Tile) -> int:
+    """Return how many pixels below each other a thread's positions see."""
+    return (t.PX - 1) * g.S + g.K
+
+
+def _registers(g: Geometry, t: Tile) -> int:
+    """Estimate the registers of a thread: its outputs, and what it needs at a time beside them."""
+    OS, outputs = t.MS * g.R, g.A * t.MS * t.PX
+    own = OS * t.PX if g.secondary else 0  # y of a slab; a convolution adds to its outputs at once
+    if not t.backward:
+        return 18 + outputs + own + _column(g, t)
+    large = 3 * max(0, g.I - 8) * (g.S - 1)  # unrolled over many inputs
+    large += 2 * (g.S > 1 and t.NP > 1)
+    weights = 2 * own + _column(g, t) + 20 + large  # dy, y, and the sums over a warp
+    pixels = t.IS * t.PXD * g.S**2 + 4 * t.IS + OS * (t.PXD + 2) if t.dx else 0
+    return 16 + outputs + max(weights, pixels)
+
+
+def cost(g: Geometry, t: Tile) -> float:
+    """Estimate the cycles that the busiest SM needs."""
+    OS, taps, warps, weights = t.MS * g.R, g.K**2, t.threads // WARP, _chunked(g.K * t.MS * g.R)
+    mixing = OS * g.A * t.PX if g.secondary else 0
+    convolving = g.I * taps * OS * t.PX
+    reads = g.I * g.K * (_column(g, t) * min(g.S, 2) + weights / 4) + mixing / (4 * t.PX)
+    work = warps * _cycles(convolving + mixing, reads + 40)
+    if t.backward:
+        gains = g.I * taps * OS + (OS * g.A if g.secondary else 0)
+        work += warps * _cycles(convolving + mixing + 4 * gains, 40)  # both weight gradients
+        work += warps * _cycles(mixing, 0)  # dy
+    if t.dx:
+        rounds = math.ceil(g.I // t.IS * _places(g, t, t.PXD) / t.threads)
+        seen = g.O * (t.PXD + (g.K - 1) // g.S)
+        reads = g.K * (seen + g.M // t.MS * t.IS * weights / 4)
+        sums = t.IS * taps * t.PXD * g.O
+        work += rounds * warps * _cycles(sums, reads + t.IS * t.PXD * g.S**2 * 4)
+    # Threads that wait for memory are hidden by others, if there are others.
+    blocks = math.ceil(math.ceil(g.N / t.NP) * g.groups * g.share / SMS)
+    held = min(REGISTERS // (t.threads * _up(t.registers, 8)), SHARED_BYTES // t.shared_bytes)
+    return work * g.slabs * blocks * (1 + 4 / (warps * max(1, min(held, blocks))))
+
+
+def _cycles(multiply_adds: float, reads: float) -> float:
+    """Cycles of an SM for one warp: four issue slots a cycle, one read of shared memory."""
+    issued = (multiply_adds + reads) / 4
+    return max(issued, reads) + 0.25 * min(issued, reads)
+
+
+def shared_bytes(g: Geometry, t: Tile) -> int:
+    """Return the shared memory of a CUDA block, as block.cuh and block_backward.cu lay it out."""
+    (HO, WO), P, OS = g.outputs, g.K // 2, t.MS * g.R
+    vector = next(n for n in (16, 8, 4, 2) if g.W * t.itemsize % n == 0) // t.itemsize
+    align = min(vector, 4)
+    left, overhang = _up(P, align), max(0, (WO - 1) * g.S + g.K - P - g.W)
+    pitch = _up(g.W + max(left, overhang), align)
+    rows = max((math.ceil(HO / t.PX) * t.PX - 1) * g.S + g.K, P + g.H)
+    tile = g.I * t.NP * _skewed(rows * pitch + overhang + left, WO * g.S)
+    weights = _up(g.M // t.MS * g.I * g.K * _chunked(g.K * OS), 4)
+    weights += _up(g.M * g.R * _chunked(g.A), 4) if g.secondary else 0
+    raw = _up(g.I * t.NP * g.H * g.W * t.itemsize, 16)
+    warps = t.threads // WARP
+    if not t.backward:
+        moments = _up(g.A * g.M, 4) + warps * g.A * t.MS * 2
+        return max(4 * (2 * tile + t.stages * weights) + t.stages * raw, 4 * moments)
+    gains = warps * ((OS * g.A if g.secondary else 0) + g.I * g.K**2 * OS)
+    d_tile = 0
+    if t.dx:
+        before, after = (g.K - 1 - P) // g.S, (g.S - 1 + P) // g.S
+        d_left = max(before, after)
+        d_rows = before + max(math.ceil(HO / t.PXD) * t.PXD, HO) + after
+        d_tile = g.O * t.NP * _skewed(d_rows * (WO + d_left) + d_left + after, WO)
+        gains += g.I * _places(g, t, t.PXD) // WARP * 2
+    return 4 * (tile + d_tile + t.stages * weights + 2 * _up(gains, 4)) + t.stages * raw
+
+
+def _up(a: int, b: int) -> int:
+    return -(-a // b) * b
+
+
+def _chunked(count: int) -> int:
+    return count if count < 4 else _up(count, 4)
+
+
+def _skewed(size: int, step: int) -> int:
+    return _up(size + (step - size) % WARP, 4)

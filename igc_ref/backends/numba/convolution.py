@@ -1,0 +1,140 @@
+"""Group convolution and the IGC block of the numba backend, with their derivatives."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from igc_ref.backends.numba import convolve, pointwise
+from igc_ref.backends.numba.batch import Numbers, Pictures, Sums
+from igc_ref.backends.numba.lazy import Reading
+from igc_ref.backends.numba.plan import Plan, Shape, plan
+from igc_ref.backends.operators.convolution import check_groups, check_weights
+from igc_ref.backends.operators.library import Array
+from igc_ref.errors import SpecError, integer
+from igc_ref.spec.block import IGCSpec, output_length
+
+
+class BlockSaved(NamedTuple):
+    """What the backward pass needs; a group convolution has an empty secondary weight."""
+
+    x: Pictures
+    primary: Numbers
+    secondary: Numbers
+    shape: Shape
+
+
+class Blocks(Reading):
+    """The two operators that take nearly all of the time."""
+
+    def conv2d(
+        self, x: Pictures, weight: Array, groups: int = 1, stride: int = 1
+    ) -> tuple[Pictures, BlockSaved]:
+        """Convolve in groups; see `GenericBackend.conv2d`."""
+        self.check("weight", weight)
+        if weight.ndim != 4 or weight.shape[2] != weight.shape[3] or weight.size == 0:
+            raise SpecError(f"weight has shape {weight.shape}; allowed is (out, in/groups, k, k)")
+        groups, stride = integer("groups", groups), integer("stride", stride)
+        none = np.empty(0, weight.dtype)
+        return self._forward(x, weight, none, (len(weight), groups, 0, weight.shape[2], stride))
+
+    def conv2d_backward(
+        self, dy: Pictures, saved: BlockSaved, input_gradient: bool = True
+    ) -> tuple[Pictures | None, Array]:
+        """Return the gradients of `conv2d` with respect to x (None if not wanted) and weight."""
+        dx, dweight, _ = self._backward(dy, saved)
+        return dx if input_gradient else None, dweight
+
+    def igc(
+        self, x: Pictures, primary: Array, secondary: Array, spec: IGCSpec
+    ) -> tuple[Pictures, BlockSaved]:
+        """Compute x' = P W_d Pᵀ W_p x; see `GenericBackend.igc`."""
+        check_weights(primary, secondary, spec)
+        s = spec
+        block = s.out_channels, s.L, s.M, s.kernel_size, s.stride
+        return self._forward(x, primary, secondary, block)
+
+    def igc_backward(self, d: Pictures, saved: BlockSaved) -> tuple[Pictures, Array, Array]:
+        """Return the gradients of `igc` with respect to x, primary and secondary."""
+        return self._backward(d, saved)
+
+    def _forward(
+        self, x: Pictures, primary: Array, secondary: Array, block: tuple[int, ...]
+    ) -> tuple[Pictures, BlockSaved]:
+        x, rule = self._by_rule(x)
+        C, N, H, W = x.shape
+        out, L, M, k, stride = block
+        check_groups(C, primary, L)
+        self.check("primary", primary, x.dtype)
+        self.check("secondary", secondary, x.dtype)
+        if min(output_length(n, k, stride) for n in (H, W)) < 1:
+            raise SpecError(f"a kernel of {k} pixels is too large for pictures of {H}x{W}")
+        stride = min(stride, max(H, W) + 2 * (k // 2) + 1)  # so far, the first position is alone
+        V, size = x.data.shape[-1], x.dtype.itemsize
+        shape = Shape(C, out, L, M, k, stride, N, H, W, V, size, self.tile_bytes)
+        p = plan(shape, backward=False)
+        g = p.sizes
+        y = self.pool.pictures((out, N, g.rows, g.columns), x.dtype)
+        y.moments, y.counts = np.empty((g.blocks * g.spans, out, 3)), _counts(shape)
+        self.team.run(
+            convolve.forward, g.blocks * g.spans,
+            y.flat, y.moments, x.flat, rule.table, rule.floor,
+            self._pack(primary, p.primary), p.taps,
+            self._pack(secondary, p.secondary), p.mixes,
+            g, self._scratch(p, x),
+        )  # fmt: skip
+        return y, BlockSaved(x, primary, secondary, shape)
+
+    def _backward(self, d: Pictures, saved: BlockSaved) -> tuple[Pictures, Array, Array]:
+        x, primary, secondary, shape = saved
+        p = plan(shape, backward=True)
+        g = p.sizes
+        self._check("dy", d, (shape.out_channels, shape.pictures, g.rows, g.columns), x.dtype)
+        (x, rule), (d, derivative) = self._by_rule(x), self._by_derivative(d)
+        pieces = g.blocks * g.spans
+        dx, sums = self.pool.pictures(x.shape, x.dtype), np.zeros((pieces, shape.in_channels, 2))
+        shares = [self._zeros((pieces, w.size), w.dtype) for w in (primary, secondary)]
+        self.team.run(
+            convolve.backward, pieces,
+            dx.flat, *shares, sums, d.flat, derivative.x, derivative.table,
+            x.flat, rule.table, rule.floor,
+            self._pack(primary, p.primary), p.taps,
+            self._pack(primary, p.back_primary), p.back_taps, p.back_starts,
+            self._pack(secondary, p.back_secondary), p.mixes, p.y_mixes,
+            g, self._scratch(p, x),
+        )  # fmt: skip
+        dx.sums = Sums(rule.table, sums)
+        return dx, _add_up(shares[0], primary), _add_up(shares[1], secondary)
+
+    def _pack(self, weights: Array, table: Numbers) -> Numbers:
+        """Order weights as the register tiles read them."""
+        packed = self.pool.array(table.shape, weights.dtype)
+        pointwise.pack(packed, weights.reshape(-1), table)
+        return packed
+
+    def _zeros(self, shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> Numbers:
+        zeros = self.pool.array(shape, dtype)
+        zeros[...] = 0
+        return zeros
+
+    def _scratch(self, p: Plan, like: Pictures) -> Numbers:
+        """Return scratch memory, a row for every thread."""
+        return self.pool.array((self.team.count, p.size), like.dtype)
+
+
+def _add_up(shares: Numbers, like: Numbers) -> Numbers:
+    """Add up the pieces' shares of a weight's gradient."""
+    total = np.empty(like.shape, like.dtype)
+    pointwise.add_up(total.reshape(-1), shares)
+    return total
+
+
+@lru_cache
+def _counts(shape: Shape) -> Numbers:
+    """Return how many numbers of a channel of x' each piece of the batch has."""
+    g = plan(shape, backward=False).sizes
+    edges = np.arange(g.spans + 1) * g.rows // g.spans
+    pictures = np.minimum(g.lanes, g.pictures - g.lanes * np.arange(g.blocks))
+    return (pictures[:, None] * np.diff(edges) * float(g.columns)).ravel()

@@ -1,0 +1,203 @@
+"""Where every number lies: sizes, distances and tables of taps, computed once for each shape.
+
+The kernels of `convolve` contain no index arithmetic of kernels, strides or permutations; they
+follow the tables made here. A block of V pictures is an array (C, H, W, V).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from igc_ref.backends.numba.vectors import POSITIONS, TAPS
+from igc_ref.spec.block import output_length
+
+Table = npt.NDArray[np.int64]
+
+UNITS = 8  # pieces that a batch is cut into at least, so that threads have something to share
+ROWS = 4  # a piece has about so many rows of the picture at least
+
+
+class Shape(NamedTuple):
+    """A group convolution with its secondary one (M = 0: without) on a batch of pictures."""
+
+    in_channels: int
+    out_channels: int
+    L: int
+    M: int
+    k: int
+    stride: int
+    pictures: int
+    height: int
+    width: int
+    lanes: int
+    itemsize: int
+    tile_bytes: int  # scratch memory for ybar or dy in one band of rows
+
+
+class Sizes(NamedTuple):
+    """The numbers that the kernels use; all lengths in numbers, not bytes."""
+
+    L: int
+    M: int
+    inp: int  # input channels of a group
+    out: int  # output channels of a group
+    mix: int  # channels of a secondary partition
+    taps: int  # inp*k*k
+    k: int
+    stride: int
+    padding: int
+    pictures: int
+    lanes: int
+    blocks: int
+    H: int
+    W: int
+    rows: int  # H', output rows
+    columns: int  # W', output columns
+    spans: int  # pieces of a picture
+    band: int  # output rows that are worked on together
+    above: int  # rows and columns of dy that dx needs before its own
+    below: int  # and after
+    z_rows: int
+    z_columns: int
+    y_rows: int  # of the scratch for ybar and dy
+    y_columns: int
+    y_plane: int  # distance between channels of ybar or dy, and of dz̄
+    dz_plane: int
+    y_group: int  # distance from a group to the next one in that scratch
+    y_channel: int  # distance from a channel of a group to its next one
+    height: int  # outputs in a register tile: of the primary convolution,
+    mix_height: int  # of the secondary one,
+    back_height: int  # and of the primary one backward
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes and tables of one direction of one shape; `size` is its scratch, in numbers."""
+
+    sizes: Sizes
+    taps: Table  # (i, ky, kx) in the padded input rows, for W_p forward and its gradient
+    primary: Table  # where the packed weights come from
+    mixes: Table  # channels of a partition: taps of W_d in one partition of dz̄, or in ybar
+    y_mixes: Table  # the same in the scratch for ybar and dy
+    secondary: Table
+    back_taps: Table  # (o, ky, kx) in dy, pass after pass
+    back_starts: Table  # first tap and first weight of every pass, (2, passes + 1)
+    back_primary: Table
+    back_secondary: Table
+    size: int
+
+
+def tile_height(outs: int) -> int:
+    """Return how many outputs a register tile should hold to waste little."""
+    return min((4, 2, 1), key=lambda height: -(-outs // height) * (height + 1))
+
+
+@lru_cache(maxsize=1024)
+def plan(shape: Shape, backward: bool) -> Plan:
+    """Return the plan of a shape, forward or backward."""
+    g = _sizes(shape, backward)
+    V, k = g.lanes, g.k
+    plane, row = g.z_rows * g.z_columns * V, g.z_columns * V
+    i, ky, kx = (t.ravel() for t in np.mgrid[: g.inp, :k, :k])
+    column = kx % g.stride * (g.z_columns // g.stride) + kx // g.stride
+    weights = np.arange(shape.out_channels * g.taps).reshape(g.L, g.out, g.taps)
+    mixing = np.arange(shape.out_channels * g.mix).reshape(max(g.M, 1), -1, max(g.mix, 1))
+    back_taps, back_starts, back_primary = _passes(g, weights)
+    return Plan(
+        sizes=g,
+        taps=_padded(i * plane + ky * row + column * V),
+        primary=_packed(weights, g.height),
+        mixes=_padded(np.arange(g.mix) * (g.dz_plane if backward else g.y_plane)),
+        y_mixes=_padded(np.arange(g.mix) * g.y_plane),
+        secondary=_packed(mixing, g.mix_height),
+        back_taps=back_taps,
+        back_starts=back_starts,
+        back_primary=back_primary,
+        back_secondary=_packed(mixing.swapaxes(1, 2), g.mix_height),
+        size=g.inp * plane + _scratch_after_z(g, backward) + max(POSITIONS.values()) * V,
+    )
+
+
+def _sizes(s: Shape, backward: bool) -> Sizes:
+    inp, out, mix = s.in_channels // s.L, s.out_channels // s.L, s.out_channels // max(s.M, 1)
+    rows, columns = (output_length(n, s.k, s.stride) for n in (s.height, s.width))
+    blocks, p = -(-s.pictures // s.lanes), s.k // 2
+    above, below = (s.k - 1 - p) // s.stride, (s.stride - 1 + p) // s.stride
+    spans = min(-(-UNITS // blocks), -(-rows // ROWS))
+    longest = -(-rows // spans)
+    bytes_each = s.out_channels * columns * s.lanes * s.itemsize
+    band = max(1, min(longest, s.tile_bytes // bytes_each))
+    edge = above + below if backward else 0
+    y_rows, y_columns = band + edge, columns + edge
+    plane = _odd(y_rows * y_columns) * s.lanes
+    return Sizes(
+        L=s.L, M=s.M, inp=inp, out=out, mix=mix if s.M else 0, taps=inp * s.k * s.k, k=s.k,
+        stride=s.stride, padding=p, pictures=s.pictures, lanes=s.lanes, blocks=blocks,
+        H=s.height, W=s.width, rows=rows, columns=columns, spans=spans, band=band,
+        above=above, below=below,
+        z_rows=(band + (below if backward else 0) - 1) * s.stride + s.k,
+        z_columns=(columns - 1 + -(-s.k // s.stride)) * s.stride,
+        y_rows=y_rows, y_columns=y_columns, y_plane=plane,
+        dz_plane=_odd(y_rows * columns) * s.lanes,
+        y_group=plane if s.M else out * plane,  # Pᵀ: channel j of group l lies at j*L + l
+        y_channel=s.L * plane if s.M else plane,
+        height=tile_height(out), mix_height=tile_height(mix), back_height=tile_height(inp),
+    )  # fmt: skip
+
+
+def _scratch_after_z(g: Sizes, backward: bool) -> int:
+    """Return the length of the scratch for ybar or dy, and for one partition of dz̄."""
+    if backward:
+        return g.L * g.out * g.y_plane + g.mix * g.dz_plane
+    return g.L * g.out * g.y_plane if g.M else 0
+
+
+def _odd(vectors: int) -> int:
+    """Return an odd number of vectors: channels then do not compete for the same cache lines."""
+    return vectors | 1
+
+
+def _passes(g: Sizes, weights: Table) -> tuple[Table, Table, Table]:
+    """Return taps, starts and packed weights of the convolution that takes dy to dx.
+
+    Input pixels of the same remainders (fy, fx) by the stride see the same taps: one pass each.
+    ``iy = oy*stride + ky - padding``: tap ky reads row ``iy//stride + (fy + padding - ky)/stride``.
+    """
+    V, s, p = g.lanes, g.stride, g.padding
+    taps, packed, starts = [], [], [(0, 0)]
+    by_tap = weights.reshape(g.L, g.out, g.inp, g.k, g.k)
+    for fy in range(min(s, g.H)):
+        for fx in range(min(s, g.W)):
+            ky = np.arange((fy + p) % s, g.k, s)
+            kx = np.arange((fx + p) % s, g.k, s)
+            o = np.arange(g.out)[:, None, None]
+            row = ((fy + p - ky) // s)[:, None]
+            column = (fx + p - kx) // s
+            taps.append((o * g.y_channel + (row * g.y_columns + column) * V).ravel())
+            seen = by_tap[:, :, :, ky[:, None], kx]  # (L, out, inp, ky, kx)
+            seen = seen.swapaxes(1, 2).reshape(g.L, g.inp, -1)
+            packed.append(_packed(seen, g.back_height))
+            starts.append((starts[-1][0] + taps[-1].size, starts[-1][1] + packed[-1].size))
+    return _padded(np.concatenate(taps)), np.array(starts).T.copy(), np.concatenate(packed)
+
+
+def _packed(weights: Table, height: int) -> Table:
+    """Order weights (groups, outs, taps) as tiles read them: (groups, tiles, taps, height).
+
+    Outputs that fill up the last tile are -1: zeros.
+    """
+    groups, outs, taps = weights.shape
+    tiles = -(-outs // height)
+    filled = np.full((groups, tiles * height, taps), -1)
+    filled[:, :outs] = weights
+    return filled.reshape(groups, tiles, height, taps).swapaxes(2, 3).ravel()
+
+
+def _padded(taps: Table) -> Table:
+    """Lengthen a table of taps, so that a register tile may read beyond its end."""
+    return np.concatenate([taps, np.zeros(max(TAPS.values()), taps.dtype)]).astype(np.int64)

@@ -1,0 +1,244 @@
+"""Everything of a training step that is not a convolution, compiled.
+
+Pictures come as flat arrays of planes: plane b*C + c holds `size` numbers, V pictures a position.
+"""
+
+from __future__ import annotations
+
+from igc_ref.backends.numba.rows import add_row, derive_row, moments_row, scale_row, sums_row
+from igc_ref.backends.numba.vectors import kernel
+
+
+@kernel
+def load(first, last, thread, data, pictures):
+    """Interleave public pictures (N, C, H, W) into blocks (blocks, C, H, W, V); fill up with 0."""
+    _, C, H, W, V = data.shape
+    N = len(pictures)
+    for plane in range(first, last):
+        b, c = plane // C, plane % C
+        for r in range(H):
+            for q in range(W):
+                for v in range(V):
+                    n = b * V + v
+                    data[b, c, r, q, v] = pictures[n, c, r, q] if n < N else 0
+
+
+@kernel
+def store(first, last, thread, pictures, data):
+    """Write blocks (blocks, C, H, W, V) as public pictures (N, C, H, W)."""
+    _, C, H, W, V = data.shape
+    for n in range(first, last):
+        for c in range(C):
+            for r in range(H):
+                for q in range(W):
+                    pictures[n, c, r, q] = data[n // V, c, r, q, n % V]
+
+
+@kernel
+def apply_rule(first, last, thread, y, x, rule, floor, size, V):
+    """Compute y = max(scale*x + shift, floor)."""
+    for plane in range(first, last):
+        c, at = plane % rule.shape[1], plane * size
+        scale_row(y, at, V, x, at, V, size // V, rule[0, c], rule[1, c], floor)
+
+
+@kernel
+def apply_derivative(first, last, thread, dx, d, x, rule, size, V):
+    """Compute dx = a*(d where the gate is open) + slope*(x - mean) + shift."""
+    for plane in range(first, last):
+        c, at = plane % rule.shape[1], plane * size
+        derive_row(dx, at, d, x, at, size // V, rule[0, c], rule[1, c], rule[2, c], rule[3, c],
+                   rule[4, c], rule[5, c])  # fmt: skip
+
+
+@kernel
+def add(first, last, thread, y, a, a_rule, a_floor, b, b_rule, b_floor, floor, size, V):
+    """Compute y = max(a + b, floor), both read by their rules."""
+    for plane in range(first, last):
+        c, at = plane % a_rule.shape[1], plane * size
+        add_row(y, a, b, at, size // V, a_rule[0, c], a_rule[1, c], a_floor, b_rule[0, c],
+                b_rule[1, c], b_floor, floor)  # fmt: skip
+
+
+@kernel
+def gate(first, last, thread, dx, dy, y, size, V):
+    """Compute dx = dy where y > 0, else 0."""
+    one, zero = y.dtype.type(1), y.dtype.type(0)
+    for plane in range(first, last):
+        derive_row(
+            dx, plane * size, dy, y, plane * size, size // V, one, zero, one, zero, zero, zero
+        )
+
+
+@kernel
+def shuffle(first, last, thread, y, x, rule, floor, groups, size, V):
+    """Copy channel l*(C/groups) + j, read by its rule, to place j*groups + l."""
+    C = rule.shape[1]
+    each = C // groups
+    for plane in range(first, last):
+        c, at = plane % C, plane * size
+        to = (plane - c + c % each * groups + c // each) * size
+        scale_row(y, to, V, x, at, V, size // V, rule[0, c], rule[1, c], floor)
+
+
+@kernel
+def find_moments(first, last, thread, moments, x, size, V, count):
+    """For every plane: its first number, the sums of the distances to it and of their squares."""
+    C = moments.shape[1]
+    for plane in range(first, last):
+        b, c = plane // C, plane % C
+        pivot, valid = x[plane * size], min(V, count - b * V)
+        total, squares = moments_row(x, plane * size, size // V, pivot, valid)
+        moments[b, c, 0], moments[b, c, 1], moments[b, c, 2] = pivot, total, squares
+
+
+@kernel
+def find_sums(first, last, thread, sums, d, x, rule, size, V, count):
+    """For every plane: the sums, over open gates, of d and of d*(x - mean)."""
+    C = sums.shape[1]
+    for plane in range(first, last):
+        b, c = plane // C, plane % C
+        sums[b, c, 0], sums[b, c, 1] = sums_row(
+            d, x, plane * size, size // V, rule[2, c], rule[3, c], rule[4, c],
+            min(V, count - b * V),
+        )  # fmt: skip
+
+
+@kernel
+def normalise_by(
+    rule, inv_std, moments, counts, gamma, beta, running_mean, running_var, momentum, eps, train,
+    relu,
+):  # fmt: skip
+    """Fill a rule with batch norm; when training by the batch, and update the running statistics.
+
+    Pieces are joined by Chan's formula in float64, so that pictures far from zero lose nothing.
+    """
+    total = counts.sum()
+    for c in range(len(gamma)):
+        mean, var = float(running_mean[c]), float(running_var[c])
+        if train:
+            mean = var = 0.0
+            for i in range(len(counts)):
+                mean += (moments[i, c, 0] + moments[i, c, 1] / counts[i]) * (counts[i] / total)
+            for i in range(len(counts)):
+                own = moments[i, c, 0] + moments[i, c, 1] / counts[i] - mean
+                var += moments[i, c, 2] - moments[i, c, 1] ** 2 / counts[i] + counts[i] * own**2
+            var = max(var / total, 0.0) if var == var else var
+            running_mean[c] += (1 - momentum) * (mean - running_mean[c])
+            running_var[c] += (1 - momentum) * (var - running_var[c])
+        var += 0 * var  # an overflow is no number, so that the loss shows it
+        inv_std[c] = 1 / (var + eps) ** 0.5
+        scale = gamma[c] / (var + eps) ** 0.5
+        rule[0, c], rule[1, c] = scale, beta[c] - mean * scale
+        rule[2, c], rule[3, c] = (rule[0, c], rule[1, c]) if relu else (0, 1)
+        rule[4, c] = mean
+
+
+@kernel
+def derive_by(table, dgamma, dbeta, sums, rule, inv_std, gamma, total, train):
+    """Fill a derivative's table: dx = scale*(d - mean(d) - x_hat*mean(d*x_hat))."""
+    for c in range(len(gamma)):
+        d, dx_hat = 0.0, 0.0
+        for i in range(len(sums)):
+            d += sums[i, c, 0]
+            dx_hat += sums[i, c, 1]
+        dx_hat *= inv_std[c]
+        dbeta[c], dgamma[c] = d, dx_hat
+        scale = gamma[c] * inv_std[c]
+        table[0, c], table[1, c], table[2, c], table[3, c] = (
+            rule[2, c],
+            rule[3, c],
+            scale,
+            rule[4, c],
+        )
+        table[4, c] = -scale * inv_std[c] * dx_hat / total if train else 0
+        table[5, c] = -scale * d / total if train else 0
+
+
+@kernel
+def average(first, last, thread, y, x, rule, floor, size, V):
+    """y[n, c] = mean over positions of max(scale*x + shift, floor)."""
+    N, C = y.shape
+    for plane in range(first, last):
+        b, c = plane // C, plane % C
+        scale, shift = rule[0, c], rule[1, c]
+        for v in range(min(V, N - b * V)):
+            total = x.dtype.type(0)
+            for at in range(plane * size + v, (plane + 1) * size, V):
+                number = x[at] * scale + shift
+                total += floor if number < floor else number
+            y[b * V + v, c] = total / (size // V)
+
+
+@kernel
+def spread(first, last, thread, dx, dy, size, V):
+    """Compute dx = dy[n, c] / positions; 0 in the filling."""
+    N, C = dy.shape
+    for plane in range(first, last):
+        b, c = plane // C, plane % C
+        for v in range(V):
+            share = dy[b * V + v, c] / (size // V) if b * V + v < N else dy.dtype.type(0)
+            for at in range(plane * size + v, (plane + 1) * size, V):
+                dx[at] = share
+
+
+@kernel
+def max_pool(first, last, thread, y, winner, x, k, stride, padding):
+    """The greatest pixel of every window, and where in the window it was; the first of equals."""
+    _, C, rows, columns, V = y.shape
+    H, W = x.shape[2], x.shape[3]
+    for plane in range(first, last):
+        b, c = plane // C, plane % C
+        for oy in range(rows):
+            for ox in range(columns):
+                for v in range(V):
+                    first = True
+                    for tap in range(k * k):
+                        iy, ix = oy * stride + tap // k - padding, ox * stride + tap % k - padding
+                        if 0 <= iy < H and 0 <= ix < W:
+                            here = x[b, c, iy, ix, v]
+                            best = y[b, c, oy, ox, v]
+                            if first or here > best or (here != here and best == best):
+                                y[b, c, oy, ox, v], winner[b, c, oy, ox, v] = here, tap
+                                first = False
+
+
+@kernel
+def max_pool_backward(first, last, thread, dx, dy, winner, k, stride, padding):
+    """Send every gradient to the pixel that won its window."""
+    _, C, rows, columns, V = dy.shape
+    for plane in range(first, last):
+        b, c = plane // C, plane % C
+        dx[b, c] = 0
+        for oy in range(rows):
+            for ox in range(columns):
+                for v in range(V):
+                    tap = winner[b, c, oy, ox, v]
+                    iy, ix = oy * stride + tap // k - padding, ox * stride + tap % k - padding
+                    dx[b, c, iy, ix, v] += dy[b, c, oy, ox, v]
+
+
+@kernel
+def pack(packed, weights, table):
+    """packed[i] = weights[table[i]]; 0 where the table says -1."""
+    for i in range(len(table)):
+        packed[i] = weights[table[i]] if table[i] >= 0 else 0
+
+
+@kernel
+def sgd_step(weight, gradient, velocity, lr, momentum, weight_decay):
+    """g = gradient + weight_decay*weight; v = momentum*v + g; weight -= lr*(g + momentum*v)."""  # noqa: D403
+    for i in range(len(weight)):
+        g = gradient[i] + weight_decay * weight[i]
+        velocity[i] = momentum * velocity[i] + g
+        weight[i] -= lr * (g + momentum * velocity[i])
+
+
+@kernel
+def add_up(total, parts):
+    """Add up the pieces' shares of a gradient, in their order, whatever thread made them."""
+    for i in range(len(total)):
+        total[i] = 0
+    for p in range(len(parts)):
+        for i in range(len(total)):
+            total[i] += parts[p, i]

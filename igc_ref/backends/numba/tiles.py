@@ -1,0 +1,228 @@
+"""Sums of products, a tile of them in vector registers: everything else in this folder feeds these.
+
+    multiply:  y[o, r, p] = sum over taps t of                   w[t, o] * x[taps[t] + (r, p)]
+    outer:     dw[o, t] += sum over rows r and positions p of  dy[o, r, p] * x[taps[t] + (r, p)]
+
+The first is a convolution, forward or backward to its data, of any kernel size and stride, and with
+one tap per channel it is a product of matrices; the second is the gradient of its weights. A tile
+is small enough for the registers and large enough that every vector loaded serves several sums.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import types
+from numba.extending import intrinsic
+
+from igc_ref.backends.numba.vectors import INNER, POSITIONS, TAPS, Emitter
+
+
+def multiply_tile(outs: int, positions: int) -> Any:
+    """Return the numba intrinsic of `multiply` for a tile of ``outs x positions`` results.
+
+    Its arguments: y, y0, y_channel, y_position, valid_outs, valid_positions; x, x0; taps, t0, T;
+    w, w0: three flat arrays and the table of taps, each with where to start, and the distances of
+    channels and positions of y, in numbers. Weights are packed ``w[t*outs + o]``; of the results,
+    the first `valid_outs` and `valid_positions` are stored. All of x that a full tile reads must
+    exist.
+    """
+
+    @intrinsic
+    def tile(
+        _, y, y0, y_channel, y_position, valid_outs, valid_positions, x, x0, taps, t0, T, w, w0
+    ):
+        n = types.intp
+        signature = types.void(y, n, n, n, n, n, x, n, taps, n, n, w, n)
+
+        def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            kinds = signature.args
+            y, y0, y_channel, y_position, valid_outs, valid_positions = values[:6]
+            x, x0, taps, t0, T, w, w0 = values[6:]
+            e = Emitter(context, builder, kinds[0].dtype)
+            y, x = e.pointer(kinds[0], y, y0), e.pointer(kinds[6], x, x0)
+            taps, w = e.pointer(kinds[8], taps, t0), e.pointer(kinds[11], w, w0)
+            builder.function.attributes.add("noinline")  # or LLVM spends most of its time on copies
+
+            def add_tap(t: Any, sums: list[Any]) -> list[Any]:
+                base = e.at(x, builder.load(e.at(taps, t)))
+                xs = [e.load(e.at(base, e.integer(p * e.lanes))) for p in range(positions)]
+                w_t = e.at(w, t, outs)
+                new = []
+                for o in range(outs):
+                    weight = e.broadcast(builder.load(e.at(w_t, e.integer(o))))
+                    row = sums[o * positions : (o + 1) * positions]
+                    new += [e.multiply_add(weight, v, s) for v, s in zip(xs, row, strict=True)]
+                return new
+
+            sums = e.accumulate(T, [e.zero] * (outs * positions), add_tap)
+            _store(e, sums, positions, y, y_channel, y_position, valid_outs, valid_positions)
+            return context.get_dummy_value()
+
+        return signature, emit
+
+    return tile
+
+
+def _store(
+    e: Emitter, sums: list[Any], positions: int, y: Any, y_channel: Any, y_position: Any,
+    valid_outs: Any, valid_positions: Any,
+) -> None:  # fmt: skip
+    """Write the results of a tile that are valid."""
+    b = e.builder
+    for o in range(len(sums) // positions):
+        with b.if_then(b.icmp_signed("<", e.integer(o), valid_outs)):
+            row, results = e.at(y, e.integer(o), y_channel), sums[o * positions :][:positions]
+            full = b.icmp_signed("<=", e.integer(positions), valid_positions)
+            with b.if_else(full) as (all_of_them, some):
+                with all_of_them:
+                    for p, result in enumerate(results):
+                        e.store(result, e.at(row, e.integer(p), y_position))
+                with some:
+                    for p, result in enumerate(results[:-1]):
+                        with b.if_then(b.icmp_signed("<", e.integer(p), valid_positions)):
+                            e.store(result, e.at(row, e.integer(p), y_position))
+
+
+def outer_tile(outs: int, taps_held: int) -> Any:
+    """Return the numba intrinsic of `outer` for a tile of ``outs x taps_held`` weights.
+
+    Its arguments: dw, dw0, dw_out, valid_outs, valid_taps; dy, dy0, dy_channel, dy_row;
+    x, x0, x_row; taps, t0; rows, positions, valid_lanes. Positions lie in `rows` rows; only the
+    first `valid_lanes` pictures count. The table of taps must hold ``t0 + taps_held`` entries.
+    """
+
+    @intrinsic
+    def tile(_, dw, dw0, dw_out, valid_outs, valid_taps, dy, dy0, dy_channel, dy_row, x, x0, x_row,
+             taps, t0, rows, positions, valid_lanes):  # fmt: skip
+        n = types.intp
+        signature = types.void(dw, n, n, n, n, dy, n, n, n, x, n, n, taps, n, n, n, n)
+
+        def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            kinds = signature.args
+            dw, dw0, dw_out, valid_outs, valid_taps, dy, dy0, dy_channel, dy_row = values[:9]
+            x, x0, x_row, taps, t0, rows, positions, valid_lanes = values[9:]
+            e = Emitter(context, builder, kinds[0].dtype)
+            dw, dy = e.pointer(kinds[0], dw, dw0), e.pointer(kinds[5], dy, dy0)
+            x, taps = e.pointer(kinds[9], x, x0), e.pointer(kinds[12], taps, t0)
+            builder.function.attributes.add("noinline")
+            last = builder.sub(valid_outs, e.integer(1))
+            places = [e.smaller(e.integer(o), last) for o in range(outs)]  # the last one repeats
+            channels = [e.at(dy, place, dy_channel) for place in places]
+            bases = [e.at(x, builder.load(e.at(taps, e.integer(t)))) for t in range(taps_held)]
+
+            def add_row(row: Any, sums: list[Any]) -> Any:
+                dys = [e.at(channel, row, dy_row) for channel in channels]
+                xs = [e.at(base, row, x_row) for base in bases]
+
+                def add_position(p: Any, sums: list[Any]) -> list[Any]:
+                    left = [e.load(e.at(dy, p, e.lanes)) for dy in dys]
+                    new = []
+                    for t in range(taps_held):
+                        right = e.load(e.at(xs[t], p, e.lanes))
+                        column = sums[t * outs : (t + 1) * outs]
+                        pairs = zip(left, column, strict=True)
+                        new += [e.multiply_add(v, right, s) for v, s in pairs]
+                    return new
+
+                return e.accumulate(positions, sums, add_position)
+
+            sums = e.accumulate(rows, [e.zero] * (outs * taps_held), add_row)
+            _add_to_weights(e, sums, outs, dw, dw_out, valid_outs, valid_taps, valid_lanes)
+            return context.get_dummy_value()
+
+        return signature, emit
+
+    return tile
+
+
+def _add_to_weights(
+    e: Emitter, sums: list[Any], outs: int, dw: Any, dw_out: Any, valid_outs: Any, valid_taps: Any,
+    valid_lanes: Any,
+) -> None:  # fmt: skip
+    """Add the lanes of each sum that is valid to its weight's gradient."""
+    b = e.builder
+    for i, vector in enumerate(sums):
+        t, o = divmod(i, outs)
+        there = b.icmp_signed("<", e.integer(t), valid_taps)
+        with b.if_then(b.and_(there, b.icmp_signed("<", e.integer(o), valid_outs))):
+            place = e.at(e.at(dw, e.integer(o), dw_out), e.integer(t))
+            b.store(b.fadd(b.load(place), e.sum_of_lanes(vector, valid_lanes)), place)
+
+
+def _multiply_sweep(outs: int) -> Any:
+    width = POSITIONS[outs]
+    tile = multiply_tile(outs, width)
+
+    @INNER
+    def sweep(
+        y, y0, y_channel, y_row, y_position, n_outs, x, x0, x_row, V, taps, t0, T, w, w0, rows,
+        positions,
+    ):  # fmt: skip
+        for first in range(0, positions, width):
+            p = max(0, min(first, positions - width))  # the last tile overlaps the one before
+            for r in range(rows):  # inside: rows share most of what their taps read
+                y_r, x_r = y0 + r * y_row + p * y_position, x0 + r * x_row + p * V
+                for o in range(0, n_outs, outs):
+                    tile(
+                        y, y_r + o * y_channel, y_channel, y_position, n_outs - o, positions,
+                        x, x_r, taps, t0, T, w, w0 + o * T,
+                    )  # fmt: skip
+
+    return sweep
+
+
+def _outer_sweep(outs: int) -> Any:
+    held = TAPS[outs]
+    tile = outer_tile(outs, held)
+
+    @INNER
+    def sweep(
+        dw, dw0, n_outs, T, dy, dy0, dy_channel, dy_row, x, x0, x_row, taps, rows, positions, valid
+    ):
+        for t in range(0, T, held):
+            for o in range(0, n_outs, outs):
+                tile(
+                    dw, dw0 + o * T + t, T, n_outs - o, T - t, dy, dy0 + o * dy_channel,
+                    dy_channel, dy_row, x, x0, x_row, taps, t, rows, positions, valid,
+                )  # fmt: skip
+
+    return sweep
+
+
+_four, _two, _one = (_multiply_sweep(outs) for outs in (4, 2, 1))
+_four_out, _two_out, _one_out = (_outer_sweep(outs) for outs in (4, 2, 1))
+
+
+@INNER
+def multiply(
+    height, y, y0, y_channel, y_row, y_position, n_outs, x, x0, x_row, V, taps, t0, T, w, w0, rows,
+    positions,
+):  # fmt: skip
+    """y[o, r, p] = sum over t of w[t, o] * x[taps[t] + (r, p)], with tiles of `height` outputs."""
+    if height == 4:
+        _four(y, y0, y_channel, y_row, y_position, n_outs, x, x0, x_row, V, taps, t0, T, w, w0,
+              rows, positions)  # fmt: skip
+    elif height == 2:
+        _two(y, y0, y_channel, y_row, y_position, n_outs, x, x0, x_row, V, taps, t0, T, w, w0,
+             rows, positions)  # fmt: skip
+    else:
+        _one(y, y0, y_channel, y_row, y_position, n_outs, x, x0, x_row, V, taps, t0, T, w, w0,
+             rows, positions)  # fmt: skip
+
+
+@INNER
+def outer(
+    height, dw, dw0, n_outs, T, dy, dy0, dy_channel, dy_row, x, x0, x_row, taps, rows, positions,
+    valid,
+):  # fmt: skip
+    """dw[o, t] += sum over rows and positions p of dy[o, p] * x[taps[t] + p]."""
+    if height == 4:
+        _four_out(dw, dw0, n_outs, T, dy, dy0, dy_channel, dy_row, x, x0, x_row, taps, rows,
+                  positions, valid)  # fmt: skip
+    elif height == 2:
+        _two_out(dw, dw0, n_outs, T, dy, dy0, dy_channel, dy_row, x, x0, x_row, taps, rows,
+                 positions, valid)  # fmt: skip
+    else:
+        _one_out(dw, dw0, n_outs, T, dy, dy0, dy_channel, dy_row, x, x0, x_row, taps, rows,
+                 positions, valid)  # fmt: skip

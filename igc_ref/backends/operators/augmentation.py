@@ -1,0 +1,43 @@
+"""From bytes to training pictures: normalisation and the paper's augmentation, in public NCHW."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy.typing as npt
+
+from igc_ref.backends.operators.library import Array, Library
+
+
+class PictureOperators(Library):
+    """Operators on pictures of shape (N, 3, H, W)."""
+
+    def normalise(
+        self, images: Array, mean: Sequence[float], std: Sequence[float], dtype: npt.DTypeLike
+    ) -> Array:
+        """Return (images - mean) / std, channel by channel, in this dtype."""
+        scale = 1 / self.xp.asarray(std, dtype)[:, None, None]
+        shift = self.xp.asarray(mean, dtype)[:, None, None] * scale
+        x = images * scale
+        x -= shift
+        return x
+
+    def pad_crop_mirror(
+        self, images: Array, top: Array, left: Array, mirror: Array, padding: int = 4
+    ) -> Array:
+        """Pad with zeros, cut a window of the old size out of every picture, mirror some.
+
+        Parameters
+        ----------
+        images : array, shape (N, C, H, W)
+        top, left : integer arrays, shape (N,)
+            Corner of each window, in ``0..2*padding`` pixels.
+        mirror : boolean array, shape (N,)
+            Which pictures are mirrored left to right.
+        """
+        xp, (N, _, H, W) = self.xp, images.shape
+        padded = xp.pad(images, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+        windows = xp.lib.stride_tricks.sliding_window_view(padded, (H, W), axis=(2, 3))
+        crops = windows[xp.arange(N), :, top, left]  # (N, C, H, W): a copy
+        crops[mirror] = crops[mirror][..., ::-1]
+        return crops

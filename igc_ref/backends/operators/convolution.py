@@ -1,0 +1,226 @@
+"""Group convolution and the IGC block, as one GEMM per group over long rows of pixels.
+
+A convolution adds shifted pictures. Half of the shifts are made before the GEMM and half after:
+
+    h[o, ky, r, ox] = sum over i, kx of W[o, i, ky, kx] * x[i, r, ox*stride + kx - padding]
+    y[o, oy, ox]    = sum over ky of h[o, ky, oy*stride + ky - padding, ox]
+
+so that pixels are copied k times, not k*k times, and the GEMM (rows (o, ky), columns (i, kx)) is
+of a better shape. Work goes through tiles of pictures whose scratch memory fits in the cache.
+
+Letters in the shape comments: g groups, o = out/g and i = in/g channels of a group, N pictures of
+the batch, B of one tile, W' output columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from igc_ref.backends.operators.library import Array, Library, Saved
+from igc_ref.backends.operators.taps import taps
+from igc_ref.errors import SpecError
+from igc_ref.spec.block import IGCSpec, output_length
+
+
+class ConvSaved(NamedTuple):
+    """What the backward pass of a group convolution needs."""
+
+    x: Array
+    weight: Array
+    groups: int
+    stride: int
+
+
+class IGCSaved(NamedTuple):
+    """What the backward pass of the block needs; y_bar is Pᵀ W_p x, shape (out, N, H', W')."""
+
+    x: Array
+    y_bar: Array
+    primary: Array
+    secondary: Array
+    spec: IGCSpec
+
+
+class ConvolutionOperators(Library):
+    """y = W x for block-diagonal W, and x' = P W_d Pᵀ W_p x."""
+
+    def conv2d(
+        self, x: Array, weight: Array, groups: int = 1, stride: int = 1
+    ) -> tuple[Array, Saved]:
+        """Convolve in groups, padding ``k // 2``.
+
+        Parameters
+        ----------
+        x : array, shape (in, N, H, W)
+        weight : array, shape (out, in/groups, k, k)
+        groups : int
+        stride : int
+            In pixels.
+
+        Returns
+        -------
+        y : array, shape (out, N, H', W')
+        saved : ConvSaved
+
+        Raises
+        ------
+        SpecError
+            If x and weight do not make so many groups.
+        """
+        conv = _GroupConvolution(self, x, weight, groups, stride)
+        y = self.xp.zeros((len(weight), *conv.out_shape), x.dtype)
+        by_group = y.reshape(groups, -1, *conv.out_shape)  # (g, o, N, H', W')
+        for pictures in conv.tiles():
+            conv.forward(pictures, into=by_group[:, :, pictures])
+        return y, ConvSaved(x, weight, groups, stride)
+
+    def conv2d_backward(
+        self, dy: Array, saved: Saved, input_gradient: bool = True
+    ) -> tuple[Array | None, Array]:
+        """Return the gradients of `conv2d` with respect to x (None if not wanted) and weight."""
+        conv = _GroupConvolution(self, *saved)
+        by_group = dy.reshape(saved.groups, -1, *conv.out_shape)  # (g, o, N, H', W')
+        dx = self.xp.zeros_like(saved.x) if input_gradient else None
+        dW = self.xp.zeros_like(conv.blocks)
+        for pictures in conv.tiles():
+            conv.backward(pictures, by_group[:, :, pictures], dx, dW)
+        return dx, conv.weight_order(dW)
+
+    def igc(self, x: Array, primary: Array, secondary: Array, spec: IGCSpec) -> tuple[Array, Saved]:
+        """Compute the block x' = P W_d Pᵀ W_p x.
+
+        Parameters
+        ----------
+        x : array, shape (in, N, H, W)
+        primary, secondary : arrays
+            Weights, shapes ``spec.primary_shape`` and ``spec.secondary_shape``.
+        spec : IGCSpec
+
+        Returns
+        -------
+        x' : array, shape (out, N, H', W')
+        saved : IGCSaved
+
+        Raises
+        ------
+        SpecError
+            If x or the weights have not the shapes that `spec` gives.
+        """
+        xp, L, M, out = self.xp, spec.L, spec.M, spec.out_channels
+        check_weights(primary, secondary, spec)
+        conv = _GroupConvolution(self, x, primary, L, spec.stride)
+        W_d = secondary.reshape(M, out // M, out // M)
+        y_bar = xp.zeros((out, *conv.out_shape), x.dtype)
+        y = xp.empty_like(y_bar)
+
+        # Both permutations are transposed views: what is written through them lands in place.
+        through_Pt = y_bar.reshape(out // L, L, *conv.out_shape).swapaxes(0, 1)
+        partitions = y_bar.reshape(M, out // M, -1)  # (M, out/M, N*H'*W')
+        through_P = y.reshape(out // M, M, -1).swapaxes(0, 1)  # (M, out/M, N*H'*W')
+        for pictures in conv.tiles():
+            t = conv.positions(pictures)
+            conv.forward(pictures, into=through_Pt[:, :, pictures])  # ȳ = Pᵀ W_p z
+            xp.matmul(W_d, partitions[:, :, t], out=through_P[:, :, t])  # x' = P W_d ȳ
+        return y, IGCSaved(x, y_bar, primary, secondary, spec)
+
+    def igc_backward(self, d: Array, saved: Saved) -> tuple[Array, Array, Array]:
+        """Return the gradients of `igc` with respect to x, primary and secondary."""
+        x, y_bar, primary, secondary, spec = saved
+        xp, L, M, out = self.xp, spec.L, spec.M, spec.out_channels
+        conv = _GroupConvolution(self, x, primary, L, spec.stride)
+        W_d = secondary.reshape(M, out // M, out // M)
+        dx, dW_p, dW_d = xp.zeros_like(x), xp.zeros_like(conv.blocks), xp.zeros_like(W_d)
+
+        dz_bar = d.reshape(out // M, M, -1).swapaxes(0, 1)  # Pᵀ d, (M, out/M, N*H'*W'): a view
+        partitions = y_bar.reshape(M, out // M, -1)  # (M, out/M, N*H'*W')
+        for pictures in conv.tiles():
+            t = conv.positions(pictures)
+            dW_d += dz_bar[:, :, t] @ partitions[:, :, t].swapaxes(1, 2)  # blockmask(dz̄ ȳᵀ)
+            dy_bar = W_d.swapaxes(1, 2) @ dz_bar[:, :, t]  # W_dᵀ dz̄
+            dy_bar = dy_bar.reshape(out // L, L, -1, *conv.out_shape[1:])
+            conv.backward(pictures, dy_bar.swapaxes(0, 1), dx, dW_p)  # dy = P dȳ: a view
+        return dx, conv.weight_order(dW_p), dW_d.reshape(secondary.shape)
+
+
+def check_groups(channels: int, weight: Array, groups: int) -> None:
+    """Raise a SpecError unless a weight makes so many groups of so many channels."""
+    if weight.shape[1] * groups != channels or len(weight) % groups:
+        raise SpecError(
+            f"x has {channels} channels and weight shape {weight.shape}: not {groups} groups"
+        )
+
+
+def check_weights(primary: Array, secondary: Array, spec: IGCSpec) -> None:
+    """Raise a SpecError unless these are the weights of a block of this spec."""
+    if (primary.shape, secondary.shape) != (spec.primary_shape, spec.secondary_shape):
+        raise SpecError(
+            f"weights have shapes {primary.shape} and {secondary.shape}; "
+            f"{spec} needs {spec.primary_shape} and {spec.secondary_shape}"
+        )
+
+
+class _GroupConvolution:
+    """One group convolution of a batch, forward and backward, a tile of pictures at a time."""
+
+    def __init__(self, library: Library, x: Array, weight: Array, groups: int, stride: int) -> None:
+        (C, N, H, W), (out, per_group, k, _) = x.shape, weight.shape
+        check_groups(C, weight, groups)
+        self.library, self.x, self.k, self.groups = library, x, k, groups
+        self.rows, self.columns = taps(H, k, stride), taps(W, k, stride)
+        self.out_shape = (N, output_length(H, k, stride), output_length(W, k, stride))
+        self.tile_shape = (H, self.out_shape[2])  # input rows, output columns
+        self.bytes_each = k * max(C, out) * H * self.out_shape[2] * x.dtype.itemsize
+        self.weight_shape = (groups, out // groups, per_group, k, k)
+        by_row = weight.reshape(self.weight_shape).swapaxes(2, 3)  # (g, o, ky, i, kx)
+        self.blocks = by_row.reshape(groups, out // groups * k, per_group * k)  # (g, o*ky, i*kx)
+        self._scratch: dict[str, Array] = {}
+
+    def tiles(self) -> Iterator[slice]:
+        """Cut the batch into tiles of pictures."""
+        return self.library.tiles(self.out_shape[0], self.bytes_each)
+
+    def positions(self, pictures: slice) -> slice:
+        """Return where the output positions of these pictures lie in a long row."""
+        per_picture = self.out_shape[1] * self.out_shape[2]
+        return slice(pictures.start * per_picture, pictures.stop * per_picture)
+
+    def weight_order(self, dW: Array) -> Array:
+        """Bring a gradient of `blocks` into the order of the weights, (out, in/groups, k, k)."""
+        g, o, i, k, _ = self.weight_shape
+        return dW.reshape(g, o, k, i, k).swapaxes(2, 3).reshape(g * o, i, k, k)
+
+    def forward(self, pictures: slice, into: Array) -> None:
+        """Add the convolution of these pictures to `into`, shape (g, o, B, H', W')."""
+        h = self.blocks @ self._shifted(pictures)  # (g, o*ky, B*H*W')
+        h = h.reshape(self.groups, into.shape[1], self.k, -1, *self.tile_shape)
+        for ky, outputs, pixels in self.rows:
+            into[:, :, :, outputs] += h[:, :, ky, :, pixels]
+
+    def backward(self, pictures: slice, dy: Array, dx: Array | None, dW: Array) -> None:
+        """Add what dy, shape (g, o, B, H', W'), gives to the gradients dx, if wanted, and dW."""
+        dh = self._zeros("dh", self.groups, dy.shape[1], self.k, dy.shape[2], *self.tile_shape)
+        for ky, outputs, pixels in self.rows:
+            dh[:, :, ky, :, pixels] = dy[:, :, :, outputs]
+        dh = dh.reshape(*self.blocks.shape[:2], -1)  # (g, o*ky, B*H*W')
+        dW += dh @ self._shifted(pictures).swapaxes(1, 2)
+        if dx is None:
+            return
+        dz = self.blocks.swapaxes(1, 2) @ dh  # (g, i*kx, B*H*W')
+        dz = dz.reshape(len(dx), self.k, -1, *self.tile_shape)
+        for kx, outputs, pixels in self.columns:
+            dx[:, pictures, :, pixels] += dz[:, kx, :, :, outputs]
+
+    def _shifted(self, pictures: slice) -> Array:
+        """Return x shifted by every kx, shape (g, i*kx, B*H*W'); valid until the next tile."""
+        x = self.x[:, pictures]
+        z = self._zeros("z", len(x), self.k, x.shape[1], *self.tile_shape)
+        for kx, outputs, pixels in self.columns:
+            z[:, kx, :, :, outputs] = x[:, :, :, pixels]
+        return z.reshape(self.groups, self.blocks.shape[2], -1)
+
+    def _zeros(self, name: str, *shape: int) -> Array:
+        """Return scratch memory; positions that no tap ever writes stay zero, as padding is."""
+        if name not in self._scratch or self._scratch[name].shape != shape:
+            self._scratch[name] = self.library.xp.zeros(shape, self.x.dtype)
+        return self._scratch[name]

@@ -1,0 +1,138 @@
+"""The generic backend: a library with NumPy's interface (`xp`) and every operator written on it.
+
+Inside, pictures are held channels first: (C, N, H, W), unless a backend has a layout of its own:
+layers only carry what `load` and the operators return. A channel of the whole batch is then one
+long row, a group convolution is one GEMM per group over long rows, and both permutations of the
+block are transposed *views* that a GEMM writes through, never copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from igc_ref.backends.operators.augmentation import PictureOperators
+from igc_ref.backends.operators.convolution import ConvolutionOperators
+from igc_ref.backends.operators.library import Array, Pool, Steps, kind_of
+from igc_ref.backends.operators.loss_and_sgd import LearningOperators
+from igc_ref.backends.operators.normalisation import NormalisationOperators
+from igc_ref.backends.operators.pointwise import PointwiseOperators
+from igc_ref.errors import SpecError
+from igc_ref.report import Report
+
+
+class GenericBackend(
+    ConvolutionOperators,
+    NormalisationOperators,
+    PointwiseOperators,
+    LearningOperators,
+    PictureOperators,
+):
+    """One library and the operators on its arrays.
+
+    An operator returns its output and what its backward form needs (``saved``, opaque to the
+    caller): ``y, saved = backend.f(x, ...)``, then ``dx, ... = backend.f_backward(dy, saved)``.
+
+    Attributes
+    ----------
+    name : str
+        The backend's name, as `get_backend` takes it.
+    xp : module
+        The library of its arrays.
+    tile_bytes : int
+        Size of the scratch memory: convolutions take as many pictures at a time, and batch norm
+        as many channels, as fit into it.
+    """
+
+    name: str
+    xp: ModuleType
+    tile_bytes: int
+
+    def session(self) -> AbstractContextManager[None]:
+        """Return a context to train or evaluate in; a backend may need preparations."""
+        return nullcontext()
+
+    def prepare(self, dtype: str, report: Report) -> None:
+        """Get ready to compute in this dtype; if that takes long, `report` gets a line.
+
+        Called before anything is timed. Without it, the first operators take that time.
+        """
+
+    def steps(
+        self,
+        learn: Callable[[Array, Array, Any], tuple[Array, Array]],  # noqa: ARG002
+        pool: Pool,  # noqa: ARG002
+        batch_size: int,  # noqa: ARG002
+        padding: int,  # noqa: ARG002
+        report: Report,  # noqa: ARG002
+    ) -> Steps | None:
+        """Return what runs whole epochs on the device, or None if the caller is to go step by step.
+
+        Parameters
+        ----------
+        learn : callable
+            ``learn(x, labels, lr)`` takes one training step on pictures in the layout inside; it
+            returns the loss and the number of right answers.
+        pool : Pool
+            What the batches are drawn from.
+        batch_size, padding : int
+        report : callable
+            Gets a line about what the user should know.
+        """
+        return None
+
+    def asarray(self, array: npt.NDArray[Any], dtype: npt.DTypeLike | None = None) -> Array:
+        """Bring a NumPy array into this backend's library: the only way in."""
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"asarray takes a numpy.ndarray, not {kind_of(array)}")
+        return self._bring(array, dtype)
+
+    def _bring(self, array: npt.NDArray[Any], dtype: npt.DTypeLike | None) -> Array:
+        """Copy a NumPy array, in its own dtype or another."""
+        return self.xp.array(array, dtype=dtype)
+
+    def to_numpy(self, array: Array) -> npt.NDArray[Any]:
+        """Bring an array of this backend back as a NumPy array: the only way out."""
+        self.check("array", array)
+        return np.array(array)
+
+    def check(self, name: str, array: Array, dtype: npt.DTypeLike | None = None) -> None:
+        """Raise a TypeError unless `array` belongs to this backend's library and has this dtype."""
+        if not isinstance(array, self.xp.ndarray):
+            raise TypeError(
+                f"{name} is {kind_of(array)}; the {self.name} backend takes "
+                f"{self.xp.__name__}.ndarray and moves nothing silently: use backend.asarray"
+            )
+        if dtype is not None and array.dtype != np.dtype(dtype):
+            raise TypeError(f"{name} is {array.dtype}; {np.dtype(dtype)} is needed")
+
+    def check_channels(
+        self,
+        arrays: Mapping[str, Array],
+        channels: int,
+        dtype: npt.DTypeLike,
+        *,
+        contiguous: bool = False,
+    ) -> None:
+        """Raise unless each of these arrays has one number a channel, of this dtype."""
+        for name, array in arrays.items():
+            self.check(name, array, dtype)
+            if array.shape != (channels,) or (contiguous and not array.flags.c_contiguous):
+                needed = f"{(channels,)}{', contiguous,' if contiguous else ''}"
+                raise SpecError(f"{name} has shape {array.shape}; {needed} is needed")
+
+    def load(self, pictures: Array) -> Array:
+        """Turn public pictures (N, C, H, W) into the layout inside, (C, N, H, W)."""
+        return self.xp.array(pictures.swapaxes(0, 1), order="C")  # a copy, whatever N is
+
+    def store(self, x: Array, gradient: bool = False) -> Array:  # noqa: ARG002
+        """Turn the layout inside, (C, N, H, W), back into public pictures (N, C, H, W).
+
+        `gradient` says that these are gradients, which a backend may keep at another scale.
+        """
+        return self.xp.array(x.swapaxes(0, 1), order="C")

@@ -1,0 +1,73 @@
+"""The loss, and the step of the optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from igc_ref.backends.operators.library import Array, Library
+
+
+class LearningOperators(Library):
+    """What stands between logits and new weights."""
+
+    def softmax_cross_entropy(self, logits: Array, labels: Array) -> tuple[Array, Array]:
+        """Return the mean of -log softmax(logits)[label], and its gradient.
+
+        Parameters
+        ----------
+        logits : array, shape (N, classes)
+        labels : integer array, shape (N,)
+
+        Returns
+        -------
+        loss : 0-d array
+        dlogits : array, shape (N, classes)
+        """
+        xp, N = self.xp, len(labels)
+        rows = xp.arange(N)
+        shifted = logits - logits.max(axis=1, keepdims=True)  # so that exp never overflows
+        exp = xp.exp(shifted)
+        total = exp.sum(axis=1, keepdims=True)
+        loss = (xp.log(total[:, 0]) - shifted[rows, labels]).mean()
+        dlogits = exp / total
+        dlogits[rows, labels] -= 1
+        return loss, dlogits / N
+
+    def loss(self, logits: Array, labels: Array) -> tuple[Array, Array, Array]:
+        """Return mean loss and number of right answers, as 0-d arrays, and the loss's gradient.
+
+        Of equal logits the first is the answer.
+        """
+        loss, dlogits = self.softmax_cross_entropy(logits, labels)
+        return loss, (logits.argmax(axis=1) == labels).sum(), dlogits
+
+    def sgd_steps(
+        self,
+        weights: Mapping[str, Array],
+        gradients: Mapping[str, Array],
+        velocities: Mapping[str, Array],
+        **numbers: Any,
+    ) -> None:
+        """Take a step for every parameter, in place; see `sgd_step`."""
+        for name, weight in weights.items():
+            self.sgd_step(weight, gradients[name], velocities[name], **numbers)
+
+    def sgd_step(
+        self,
+        weight: Array,
+        gradient: Array,
+        velocity: Array,
+        *,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+    ) -> None:
+        """Take one step of Nesterov's accelerated gradient, in place.
+
+        g = gradient + weight_decay*weight; v = momentum*v + g; weight -= lr*(g + momentum*v)
+        """
+        g = gradient + weight_decay * weight
+        velocity *= momentum
+        velocity += g
+        weight -= lr * (g + momentum * velocity)

@@ -1,0 +1,103 @@
+"""Batch normalisation (arXiv:1502.03167), with the ReLU that follows it if there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from igc_ref.backends.operators.library import Array, Library, Saved
+
+
+class BatchNormSaved(NamedTuple):
+    """What the backward pass needs; y is kept for its signs, if a ReLU was applied."""
+
+    x: Array
+    mean: Array
+    inv_std: Array
+    gamma: Array
+    y: Array | None
+    train: bool
+
+
+class NormalisationOperators(Library):
+    """y = gamma * x_hat + beta, with x_hat of mean 0 and variance 1 in every channel."""
+
+    def batch_norm(
+        self,
+        x: Array,
+        gamma: Array,
+        beta: Array,
+        running_mean: Array,
+        running_var: Array,
+        *,
+        momentum: float,
+        eps: float,
+        train: bool,
+        relu: bool = False,
+    ) -> tuple[Array, Saved]:
+        """Normalise every channel over pictures and positions.
+
+        Parameters
+        ----------
+        x : array, shape (C, N, H, W)
+        gamma, beta : arrays, shape (C,)
+        running_mean, running_var : arrays, shape (C,)
+            Updated in place when training: ``running = momentum*running + (1-momentum)*batch``,
+            with the biased variance, as in the authors' framework. Used when not training.
+        relu : bool
+            Clip the result at zero.
+
+        Returns
+        -------
+        y : array, shape (C, N, H, W)
+        saved : BatchNormSaved
+        """
+        xp, rows = self.xp, x.reshape(len(x), -1)  # (C, n)
+        y = xp.empty_like(rows)
+        mean, var = xp.array(running_mean), xp.array(running_var)
+        for c in self._channels(rows):
+            if train:
+                mean[c] = rows[c].mean(axis=1)
+                var[c] = _dot(centred := rows[c] - mean[c, None], centred) / rows.shape[1]
+            var[c] += 0 * var[c]  # an overflow is no number, so that the loss shows it
+            scale = gamma[c] / xp.sqrt(var[c] + eps)
+            xp.multiply(rows[c], scale[:, None], out=y[c])
+            y[c] += (beta[c] - mean[c] * scale)[:, None]
+            if relu:
+                xp.maximum(y[c], 0, out=y[c])
+        if train:
+            running_mean += (1 - momentum) * (mean - running_mean)
+            running_var += (1 - momentum) * (var - running_var)
+        inv_std = 1 / xp.sqrt(var + eps)
+        return y.reshape(x.shape), BatchNormSaved(
+            rows, mean, inv_std, gamma, y if relu else None, train
+        )
+
+    def batch_norm_backward(self, dy: Array, saved: Saved) -> tuple[Array, Array, Array]:
+        """Return the gradients of `batch_norm` with respect to x, gamma and beta."""
+        xp, (x, mean, inv_std, gamma, y, train) = self.xp, saved
+        rows, n = dy.reshape(x.shape), x.shape[1]
+        dx, dgamma, dbeta = xp.empty_like(x), xp.empty_like(gamma), xp.empty_like(gamma)
+        for c in self._channels(x):
+            d = rows[c] if y is None else xp.where(y[c] > 0, rows[c], rows.dtype.type(0))
+            x_hat = x[c] - mean[c, None]
+            x_hat *= inv_std[c, None]
+            dbeta[c], dgamma[c] = d.sum(axis=1), _dot(d, x_hat)
+            scale = (gamma[c] * inv_std[c])[:, None]
+            if train:  # dx = scale * (d - mean(d) - x_hat * mean(d * x_hat))
+                x_hat *= (dgamma[c] / n)[:, None]
+                x_hat += (dbeta[c] / n)[:, None]
+                xp.subtract(d, x_hat, out=dx[c])
+                dx[c] *= scale
+            else:
+                xp.multiply(d, scale, out=dx[c])
+        return dx.reshape(dy.shape), dgamma, dbeta
+
+    def _channels(self, rows: Array) -> Iterator[slice]:
+        """Cut the channels into tiles of which input, output and one temporary fit in the cache."""
+        return self.tiles(len(rows), 3 * rows.shape[1] * rows.dtype.itemsize)
+
+
+def _dot(a: Array, b: Array) -> Array:
+    """Return the inner product of each row of a with the same row of b, shape (C,)."""
+    return (a[:, None, :] @ b[:, :, None])[:, 0, 0]

@@ -1,0 +1,126 @@
+"""ReLU, the residual sum, the channel shuffle, pooling and the linear layer."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import NamedTuple
+
+from igc_ref.backends.operators.library import Array, Library, Saved
+from igc_ref.backends.operators.taps import Tap, taps
+from igc_ref.errors import divides, integer
+from igc_ref.spec.block import output_length
+
+
+class MaxPoolSaved(NamedTuple):
+    """What the backward pass of max pooling needs; winner is the tap that was greatest."""
+
+    shape: tuple[int, ...]
+    winner: Array
+    taps: list[tuple[Tap, Tap]]
+
+
+class PointwiseOperators(Library):
+    """Operators without a convolution in them."""
+
+    def relu(self, x: Array) -> tuple[Array, Array]:
+        """Return max(x, 0)."""
+        y = self.xp.maximum(x, 0)
+        return y, y
+
+    def add(self, a: Array, b: Array) -> Array:
+        """Return a + b: where two gradients meet."""
+        return a + b
+
+    def add_relu(self, a: Array, b: Array) -> tuple[Array, Array]:
+        """Return max(a + b, 0), the end of a residual block."""
+        y = a + b
+        self.xp.maximum(y, 0, out=y)
+        return y, y
+
+    def relu_backward(self, dy: Array, y: Array) -> Array:
+        """Return the gradient of `relu`, and of `add_relu` with respect to both its arguments.
+
+        At zero the derivative is taken as 0.
+        """
+        return self.xp.where(y > 0, dy, dy.dtype.type(0))
+
+    def shuffle(self, x: Array, groups: int) -> tuple[Array, int]:
+        """Return P x, P = interleave(groups, C/groups): deal out the channels of equal groups.
+
+        Channel ``l*(C/groups) + j`` goes to place ``j*groups + l``.
+
+        Parameters
+        ----------
+        x : array, shape (C, N, H, W)
+        groups : int
+
+        Raises
+        ------
+        SpecError
+            If `groups` is not an integer of at least 1 that divides C.
+        """
+        size = check_shuffle(x.shape[0], groups)
+        dealt = x.reshape(groups, size, *x.shape[1:]).swapaxes(0, 1)  # (C/groups, groups, N, H, W)
+        return self.xp.ascontiguousarray(dealt).reshape(x.shape), groups
+
+    def shuffle_backward(self, dy: Array, groups: int) -> Array:
+        """Return Pᵀ dy: dealing in as many groups as there were channels in each undoes it."""
+        return self.shuffle(dy, dy.shape[0] // groups)[0]
+
+    def global_average_pool(self, x: Array) -> tuple[Array, tuple[int, ...]]:
+        """Average every channel of every picture: (C, N, H, W) to (N, C)."""
+        return self.xp.ascontiguousarray(x.mean(axis=(2, 3)).T), x.shape
+
+    def global_average_pool_backward(self, dy: Array, shape: tuple[int, ...]) -> Array:
+        """Spread dy, shape (N, C), evenly over the positions."""
+        dx = self.xp.empty(shape, dy.dtype)
+        dx[...] = (dy.T / (shape[2] * shape[3]))[:, :, None, None]
+        return dx
+
+    def max_pool(
+        self, x: Array, kernel_size: int, stride: int, padding: int
+    ) -> tuple[Array, Saved]:
+        """Take the greatest pixel of every window; padding never wins, the first of equals does.
+
+        Parameters
+        ----------
+        x : array, shape (C, N, H, W)
+        kernel_size, stride, padding : int
+            In pixels; ``padding <= kernel_size // 2``.
+        """
+        C, N, H, W = x.shape
+        out = [output_length(size, kernel_size, stride, padding) for size in (H, W)]
+        y = self.xp.full((C, N, *out), -self.xp.inf, x.dtype)
+        winner = self.xp.zeros(y.shape, "int16")
+        window = (kernel_size, stride, padding)
+        both = list(product(taps(H, *window), taps(W, *window)))
+        for tap, (row, column) in enumerate(both):
+            candidate = x[:, :, row.pixels, column.pixels]
+            best = y[:, :, row.outputs, column.outputs]
+            winner[:, :, row.outputs, column.outputs][candidate > best] = tap
+            self.xp.maximum(candidate, best, out=best)
+        return y, MaxPoolSaved(x.shape, winner, both)
+
+    def max_pool_backward(self, dy: Array, saved: Saved) -> Array:
+        """Send every gradient to the pixel that won its window."""
+        dx = self.xp.zeros(saved.shape, dy.dtype)
+        for tap, (row, column) in enumerate(saved.taps):
+            won = saved.winner[:, :, row.outputs, column.outputs] == tap
+            d = dy[:, :, row.outputs, column.outputs]
+            dx[:, :, row.pixels, column.pixels] += self.xp.where(won, d, d.dtype.type(0))
+        return dx
+
+    def linear(self, x: Array, weight: Array, bias: Array) -> tuple[Array, tuple[Array, Array]]:
+        """Return x Wᵀ + b for x (N, in), weight (out, in), bias (out,)."""
+        return x @ weight.T + bias, (x, weight)
+
+    def linear_backward(self, dy: Array, saved: tuple[Array, Array]) -> tuple[Array, Array, Array]:
+        """Return the gradients of `linear` with respect to x, weight and bias."""
+        x, weight = saved
+        return dy @ weight, dy.T @ x, dy.sum(axis=0)
+
+
+def check_shuffle(channels: int, groups: int) -> int:
+    """Return the channels of each group, or raise a SpecError unless all have equally many."""
+    divides("groups", integer("groups", groups), "channels", channels)
+    return channels // groups

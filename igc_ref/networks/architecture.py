@@ -1,0 +1,172 @@
+"""Which networks exist: the numbers that name one, their validation, and the stages they make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from igc_ref.errors import SpecError, choice, integer
+
+INPUT_SHAPE = (3, 32, 32)  # of the CIFAR networks, channels first
+IMAGENET_SHAPE = (3, 224, 224)
+DOUBLINGS = ("M", "L")
+
+# What follows the family is what stands where a regular network has a 3x3 convolution.
+ARCHITECTURES = {
+    "plain": ("plain", "regular"),
+    "plain_igc": ("plain", "igc"),
+    "plain_fusion": ("plain", "fusion"),
+    "plain_xception": ("plain", "xception"),
+    "plain_igcv2": ("plain", "igcv2"),
+    "resnet": ("resnet", "regular"),
+    "resnet_igc": ("resnet", "igc"),
+    "resnet_fusion": ("resnet", "fusion"),
+    "resnet_xception": ("resnet", "xception"),
+    "imagenet": ("imagenet", "regular"),
+    "imagenet_igc": ("imagenet", "igc"),
+    "igcv3": ("igcv3", "igcv3"),
+}
+PARTITIONED = ("igc", "fusion")  # the units that L and M describe, and not a width
+
+
+class Stage(NamedTuple):
+    """Blocks of one width; the first of them widens to it, and takes the stride."""
+
+    channels: int
+    blocks: int
+    stride: int
+    L: int | None  # primary partitions; None where the unit has none of its own
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The numbers that name a network; see `igc_ref.build_model`.
+
+    Raises
+    ------
+    SpecError
+        If no such network exists; names the number.
+    """
+
+    arch: str
+    depth: int
+    L: int | None = None
+    M: int | None = None
+    width: int | None = None
+    num_classes: int = 10
+    doubling: str = "M"
+
+    def __post_init__(self) -> None:
+        choice("arch", self.arch, tuple(ARCHITECTURES))
+        needed = numbers_of(self.arch)
+        for name in ("L", "M", "width"):
+            value = getattr(self, name)
+            if name in needed and value is None:
+                raise SpecError(f"{self.arch} needs {' and '.join(needed)}; {name} is missing")
+            if name not in needed and value is not None:
+                raise SpecError(f"{self.arch} takes no {name}={value}, only {' and '.join(needed)}")
+        for name in (*needed, "depth", "num_classes"):
+            object.__setattr__(self, name, integer(name, getattr(self, name)))
+        choice("doubling", self.doubling, DOUBLINGS)
+        if self.doubling == "L":
+            self._check_doubling_L()
+        self._check_depth()
+
+    def _check_doubling_L(self) -> None:
+        """Stages that double L begin with L partitions of M/2 channels, so M must be even."""
+        if self.unit not in PARTITIONED:
+            raise SpecError(f"{self.arch} has no L that could double: doubling='L' is not allowed")
+        if (self.M or 1) % 2:
+            raise SpecError(f"M={self.M} is not allowed with doubling='L': it must be even")
+
+    def _check_depth(self) -> None:
+        depth = self.depth
+        if self.family == "imagenet" and depth != 18:
+            raise SpecError(f"depth={depth} is not allowed: the ImageNet networks have 18 layers")
+        if self.family == "resnet" and (depth % 2 or depth < 8):
+            raise SpecError(
+                f"depth={depth} is not allowed: a residual network has 2 layers a block and "
+                f"2 more, so an even depth of at least 8"
+            )
+        if self.family == "igcv3" and (depth % 45 != 9 or depth < 54):
+            raise SpecError(f"depth={depth} is not allowed: an IGCV3 network has 54, 99, 144, ...")
+        if self.family == "igcv3" and (self.width or 4) % 4:
+            raise SpecError(f"width={self.width} is not allowed: it must be divisible by 4")
+        if self.family == "plain" and (depth % 3 != 2 or depth < 5):
+            raise SpecError(
+                f"depth={depth} is not allowed: a plain network has 3 equal stages and "
+                f"2 more layers, so 5, 8, 11, ..."
+            )
+
+    @property
+    def family(self) -> str:
+        """Which skeleton it has: "plain", "resnet", "imagenet", or IGCV3's own."""
+        return ARCHITECTURES[self.arch][0]
+
+    @property
+    def unit(self) -> str:
+        """What it convolves with: "regular", "igc", "fusion", "xception", "igcv2" or "igcv3"."""
+        return ARCHITECTURES[self.arch][1]
+
+    @property
+    def is_igc(self) -> bool:
+        """Whether the units are IGC blocks with both weights trained."""
+        return self.unit == "igc"
+
+    @property
+    def is_residual(self) -> bool:
+        """Whether the blocks are residual ("+Ident." in the paper)."""
+        return self.family != "plain"
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Shape (channels, height, width) of the pictures it was designed for."""
+        return IMAGENET_SHAPE if self.family == "imagenet" else INPUT_SHAPE
+
+    @property
+    def channels(self) -> int:
+        """Width of the first stage: ``width``, or L*M."""
+        return self.width or (self.L or 1) * (self.M or 1)
+
+    @property
+    def stem_channels(self) -> int:
+        """Channels before the first stage; half its width where an ImageNet network doubles L."""
+        halves = self.family == "imagenet" and self.doubling == "L"
+        return self.channels // 2 if halves else self.channels
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Blocks of the stages; what does not divide evenly goes to the later ones.
+
+        None for an IGCV3 network, whose stages do not double: see `igc_ref.networks.builder`.
+        """
+        if self.family == "igcv3":
+            return ()
+        if self.family == "imagenet":
+            return (2, 2, 2, 2)
+        total = (self.depth - 2) // (2 if self.is_residual else 1)
+        first = total // 3
+        second = (total - first) // 2
+        return first, second, total - first - second
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages: every one but the first doubles the channels and halves the picture."""
+        return tuple(
+            Stage(
+                channels=self.channels * 2**number,
+                blocks=blocks,
+                stride=1 if number == 0 else 2,
+                L=self.L and self.L * (2**number if self.doubling == "L" else 1),
+            )
+            for number, blocks in enumerate(self.blocks)
+        )
+
+    def __str__(self) -> str:
+        name = f"L{self.L}M{self.M}" if self.unit in PARTITIONED else f"W{self.width}"
+        return f"{self.arch}-{self.depth} {name}" + (" doubling L" * (self.doubling == "L"))
+
+
+def numbers_of(arch: str) -> tuple[str, ...]:
+    """Name the numbers that an architecture needs beside its depth: L and M, or the width."""
+    return ("L", "M") if ARCHITECTURES[arch][1] in PARTITIONED else ("width",)

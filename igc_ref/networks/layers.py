@@ -1,0 +1,237 @@
+"""Group convolution, and how weights are drawn."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from igc_ref.backends import GenericBackend
+from igc_ref.backends.operators.library import Array
+from igc_ref.errors import divides
+from igc_ref.networks.layer import Layer, Shape
+from igc_ref.spec.block import output_length
+
+
+class Conv2d(Layer):
+    """Group convolution without bias, padding ``k // 2``.
+
+    Parameters
+    ----------
+    backend : GenericBackend
+    in_channels, out_channels, kernel_size, stride, groups : int
+    rng : numpy Generator
+        Draws the He-normal weights, fan-in.
+    dtype : str
+    """
+
+    def __init__(
+        self,
+        backend: GenericBackend,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int = 3,
+        stride: int = 1,
+        groups: int = 1,
+        rng: np.random.Generator,
+        dtype: str = "float32",
+    ) -> None:
+        super().__init__()
+        divides("groups", groups, "in_channels", in_channels)
+        divides("groups", groups, "out_channels", out_channels)
+        self.backend, self.groups, self.stride = backend, groups, stride
+        self.input_gradient = True  # whether anybody asks for what `backward` returns
+        shape = (out_channels, in_channels // groups, kernel_size, kernel_size)
+        self.parameters["weight"] = backend.asarray(he_normal(shape, rng), dtype)
+
+    def forward(self, x: Array, train: bool = False) -> Array:
+        y, self._saved = self.backend.conv2d(x, self.parameters["weight"], self.groups, self.stride)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        dx, self.gradients["weight"] = self.backend.conv2d_backward(
+            dy, self._take_saved(), self.input_gradient
+        )
+        return dx
+
+    def output_shape(self, shape: Shape) -> Shape:
+        out, _, k, _ = self.parameters["weight"].shape
+        return (out, *(output_length(size, k, self.stride) for size in shape[1:]))
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return self.num_parameters * math.prod(self.output_shape(shape)[1:])
+
+    def describe(self) -> str:
+        out, per_group, k, _ = self.parameters["weight"].shape
+        groups = f" groups {self.groups}" if self.groups > 1 else ""
+        stride = f" /{self.stride}" if self.stride > 1 else ""
+        return f"conv {k}x{k}{stride} {per_group * self.groups}-{out}{groups}"
+
+
+def he_normal(shape: Shape, rng: np.random.Generator) -> np.typing.NDArray[np.float64]:
+    """Draw weights (out, in, ...) from N(0, 2/fan_in) (arXiv:1502.01852)."""
+    return rng.normal(0.0, math.sqrt(2 / math.prod(shape[1:])), shape)
+
+
+BN_EPS = 2e-5
+
+
+class BatchNorm(Layer):
+    """Batch normalisation, with a ReLU after it on request.
+
+    Parameters
+    ----------
+    backend : GenericBackend
+    channels : int
+    momentum : float
+        Weight of the past in the running averages.
+    relu : bool
+    dtype : str
+    """
+
+    def __init__(
+        self,
+        backend: GenericBackend,
+        channels: int,
+        *,
+        momentum: float = 0.9,
+        relu: bool = False,
+        dtype: str = "float32",
+    ) -> None:
+        super().__init__()
+        self.backend, self.momentum, self.relu = backend, momentum, relu
+        ones, zeros = np.ones(channels), np.zeros(channels)
+        self.parameters["gamma"] = backend.asarray(ones, dtype)
+        self.parameters["beta"] = backend.asarray(zeros, dtype)
+        self.buffers["running_mean"] = backend.asarray(zeros, dtype)
+        self.buffers["running_var"] = backend.asarray(ones, dtype)
+
+    def forward(self, x: Array, train: bool = False) -> Array:
+        y, self._saved = self.backend.batch_norm(
+            x,
+            **self.parameters,
+            **self.buffers,
+            momentum=self.momentum,
+            eps=BN_EPS,
+            train=train,
+            relu=self.relu,
+        )
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        dx, dgamma, dbeta = self.backend.batch_norm_backward(dy, self._take_saved())
+        self.gradients = {"gamma": dgamma, "beta": dbeta}
+        return dx
+
+    def describe(self) -> str:
+        return "batch norm, relu" if self.relu else "batch norm"
+
+
+class ReLU(Layer):
+    """max(x, 0)."""
+
+    def __init__(self, backend: GenericBackend) -> None:
+        super().__init__()
+        self.backend = backend
+
+    def forward(self, x: Array, train: bool = False) -> Array:
+        y, self._saved = self.backend.relu(x)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        return self.backend.relu_backward(dy, self._take_saved())
+
+    def describe(self) -> str:
+        return "relu"
+
+
+class MaxPool(Layer):
+    """The greatest pixel of every window; padding never wins."""
+
+    def __init__(
+        self, backend: GenericBackend, kernel_size: int = 3, stride: int = 2, padding: int = 1
+    ) -> None:
+        super().__init__()
+        self.backend, self.window = backend, (kernel_size, stride, padding)
+
+    def forward(self, x: Array, train: bool = False) -> Array:
+        y, self._saved = self.backend.max_pool(x, *self.window)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        return self.backend.max_pool_backward(dy, self._take_saved())
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return (shape[0], *(output_length(size, *self.window) for size in shape[1:]))
+
+    def describe(self) -> str:
+        k, stride, _ = self.window
+        return f"max pool {k}x{k} /{stride}"
+
+
+class GlobalAveragePool(Layer):
+    """The mean of every channel over all positions: (C, N, H, W) to (N, C)."""
+
+    def __init__(self, backend: GenericBackend) -> None:
+        super().__init__()
+        self.backend = backend
+
+    def forward(self, x: Array, train: bool = False) -> Array:
+        y, self._saved = self.backend.global_average_pool(x)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        return self.backend.global_average_pool_backward(dy, self._take_saved())
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return shape[:1]
+
+    def describe(self) -> str:
+        return "global average pool"
+
+
+class Linear(Layer):
+    """x Wᵀ + b; both drawn uniformly from ±1/sqrt(in).
+
+    Parameters
+    ----------
+    backend : GenericBackend
+    in_features, out_features : int
+    rng : numpy Generator
+    dtype : str
+    """
+
+    def __init__(
+        self,
+        backend: GenericBackend,
+        in_features: int,
+        out_features: int,
+        *,
+        rng: np.random.Generator,
+        dtype: str = "float32",
+    ) -> None:
+        super().__init__()
+        self.backend = backend
+        bound = 1 / math.sqrt(in_features)
+        for name, shape in (("weight", (out_features, in_features)), ("bias", (out_features,))):
+            self.parameters[name] = backend.asarray(rng.uniform(-bound, bound, shape), dtype)
+
+    def forward(self, x: Array, train: bool = False) -> Array:
+        y, self._saved = self.backend.linear(x, **self.parameters)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        dx, dweight, dbias = self.backend.linear_backward(dy, self._take_saved())
+        self.gradients = {"weight": dweight, "bias": dbias}
+        return dx
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return self.parameters["bias"].shape  # type: ignore[no-any-return]
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return math.prod(self.parameters["weight"].shape)  # the bias only adds
+
+    def describe(self) -> str:
+        out, inp = self.parameters["weight"].shape
+        return f"linear {inp}-{out}"

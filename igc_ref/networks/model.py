@@ -1,0 +1,238 @@
+"""The paper's networks, and the ones that it compares with.
+
+CIFAR: input 3x32x32; a 3x3 stem to C channels; three stages of widths C, 2C, 4C, stride 2 at the
+first block of stages 2 and 3; global average pool; linear. C is ``width``, or L*M. ImageNet: input
+3x224x224; a 7x7 stem and max pooling; four stages of two residual blocks. `builder` makes the
+layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from igc_ref.backends import GenericBackend, get_backend
+from igc_ref.backends.operators.library import DTYPES, Array
+from igc_ref.errors import CheckpointError, SpecError, choice, integer
+from igc_ref.networks import Conv2d
+from igc_ref.networks.architecture import Architecture
+from igc_ref.networks.builder import Builder
+from igc_ref.networks.layer import Layer, Row
+
+
+def build_model(
+    arch: str,
+    depth: int,
+    *,
+    L: int | None = None,
+    M: int | None = None,
+    width: int | None = None,
+    num_classes: int = 10,
+    doubling: str = "M",
+    backend: str | GenericBackend = "auto",
+    dtype: str = "float32",
+    seed: int = 0,
+) -> Model:
+    """Build one of the paper's networks with freshly drawn weights.
+
+    Parameters
+    ----------
+    arch : str
+        A family, ``plain``, ``resnet`` ("+Ident." in the paper) or ``imagenet``, and what it
+        convolves with: regular convolutions, or ``_igc``; for ``plain`` and ``resnet`` also the
+        paper's baselines ``_fusion`` (group convolution with summation fusion) and ``_xception``
+        (M = 1), and ``plain_igcv2``; and ``igcv3``. See `architecture.ARCHITECTURES`.
+    depth : int
+        Layers: ``3n + 2`` for the plain networks; even and at least 8 for the residual ones; 18
+        for the ImageNet ones; 54, 99, ... for IGCV3.
+    L, M : int
+        Primary and secondary partitions in the first stage; IGC and fusion networks only.
+    width : int
+        Channels of the first stage; networks without L and M only. IGCV3: of the stem.
+    num_classes : int
+    doubling : {"M", "L"}
+        Which of the two doubles with the width; the other stays. With "L", M must be even, and an
+        ImageNet network has half as wide a stem (the paper's L100M2).
+    backend : {"auto", "numpy", "cupy"} or a backend object
+    dtype : {"float32", "float64"}
+    seed : int
+        Seed of the weights; the same on every backend.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    SpecError
+        If no such network exists; names the number.
+    BackendError
+        If the backend cannot run here.
+
+    Examples
+    --------
+    >>> build_model("resnet_igc", 98, L=24, M=2, backend="numpy").num_parameters
+    863290
+    """
+    architecture = Architecture(arch, depth, L, M, width, num_classes, doubling)
+    return build(architecture, backend, dtype, seed)
+
+
+def build(
+    architecture: Architecture,
+    backend: str | GenericBackend = "auto",
+    dtype: str = "float32",
+    seed: int = 0,
+) -> Model:
+    """Build the network that `architecture` names; see `build_model`."""
+    choice("dtype", dtype, DTYPES)
+    if isinstance(backend, str):
+        backend = get_backend(backend)
+    rng = np.random.default_rng(integer("seed", seed, minimum=0))
+    network = Builder(architecture, backend, dtype, rng).network()
+    return Model(architecture, network, backend, dtype)
+
+
+class Model:
+    """A network on public pictures (N, 3, H, W), with its parameters by name.
+
+    Attributes
+    ----------
+    architecture : Architecture
+    network : Layer
+        Its layers, on pictures in the backend's own layout.
+    backend : GenericBackend
+    dtype : str
+    """
+
+    def __init__(
+        self, architecture: Architecture, network: Layer, backend: GenericBackend, dtype: str
+    ) -> None:
+        self.architecture, self.backend, self.dtype = architecture, backend, dtype
+        self.network = network
+        self._first = next(part for _, part in network.named_layers() if isinstance(part, Conv2d))
+        self._logits_shape: tuple[int, ...] | None = None
+
+    def forward(self, x: Array, train: bool = False) -> Array:
+        """Compute logits (N, num_classes) of pictures (N, 3, H, W).
+
+        Parameters
+        ----------
+        x : array of the backend's library and the model's dtype
+        train : bool
+            Normalise by the batch and update running statistics, instead of using these.
+
+        Raises
+        ------
+        TypeError
+            If x belongs to another library or has another dtype; nothing is moved silently.
+        SpecError
+            If x has another shape.
+        """
+        self.backend.check("x", x, self.dtype)
+        if x.ndim != 4 or x.shape[1] != self.architecture.input_shape[0] or x.size == 0:
+            raise SpecError(f"x has shape {x.shape}; allowed is (N, 3, H, W), each at least 1")
+        return self.forward_inside(self.backend.load(x), train)
+
+    def forward_inside(self, x: Array, train: bool = False) -> Array:
+        """Compute logits of pictures that are in the backend's own layout; see `forward`."""
+        logits = self.network.forward(x, train)
+        self._logits_shape = logits.shape
+        return logits
+
+    def backward(self, dlogits: Array, input_gradient: bool = True) -> Array | None:
+        """Pull dlogits (N, num_classes) back to the pictures, and fill `gradients`.
+
+        Parameters
+        ----------
+        dlogits : array, shape (N, num_classes)
+        input_gradient : bool
+            Whether to compute the gradient with respect to the pictures; training needs none.
+
+        Returns
+        -------
+        dx : array, shape (N, 3, H, W), or None if it was not asked for
+
+        Raises
+        ------
+        RuntimeError
+            If no forward pass went before.
+        TypeError, SpecError
+            If dlogits belongs to another library or has another dtype or shape than the logits.
+        """
+        self.backend.check("dlogits", dlogits, self.dtype)
+        shape, self._logits_shape = self._logits_shape, None
+        if shape is None:
+            raise RuntimeError("backward needs a forward pass before it")
+        if dlogits.shape != shape:
+            raise SpecError(f"dlogits has shape {dlogits.shape}, the logits had {shape}")
+        self._first.input_gradient = input_gradient
+        dx = self.network.backward(dlogits)
+        return self.backend.store(dx, gradient=True) if input_gradient else None
+
+    def parameters(self) -> dict[str, Array]:
+        """Return the trained arrays by name, in the order in which data flows."""
+        return self._collect("parameters")
+
+    def gradients(self) -> dict[str, Array]:
+        """Return the gradients of the last backward pass by name; empty before the first one."""
+        return self._collect("gradients")
+
+    def state_dict(self) -> dict[str, npt.NDArray[Any]]:
+        """Return copies of all parameters and running statistics as NumPy arrays."""
+        return {name: self.backend.to_numpy(array) for name, array in self._state().items()}
+
+    def load_state_dict(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Overwrite all parameters and running statistics.
+
+        Raises
+        ------
+        CheckpointError
+            If names, shapes or dtypes differ; then nothing has been overwritten.
+        """
+        overwrite(self._state(), state, self.backend)
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of trained numbers, batch norm's gamma and beta included."""
+        return sum(math.prod(array.shape) for array in self.parameters().values())
+
+    def rows(self) -> list[Row]:
+        """Return a summary line for every layer, with its parameters and multiply-adds.
+
+        For one picture of the size that the network was designed for.
+        """
+        return list(self.network.rows(self.architecture.input_shape))
+
+    def _state(self) -> dict[str, Array]:
+        return self._collect("parameters", "buffers")
+
+    def _collect(self, *kinds: str) -> dict[str, Array]:
+        return {
+            f"{name}.{key}": array
+            for name, layer in self.network.named_layers()
+            for kind in kinds
+            for key, array in getattr(layer, kind).items()
+        }
+
+
+def overwrite(
+    own: Mapping[str, Array], state: Mapping[str, npt.NDArray[Any]], backend: GenericBackend
+) -> None:
+    """Overwrite arrays by name, or raise a CheckpointError before the first if any differs."""
+    for name in [*own, *state]:
+        if name not in state or name not in own:
+            where = "lacks" if name not in state else "has, but the network has not,"
+            raise CheckpointError(f"the state {where} {name!r}: another architecture?")
+        found, needed = np.asarray(state[name]), own[name]
+        if found.shape != needed.shape or found.dtype != needed.dtype:
+            raise CheckpointError(
+                f"{name} is {found.dtype} of shape {found.shape}; "
+                f"the network needs {needed.dtype} of shape {needed.shape}"
+            )
+    for name, array in own.items():
+        array[...] = backend.asarray(np.asarray(state[name]))

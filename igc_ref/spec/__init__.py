@@ -1,0 +1,21 @@
+"""The shapes of the blocks, what they cost, and every closed form that follows.
+
+`block` describes the paper's interleaved group convolution, `products` the products of more factors
+(IGCV2, IGCV3).
+"""
+
+from igc_ref.spec.block import IGCSpec, equal_cost_width, maximal_width, optimal_L, output_length
+from igc_ref.spec.products import Factor, IGCV2Spec, IGCV3Spec, Product, least_parameters
+
+__all__ = [
+    "Factor",
+    "IGCSpec",
+    "IGCV2Spec",
+    "IGCV3Spec",
+    "Product",
+    "equal_cost_width",
+    "least_parameters",
+    "maximal_width",
+    "optimal_L",
+    "output_length",
+]

@@ -1,0 +1,172 @@
+"""The shape of one interleaved group convolution block, and every closed form that follows from it.
+
+Symbols are the paper's (arXiv:1707.02725): L primary partitions, M secondary partitions,
+S = k*k taps, and, for the square block, G = L*M channels on both sides.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from igc_ref.errors import SpecError, divides, integer
+
+
+@dataclass(frozen=True)
+class IGCSpec:
+    """One block x' = P W_d Pᵀ W_p x: a primary group convolution, then a secondary one.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels of x and of x'.
+    L : int
+        Number of primary partitions (groups of the k x k convolution).
+    M : int
+        Number of secondary partitions (groups of the 1 x 1 convolution).
+    kernel_size : int, default 3
+        k, the side of the primary kernel in pixels; the padding is ``k // 2``.
+    stride : int, default 1
+        Stride of the primary convolution in pixels.
+
+    Raises
+    ------
+    SpecError
+        If a number is not an integer of at least 1, or L or M does not divide the channels.
+
+    Examples
+    --------
+    >>> spec = IGCSpec.square(L=24, M=2)
+    >>> spec.primary_shape, spec.secondary_shape
+    ((48, 2, 3, 3), (48, 24))
+    >>> spec.parameters
+    2016
+    """
+
+    in_channels: int
+    out_channels: int
+    L: int
+    M: int
+    kernel_size: int = 3
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = integer(field.name, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+        divides("L", self.L, "in_channels", self.in_channels)
+        divides("L", self.L, "out_channels", self.out_channels)
+        divides("M", self.M, "out_channels", self.out_channels)
+
+    @classmethod
+    def square(cls, L: int, M: int, kernel_size: int = 3, stride: int = 1) -> IGCSpec:
+        """Return the paper's block: G = L*M channels on both sides (paper, section 3)."""
+        G = integer("L", L) * integer("M", M)
+        return cls(G, G, L, M, kernel_size, stride)
+
+    # -- shapes ------------------------------------------------------------------------------
+
+    @property
+    def taps(self) -> int:
+        """S = k*k, the number of kernel positions."""
+        return self.kernel_size**2
+
+    @property
+    def padding(self) -> int:
+        """Zeros added on each side of the picture, in pixels: k // 2."""
+        return self.kernel_size // 2
+
+    @property
+    def primary_shape(self) -> tuple[int, int, int, int]:
+        """Shape of the primary weights, ``(out, in/L, k, k)``."""
+        k = self.kernel_size
+        return (self.out_channels, self.in_channels // self.L, k, k)
+
+    @property
+    def secondary_shape(self) -> tuple[int, int]:
+        """Shape of the secondary weights, ``(out, out/M)``, rows partition by partition."""
+        return (self.out_channels, self.out_channels // self.M)
+
+    @property
+    def composed_shape(self) -> tuple[int, int, int, int]:
+        """Shape of the dense kernel that the block amounts to, ``(out, in, k, k)``."""
+        k = self.kernel_size
+        return (self.out_channels, self.in_channels, k, k)
+
+    @property
+    def is_square(self) -> bool:
+        """Whether this is the paper's block, G = L*M channels in and out."""
+        return self.in_channels == self.out_channels == self.L * self.M
+
+    @property
+    def has_inverse_permutations(self) -> bool:
+        """Whether M = out/L, so that the second permutation undoes the first."""
+        return self.out_channels == self.L * self.M
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of x', in pixels, for a picture of this height and width."""
+        sizes = []
+        for name, size in (("height", height), ("width", width)):
+            size = integer(name, size)
+            sizes.append(output_length(size, self.kernel_size, self.stride))
+        return sizes[0], sizes[1]
+
+    # -- costs (paper, section 3) -----------------------------------------------------------
+
+    @property
+    def parameters(self) -> int:
+        """T = out*(in/L)*S + out*(out/M); square: G²(S/L + 1/M) = G(M*S + L)."""
+        return math.prod(self.primary_shape) + math.prod(self.secondary_shape)
+
+    def multiply_adds(self, height: int, width: int) -> int:
+        """Multiply-adds of one forward pass over one picture: T times the output positions."""
+        return self.parameters * math.prod(self.output_size(height, width))
+
+    @property
+    def is_wider_than_regular(self) -> bool:
+        """The width theorem: G > C exactly when L/(L-1) < M*S (square block).
+
+        C is the width of the regular convolution of equally many parameters, C²S = T.
+
+        Raises
+        ------
+        SpecError
+            If the block is not square: the theorem speaks of one width G.
+        """
+        if not self.is_square:
+            raise SpecError(
+                f"the width theorem needs in_channels = out_channels = L*M, not "
+                f"{self.in_channels}, {self.out_channels} and {self.L}*{self.M}"
+            )
+        return self.M * self.taps * (self.L - 1) > self.L
+
+
+def equal_cost_width(parameters: float, kernel_size: int = 3) -> float:
+    """Return C = sqrt(T/S), the width of the regular convolution with T parameters."""
+    return math.sqrt(parameters) / integer("kernel_size", kernel_size)
+
+
+def optimal_L(M: int, kernel_size: int = 3) -> int:
+    """Return L = M*S, at which the width G is greatest for a fixed number of parameters.
+
+    T = G(M*S + L) >= 2 G sqrt(M*S*L) = 2 sqrt(S) G^(3/2), with equality at L = M*S.
+
+    Examples
+    --------
+    >>> optimal_L(M=2)
+    18
+    """
+    return integer("M", M) * integer("kernel_size", kernel_size) ** 2
+
+
+def maximal_width(parameters: float, kernel_size: int = 3) -> float:
+    """Return G_max = (T / (2 sqrt(S)))^(2/3), the bound that `optimal_L` attains."""
+    k = integer("kernel_size", kernel_size)  # sqrt(S)
+    return math.pow(parameters / (2 * k), 2 / 3)
+
+
+def output_length(length: int, kernel_size: int, stride: int, padding: int | None = None) -> int:
+    """Return how many output positions a row of this length has; padding is ``k // 2`` or given."""
+    if padding is None:
+        padding = kernel_size // 2
+    return (length + 2 * padding - kernel_size) // stride + 1

@@ -1,0 +1,309 @@
+"""The shapes of the block's successors, IGCV2 and IGCV3: products of more than two factors.
+
+    x' = P_n W_n ... P_2 W_2 P_1 W_1 x
+
+Every W_i is a group convolution and every P_i an interleaving permutation; one factor is spatial
+(k x k), the others are 1 x 1. S = k*k taps, as everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from igc_ref.errors import SpecError, divides, integer
+from igc_ref.spec.block import output_length
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One factor P W: a group convolution, and the permutation that deals out its channels.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    groups : int
+        Blocks on the diagonal of W.
+    kernel_size, stride : int, default 1
+        Of the convolution, in pixels; the padding is ``k // 2``.
+    deal : int, default 1
+        P = ``interleave(deal, out/deal)``: channel ``l*(out/deal) + j`` goes to place
+        ``j*deal + l``. With 1, P is the identity.
+
+    Raises
+    ------
+    SpecError
+        If a number is not an integer of at least 1, or one does not divide the channels.
+    """
+
+    in_channels: int
+    out_channels: int
+    groups: int
+    kernel_size: int = 1
+    stride: int = 1
+    deal: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("in_channels", "out_channels", "groups", "kernel_size", "stride", "deal"):
+            object.__setattr__(self, name, integer(name, getattr(self, name)))
+        divides("groups", self.groups, "in_channels", self.in_channels)
+        divides("groups", self.groups, "out_channels", self.out_channels)
+        divides("deal", self.deal, "out_channels", self.out_channels)
+
+    @property
+    def weight_shape(self) -> tuple[int, int, int, int]:
+        """Shape of the weights, PyTorch's: ``(out, in/groups, k, k)``."""
+        k = self.kernel_size
+        return (self.out_channels, self.in_channels // self.groups, k, k)
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the output, in pixels, for a picture of this height and width."""
+        k, stride = self.kernel_size, self.stride
+        return output_length(height, k, stride), output_length(width, k, stride)
+
+
+class Product:
+    """Base of the specs: what follows from the factors alone."""
+
+    in_channels: int
+    out_channels: int
+    kernel_size: int
+
+    @property
+    def factors(self) -> tuple[Factor, ...]:
+        """The factors, in the order in which a picture meets them."""
+        raise NotImplementedError
+
+    @property
+    def composed_shape(self) -> tuple[int, int, int, int]:
+        """Shape of the dense kernel that the product amounts to, ``(out, in, k, k)``."""
+        return (self.out_channels, self.in_channels, self.kernel_size, self.kernel_size)
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights of all factors."""
+        return sum(math.prod(factor.weight_shape) for factor in self.factors)
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of x', in pixels, for a picture of this height and width."""
+        height, width = integer("height", height), integer("width", width)
+        for factor in self.factors:
+            height, width = factor.output_size(height, width)
+        return height, width
+
+    def multiply_adds(self, height: int, width: int) -> int:
+        """Multiply-adds for one picture: every factor's weights times its output positions."""
+        total = 0
+        for factor in self.factors:
+            height, width = factor.output_size(height, width)
+            total += math.prod(factor.weight_shape) * height * width
+        return total
+
+
+@dataclass(frozen=True)
+class IGCV2Spec(Product):
+    """IGCV2 (arXiv:1804.06202): a k x k group convolution, then 1 x 1 group convolutions.
+
+    Number the output channels by n digits of radix K_n, ..., K_1, the last one fastest. W_i mixes
+    the channels that differ in digit i alone: ``G_i = out/K_i`` blocks. Where W_i acts, its digit
+    is the fastest, and ``P_i = interleave(G_i, K_i)`` makes it the slowest; after P_n the digits
+    are in their old order. An input in block g of W_1 chooses digit 1 freely, then digit 2, and so
+    on: to every output there is exactly one path, the *complementary condition* of the paper.
+
+    With n = 2 it is the IGC block of ``L = K_2``, ``M = K_1``, weights included.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels of x and of x'; G_1 divides both.
+    K : tuple of int
+        Outputs of one block of every factor, K_1 first; their product is `out_channels`.
+    kernel_size, stride : int
+        Of the first factor, in pixels.
+
+    Raises
+    ------
+    SpecError
+        If no such product exists; names the numbers.
+
+    Examples
+    --------
+    >>> spec = IGCV2Spec(64, 64, K=(1, 8, 8))
+    >>> [factor.groups for factor in spec.factors]
+    [64, 8, 8]
+    >>> spec.parameters
+    1600
+    """
+
+    in_channels: int
+    out_channels: int
+    K: tuple[int, ...]
+    kernel_size: int = 3
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("in_channels", "out_channels", "kernel_size", "stride"):
+            object.__setattr__(self, name, integer(name, getattr(self, name)))
+        K = tuple(integer(f"K_{i}", radix) for i, radix in enumerate(self.K, start=1))
+        object.__setattr__(self, "K", K)
+        if not K or math.prod(K) != self.out_channels:
+            raise SpecError(f"the product of K={K} is not out_channels={self.out_channels}")
+        divides("K_2*...*K_n", self.out_channels // K[0], "in_channels", self.in_channels)
+
+    @classmethod
+    def balanced(
+        cls,
+        in_channels: int,
+        out_channels: int,
+        factors: int = 3,
+        kernel_size: int = 3,
+        stride: int = 1,
+    ) -> IGCV2Spec:
+        """Return the product of so many factors with the fewest parameters; see `is_balanced`.
+
+        It is found by trying all: integers seldom meet the balance condition exactly. Of equally
+        cheap ones it has the smallest K_1; K_2 <= ... <= K_n.
+
+        Raises
+        ------
+        SpecError
+            If a number is not an integer of at least 1.
+
+        Examples
+        --------
+        >>> IGCV2Spec.balanced(64, 128).K
+        (2, 8, 8)
+        """
+        inp, out = integer("in_channels", in_channels), integer("out_channels", out_channels)
+        found = [
+            cls(inp, out, (out // groups, *rest), kernel_size, stride)
+            for groups in range(1, inp + 1)
+            if inp % groups == 0 and out % groups == 0
+            for rest in _factorisations(groups, integer("factors", factors) - 1)
+        ]
+        return min(found, key=lambda spec: (spec.parameters, spec.K))
+
+    @property
+    def factors(self) -> tuple[Factor, ...]:
+        """W_1, P_1, ..., W_n, P_n."""
+        out, (first, *rest) = self.out_channels, self.K
+        groups = out // first
+        spatial = Factor(self.in_channels, out, groups, self.kernel_size, self.stride, groups)
+        return spatial, *(Factor(out, out, out // radix, deal=out // radix) for radix in rest)
+
+    @property
+    def weights_per_output(self) -> tuple[int, ...]:
+        """``(S*a, K_2, ..., K_n)``, a = in/G_1: weights of one output channel of every factor."""
+        return tuple(math.prod(factor.weight_shape[1:]) for factor in self.factors)
+
+    @property
+    def is_balanced(self) -> bool:
+        """The balance condition: ``S*a = K_2 = ... = K_n``, where a = in/G_1 (square: a = K_1).
+
+        Of all products of n factors between these channels, such a one has the fewest parameters.
+        There are ``T = out * (S*a + K_2 + ... + K_n)``, and ``a * K_2 * ... * K_n = in`` because
+        G_1 = K_2*...*K_n. The arithmetic mean is at least the geometric one, so
+
+            T >= n * out * (S*in)^(1/n),   with equality exactly when S*a = K_2 = ... = K_n.
+
+        Where the first factor is depthwise, a = 1, its share is S whatever the others are; for
+        them the same argument says K_2 = ... = K_n = in^(1/(n-1)).
+        """
+        return len(set(self.weights_per_output)) == 1
+
+
+def least_parameters(
+    in_channels: int, out_channels: int, factors: int, kernel_size: int = 3
+) -> float:
+    """Return ``n * out * (S*in)^(1/n)``: no IGCV2 of n factors has fewer; see `is_balanced`."""
+    inp, out = integer("in_channels", in_channels), integer("out_channels", out_channels)
+    n, taps = integer("factors", factors), integer("kernel_size", kernel_size) ** 2
+    return n * out * math.pow(taps * inp, 1 / n)
+
+
+@dataclass(frozen=True)
+class IGCV3Spec(Product):
+    """IGCV3 (arXiv:1806.00178): an inverted bottleneck of interleaved group convolutions.
+
+        x' = P_3 W_3 W_2 P_1 W_1 x
+
+    W_1 widens, 1 x 1 in G_1 groups, to ``hidden = expansion*in`` channels; W_2 is k x k and
+    depthwise; W_3 narrows, 1 x 1 in G_2 groups. ``P_1 = interleave(G_1, hidden/G_1)``, and
+    ``P_3 = interleave(out/G_2, G_2)`` deals back. Batch norm and ReLU are the layer's matter.
+
+    The hidden channels from one group of W_1 to one group of W_3 are a *super-channel*. Any two
+    groups share exactly one, and all have ``hidden/(G_1*G_2)`` channels: the *loose complementary
+    condition*. So many paths lead from every input to every output.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels of x and of x', divisible by G_1 and by G_2.
+    expansion : int
+    groups : tuple of two int
+        G_1 and G_2; G_1*G_2 divides ``expansion*in``.
+    kernel_size, stride : int
+        Of the depthwise convolution, in pixels.
+
+    Raises
+    ------
+    SpecError
+        If no such block exists; names the numbers.
+
+    Examples
+    --------
+    >>> IGCV3Spec(24, 32, stride=2).parameters
+    5328
+    """
+
+    in_channels: int
+    out_channels: int
+    expansion: int = 6
+    groups: tuple[int, int] = (2, 2)
+    kernel_size: int = 3
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("in_channels", "out_channels", "expansion", "kernel_size", "stride"):
+            object.__setattr__(self, name, integer(name, getattr(self, name)))
+        if len(self.groups) != 2:
+            raise SpecError(f"groups={self.groups} is not allowed: G_1 and G_2 are needed")
+        first, last = (integer(f"G_{i}", g) for i, g in zip((1, 2), self.groups, strict=True))
+        object.__setattr__(self, "groups", (first, last))
+        divides("G_1", first, "in_channels", self.in_channels)
+        divides("G_2", last, "out_channels", self.out_channels)
+        divides("G_1*G_2", first * last, "expansion*in_channels", self.hidden)
+
+    @property
+    def hidden(self) -> int:
+        """Channels between W_1 and W_3."""
+        return self.expansion * self.in_channels
+
+    @property
+    def is_residual(self) -> bool:
+        """Whether x' has the shape of x, so that the layer adds x to it."""
+        same = self.in_channels == self.out_channels
+        return same and self.stride == 1 and self.kernel_size % 2 == 1
+
+    @property
+    def factors(self) -> tuple[Factor, ...]:
+        """W_1 and P_1; W_2; W_3 and P_3."""
+        hidden, out, (first, last) = self.hidden, self.out_channels, self.groups
+        return (
+            Factor(self.in_channels, hidden, first, deal=first),
+            Factor(hidden, hidden, hidden, self.kernel_size, self.stride),
+            Factor(hidden, out, last, deal=out // last),
+        )
+
+
+def _factorisations(number: int, parts: int, least: int = 1) -> Iterator[tuple[int, ...]]:
+    """Yield the growing tuples of so many divisors whose product is `number`."""
+    if parts == 0:
+        if number == 1:
+            yield ()
+        return
+    for divisor in range(least, number + 1):
+        if number % divisor == 0:
+            for rest in _factorisations(number // divisor, parts - 1, divisor):
+                yield divisor, *rest

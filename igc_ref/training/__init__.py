@@ -1,0 +1,1 @@
+"""Training: settings, optimiser, the loop, and the session that saves, stops and reports."""

@@ -1,0 +1,214 @@
+"""What a run reached, epoch by epoch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from igc_ref.errors import CheckpointError, integer
+from igc_ref.files import replacing
+from igc_ref.training.config import TrainConfig
+from igc_ref.training.npz import read_arrays
+
+Record = dict[str, float]
+
+FIELDS = (
+    "epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy",
+    "seconds", "images_per_second",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class History:
+    """What a run reached.
+
+    Parameters
+    ----------
+    run : Path
+        Folder with ``config.json``, ``log.jsonl`` and ``checkpoint.npz``.
+    records : list of dict
+        For each epoch: train and test loss (nats) and accuracy (0 to 1), seconds, pictures/s.
+    """
+
+    run: Path
+    records: list[Record]
+
+    @property
+    def test_accuracy(self) -> float:
+        """Test accuracy after the last epoch, 0 to 1."""
+        return self.records[-1]["test_accuracy"]
+
+
+def check_records(values: object) -> list[Record]:
+    """Return the records of epochs 1, 2, ..., or raise a ValueError that says what is wrong."""
+    if not isinstance(values, list):
+        raise ValueError(f"records must be a list, not {type(values).__name__}")
+    records = [_check_record(value) for value in values]
+    for epoch, record in enumerate(records, start=1):
+        if record["epoch"] != epoch:
+            raise ValueError(f"record {epoch} is of epoch {record['epoch']}")
+    return records
+
+
+def _check_record(value: object) -> Record:
+    """Return the record of one epoch, or raise a ValueError that names what it lacks."""
+    if not isinstance(value, dict):
+        raise ValueError(f"an epoch's record must be a dict, not {type(value).__name__}")
+    for field in FIELDS:
+        number = value.get(field)
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise ValueError(f"an epoch's record needs a number for {field}, not {number!r}")
+        if not -1e300 < number < 1e300:
+            raise ValueError(f"{field} of an epoch's record is not a finite number")
+    return {field: value[field] for field in FIELDS}
+
+
+FORMAT = 2
+Arrays = dict[str, npt.NDArray[Any]]
+
+# All that numpy and json raise when a file is not what it should be.
+DAMAGE = (
+    ArithmeticError, AttributeError, EOFError, KeyError, MemoryError, OSError, RuntimeError,
+    SyntaxError, TypeError, ValueError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Partial:
+    """How far the present epoch is.
+
+    Parameters
+    ----------
+    step : int
+        Steps done.
+    loss_sum, correct, seconds : float, int, float
+        Of the pictures seen in it; time spent.
+    draws : str
+        Fingerprint of the epoch's order and augmentation, if ``step > 0``.
+    """
+
+    step: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    seconds: float = 0.0
+    draws: str = ""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a run.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    classes : int
+        Classes of the data set.
+    fingerprint : str
+        Of all pictures and labels, see `igc_ref.data.fingerprint`.
+    records : list of dict
+        One for each epoch done.
+    partial : Partial
+        The epoch after them, if it has begun.
+    model, velocity : dict of ndarray
+        State of the network and of the optimiser.
+    numpy : str
+        Version of the NumPy that drew the order of the pictures.
+    """
+
+    config: TrainConfig
+    classes: int
+    fingerprint: str
+    records: list[Record]
+    partial: Partial
+    model: Arrays
+    velocity: Arrays
+    numpy: str = np.__version__
+
+    @property
+    def position(self) -> str:
+        """Say how far the run is."""
+        if self.partial.step:
+            return f"epoch {len(self.records) + 1}, step {self.partial.step}"
+        return f"epoch {len(self.records)}"
+
+
+def save(path: Path, checkpoint: Checkpoint, keep: Path | None = None) -> None:
+    """Write a checkpoint; a reader sees the old file or the new one, never half of one.
+
+    The old file, if there is one, becomes `keep`.
+    """
+    meta = {
+        "format": FORMAT,
+        "numpy": checkpoint.numpy,
+        "config": checkpoint.config.to_dict(),
+        "classes": checkpoint.classes,
+        "fingerprint": checkpoint.fingerprint,
+        "records": checkpoint.records,
+        "partial": asdict(checkpoint.partial),
+    }
+    arrays = {"meta": np.array(json.dumps(meta, allow_nan=False))}
+    arrays |= {f"model/{name}": array for name, array in checkpoint.model.items()}
+    arrays |= {f"velocity/{name}": array for name, array in checkpoint.velocity.items()}
+    with replacing(path, keep) as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, damaged, or of another format.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path}")
+    try:
+        arrays = read_arrays(path)
+        meta = json.loads(arrays.pop("meta").item())
+        if meta["format"] != FORMAT:
+            raise ValueError(f"format {meta['format']}; this version reads format {FORMAT}")
+        return Checkpoint(
+            config=TrainConfig.from_dict(meta["config"]),
+            classes=integer("classes", meta["classes"]),
+            fingerprint=_text(meta, "fingerprint"),
+            records=check_records(meta["records"]),
+            partial=_partial(meta["partial"]),
+            model=_part(arrays, "model/"),
+            velocity=_part(arrays, "velocity/"),
+            numpy=_text(meta, "numpy"),
+        )
+    except DAMAGE as error:
+        text = f"{type(error).__name__}: {error}"[:300]  # it may quote the file
+        reason = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+        raise CheckpointError(f"{path} is damaged or no checkpoint: {reason}") from error
+
+
+def _text(meta: dict[str, Any], name: str) -> str:
+    if not isinstance(meta[name], str) or len(meta[name]) > 100:
+        raise ValueError(f"its {name} is no short text")
+    return str(meta[name])
+
+
+def _partial(values: dict[str, Any]) -> Partial:
+    """Return what `asdict` made of a `Partial`, or raise a ValueError that names what is wrong."""
+    partial = Partial(
+        step=integer("step", values["step"], minimum=0),
+        loss_sum=float(values["loss_sum"]),
+        correct=integer("correct", values["correct"], minimum=0),
+        seconds=float(values["seconds"]),
+        draws=_text(values, "draws"),
+    )
+    for name in ("loss_sum", "seconds"):
+        if not 0 <= getattr(partial, name) < 1e300:
+            raise ValueError(f"its {name} is {getattr(partial, name)}")
+    return partial
+
+
+def _part(arrays: Arrays, prefix: str) -> Arrays:
+    return {name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)}

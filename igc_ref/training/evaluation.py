@@ -1,0 +1,94 @@
+"""How well a network does on a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from igc_ref.data import Dataset
+from igc_ref.errors import DataError, integer
+from igc_ref.networks import BatchNorm
+from igc_ref.networks.model import Model
+
+PRECISE_BATCH = 200  # pictures whose statistics are taken together
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean loss (nats) and accuracy (0 to 1) over a data set."""
+
+    loss: float
+    accuracy: float
+
+
+def evaluate(model: Model, dataset: Dataset, batch_size: int = 256) -> Evaluation:
+    """Compute mean loss and accuracy of a network over a data set, without augmentation.
+
+    Parameters
+    ----------
+    model : Model
+    dataset : Dataset
+    batch_size : int
+        Pictures at a time; changes memory, not the result beyond rounding.
+
+    Raises
+    ------
+    DataError
+        If the set is empty, or has another number of classes than the network.
+    """
+    backend, classes = model.backend, model.architecture.num_classes
+    batch_size = integer("batch_size", batch_size)
+    if len(dataset) == 0:
+        raise DataError(f"{dataset.name} is empty")
+    if len(dataset.classes) != classes:
+        raise DataError(f"{dataset.name} has {len(dataset.classes)} classes, the network {classes}")
+    loss, correct = 0.0, 0
+    with backend.session():
+        for start in range(0, len(dataset), batch_size):
+            batch = dataset[start : start + batch_size]
+            labels, images = backend.asarray(batch.labels), backend.asarray(batch.images)
+            logits = model.forward(backend.normalise(images, batch.mean, batch.std, model.dtype))
+            mean, hits, _ = backend.loss(logits, labels)
+            loss += float(mean) * len(batch)
+            correct += int(hits)
+    return Evaluation(loss / len(dataset), correct / len(dataset))
+
+
+def precise_statistics(model: Model, dataset: Dataset, batches: int = 50) -> None:
+    """Replace the running statistics of a network by their means over batches of pictures.
+
+    Running averages lag behind weights that move: by 100 steps with the paper's momentum of 0.99.
+    After a short run, or where weights were exchanged, they are those of another network. This is
+    known as precise batch norm (arXiv:2105.07576).
+
+    Parameters
+    ----------
+    model : Model
+        Its running statistics are overwritten; its weights stay.
+    dataset : Dataset
+        Training pictures; the first ``200 * batches`` are taken, without augmentation.
+    batches : int
+        Of 200 pictures each.
+
+    Raises
+    ------
+    DataError
+        If the set is empty.
+    """
+    if len(dataset) == 0:
+        raise DataError(f"{dataset.name} is empty")
+    backend = model.backend
+    norms = [layer for _, layer in model.network.named_layers() if isinstance(layer, BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    starts = range(0, min(integer("batches", batches) * PRECISE_BATCH, len(dataset)), PRECISE_BATCH)
+    try:
+        with backend.session():
+            for past, start in enumerate(starts):
+                for norm in norms:
+                    norm.momentum = past / (past + 1)  # so that all batches weigh the same
+                part = dataset[start : start + PRECISE_BATCH]
+                images = backend.asarray(part.images)
+                x = backend.normalise(images, part.mean, part.std, model.dtype)
+                model.forward(x, train=True)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

@@ -1,0 +1,238 @@
+"""What the paper's networks launch on a card, and what NVRTC makes of it; no card is needed.
+
+`record` runs networks on a device that compiles and computes nothing, but notes what it is asked
+for; `build` compiles such a source with the compiler of a CuPy installation.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from igc_ref.backends.cupy.kernels import FOLDER, source
+from igc_ref.backends.cupy.operators import CudaOperators
+from igc_ref.backends.cupy.steps import CapturedSteps
+from igc_ref.backends.cupy.tiles import choose
+from igc_ref.backends.operators.library import Draws, Pool
+from igc_ref.networks.model import build_model
+from igc_ref.training.optim import SGD
+
+# CuPy's own, see cupy/cuda/compiler.py; test_cupy_api.py looks whether they still are.
+CUPY_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")
+FILES = sorted(path.name for path in FOLDER.glob("*.cu"))
+# At these depths stages 2 and 3 have a block that narrows and a block that does not: all there is.
+NETWORKS = {
+    f"{arch} {width}": (arch, depth, numbers)
+    for family, depth in (("plain", 8), ("resnet", 14))
+    for arch, width, numbers in (
+        (f"{family}_igc", "L24M2", {"L": 24, "M": 2}),
+        (f"{family}_igc", "L4M8", {"L": 4, "M": 8}),
+        (family, "W16", {"width": 16}),
+        (family, "W18", {"width": 18}),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel as it was launched, with how its source was to be compiled."""
+
+    file: str
+    name: str
+    options: tuple[str, ...]
+    threads: int
+    shared_bytes: int
+    allowed_bytes: int  # of dynamic shared memory that the host asked the driver for
+
+    @property
+    def block(self) -> str:
+        """What is computed, in words; the kernel's name where nothing is specialised."""
+        macros = dict(re.findall(r"-DIGC_(\w+)=(\d+)", " ".join(self.options)))
+        if "SLABS" not in macros:
+            return self.name
+        L, M, I, O = (int(macros[name]) for name in ("SLABS", "M", "I", "O"))
+        return describe(macros["SECONDARY"] == "1", L, M, I, O, macros["H"], macros["S"])
+
+    def __str__(self) -> str:
+        """Name the block and all that its source was specialised by."""
+        return f"{self.file}: {self.block} {' '.join(self.options)}"
+
+
+def describe(is_igc: bool, slabs: int, M: int, I: int, O: int, H: Any, S: Any) -> str:
+    """Name a block by its numbers of a partition, a convolution by those of a group."""
+    what = f"IGC L={slabs} M={M} {I}->{O}" if is_igc else f"convolution {slabs * I}->{O}"
+    return f"{what} {H}x{H} stride {S}"
+
+
+@dataclass
+class Recorded:
+    """What was launched, and which blocks and convolutions found no tile."""
+
+    launches: set[Launch] = field(default_factory=set)
+    without_kernel: set[str] = field(default_factory=set)
+
+
+class _Function:
+    max_dynamic_shared_size_bytes = 0
+
+    def __init__(self, record: Recorded, file: str, name: str, options: tuple[str, ...]) -> None:
+        self.record, self.what = record, (file, name, options)
+
+    def __call__(
+        self, grid: tuple[int, ...], block: tuple[int], args: tuple[Any, ...], *, shared_mem: int
+    ) -> None:
+        assert len(grid) <= 3
+        assert all(isinstance(a, np.ndarray | np.generic) for a in args)
+        allowed = self.max_dynamic_shared_size_bytes
+        self.record.launches.add(Launch(*self.what, block[0], shared_mem, allowed))
+
+
+class _Module:
+    def __init__(self, *what: Any) -> None:
+        self.what = what
+
+    def get_function(self, name: str) -> _Function:
+        record, file, options = self.what
+        return _Function(record, file, name, options)
+
+
+class RecordingDevice:
+    """A device that notes launches; its arrays are NumPy's and hold anything."""
+
+    xp = np
+
+    def __init__(self, shared_bytes: int) -> None:
+        self.shared_bytes, self.record = shared_bytes, Recorded()
+        self.capturing = True  # as inside a CUDA graph, where a generic operator is an error
+        self.after_capture = None
+
+    def module(self, code: str, options: tuple[str, ...]) -> _Module:
+        file = next(name for name in FILES if source(name) == code)
+        return _Module(self.record, file, options)
+
+    def upload(self, array: np.ndarray) -> np.ndarray:
+        return np.array(array, order="C")
+
+    def overwrite(self, array: np.ndarray, values: np.ndarray) -> None:
+        array[...] = values
+
+    def download(self, array: np.ndarray) -> np.ndarray:
+        return array.copy()
+
+    def address(self, array: np.ndarray) -> int:
+        return array.ctypes.data
+
+    def memory(self) -> Any:
+        return nullcontext
+
+
+class RecordingBackend(CudaOperators):
+    """Goes on with a large card's tile where this card has none, and notes that."""
+
+    name = "recording"
+
+    def _tile(self, g: Any, backward: bool, dx: bool) -> Any:
+        tile = super()._tile(g, backward, dx)
+        if tile is None:
+            what = describe(g.secondary, g.slabs, g.M, g.I, g.O, g.H, g.S)
+            self.device.record.without_kernel.add(f"{what} {'backward' if backward else 'forward'}")
+            tile = choose(g, backward, dx, 2 if self.half else 4)
+        return tile
+
+
+@cache
+def record(
+    shared_bytes: int, storage: str, batch: int, networks: tuple[str, ...], deeper: int = 0
+) -> Recorded:
+    """Train these networks for a step and evaluate them on a device of so much shared memory."""
+    device = RecordingDevice(shared_bytes)
+    backend = RecordingBackend(device, storage)
+    for name in networks:
+        arch, depth, numbers = NETWORKS[name]
+        _run(backend, batch, build_model(arch, depth + deeper, **numbers, backend=backend))
+    device.record.launches = {
+        launch for launch in device.record.launches if launch.shared_bytes <= shared_bytes
+    }
+    return device.record
+
+
+def _run(backend: RecordingBackend, batch: int, model: Any) -> None:
+    optimiser = SGD(model)
+
+    def learn(x: Any, labels: Any, rates: Any) -> tuple[Any, Any]:
+        loss, hits, dlogits = backend.loss(model.forward_inside(x, True), labels)
+        model.backward(dlogits, input_gradient=False)
+        optimiser.step(rates)
+        return loss, hits
+
+    images = np.zeros((batch, 3, 32, 32), np.uint8)
+    pool = Pool(images, np.zeros(batch, np.int64), (125, 123, 114), (63, 62, 67))
+    steps = CapturedSteps(backend, learn, pool, batch, 4, capture=False, report=print)
+    list(steps.epoch(Draws(np.arange(batch), None), np.ones(1)))
+    model.forward(backend.asarray(images.astype(np.float32)))  # as in an evaluation
+
+
+# --- the compiler
+
+
+@dataclass(frozen=True)
+class Built:
+    """What the compiler says of one kernel."""
+
+    stack: int
+    spills: int
+    registers: int
+    static_shared: int
+
+
+def problem() -> str | None:
+    """Why nothing can be compiled here, or None."""
+    try:
+        from cupy.cuda import nvrtc
+
+        nvrtc.getVersion()
+    except Exception as error:  # not installed, or installed without the compiler
+        return (
+            f"pip install cupy-cuda13x nvidia-cuda-nvrtc compiles the kernels without a card "
+            f"({type(error).__name__}: {str(error).strip().splitlines()[0]})"
+        )
+    return None
+
+
+def build(file: str, options: tuple[str, ...], architecture: str) -> tuple[dict[str, Built], str]:
+    """Compile a source as CuPy does; return every kernel in it, and the PTX.
+
+    Other threads run meanwhile: CuPy lets go of the interpreter's lock.
+    """
+    from cupy.cuda import nvrtc
+
+    program = nvrtc.createProgram(source(file), file, [], [])
+    try:
+        flags = [*options, *CUPY_OPTIONS, f"-arch={architecture}", "--ptxas-options=-v"]
+        nvrtc.compileProgram(program, flags)
+        return dict(_kernels(nvrtc.getProgramLog(program))), nvrtc.getPTX(program).decode()
+    except nvrtc.NVRTCError as error:
+        raise AssertionError(f"{file} {flags}: {nvrtc.getProgramLog(program)}") from error
+    finally:
+        nvrtc.destroyProgram(program)
+
+
+def _kernels(log: str) -> Iterator[tuple[str, Built]]:
+    parts = re.split(r"Compiling entry function '(\w+)'", log)[1:]
+    for name, text in zip(parts[::2], parts[1::2], strict=True):
+        stack = _number(r"(\d+) bytes stack frame", text)
+        stores, loads = (
+            _number(rf"(\d+) bytes spill {kind}", text) for kind in ("stores", "loads")
+        )
+        registers = _number(r"Used (\d+) registers", text)
+        static_shared = _number(r"(\d+) bytes smem", text) if "bytes smem" in text else 0
+        yield name, Built(stack, max(stores, loads), registers, static_shared)
+
+
+def _number(pattern: str, text: str) -> int:
+    (number,) = re.findall(pattern, text)
+    return int(number)

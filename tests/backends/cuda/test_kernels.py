@@ -1,0 +1,232 @@
+"""The CUDA kernels as kernels: any order of threads, any tile, sanitizers; run without a card."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from igc_ref.backends.cupy.kernels import block_macros, options, source
+from igc_ref.backends.cupy.tiles import candidates, choose, shared_bytes
+from tests.backends.cuda import emulator
+from tests.backends.cuda.cuda import Block, Case, Convolution, Tiled, forced, geometry
+from tests.backends.cuda.emulator import LaunchError, RawModule, running
+from tests.backends.cuda.emulator.backend import EmulatedDevice
+from tests.support.guarded import ORDERS, GuardedBackend, GuardedDevice, GuardedNumpy, built
+
+pytestmark = pytest.mark.skipif(bool(emulator.problem()), reason=str(emulator.problem()))
+built_ahead = built
+SQUARE = Case(Block.square(6, 2), 5, 9, 6)
+TRANSITION = Case(Block(12, 24, 6, 2, stride=2), 5, 5, 7)
+WIDE = Case(Block.square(4, 8), 3, 8, 8)
+CONVOLUTION = Case(Convolution(3, 16), 2, 8, 8)
+SHARED = Case(Convolution(2, 40), 2, 8, 6)
+
+
+# -- order -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What follows the blocks: residual sum, pooling, linear layer, loss, optimiser."""
+
+    N: int = 19
+    C: int = 40
+    H: int = 21
+    W: int = 23
+
+    def backend(self, device=None):
+        return GuardedBackend(device)
+
+    def run(self, backend):
+        rng, C = np.random.default_rng(0), self.C
+        shapes = {"x": (self.N, C, self.H, self.W), "weight": (37, C), "bias": (37,)}
+        arrays = {name: rng.normal(size=shape).astype("float32") for name, shape in shapes.items()}
+        a = {name: backend.asarray(array) for name, array in arrays.items()}
+        lines = [backend.asarray(np.full(C, value, "float32")) for value in (2, 1, 0, 1)]
+        x, norm = backend.batch_norm(
+            backend.load(a["x"]), *lines, momentum=0.9, eps=1e-3, train=True, relu=True
+        )
+        y, total = backend.add_relu(x, backend.load(a["x"]))
+        features, pooled = backend.global_average_pool(y)
+        logits, linear = backend.linear(features, a["weight"], a["bias"])
+        loss, hits, d = backend.loss(logits, backend.asarray(rng.integers(0, 37, self.N)))
+        d, *gradients = backend.linear_backward(d, linear)
+        d = backend.relu_backward(backend.global_average_pool_backward(d, pooled), total)
+        dx, *rest = backend.batch_norm_backward(d, norm)
+        names = "weight", "bias"
+        backend.sgd_steps(
+            {name: a[name] for name in names}, dict(zip(names, gradients, strict=True)),
+            {name: backend.asarray(0 * arrays[name]) for name in names},
+            lr=0.1, momentum=0.9, weight_decay=0.01,
+        )  # fmt: skip
+        found = [backend.store(dx), *rest, *gradients, logits, loss, hits]
+        found += [*lines[2:], a["weight"], a["bias"]]
+        return {str(i): backend.to_numpy(array) for i, array in enumerate(found)}
+
+
+RUNS = [SQUARE, replace(SQUARE, pending=False), TRANSITION, WIDE, CONVOLUTION, SHARED, Learning()]
+
+
+@lru_cache
+def usual(run):
+    return run.run(run.backend())
+
+
+def assert_same_bits(found, expected):
+    for name, array in expected.items():
+        assert np.array_equal(found[name], array), name
+
+
+@pytest.mark.parametrize("blocks", ORDERS)
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("run", RUNS, ids=str)
+def test_any_order_of_threads_and_blocks_gives_the_same_bits(run, order, blocks):
+    with running(order=order, blocks=blocks, seed=3):
+        assert_same_bits(run.run(run.backend()), usual(run))
+
+
+@pytest.mark.parametrize("fill", [0x00, 0x3F, 0x7F])
+@pytest.mark.parametrize("run", RUNS, ids=str)
+def test_what_memory_holds_before_changes_nothing(run, fill):
+    device = GuardedDevice()
+    device.xp = GuardedNumpy(fill)
+    assert_same_bits(run.run(run.backend(device)), usual(run))
+
+
+def test_a_second_run_gives_the_same_bits_on_the_same_backend():
+    backend = SQUARE.backend()
+    assert_same_bits(SQUARE.run(backend), SQUARE.run(backend))
+
+
+# -- tiles -----------------------------------------------------------------------------------
+
+
+def with_stages(g, tile, stages):
+    tile = replace(tile, stages=stages)
+    return replace(tile, shared_bytes=shared_bytes(g, tile))
+
+
+def spread(tiles, count):
+    """Pick so many of the tiles, evenly over the list, so that few are alike."""
+    tiles = list(tiles)
+    return [tiles[i * (len(tiles) - 1) // (count - 1)] for i in range(count)]
+
+
+def tiled(case, count):
+    g = geometry(case)
+    pairs = list(zip(
+        spread(candidates(g, False, False), count), spread(candidates(g, True, True), count),
+        strict=True,
+    ))  # fmt: skip
+    first, last = pairs[1], pairs[-2]
+    pairs.append((with_stages(g, last[0], 2), with_stages(g, first[1], 3)))
+    return [Tiled(case, *pair) for pair in pairs]
+
+
+TILED = [
+    *tiled(Case(Block(8, 32, 4, 4), 3, 7, 6), 5),
+    *tiled(Case(Block(6, 24, 3, 2, stride=2), 5, 5, 8), 4),
+    *tiled(Case(Convolution(12, 6, 2), 3, 9, 5), 3),
+]
+
+
+@pytest.mark.parametrize("tiled", TILED, ids=str)
+def test_every_tile_gives_the_result_of_the_definition(tiled):
+    tiled.case.check(tiled.run(tiled.backend()))
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_the_tiles_that_are_tested_differ_in_everything(backward):
+    tiles = [t.back if backward else t.forward for t in TILED]
+    for field in ("PX", "MS", "NP", "stages", *(("PXD", "IS") if backward else ())):
+        assert len({getattr(tile, field) for tile in tiles}) > 1, field
+
+
+SIZES = r"""
+extern "C" __global__ void sizes(int* out) {
+  out[0] = THREADS;
+#ifdef IGC_BACKWARD
+  out[1] = 4 * (TILE + D_TILE + STAGES * WEIGHTS + 2 * SUMS) + STAGES * RAW_BYTES;
+#else
+  const int moments = round_up(A * M, 4) + THREADS / WARP * A * MS * 2;
+  out[1] = larger(4 * (2 * TILE + STAGES * WEIGHTS) + STAGES * RAW_BYTES, 4 * moments);
+#endif
+}
+"""
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("case", [SQUARE, TRANSITION, WIDE, CONVOLUTION, TILED[0].case,
+                                  Case(Block(4, 8, 2, 4, 5, 3), 2, 10, 4)], ids=str)  # fmt: skip
+def test_a_tile_knows_its_threads_and_its_shared_memory(case, backward):
+    g = geometry(case)
+    tile = choose(g, backward)
+    macros = block_macros(g, tile, half=False, rule=True, derive=True, sums=True, dx=True)
+    code = source("block.cuh")
+    if backward:  # the constants, not the kernel
+        code = source("block_backward.cu").partition("// Add up the warps' gains")[0]
+        macros["BACKWARD"] = 1
+    out = np.zeros(2, np.int32)
+    module = RawModule(code=code + SIZES, options=options("block.cuh", macros))
+    module.get_function("sizes")((1,), (1,), (out,))
+    assert out[0] == tile.threads
+    assert out[1] <= tile.shared_bytes <= 1.05 * out[1]
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_kernel_with_too_little_shared_memory_is_caught(backward):
+    g = geometry(SQUARE)
+    tiles = {back: choose(g, back) for back in (False, True)}
+    short = replace(tiles[backward], shared_bytes=tiles[backward].shared_bytes - 64)
+    with pytest.raises(LaunchError, match="written past"):
+        SQUARE.run(GuardedBackend(forced=tiles | {backward: short}))
+
+
+# -- sanitizers ------------------------------------------------------------------------------
+
+LEFT_OVER = forced(Case(Block(10, 20, 5, 2), 3, 7, 8), PX=2, MS=1, NP=2, PXD=2, IS=1)
+PAST_THE_LAST_PICTURE = "if (s.inside && s.n < pictures) {", "if (s.inside) {"
+
+
+class SanitizedDevice(EmulatedDevice):
+    """Has no guards: to ASan they would be memory."""
+
+    edit = None
+
+    def module(self, code, options):
+        code = self.edit(code) if self.edit else code
+        return super().module(code, (*options, "-DEMU_UCONTEXT"))  # emulator.h
+
+
+def sanitized(fault=None):
+    """Run kernels under ASan and UBSan, in a process started for it."""
+    with running(sanitize=True):
+        for run in (LEFT_OVER, TRANSITION, CONVOLUTION, Learning(3, 5, 8, 8)):
+            tiles = {False: run.forward, True: run.back} if run is LEFT_OVER else None
+            edit = (lambda code: code.replace(*fault)) if fault else None
+            found = run.run(GuardedBackend(SanitizedDevice(), tiles, edit))
+            if not isinstance(run, Learning):
+                getattr(run, "case", run).check(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [None, PAST_THE_LAST_PICTURE], ids=["right", "planted"])
+def test_kernels_stay_within_their_arrays(fault):
+    environment = emulator.sanitizer_environment()
+    if not os.path.isabs(environment["LD_PRELOAD"]):
+        pytest.skip("g++ comes without libasan")
+    script = f"from tests.backends.cuda.test_kernels import sanitized; sanitized({fault!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | environment,
+        cwd=Path(__file__).parents[3], capture_output=True, text=True,
+    )  # fmt: skip
+    if fault:
+        assert "heap-buffer-overflow" in done.stderr, done.stderr
+        assert PAST_THE_LAST_PICTURE[0] in source("block.cuh")
+    else:
+        assert done.returncode == 0, done.stderr

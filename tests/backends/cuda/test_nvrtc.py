@@ -1,0 +1,201 @@
+"""Every kernel that the paper's CIFAR networks need, compiled by NVRTC; no card, no driver.
+
+What is compiled is recorded from the networks (nvrtc.py), not listed here. By default:
+
+* sm_90: all networks with pictures in float32, plain_igc L24M2 in float16;
+* sm_75, sm_80 and sm_100: plain_igc L24M2 in float32.
+
+``IGC_ALL_ARCHITECTURES=1`` compiles all networks for all architectures and both storages. Batches
+have 256 pictures; another size may get other tiles.
+"""
+
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import pytest
+
+from igc_ref.backends.cupy.kernels import source
+from tests.backends.cuda import nvrtc
+
+problem = nvrtc.problem()
+compiles = pytest.mark.skipif(bool(problem), reason=str(problem))
+
+KiB = 1024
+# Of shared memory that one CUDA block can have.
+SHARED_BYTES = {"sm_75": 64 * KiB, "sm_80": 163 * KiB, "sm_90": 227 * KiB, "sm_100": 227 * KiB}
+STATIC_SHARED_BYTES = 48 * KiB  # more must be asked for
+REGISTERS, REGISTERS_A_THREAD = 65_536, 255
+BATCH = 256
+STORAGES = ("float32", "float16")
+
+ALL = tuple(nvrtc.NETWORKS)
+IGC_L24M2 = ("plain_igc L24M2", "resnet_igc L24M2")
+IGC_L4M8 = ("plain_igc L4M8", "resnet_igc L4M8")
+CASES = {
+    ("sm_90", "float32"): ALL,
+    ("sm_90", "float16"): IGC_L24M2[:1],
+    ("sm_75", "float32"): IGC_L24M2[:1],
+    ("sm_80", "float32"): IGC_L24M2[:1],
+    ("sm_100", "float32"): IGC_L24M2[:1],
+}
+if os.environ.get("IGC_ALL_ARCHITECTURES") == "1":
+    CASES = {(a, storage): ALL for a in SHARED_BYTES for storage in STORAGES}
+
+# Bytes that a thread of block_backward.cu may spill, by architecture and block; at most 64. All of
+# these have stride 2 and use 255 registers.
+ALLOWED_SPILLS = {
+    ("sm_90", "IGC L=24 M=4 2->4 32x32 stride 2"): 8,
+    ("sm_100", "IGC L=24 M=2 2->4 32x32 stride 2"): 8,
+    ("sm_100", "IGC L=24 M=4 2->4 32x32 stride 2"): 8,
+}
+
+# Blocks that no tile of sm_80 takes: their backward pass is left to the generic operator.
+TOO_LARGE_FOR_SM_80 = {
+    "float32": {
+        "IGC L=4 M=8 8->8 32x32 stride 1 backward",
+        "IGC L=4 M=32 32->32 8x8 stride 1 backward",
+    },
+    "float16": {"IGC L=4 M=32 32->32 8x8 stride 1 backward"},
+}
+
+# Kernels of what other networks do: a batch norm after no convolution of ours, or with no reader;
+# the channel shuffles of IGCV2 and IGCV3.
+UNUSED = {
+    ("normalise.cu", "find_moments"),
+    ("normalise.cu", "apply_rule"),
+    ("normalise.cu", "apply_derivative"),
+    ("pointwise.cu", "shuffle"),
+}
+
+each_file = pytest.mark.parametrize("file", nvrtc.FILES)
+each_case = pytest.mark.parametrize(
+    ("architecture", "storage"), [pytest.param(*case, id="-".join(case)) for case in CASES]
+)
+each_storage = pytest.mark.parametrize("storage", STORAGES)
+
+
+def recorded(architecture, storage, networks):
+    return nvrtc.record(SHARED_BYTES[architecture], storage, BATCH, networks)
+
+
+def kernels_of(file):
+    pattern = r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\)\s+)?(\w+)\('
+    return set(re.findall(pattern, source(file)))
+
+
+@cache
+def built(architecture, storage, file):
+    """Every launch of a kernel of the file, with all kernels of its source, compiled, and PTX."""
+    launches = recorded(architecture, storage, CASES[architecture, storage]).launches
+    launches = sorted((launch for launch in launches if launch.file == file), key=str)
+    sources = sorted({launch.options for launch in launches})
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(lambda options: nvrtc.build(file, options, architecture), sources)
+        by_options = dict(zip(sources, results, strict=True))
+    return [(launch, *by_options[launch.options]) for launch in launches]
+
+
+@compiles
+@pytest.mark.slow
+@each_file
+@each_case
+def test_no_kernel_spills_and_every_block_fits(architecture, storage, file):
+    faults = []
+    for launch, kernels, _ in built(architecture, storage, file):
+        assert set(kernels) == kernels_of(file)
+        allowed = 0
+        if file == "block_backward.cu":
+            allowed = ALLOWED_SPILLS.get((architecture, launch.block), 0)
+        faults += [
+            f"{launch}: {name} has {kernel}; {allowed} bytes of spills are allowed"
+            for name, kernel in kernels.items()
+            if max(kernel.stack, kernel.spills) > allowed
+        ]
+        kernel = kernels[launch.name]
+        registers = launch.threads * -(-kernel.registers // 8) * 8
+        if kernel.registers > REGISTERS_A_THREAD or registers > REGISTERS:
+            faults.append(f"{launch}: {launch.threads} threads of {kernel.registers} registers")
+        shared = launch.shared_bytes + kernel.static_shared
+        if kernel.static_shared > STATIC_SHARED_BYTES or shared > SHARED_BYTES[architecture]:
+            faults.append(f"{launch}: {shared} bytes of shared memory")
+        if shared > max(STATIC_SHARED_BYTES, launch.allowed_bytes):
+            faults.append(f"{launch}: {shared} bytes of shared memory without asking for them")
+    assert not faults, "\n".join(faults)
+
+
+def test_few_bytes_are_allowed():
+    assert max(ALLOWED_SPILLS.values()) <= 64
+
+
+# What must not be in PTX, and the only file that may have it.
+FORBIDDEN = {
+    "tensor cores": (r"\b(?:wg|w)?mma\.|\btcgen05\.|\.tf32\b", None),
+    "atomics": (r"\b(?:atom|red)\.", None),
+    "local memory": (r"\.local\b", None),
+    "double precision": (r"\.f64\b", "normalise.cu"),
+}
+
+
+@compiles
+@pytest.mark.slow
+@each_file
+@each_case
+def test_the_instructions_are_the_ones_we_mean(architecture, storage, file):
+    for launch, _, ptx in built(architecture, storage, file):
+        found = {what for what, (pattern, _) in FORBIDDEN.items() if re.search(pattern, ptx)}
+        assert found == {what for what, (_, place) in FORBIDDEN.items() if place == file}, launch
+        if file.startswith("block_"):
+            assert ("cp.async." in ptx) == (architecture != "sm_75"), launch
+            assert "fma.rn" in ptx  # and no separate multiplication and addition
+
+
+@compiles
+@pytest.mark.parametrize("what", [*FORBIDDEN, "a spill"])
+def test_the_faults_are_found(what, monkeypatch):
+    body = {
+        "tensor cores": 'unsigned r; asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(*x)); *x = r;',
+        "atomics": "atomicAdd(x, 1.f);",
+        "local memory": "float v[9]; for (int i = 0; i < 9; ++i) v[i * n % 9] = x[i]; *x = v[n];",
+        "double precision": "*x = *x * 0.1;",
+        "a spill": (
+            'float v[300]; _Pragma("unroll") for (int i = 0; i < 300; ++i) v[i] = x[i * n]; '
+            '__syncthreads(); _Pragma("unroll") for (int i = 0; i < 300; ++i) x[i] = v[299 - i];'
+        ),
+    }[what]
+    code = f'extern "C" __global__ void __launch_bounds__(256) bad(float* x, int n) {{ {body} }}'
+    monkeypatch.setattr(nvrtc, "source", {"bad.cu": code}.get)
+    kernels, ptx = nvrtc.build("bad.cu", (), "sm_90")
+    if what == "a spill":
+        assert kernels["bad"].spills > 64
+        assert kernels["bad"].stack > 64
+    else:
+        assert re.search(FORBIDDEN[what][0], ptx)
+
+
+@each_storage
+def test_every_kernel_is_launched(storage):
+    seen = {(x.file, x.name) for x in recorded("sm_90", storage, ALL).launches}
+    assert seen == {(file, name) for file in nvrtc.FILES for name in kernels_of(file)} - UNUSED
+
+
+@each_storage
+def test_deeper_networks_need_the_same_kernels(storage):
+    deeper = nvrtc.record(SHARED_BYTES["sm_90"], storage, BATCH, ALL, deeper=12)
+    assert deeper.launches == recorded("sm_90", storage, ALL).launches
+
+
+@each_storage
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
+def test_every_block_has_a_kernel(architecture, storage):
+    allowed = TOO_LARGE_FOR_SM_80[storage] if architecture == "sm_80" else set()
+    assert recorded(architecture, storage, ALL).without_kernel == allowed
+
+
+@each_storage
+def test_on_old_cards_the_blocks_of_l24m2_have_a_kernel_and_those_of_l4m8_do_not(storage):
+    assert not recorded("sm_75", storage, IGC_L24M2).without_kernel
+    missing = recorded("sm_75", storage, IGC_L4M8).without_kernel
+    assert len(missing) == 14
+    assert all(block.startswith("IGC L=4") for block in missing)

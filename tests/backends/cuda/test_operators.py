@@ -1,0 +1,198 @@
+"""The cupy backend's block and group convolution, run without a card, against float64."""
+
+import re
+
+import numpy as np
+import pytest
+
+from igc_ref.backends.cupy.batch import Pictures
+from igc_ref.backends.cupy.geometry import of_block
+from igc_ref.backends.cupy.tiles import choose
+from igc_ref.testing import assert_close
+from tests.backends.cuda import emulator
+from tests.backends.cuda.cuda import EPS, Block, Case, Convolution, batch_norm
+from tests.support import oracles
+from tests.support.guarded import GuardedBackend, built, internal, public
+
+pytestmark = pytest.mark.skipif(bool(emulator.problem()), reason=str(emulator.problem()))
+
+built_ahead = built
+
+BLOCKS = [  # in, out, L, M, k, stride; pictures; whether something is pending
+    Case(Block.square(24, 2), 3, 8, 8),
+    Case(Block.square(24, 2), 2, 8, 8, pending=False),
+    Case(Block.square(4, 8), 3, 8, 8),
+    Case(Block.square(4, 8), 1, 5, 7, pending=False),
+    Case(Block.square(6, 2), 5, 9, 6),
+    Case(Block.square(6, 2), 5, 9, 6, pending=False),
+    Case(Block.square(5, 3), 3, 5, 7),
+    Case(Block.square(3, 3), 17, 1, 1, pending=False),
+    Case(Block.square(2, 2, 1), 9, 1, 1),
+    Case(Block.square(3, 4, 1), 2, 16, 5),
+    Case(Block.square(3, 2, 2), 4, 5, 6),
+    Case(Block.square(3, 2, 5), 3, 7, 12),
+    Case(Block.square(2, 4, 5), 2, 6, 3, pending=False),
+    Case(Block.square(1, 4), 2, 6, 6, pending=False),
+    Case(Block.square(7, 1), 4, 4, 4),  # depthwise, then dense: Xception's
+    Case(Block(48, 96, 24, 4, stride=2), 3, 8, 8),
+    Case(Block(48, 96, 24, 2, stride=2), 2, 8, 8),  # the residual network's: P does not invert
+    Case(Block(12, 24, 6, 2, stride=2), 3, 9, 6, pending=False),
+    Case(Block(12, 24, 6, 2, stride=2), 5, 5, 7),
+    Case(Block(8, 32, 4, 2), 3, 4, 4),  # R = 4 outputs of a slab to each partition
+    Case(Block(6, 8, 2, 4), 3, 5, 4),
+    Case(Block(15, 6, 3, 2), 2, 6, 10, pending=False),  # fewer outputs than inputs
+    Case(Block(6, 12, 3, 2, 3, 3), 4, 8, 8),
+    Case(Block(6, 6, 3, 2, 2, 3), 3, 7, 5),
+    Case(Block(4, 8, 2, 4, 5, 3), 2, 10, 4),
+    Case(Block(8, 8, 4, 2, 1, 2), 3, 7, 6),
+    Case(Block(6, 6, 3, 2, 2, 2), 3, 6, 8, pending=False),
+    Case(Block(8, 16, 2, 8, 5, 2), 2, 9, 8),
+]
+CONVOLUTIONS = [
+    Case(Convolution(3, 16), 2, 8, 8, pending=False),
+    Case(Convolution(3, 16), 2, 8, 8),
+    Case(Convolution(4, 6), 3, 5, 7),
+    Case(Convolution(16, 18), 2, 6, 6),
+    Case(Convolution(12, 24, 4, 1, 2), 3, 8, 8),  # a shortcut of resnet_igc
+    Case(Convolution(6, 12, 2, 1, 2), 5, 7, 5, pending=False),
+    Case(Convolution(5, 20, 5, 3), 3, 4, 12),
+    Case(Convolution(8, 4, 2, 2), 3, 5, 6),
+    Case(Convolution(6, 4, 1, 5, 2), 2, 9, 7),
+    Case(Convolution(6, 9, 3, 3, 3), 3, 7, 8),
+    Case(Convolution(7, 4), 19, 1, 1),
+    Case(Convolution(2, 40), 2, 8, 6),  # CUDA blocks share the outputs
+]
+
+
+@pytest.mark.parametrize("case", BLOCKS + CONVOLUTIONS, ids=str)
+def test_outputs_and_all_gradients_equal_the_definition(case):
+    backend = case.backend()
+    case.check(case.run(backend))
+    assert backend.generic == ""
+
+
+@pytest.mark.parametrize("what", ["copies of", "pictures", "rows", "parts", "R =", "stages"])
+def test_the_cases_reach_every_branch_of_the_kernels(what):
+    reached = set()
+    for case in BLOCKS:
+        g = of_block(case.layer, case.N, case.H, case.W)
+        forward, backward = (choose(g, backward) for backward in (False, True))
+        width = next(size for size in (16, 8, 4) if 4 * g.W % size == 0)
+        reached |= {f"copies of {width} bytes", f"R = {min(g.R, 2)}"}
+        for tile in (forward, backward):
+            rest = "all" if case.N % tile.NP == 0 else "a part"
+            reached.add(f"pictures: {rest} of the last CUDA block's")
+            rest = "all" if g.outputs[0] % tile.PX == 0 else "a part"
+            reached.add(f"rows: {rest} of a thread's last")
+            reached.add(f"parts: {'one' if tile.MS == g.M else 'several'}")
+            reached.add(f"stages {tile.stages}")
+    found = {branch for branch in reached if branch.startswith(what)}
+    assert len(found) == (3 if what == "copies of" else 2), found
+
+
+@pytest.mark.parametrize(
+    ("layer", "pending"),
+    [
+        (Convolution(3, 48), False),
+        (Convolution(8, 80, 2, 1), True),  # CUDA blocks share the outputs of each group
+        (Convolution(6, 12, 3), True),
+    ],
+    ids=str,
+)
+def test_a_first_layer_asks_for_its_weight_gradient_alone(layer, pending):
+    case = Case(layer, 5, 6, 4, pending)
+    backend, a = GuardedBackend(), case.draw()
+    x, weight, d = internal(backend, a["x"]), backend.asarray(a["weight0"]), a["d"]
+    exact = [a[name].astype("float64") for name in ("d", "x", "weight0")]
+    if pending:
+        x, _ = batch_norm(backend, x, backend.asarray(a["gamma_before"]),
+                          backend.asarray(a["beta_before"]))  # fmt: skip
+        exact[1] = public(backend, x).astype("float64")
+    _, saved = backend.conv2d(x, weight, layer.groups, layer.stride)
+    dx, dweight = backend.conv2d_backward(internal(backend, d), saved, input_gradient=False)
+    backend.xp.check()
+    assert dx is None
+    assert_close(dweight, oracles.convolve_gradients(*exact, 1, layer.groups)[1], d[:, 0].size)
+    assert backend.generic == ""
+
+
+@pytest.mark.parametrize(
+    "case", [BLOCKS[0], BLOCKS[18], CONVOLUTIONS[1], CONVOLUTIONS[-1]], ids=str
+)
+def test_moments_and_sums_noted_on_the_way_are_those_taken_by_themselves(case):
+    """The block notes them in parts of its own; another kernel takes them from the pictures."""
+    backend = GuardedBackend()
+    a = {name: backend.asarray(array) for name, array in case.draw().items()}
+    weights = [a[f"weight{i}"] for i in range(len(case.layer.weight_shapes))]
+    x, before = batch_norm(backend, backend.load(a["x"]), a["gamma_before"], a["beta_before"])
+    y, saved = case.layer.run(backend, x, *weights)
+    assert y.moments is not None
+    exact = backend.to_numpy(y.data).astype("float64")
+    mean, var = exact.mean(axis=(1, 2, 3)), exact.var(axis=(1, 2, 3))
+    for pictures in (y, Pictures(y.data)):
+        after, _ = batch_norm(backend, pictures, a["gamma_after"], a["beta_after"])
+        table = backend.to_numpy(after.pending.table)
+        assert_close(table[:, 2], mean, 1)
+        assert_close(table[:, 3], 1 / np.sqrt(var + EPS), 1)
+    dx, *_ = case.layer.run_backward(backend, backend.load(a["d"]), saved)
+    assert dx.sums is not None
+    noted, *one = backend.batch_norm_backward(dx, before)
+    taken, *two = backend.batch_norm_backward(Pictures(dx.data), before)
+    backend.xp.check()
+    for left, right in zip(
+        (public(backend, noted), *one), (public(backend, taken), *two), strict=True
+    ):
+        assert_close(left, right, 1000)
+    assert backend.device.launches.count("find_moments") == 2  # of x, and of y by itself
+    assert backend.device.launches.count("find_sums") == 1
+
+
+@pytest.mark.parametrize("case", [BLOCKS[4], CONVOLUTIONS[2]], ids=str)
+def test_sums_are_not_taken_for_another_batch_norm(case):
+    """Gradients that pass a second batch norm, of other pictures, need sums of its own."""
+    backend, a = GuardedBackend(), case.draw()
+    x, d = (internal(backend, a[name]) for name in ("x", "d"))
+    lines = [backend.asarray(a[f"{name}_before"]) for name in ("gamma", "beta")]
+    weights = [backend.asarray(a[f"weight{i}"]) for i in range(len(case.layer.weight_shapes))]
+    normal, _ = batch_norm(backend, x, *lines)
+    _, other = batch_norm(backend, internal(backend, -a["x"]), *lines)
+    dx, *_ = case.layer.run_backward(backend, d, case.layer.run(backend, normal, *weights)[1])
+    actual = backend.batch_norm_backward(dx, other)
+    expected = backend.batch_norm_backward(Pictures(dx.data), other)
+    for left, right in zip(actual[1:], expected[1:], strict=True):
+        assert np.array_equal(left, right)
+
+
+NO_KERNEL = [
+    (Case(Block(6, 6, 3, 3), 2, 5, 4), "IGCSpec|Block"),  # 2 outputs of a slab for 3 partitions
+    (Case(Block.square(2, 1, 1), 3, 1, 1), "the backward pass of a block|Block|IGCSpec"),
+    (Case(Convolution(3, 1), 3, 1, 1), "convolution"),
+]
+
+
+@pytest.mark.parametrize(("case", "words"), NO_KERNEL, ids=str)
+def test_what_has_no_kernel_goes_to_the_generic_operators_and_says_so(case, words):
+    backend = GuardedBackend()
+    case.check(case.run(backend))
+    assert re.search(f"({words}).* has no kernel of ours", backend.generic)
+
+
+@pytest.mark.parametrize("case", [BLOCKS[4], CONVOLUTIONS[2]], ids=str)
+@pytest.mark.parametrize("shared_bytes", [4, 20_000])
+def test_a_card_with_too_little_shared_memory_gets_the_generic_operators(case, shared_bytes):
+    backend = GuardedBackend()
+    backend.device.shared_bytes = shared_bytes
+    case.check(case.run(backend))
+    launched = {"block_forward", "block_backward"} & set(backend.device.launches)
+    assert bool(backend.generic) == (len(launched) < 2)
+    assert not launched or shared_bytes > 4
+
+
+@pytest.mark.parametrize("case", [BLOCKS[4], BLOCKS[17], CONVOLUTIONS[2]], ids=str)
+def test_float64_runs_on_the_generic_operators(case):
+    backend = GuardedBackend()
+    found = case.run(backend, "float64")
+    assert all(array.dtype == np.float64 for array in found.values())
+    case.check(found)
+    assert backend.generic
+    assert not backend.device.launches

@@ -1,0 +1,222 @@
+"""The cupy backend's other operators, run without a card, against float64 and definitions."""
+
+import numpy as np
+import pytest
+
+from igc_ref import IGCSpec
+from igc_ref.testing import assert_close
+from tests.backends.cuda import emulator
+from tests.backends.cuda.cuda import (
+    EPS,
+    batch_norm,
+    batch_norm_gradients,
+    channels,
+    normalised,
+)
+from tests.backends.cuda.emulator.backend import EmulatedBackend
+from tests.support import oracles
+from tests.support.guarded import GuardedBackend, internal, kernels_alone, public
+
+pytestmark = pytest.mark.skipif(bool(emulator.problem()), reason=str(emulator.problem()))
+backend = kernels_alone
+SHAPES = [
+    (2, 3, 5, 7),
+    (3, 5, 8, 8),
+    (1, 1, 1, 1),
+    (5, 2, 45, 41),
+]  # (N, C, H, W); the last: 2 parts
+
+
+def draw(*shapes, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=shape).astype("float32") for shape in shapes]
+
+
+def exactly(*arrays):
+    return [array.astype("float64") for array in arrays]
+
+
+def read(backend, x, gamma, beta, relu):
+    """Pictures with a pending rule, and what they are read as, in float64."""
+    pictures, _ = batch_norm(
+        backend, internal(backend, x), *map(backend.asarray, (gamma, beta)), relu=relu
+    )
+    x, gamma, beta = exactly(x, gamma, beta)
+    y = normalised(x)[0] * channels(gamma) + channels(beta)
+    return pictures, np.maximum(y, 0) if relu else y
+
+
+# -- batch norm ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("train", [False, True])
+def test_batch_norm_follows_its_definition_and_so_do_its_gradients(backend, shape, relu, train):
+    C, n = shape[1], shape[0] * shape[2] * shape[3]
+    x, d, gamma, beta, mean = draw(shape, shape, C, C, C)
+    x, var = 3 * x + 1, np.random.default_rng(1).uniform(0.5, 2, C).astype("float32")
+    running = backend.asarray(mean), backend.asarray(var)
+    y, saved = backend.batch_norm(
+        internal(backend, x), *map(backend.asarray, (gamma, beta)), *running,
+        momentum=0.75, eps=EPS, train=train, relu=relu,
+    )  # fmt: skip
+    dx, dgamma, dbeta = backend.batch_norm_backward(internal(backend, d), saved)
+    x, d, gamma, beta, mean, var = exactly(x, d, gamma, beta, mean, var)
+    batch_mean, batch_var = x.mean(axis=(0, 2, 3)), x.var(axis=(0, 2, 3))
+    if train:
+        x_hat, _ = normalised(x)
+    else:
+        x_hat = (x - channels(mean)) / np.sqrt(channels(var) + EPS)
+    expected = x_hat * channels(gamma) + channels(beta)
+    d = d * (expected > 0) if relu else d
+    assert_close(public(backend, y), np.maximum(expected, 0) if relu else expected, 10)
+    for new, old, batch in zip(running, (mean, var), (batch_mean, batch_var), strict=True):
+        assert_close(new, 0.75 * old + 0.25 * batch if train else old, 10)
+    gradients = (
+        batch_norm_gradients(d, x, gamma) if train
+        else (channels(gamma) / np.sqrt(channels(var) + EPS) * d,
+              (d * x_hat).sum(axis=(0, 2, 3)), d.sum(axis=(0, 2, 3)))
+    )  # fmt: skip
+    for actual, exact in zip((public(backend, dx), dgamma, dbeta), gradients, strict=True):
+        assert_close(1 + actual, 1 + exact, n)  # of a single number the gradient is 0
+
+
+@pytest.mark.parametrize("part", [64, 8192])
+def test_batch_norm_keeps_its_precision_far_from_zero(backend, part, monkeypatch):
+    monkeypatch.setattr("igc_ref.backends.cupy.operators.PART", part)
+    x = 1000 + draw((8, 2, 16, 16))[0]
+    x[0, 0, 0, 0] = 990  # the pivot is far from the mean
+    ones, zeros = np.ones(2, "float32"), np.zeros(2, "float32")
+    pictures, exact = read(backend, x, ones, zeros, relu=False)
+    assert np.abs(public(backend, pictures) - exact).max() < 2e-4  # scale*x is rounded at 1000
+    table = backend.to_numpy(pictures.pending.table)
+    assert_close(table[:, 3], normalised(x.astype("float64"))[1].ravel(), 100)  # 10² - 99
+
+
+def test_batch_norm_of_equal_numbers_is_beta(backend):
+    x = np.full((3, 2, 4, 4), 1e4 / 3, "float32")
+    gamma, beta = draw(2, 2)
+    pictures, _ = read(backend, x, gamma, beta, relu=False)
+    table = backend.to_numpy(pictures.pending.table)
+    assert_close(table[:, 3], np.full(2, EPS**-0.5), 1)
+    assert np.abs(public(backend, pictures) - channels(beta)).max() < 0.05  # scale is 30, x 3333
+
+
+# -- pointwise -------------------------------------------------------------------------------
+
+RULES = [None, False, True]  # nothing pending, batch norm pending, batch norm and ReLU pending
+
+
+def operand(backend, x, seed, relu):
+    if relu is None:
+        return internal(backend, x), x.astype("float64")
+    return read(backend, x, *draw(x.shape[1], x.shape[1], seed=seed), relu)
+
+
+@pytest.mark.parametrize("shape", SHAPES[:2] + SHAPES[3:], ids=str)
+@pytest.mark.parametrize("right", RULES)
+@pytest.mark.parametrize("left", RULES)
+def test_sums_read_both_sides_by_their_rules(backend, shape, left, right):
+    a, b, d = draw(shape, shape, shape)
+    (a, exact_a), (b, exact_b) = operand(backend, a, 1, left), operand(backend, b, 2, right)
+    total = exact_a + exact_b
+    assert_close(public(backend, backend.add(a, b)), total, 10)
+    y, saved = backend.add_relu(a, b)
+    assert_close(public(backend, y), np.maximum(total, 0), 10)
+    dx = backend.relu_backward(internal(backend, d), saved)
+    assert np.array_equal(public(backend, dx), np.where(public(backend, y) > 0, d, 0))
+    if left is None and right is None:
+        assert np.array_equal(
+            public(backend, y), np.maximum(public(backend, a) + public(backend, b), 0)
+        )
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_relu_clips_what_it_reads_and_passes_the_gradient_of_positive_numbers(backend, rule):
+    x, d = draw((3, 4, 5, 6), (3, 4, 5, 6))
+    x[0, 0, 0, 0] = 0
+    x, exact = operand(backend, x, 1, rule)
+    y, saved = backend.relu(x)
+    assert_close(public(backend, y), np.maximum(exact, 0), 10)
+    d, saved_d = batch_norm(
+        backend, internal(backend, d), *map(backend.asarray, draw(4, 4)), relu=False
+    )
+    pending, *_ = backend.batch_norm_backward(d, saved_d)  # a gradient with a pending derivative
+    plain = public(backend, pending)
+    dx = public(backend, backend.relu_backward(pending, saved))
+    assert np.array_equal(dx, np.where(public(backend, y) > 0, plain, 0))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("groups", [1, 2, 3, 6])
+@pytest.mark.parametrize("shape", [(2, 6, 5, 7), (5, 6, 45, 41)], ids=str)
+def test_a_shuffle_reads_by_the_rule_and_deals_the_channels(backend, shape, groups, rule):
+    x, d = draw(shape, shape)
+    pictures, exact = operand(backend, x, 1, rule)
+    y, saved = backend.shuffle(pictures, groups)
+    assert_close(public(backend, y), oracles.shuffle(exact, groups), 10)
+    _, saved_d = batch_norm(
+        backend, internal(backend, x), *map(backend.asarray, draw(6, 6)), relu=rule is True
+    )
+    for gradient in (internal(backend, d), backend.batch_norm_backward(y, saved_d)[0]):
+        dx = public(backend, backend.shuffle_backward(gradient, saved))
+        assert np.array_equal(oracles.shuffle(dx, groups), public(backend, gradient))
+    assert "shuffle" in backend.device.launches
+
+
+def test_a_shuffle_of_pictures_in_16_bits_moves_them_as_they_are():
+    backend, x = EmulatedBackend("float16"), draw((2, 6, 5, 7))[0]
+    y, _ = backend.shuffle(internal(backend, x), 3)
+    expected = oracles.shuffle(x.astype("float16"), 3)
+    assert y.data.dtype == np.float16
+    assert np.array_equal(public(backend, y), expected.astype("float32"))
+
+
+def test_a_shuffle_in_float64_is_the_generic_one_and_that_is_said():
+    backend, x = GuardedBackend(), draw((2, 6, 5, 7))[0].astype("float64")
+    y, _ = backend.shuffle(internal(backend, x), 3)
+    assert np.array_equal(public(backend, y), oracles.shuffle(x, 3))
+    assert backend.generic == "a channel shuffle of float64 has no kernel of ours"
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("shape", [*SHAPES, (19, 3, 2, 2)], ids=str)
+def test_global_average_pooling_is_the_mean_and_spreads_the_gradient(backend, shape, rule):
+    x, d = draw(shape, shape[:2])
+    x, exact = operand(backend, x, 1, rule)
+    y, saved = backend.global_average_pool(x)
+    positions = shape[2] * shape[3]
+    assert_close(1 + backend.to_numpy(y), 1 + exact.mean(axis=(2, 3)), positions)
+    dx = public(backend, backend.global_average_pool_backward(backend.asarray(d), saved))
+    assert_close(dx, np.broadcast_to(exactly(d)[0][:, :, None, None] / positions, shape), 1)
+
+
+def test_a_nan_is_not_hidden(backend):
+    """A network that diverges must show it in its loss, whatever clips on the way."""
+    x = draw((3, 4, 6, 6))[0]
+    x[1, 2, 3, 3] = np.nan
+    y, here = backend.relu(internal(backend, x))[0], np.isnan(x)
+    assert np.array_equal(np.isnan(public(backend, y)), here)
+    for pair in ((x, -np.abs(x)), (np.zeros_like(x), x)):
+        y, _ = backend.add_relu(*(internal(backend, u) for u in pair))
+        assert np.array_equal(np.isnan(public(backend, y)), here)
+    pooled = backend.to_numpy(backend.global_average_pool(internal(backend, x))[0])
+    assert np.argwhere(np.isnan(pooled)).tolist() == [[1, 2]]
+    lines = [backend.asarray(v) for v in draw(4, 4)]
+    for train in (False, True):
+        y, _ = batch_norm(backend, internal(backend, x), *lines, train)
+        nans = np.isnan(public(backend, y))
+        assert nans[:, 2].all() if train else np.array_equal(nans, here)
+    spec = IGCSpec.square(2, 2)
+    ones = (
+        backend.asarray(np.ones(s, "float32")) for s in (spec.primary_shape, spec.secondary_shape)
+    )
+    y, _ = backend.igc(batch_norm(backend, internal(backend, x), *lines, False)[0], *ones, spec)
+    assert np.isnan(public(backend, y)[1, :, 2:5, 2:5]).all()
+    assert np.isnan(public(backend, y)).sum() == 4 * 9
+    after, _ = batch_norm(backend, y, *lines)
+    assert np.isnan(public(backend, after)).all()  # the moments that the block noted show it
+    loss, _, dlogits = backend.loss(backend.asarray(pooled), backend.asarray(np.zeros(3, int)))
+    assert np.isnan(loss)
+    assert np.isnan(dlogits[1]).all()

@@ -1,0 +1,92 @@
+"""Which backend one gets, and what is said when it cannot run."""
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from igc_ref import TrainConfig, backends
+from igc_ref.backends import NumpyBackend, get_backend
+from igc_ref.errors import BackendError, SpecError
+
+
+@pytest.fixture
+def fake_cupy(monkeypatch):
+    """Put a module named cupy where the real one would be; return it."""
+    module = ModuleType("cupy")
+    module.ndarray = type("ndarray", (), {})
+    module.__version__ = "14.2.0"
+    module.asnumpy = lambda array: array
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    monkeypatch.delitem(sys.modules, "igc_ref.backends.cupy.backend", raising=False)
+    monkeypatch.setattr(backends, "find_spec", lambda name: object())
+    monkeypatch.setitem(backends._PROBLEMS, "numba", lambda: "left out")
+    yield module
+    sys.modules.pop("igc_ref.backends.cupy.backend", None)
+
+
+def test_numpy_is_numpy():
+    assert isinstance(get_backend("numpy"), NumpyBackend)
+    assert get_backend("numpy").name == "numpy"
+
+
+def test_an_unknown_backend_is_an_error_that_names_the_known_ones():
+    with pytest.raises(BackendError, match="backend='tpu' is unknown; choose one of auto, numpy"):
+        get_backend("tpu")
+
+
+def test_without_cupy_it_is_an_error_by_name_and_numpy_by_auto(monkeypatch):
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    with pytest.raises(BackendError, match=r"pip install 'igc-ref\[cuda12x\]'"):
+        get_backend("cupy")
+    assert get_backend("auto").name == "numpy"
+
+
+def test_without_a_device_cupy_is_an_error_by_name_and_numpy_by_auto(fake_cupy):
+    fake_cupy.cuda = SimpleNamespace(is_available=lambda: False)
+    with pytest.raises(BackendError, match="finds no CUDA device"):
+        get_backend("cupy")
+    assert get_backend("auto").name == "numpy"
+
+
+def test_a_broken_cupy_is_an_error_by_name_and_numpy_by_auto(fake_cupy):
+    with pytest.raises(BackendError, match="CuPy is installed but fails: AttributeError"):
+        get_backend("cupy")  # the fake has no cuda
+    assert get_backend("auto").name == "numpy"
+
+
+def test_with_a_device_auto_takes_cupy(fake_cupy):
+    fake_cupy.cuda = SimpleNamespace(
+        is_available=lambda: True,
+        Device=lambda: SimpleNamespace(
+            compute_capability="90", attributes={"MaxSharedMemoryPerBlockOptin": 232448}
+        ),
+        Stream=lambda non_blocking: None,
+        MemoryPool=lambda: None,
+    )
+    assert get_backend("auto").name == get_backend("cupy").name == "cupy"
+    assert get_backend("cupy").xp is fake_cupy
+
+
+def test_an_old_cupy_and_an_old_card_are_errors_that_name_what_is_needed(fake_cupy):
+    fake_cupy.__version__ = "13.6.0"
+    with pytest.raises(BackendError, match=r"CuPy is 13\.6\.0; 14\.0 or newer is needed"):
+        get_backend("cupy")
+    fake_cupy.__version__ = "14.2.0"
+    fake_cupy.cuda = SimpleNamespace(
+        is_available=lambda: True, Device=lambda: SimpleNamespace(compute_capability="70")
+    )
+    with pytest.raises(BackendError, match=r"compute capability 7\.0; 7\.5 is needed"):
+        get_backend("cupy")
+
+
+def test_pictures_in_16_bits_are_the_cupy_backend_s_alone():
+    for name in ("numpy", "numba"):
+        with pytest.raises(
+            BackendError, match=f"storage='float16' needs the cupy backend, not {name}"
+        ):
+            get_backend(name, "float16")
+    with pytest.raises(SpecError, match="storage='int8'"):
+        get_backend("numpy", "int8")
+    with pytest.raises(SpecError, match="storage=float16 is for dtype=float32, not float64"):
+        TrainConfig(dtype="float64", storage="float16")

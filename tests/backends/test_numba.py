@@ -1,0 +1,626 @@
+"""The numba backend: whole networks, the same bits on any number of threads, memory."""
+
+import copy
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import igc_ref
+from igc_ref import IGCSpec, TrainConfig, backends, data
+from igc_ref.backends import NumpyBackend, get_backend, numba_problem
+from igc_ref.errors import BackendError, SpecError
+from igc_ref.networks.architecture import Architecture
+from igc_ref.networks.model import build
+from igc_ref.testing import assert_close
+from igc_ref.training.optim import SGD
+from igc_ref.training.session import train
+from tests.support import oracles
+from tests.support.strategies import normal
+
+needs_numba = pytest.mark.skipif(bool(numba_problem()), reason=str(numba_problem()))
+
+NETWORKS = [
+    Architecture("plain", 5, width=3),
+    Architecture("plain_igc", 8, L=3, M=2),
+    Architecture("plain_igc", 5, L=24, M=2),
+    Architecture("resnet", 8, width=4),
+    Architecture("resnet_igc", 8, L=2, M=3),
+]
+
+
+def numba_backend(threads=None, tile_bytes=None):
+    from igc_ref.backends.numba.backend import NumbaBackend
+
+    backend = NumbaBackend(threads)
+    if tile_bytes:
+        backend.tile_bytes = tile_bytes
+    return backend
+
+
+def steps(backend, architecture, count, N, dtype="float64", train=True):
+    """Train a few steps; return everything there is: logits, dx, gradients, state."""
+    model = build(architecture, backend, dtype, seed=1)
+    optimiser, rng = SGD(model), np.random.default_rng(0)
+    for _ in range(count):
+        x, labels = normal(rng, (N, 3, 12, 12), dtype), rng.integers(0, 10, N)
+        logits = model.forward(x, train=train)
+        _, dlogits = backend.softmax_cross_entropy(logits, labels)
+        dx = model.backward(dlogits)
+        gradients = {f"d {name}": g.copy() for name, g in model.gradients().items()}
+        optimiser.step(0.1)
+    return {"logits": logits, "dx": dx, **gradients, **model.state_dict()}
+
+
+def assert_same_bits(one, two):
+    assert one.keys() == two.keys()
+    for name, array in one.items():
+        assert array.tobytes() == two[name].tobytes(), name
+
+
+# -- the same numbers as NumPy ---------------------------------------------------------------------
+
+
+@needs_numba
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("N", [1, 17])
+@pytest.mark.parametrize("architecture", NETWORKS, ids=str)
+def test_a_training_step_equals_numpy_s(architecture, N, train):
+    expected = steps(NumpyBackend(), architecture, 1, N, train=train)
+    actual = steps(numba_backend(), architecture, 1, N, train=train)
+    assert actual.keys() == expected.keys()
+    for name, array in expected.items():
+        assert_close(1 + actual[name], 1 + array, 10_000)
+
+
+@needs_numba
+def test_three_steps_in_float32_stay_with_numpy_s():
+    expected = steps(NumpyBackend(), NETWORKS[4], 3, 20, "float32")
+    for name, array in steps(numba_backend(), NETWORKS[4], 3, 20, "float32").items():
+        assert array.dtype == np.float32
+        assert np.abs(array - expected[name]).max() <= 2e-3 * (1 + np.abs(expected[name]).max())
+
+
+# -- the same bits ---------------------------------------------------------------------------------
+
+
+@needs_numba
+@pytest.mark.parametrize("architecture", NETWORKS, ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_bits_do_not_depend_on_the_number_of_threads(architecture, dtype):
+    one, two, five = (steps(numba_backend(n), architecture, 3, 37, dtype) for n in (1, 2, 5))
+    assert_same_bits(one, two)
+    assert_same_bits(one, five)
+
+
+@needs_numba
+def test_what_lies_in_unused_memory_does_not_matter():
+    def poisoned(value):
+        backend = numba_backend()
+        take = backend.pool._take
+
+        def take_filled(size):
+            memory = take(size)
+            memory.view(np.uint8)[...] = value
+            return memory
+
+        backend.pool._take = take_filled
+        return steps(backend, NETWORKS[1], 2, 19, "float32")
+
+    clean, nan = poisoned(0), poisoned(0xFF)  # bytes of 255 are NaN
+    assert all(np.isfinite(array).all() for array in nan.values())
+    assert_same_bits(clean, nan)
+
+
+@needs_numba
+def test_a_run_of_one_seed_repeats_bit_for_bit(tmp_path, monkeypatch):
+    draw = data.shapes
+    monkeypatch.setattr(data, "shapes", lambda split: draw(split, size=40))
+    options = {"depth": 5, "L": 2, "M": 2, "backend": "numba", "epochs": 2, "batch_size": 16}
+    states = []
+    for name in ("one", "two"):
+        train(TrainConfig(out=str(tmp_path / name), **options))
+        with np.load(tmp_path / name / "checkpoint.npz") as file:
+            states.append({key: file[key] for key in file.files if key.startswith("model")})
+    assert_same_bits(*states)
+
+
+# -- pieces of pictures, and what is handed over between operators --------------------------------
+
+NORM = {"momentum": 0.75, "eps": 1e-3}
+
+
+def batch_norm(backend, x, relu=False, train=True, seed=0):
+    """Batch norm with drawn parameters."""
+    rng, C = np.random.default_rng(seed), x.shape[0]
+    gamma, beta, mean = rng.normal(size=(3, C))
+    var = rng.uniform(0.5, 2, C)
+    return backend.batch_norm(x, gamma, beta, mean, var, **NORM, train=train, relu=relu)
+
+
+def block_between_norms(backend, x, primary, secondary, spec, d):
+    """Batch norm with ReLU, block, batch norm: outputs and all gradients as public arrays."""
+    z, first = batch_norm(backend, backend.load(x), relu=True)
+    y, block = backend.igc(z, primary, secondary, spec)
+    out, second = batch_norm(backend, y, seed=1)
+    dy, *third = backend.batch_norm_backward(backend.load(d), second)
+    dz, *gradients = backend.igc_backward(dy, block)
+    dx, *last = backend.batch_norm_backward(dz, first)
+    return [backend.store(y), backend.store(out), backend.store(dx), *third, *gradients, *last]
+
+
+@needs_numba
+@pytest.mark.parametrize("tile_bytes", [1, 20_000, 1 << 30])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        IGCSpec.square(3, 2),
+        IGCSpec(4, 6, 2, 3, stride=2),
+        IGCSpec(2, 4, 2, 4, 5, 3),
+        IGCSpec(3, 3, 3, 1, 4),
+    ],
+    ids=str,
+)
+def test_bands_of_rows_of_any_height_give_the_same_block_and_sums(spec, tile_bytes):
+    rng = np.random.default_rng(0)
+    x = normal(rng, (18, spec.in_channels, 23, 9))
+    primary, secondary = normal(rng, spec.primary_shape), normal(rng, spec.secondary_shape)
+    d = normal(rng, (18, spec.out_channels, *spec.output_size(23, 9)))
+    expected, actual = (
+        block_between_norms(backend, x, primary, secondary, spec, d)
+        for backend in (get_backend("numpy"), numba_backend(tile_bytes=tile_bytes))
+    )
+    for one, two in zip(expected, actual, strict=True):
+        assert_close(two, one, d.size)
+
+
+@needs_numba
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+def test_no_tile_reads_beyond_a_thread_s_scratch_memory(backward):
+    from igc_ref.backends.numba.plan import Shape, plan
+    from igc_ref.backends.numba.vectors import POSITIONS
+
+    for spec in (IGCSpec.square(2, 2), IGCSpec(4, 2, 2, 1, 5, 2), IGCSpec(3, 6, 3, 2, 1, 3)):
+        for H, W in ((1, 1), (2, 9), (7, 3)):
+            s = spec
+            numbers = s.in_channels, s.out_channels, s.L, s.M, s.kernel_size, s.stride
+            p = plan(Shape(*numbers, 5, H, W, 8, 8, 1), backward)
+            g, beyond = p.sizes, max(POSITIONS.values()) * 8
+            last_row = (g.z_rows - g.k) * g.z_columns * 8
+            assert p.taps.max() + last_row + beyond <= p.size
+            partitions = (g.L * g.out - g.mix) * g.y_plane
+            assert (
+                g.inp * g.z_rows * g.z_columns * 8 + partitions + p.y_mixes.max() + beyond <= p.size
+            )
+
+
+@needs_numba
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("relu", [True, False], ids=["relu", "linear"])
+@pytest.mark.parametrize("kind", ["rule", "derivative"])
+def test_every_operator_applies_what_is_pending_first(kind, relu, train):
+    B, rng = numba_backend(), np.random.default_rng(0)
+    x, other, weight = (
+        normal(rng, (5, 2, 6, 7)),
+        normal(rng, (5, 2, 6, 7)),
+        normal(rng, (2, 2, 3, 3)),
+    )
+    norm = {"relu": relu, "train": train}
+    pending, saved = batch_norm(B, B.load(x), **norm)
+    if kind == "derivative":
+        pending, *_ = B.batch_norm_backward(B.load(other), saved)
+    plain = B.load(B.store(pending))
+    assert pending.pending is not None
+    assert plain.pending is None
+    _, conv = B.conv2d(B.load(other), weight)
+    _, block = B.igc(B.load(other), weight[:, :1], np.ones((2, 1)), IGCSpec(2, 2, 2, 2))
+    small, pool = B.max_pool(B.load(np.repeat(np.repeat(other, 2, 2), 2, 3)), 2, 2, 0)
+    assert small.shape == pending.shape
+    _, again = batch_norm(B, B.load(other), relu=True)
+    operators = {
+        "batch_norm": lambda v: batch_norm(B, v, **norm)[0],
+        "batch_norm_backward": lambda v: B.batch_norm_backward(v, again)[0],
+        "relu": lambda v: B.relu(v)[0],
+        "relu_backward": lambda v: B.relu_backward(v, B.load(other)),
+        "relu_backward, y": lambda v: B.relu_backward(B.load(other), v),
+        "add": lambda v: B.add(v, B.load(other)),
+        "add, b": lambda v: B.add(B.load(other), v),
+        "add_relu": lambda v: B.add_relu(v, v)[0],
+        "max_pool": lambda v: B.max_pool(v, 3, 2, 1)[0],
+        "max_pool_backward": lambda v: B.max_pool_backward(v, pool),
+        "conv2d": lambda v: B.conv2d(v, weight)[0],
+        "conv2d_backward": lambda v: B.conv2d_backward(v, conv)[0],
+        "igc_backward": lambda v: B.igc_backward(v, block)[0],
+    }
+    for name, operator in operators.items():
+        expected, actual = B.store(operator(plain)), B.store(operator(pending))
+        assert_close(1 + actual, 1 + expected, 1000), name
+    assert_close(B.global_average_pool(pending)[0], B.global_average_pool(plain)[0], 1000)
+
+
+@needs_numba
+@pytest.mark.parametrize("kind", ["rule", "derivative"])
+def test_a_shuffle_applies_what_is_pending_to_the_channels_it_belongs_to(kind):
+    B, rng = numba_backend(), np.random.default_rng(0)
+    x, other = (normal(rng, (5, 6, 4, 7)) for _ in range(2))
+    pending, saved = batch_norm(B, B.load(x), relu=True)
+    if kind == "derivative":
+        pending, *_ = B.batch_norm_backward(B.load(other), saved)
+    assert pending.pending is not None
+    expected = oracles.shuffle(B.store(pending), 3)
+    assert_close(1 + B.store(B.shuffle(pending, 3)[0]), 1 + expected, 10)
+
+
+@needs_numba
+@pytest.mark.parametrize("pending", [False, True], ids=["plain", "pending"])
+def test_moments_noted_by_a_convolution_are_dealt_with_its_channels(pending, monkeypatch):
+    B, rng = numba_backend(), np.random.default_rng(0)
+    y, _ = B.conv2d(B.load(normal(rng, (19, 2, 9, 8))), normal(rng, (6, 2, 3, 3)))
+    y = batch_norm(B, y)[0] if pending else y
+    dealt, _ = B.shuffle(y, 3)
+    assert (dealt.moments is None) == pending
+    expected, _ = batch_norm(B, B.load(B.store(dealt)))
+    monkeypatch.setattr(B, "_find_moments", B._find_moments if pending else None)
+    actual, _ = batch_norm(B, dealt)
+    for one, two in zip(expected.pending.table, actual.pending.table, strict=True):
+        assert_close(two, one, 19 * 9 * 8)
+
+
+@needs_numba
+def test_sums_serve_only_the_batch_norm_they_were_taken_for():
+    B, rng = numba_backend(), np.random.default_rng(0)
+    x, y, d = (normal(rng, (3, 2, 5, 5)) for _ in range(3))
+    _, other = batch_norm(B, B.load(y), relu=True)
+    z, _ = batch_norm(B, B.load(x), relu=True)
+    _, conv = B.conv2d(z, normal(rng, (2, 2, 3, 3)))
+    dz, _ = B.conv2d_backward(B.load(d), conv)
+    assert dz.sums is not None
+    expected = B.batch_norm_backward(B.load(B.store(dz)), other)[1:]
+    for one, two in zip(expected, B.batch_norm_backward(dz, other)[1:], strict=True):
+        assert_close(two, one, d.size)
+
+
+@needs_numba
+def test_not_a_number_is_never_swallowed():
+    B, one = numba_backend(), np.ones(1)
+    nan = np.full((2, 1, 3, 3), np.nan)
+    assert np.isnan(B.store(B.relu(B.load(nan))[0])).all()
+    assert np.isnan(B.store(B.add_relu(B.load(nan), B.load(nan))[0])).all()
+    assert np.isnan(B.store(B.max_pool(B.load(nan), 3, 2, 1)[0])).all()
+    mean, var = one.copy(), one.copy()
+    y, _ = B.batch_norm(B.load(nan), one, one, mean, var, **NORM, train=True, relu=True)
+    assert np.isnan(B.store(y)).all()
+    assert np.isnan([mean, var]).all()
+    y, _ = B.conv2d(B.load(nan), np.ones((1, 1, 3, 3)))
+    assert np.isnan(B.store(y)).all()
+
+
+@needs_numba
+def test_large_windows_remember_who_won():
+    B, x = numba_backend(), np.zeros((1, 1, 12, 12))
+    x[0, 0, 11, 11] = 1
+    _, saved = B.max_pool(B.load(x), 12, 12, 0)
+    dx = B.store(B.max_pool_backward(B.load(np.ones((1, 1, 1, 1))), saved))
+    assert np.array_equal(dx, x)
+
+
+@needs_numba
+def test_an_error_in_another_thread_is_not_lost():
+    from igc_ref.backends.numba.threads import Team
+
+    def kernel(first, last, thread):
+        if thread == 1:
+            raise ValueError("in thread 1")
+
+    with pytest.raises(ValueError, match="in thread 1"):
+        Team(2).run(kernel, 2)
+
+
+# -- bad input: an error before any kernel runs ----------------------------------------------------
+
+
+def refusals():
+    """Name, error, message and call, for everything that a kernel must never see."""
+    x4 = np.ones((3, 4, 5, 6))
+    norm = {"momentum": 0.9, "eps": 1e-5, "train": True}
+
+    def conv(weight, **options):
+        return lambda b: b.conv2d(b.load(x4), weight, **options)
+
+    def batch_norm(place, array):
+        arrays = [np.ones(4) for _ in range(4)]
+        arrays[place] = array
+        return lambda b: b.batch_norm(b.load(x4), *arrays, **norm)
+
+    def pooled(*window):
+        return lambda b: b.max_pool(b.load(x4), *window)
+
+    def after(operator, shape, dtype="float64"):
+        return lambda b: operator(b, b.load(np.ones(shape, dtype)))
+
+    def conv_backward(b, dy):
+        return b.conv2d_backward(dy, conv(np.ones((4, 4, 3, 3)))(b)[1])
+
+    def pool_backward(b, dy):
+        return b.max_pool_backward(dy, pooled(2, 2, 0)(b)[1])
+
+    yield "dtype", TypeError, "int64", lambda b: b.load(np.ones((1, 1, 1, 1), int))
+    yield "half", TypeError, "float16", lambda b: b.load(np.ones((1, 1, 1, 1), "float16"))
+    yield "empty", SpecError, "each at least 1", lambda b: b.load(np.ones((0, 3, 4, 4)))
+    yield "flat", SpecError, r"allowed is \(N, C, H, W\)", lambda b: b.load(np.ones((3, 4)))
+    yield "rectangle", SpecError, r"\(4, 4, 5, 3\)", conv(np.ones((4, 4, 5, 3)))
+    yield "groups", SpecError, "not 3 groups", conv(np.ones((4, 4, 3, 3)), groups=3)
+    yield "stride", SpecError, "stride=0", conv(np.ones((4, 4, 3, 3)), stride=0)
+    yield "stride 2.0", SpecError, r"stride=2\.0", conv(np.ones((4, 4, 3, 3)), stride=2.0)
+    yield "mixed", TypeError, "float32; float64", conv(np.ones((4, 4, 3, 3), "float32"))
+    yield "raw", TypeError, "takes what its load returns", lambda b: b.relu(x4)
+    for place, name in enumerate(("gamma", "beta", "running_mean", "running_var")):
+        yield name, SpecError, rf"{name} has shape \(3,\)", batch_norm(place, np.ones(3))
+        yield f"{name} int", TypeError, f"{name} is int64", batch_norm(place, np.ones(4, int))
+    yield "dy", SpecError, "dy has shape", after(conv_backward, (3, 4, 4, 6))
+    yield "dy dtype", TypeError, "dy is float32", after(conv_backward, x4.shape, "float32")
+    yield "padding", SpecError, "padding=3 is more than half", pooled(3, 1, 3)
+    yield "window", SpecError, "kernel_size=0", pooled(0, 1, 0)
+    yield "too large", SpecError, "too large for pictures of 5x6", pooled(7, 1, 0)
+    yield "pool dtype", TypeError, "dy is float32", after(pool_backward, (3, 4, 2, 3), "float32")
+
+    def norm_backward(b, dy):
+        return b.batch_norm_backward(dy, batch_norm_of(b)[1])
+
+    def batch_norm_of(b):
+        return b.batch_norm(b.load(x4), *(np.ones(4) for _ in range(4)), **norm)
+
+    def block_backward(b, dy):
+        spec = IGCSpec.square(2, 2)
+        _, saved = b.igc(b.load(x4), np.ones(spec.primary_shape), np.ones((4, 2)), spec)
+        return b.igc_backward(dy, saved)
+
+    yield "norm dy", SpecError, "dy has shape", after(norm_backward, (1, 4, 2, 2))
+    yield "norm dtype", TypeError, "dy is float32", after(norm_backward, x4.shape, "float32")
+    yield "block dy", SpecError, "dy has shape", after(block_backward, (3, 4, 4, 6))
+    yield "block dtype", TypeError, "dy is float32", after(block_backward, x4.shape, "float32")
+    yield "outputs", SpecError, "not 2 groups", conv(np.ones((5, 2, 3, 3)), groups=2)
+    yield (
+        "add dtype",
+        TypeError,
+        "b is float32",
+        lambda b: b.add(b.load(x4), b.load(x4.astype("float32"))),
+    )
+    yield "add", SpecError, "b has shape", lambda b: b.add(b.load(x4), b.load(x4[:2]))
+    yield "copy", TypeError, "cannot be copied", lambda b: copy.deepcopy(b.load(x4))
+
+
+REFUSALS = list(refusals())
+
+
+@needs_numba
+@pytest.mark.parametrize(("_", "error", "message", "call"), REFUSALS, ids=[r[0] for r in REFUSALS])
+def test_what_a_kernel_must_not_see_is_refused(_, error, message, call):
+    with pytest.raises(error, match=message):
+        call(numba_backend())
+
+
+@needs_numba
+def test_threads_are_a_number_of_at_least_one():
+    for count in (0, -1, 2.5, "2"):
+        with pytest.raises(SpecError, match="threads="):
+            numba_backend(count)
+
+
+@needs_numba
+@pytest.mark.parametrize("stride", [7, 40, 2**31 - 1])
+def test_a_stride_beyond_the_picture_leaves_one_position(stride):
+    rng, results = np.random.default_rng(0), []
+    x, weight = normal(rng, (2, 4, 5, 6)), normal(rng, (4, 2, 3, 3))
+    for backend, step in ((get_backend("numpy"), min(stride, 50)), (numba_backend(), stride)):
+        y, saved = backend.conv2d(backend.load(x), weight, 2, step)
+        dx, dweight = backend.conv2d_backward(backend.load(backend.store(y)), saved)
+        results.append([backend.store(y), backend.store(dx), dweight])
+    for expected, actual in zip(*results, strict=True):
+        assert_close(actual, expected, 100)
+
+
+@needs_numba
+def test_infinities_and_nan_stay_where_they_are():
+    for backend in (get_backend("numpy"), numba_backend()):
+        x = np.arange(16.0).reshape(1, 1, 4, 4)
+        x[0, 0, 0, 1] = np.nan
+        y, _ = backend.max_pool(backend.load(x), 2, 2, 0)
+        assert np.isnan(backend.store(y)).ravel().tolist() == [True, False, False, False]
+        infinite = backend.load(np.array([[[[np.inf, -np.inf, 1.0, np.nan]]]]))
+        y, saved = backend.relu(infinite)
+        assert np.isnan(backend.store(y)).ravel().tolist() == [False, False, False, True]
+        ones = backend.load(np.ones((1, 1, 1, 4)))
+        dx = backend.store(backend.relu_backward(ones, saved))
+        assert dx.ravel().tolist() == [1, 0, 1, 0]
+        _, saved = backend.conv2d(ones, np.full((1, 1, 1, 1), 2.0))
+        with np.errstate(invalid="ignore"):  # dW is NaN, and NumPy says so
+            dx, _ = backend.conv2d_backward(infinite, saved)
+        assert backend.store(dx).ravel()[:3].tolist() == [np.inf, -np.inf, 2]
+
+
+@needs_numba
+def test_relu_s_derivative_applies_what_is_pending():
+    backend, one = numba_backend(), np.ones(1)
+    x = backend.load(np.array([[[[-3.0, 1.0]]]]))
+    y, _ = backend.batch_norm(
+        x, one, 4 * one, 0 * one, one.copy(), momentum=0.9, eps=0.0, train=False
+    )
+    dx = backend.relu_backward(backend.load(np.ones((1, 1, 1, 2))), y)
+    assert backend.store(dx).ravel().tolist() == [1, 1]
+
+
+@needs_numba
+def test_a_step_on_a_view_moves_the_weight_itself():
+    backend, weight = numba_backend(), np.ones((2, 3))
+    numbers = {"lr": 1.0, "momentum": 0.0, "weight_decay": 0.0}
+    backend.sgd_step(weight.T, np.ones((3, 2)), np.zeros((3, 2)), **numbers)
+    assert (weight == 0).all()
+    with pytest.raises(ValueError, match="broadcast"):
+        backend.sgd_step(np.ones(6), np.ones(3), np.ones(6), **numbers)
+
+
+@needs_numba
+def test_a_model_can_be_copied():
+    model = build(NETWORKS[1], numba_backend(), seed=1)
+    x = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype("float32")
+    twin = copy.deepcopy(model)
+    assert np.array_equal(twin.forward(x), model.forward(x))
+    assert twin.backend.pool is not model.backend.pool
+
+
+FORK = """
+import os, numpy as np
+from igc_ref.backends.numba.backend import NumbaBackend
+
+backend = NumbaBackend(2)
+x = np.ones((40, 2, 3, 3))
+backend.relu(backend.load(x))
+child = os.fork()
+if child == 0:
+    backend.relu(backend.load(x))
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@needs_numba
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_has_threads_of_its_own():
+    command = [sys.executable, "-W", "ignore", "-c", FORK]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    assert done.stdout == b"7\n"
+
+
+# -- compiling -----------------------------------------------------------------------------------
+
+
+@needs_numba
+def test_compiling_is_announced_while_it_happens_and_only_if_it_takes_long(monkeypatch):
+    from igc_ref.backends.numba import warm_up
+
+    backend, lines = numba_backend(), []
+    monkeypatch.setattr(warm_up, "PATIENCE", 0.05)
+    monkeypatch.setattr(warm_up, "_step", lambda *_: time.sleep(0.5) or lines.append("done"))
+    backend.prepare("float32", lines.append)
+    assert lines == [
+        "numba compiles its kernels for float32: less than a minute, once; then they are kept",
+        "done",
+    ]
+    lines.clear()
+    monkeypatch.setattr(warm_up, "_step", lambda *_: None)
+    backend.prepare("float32", lines.append)
+    time.sleep(0.2)
+    assert lines == []
+
+
+@needs_numba
+def test_after_preparing_a_training_step_compiles_nothing(monkeypatch):
+    from igc_ref.backends.numba import convolve, pointwise
+
+    backend = numba_backend()
+    backend.prepare("float32", print)
+    kernels = [k for m in (convolve, pointwise) for k in vars(m).values() if hasattr(k, "_cache")]
+    before = {k: len(k.signatures) for k in kernels}
+    steps(backend, NETWORKS[4], 1, 3, "float32")
+    assert {k: len(k.signatures) for k in kernels} == before
+
+
+# -- what is kept on the disk ----------------------------------------------------------------------
+
+RUN_A_KERNEL = """
+import numpy as np
+from igc_ref.backends.numba.backend import NumbaBackend
+
+backend = NumbaBackend(1)
+y, _ = backend.relu(backend.load(np.full((1, 1, 1, 1), -3.0)))
+print(backend.store(y).item())
+"""
+
+
+@needs_numba
+def test_a_kernel_is_compiled_anew_when_a_file_that_it_is_made_of_changes(tmp_path):
+    shutil.copytree(
+        Path(igc_ref.__file__).parent, tmp_path / "igc_ref",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )  # fmt: skip
+
+    def run():
+        command = [sys.executable, "-c", RUN_A_KERNEL]
+        return float(subprocess.run(command, cwd=tmp_path, check=True, capture_output=True).stdout)
+
+    assert run() == run() == 0
+    rows = tmp_path / "igc_ref" / "backends" / "compiled" / "rows.py"
+    source = rows.read_text(encoding="utf-8")
+    assert "e.at_least(v, floor)" in source
+    rows.write_text(source.replace("e.at_least(v, floor)", "v"), encoding="utf-8")
+    assert run() == -3
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+
+@needs_numba
+def test_memory_is_used_again_and_aligned_and_never_shared():
+    from igc_ref.backends.numba.batch import Pool
+    from igc_ref.backends.numba.vectors import VECTOR_BYTES
+
+    pool = Pool()
+    one, two = pool.array((3, 5), "float32"), pool.array((3, 5), "float32")
+    places = {array.ctypes.data for array in (one, two)}
+    assert len(places) == 2
+    assert all(place % VECTOR_BYTES == 0 for place in places)
+    part = one[1:]
+    del one
+    assert pool.idle == 0  # a view still refers to it
+    del part
+    assert pool.idle > 0
+    again = pool.array((15,), "float32")
+    assert again.ctypes.data in places
+    assert again.ctypes.data != two.ctypes.data
+
+
+@needs_numba
+def test_later_steps_take_no_fresh_memory():
+    backend = numba_backend()
+    steps(backend, NETWORKS[4], 3, 20, "float32")
+    peak, idle = backend.pool.peak, backend.pool.idle
+    assert backend.pool.live == 0  # nothing is kept once the network is gone
+    assert idle <= 1.5 * peak
+    steps(backend, NETWORKS[4], 3, 20, "float32")
+    assert (backend.pool.peak, backend.pool.idle) == (peak, idle)
+
+
+# -- asked for and missing -------------------------------------------------------------------------
+
+
+def test_without_numba_it_is_an_error_by_name_and_numpy_by_auto(monkeypatch):
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    with pytest.raises(BackendError, match=r"'numba' cannot run: .*pip install 'igc-ref\[numba\]'"):
+        get_backend("numba")
+    assert get_backend("auto").name == "numpy"
+
+
+def test_a_broken_numba_is_an_error_by_name_and_numpy_by_auto(monkeypatch):
+    for name in [*sys.modules]:
+        if name.startswith(("igc_ref.backends.numba.backend", "igc_ref.backends.numba")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(backends, "numba_backend", raising=False)
+    monkeypatch.setitem(sys.modules, "numba", ModuleType("numba"))
+    monkeypatch.setattr(backends, "find_spec", lambda name: object())
+    monkeypatch.setitem(backends._PROBLEMS, "cupy", lambda: "no card")
+    with pytest.raises(BackendError, match="numba is installed but fails: ImportError"):
+        get_backend("numba")
+    assert get_backend("auto").name == "numpy"
+
+
+@needs_numba
+def test_auto_prefers_numba_to_numpy(monkeypatch):
+    monkeypatch.setitem(backends._PROBLEMS, "cupy", lambda: "no card")
+    assert get_backend("auto").name == get_backend("numba").name == "numba"

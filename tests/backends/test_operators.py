@@ -1,0 +1,455 @@
+"""Backend operators against the explicit matrices, loops and central differences."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from igc_ref import IGCSpec, reference
+from igc_ref.backends import get_backend
+from igc_ref.backends.operators.taps import taps
+from igc_ref.errors import SpecError
+from igc_ref.testing import assert_close, check_grads
+from tests.support import oracles
+from tests.support.strategies import (
+    kernel_sizes,
+    normal,
+    pictures,
+    seeds,
+    sizes,
+    specs,
+    strides,
+    weights,
+)
+
+counts = st.integers(1, 4)
+
+
+def public(backend, x):
+    """Internal layout of a backend to public NumPy pictures."""
+    return backend.to_numpy(backend.store(x))
+
+
+def internal(backend, x):
+    """Public NumPy pictures to the internal layout of a backend."""
+    return backend.load(backend.asarray(x))
+
+
+def run_igc(backend, x, primary, secondary, spec, d):
+    """Forward and backward of the block on a backend, from and to public NumPy arrays."""
+    y, saved = backend.igc(
+        internal(backend, x), backend.asarray(primary), backend.asarray(secondary), spec
+    )
+    dx, dprimary, dsecondary = backend.igc_backward(internal(backend, d), saved)
+    gradients = public(backend, dx), backend.to_numpy(dprimary), backend.to_numpy(dsecondary)
+    return public(backend, y), gradients
+
+
+# -- the block: operators equal matrices -----------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@given(spec=specs(), data=st.data(), seed=seeds)
+def test_the_block_and_all_its_gradients_equal_the_explicit_matrices(
+    backend, dtype, spec, data, seed
+):
+    rng = np.random.default_rng(seed)
+    x = normal(rng, data.draw(pictures(spec)), dtype)
+    primary, secondary = weights(rng, spec, dtype)
+    exact = [array.astype(np.float64) for array in (x, primary, secondary)]
+    expected = reference.forward(*exact, spec)
+    d = normal(rng, expected.shape, dtype)
+    y, gradients = run_igc(backend, x, primary, secondary, spec, d)
+    assert y.dtype == np.dtype(dtype)
+    assert_close(y, expected, spec.parameters)
+    for actual, exactly in zip(
+        gradients, reference.backward(d.astype(np.float64), *exact, spec), strict=True
+    ):
+        assert_close(actual, exactly, spec.parameters + d.size)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        IGCSpec.square(24, 2),
+        IGCSpec(48, 96, 24, 4, stride=2),
+        IGCSpec(48, 96, 24, 2, stride=2),  # the residual network's: P does not invert
+        IGCSpec.square(4, 8, kernel_size=5),
+        IGCSpec(32, 64, 4, 16, stride=2),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("size", [(9, 9), (8, 6), (7, 10)], ids=str)
+def test_the_paper_s_blocks_equal_the_explicit_matrices(backend, spec, size):
+    rng = np.random.default_rng(1)
+    x = normal(rng, (2, spec.in_channels, *size))
+    primary, secondary = weights(rng, spec)
+    expected = reference.forward(x, primary, secondary, spec, sparse=True)
+    d = normal(rng, expected.shape)
+    y, gradients = run_igc(backend, x, primary, secondary, spec, d)
+    assert_close(y, expected, spec.parameters)
+    exact = reference.backward(d, x, primary, secondary, spec, sparse=True)
+    for actual, exactly in zip(gradients, exact, strict=True):
+        assert_close(actual, exactly, spec.parameters + d.size)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("spec", [IGCSpec.square(4, 8), IGCSpec(8, 64, 4, 16)], ids=str)
+def test_the_permutations_are_views_the_block_allocates_its_outputs_and_tiles_alone(spec, dtype):
+    backend = get_backend("numpy")
+    backend.tile_bytes = 1 << 17
+    rng = np.random.default_rng(0)
+    x = backend.load(normal(rng, (64, spec.in_channels, 8, 8), dtype))
+    primary, secondary = weights(rng, spec, dtype)
+    tracemalloc.start()
+    try:
+        y, saved = backend.igc(x, primary, secondary, spec)
+        _, forward_peak = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        backend.igc_backward(y, saved)
+        _, backward_peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # Beside the outputs: shifted pictures, old and new, their product; on the way back gradients.
+    small = 2 * (primary.nbytes + secondary.nbytes) + 20_000
+    assert forward_peak <= y.nbytes + saved.y_bar.nbytes + 3 * backend.tile_bytes + small
+    assert backward_peak - before <= x.nbytes + 4 * backend.tile_bytes + small  # x.nbytes is dx
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("N", [1, 3, 17])
+def test_pictures_come_back_as_they_went_in_and_contiguous(backend, N, dtype):
+    x = normal(np.random.default_rng(0), (N, 2, 4, 5), dtype)
+    inside = internal(backend, x)
+    assert inside.shape == (2, N, 4, 5)
+    outside = backend.store(inside)
+    assert outside.flags.c_contiguous
+    assert outside.dtype == x.dtype
+    assert np.array_equal(backend.to_numpy(outside), x)
+
+
+# -- group convolution -----------------------------------------------------------------------
+
+
+@given(
+    groups=counts, inp=counts, out=counts, N=counts, H=sizes, W=sizes,
+    k=kernel_sizes, stride=strides, seed=seeds,
+)  # fmt: skip
+def test_group_convolution_and_its_gradients_equal_loops(
+    backend, groups, inp, out, N, H, W, k, stride, seed
+):
+    rng = np.random.default_rng(seed)
+    x, weight = normal(rng, (N, groups * inp, H, W)), normal(rng, (groups * out, inp, k, k))
+    y, saved = backend.conv2d(
+        internal(backend, x), backend.asarray(weight), groups=groups, stride=stride
+    )
+    expected = oracles.convolve(x, weight, stride, groups)
+    assert_close(public(backend, y), expected, weight.size)
+    d = normal(rng, expected.shape)
+    dx, dweight = backend.conv2d_backward(internal(backend, d), saved)
+    dx_loop, dweight_loop = oracles.convolve_gradients(d, x, weight, stride, groups)
+    assert_close(public(backend, dx), dx_loop, weight.size)
+    assert_close(backend.to_numpy(dweight), dweight_loop, d.size)
+
+
+@given(st.integers(1, 9), st.integers(1, 5), strides, st.integers(0, 2))
+def test_taps_list_exactly_the_pixels_inside_the_row(length, k, stride, padding):
+    padding = min(padding, k // 2)
+    found = {
+        (tap, output, pixel)
+        for tap, outputs, pixels in taps(length, k, stride, padding)
+        for output, pixel in zip(range(length * 3)[outputs], range(length)[pixels], strict=True)
+    }
+    positions = (length + 2 * padding - k) // stride + 1
+    expected = {
+        (tap, output, output * stride + tap - padding)
+        for tap in range(k)
+        for output in range(positions)
+        if 0 <= output * stride + tap - padding < length
+    }
+    assert found == expected
+
+
+def test_weights_that_are_not_the_block_s_are_refused(backend):
+    spec = IGCSpec.square(2, 3)
+    primary, secondary = (backend.asarray(w) for w in weights(np.random.default_rng(0), spec))
+    x, narrow = (internal(backend, np.zeros((1, channels, 4, 4))) for channels in (6, 5))
+    with pytest.raises(SpecError, match=r"weights have shapes \(6, 3, 3, 3\) and \(2, 6\)"):
+        backend.igc(x, primary, secondary.T, spec)
+    with pytest.raises(SpecError, match=r"x has 5 channels .*: not 2 groups"):
+        backend.igc(narrow, primary, secondary, spec)
+    with pytest.raises(SpecError, match=r"weight shape \(6, 3, 3, 3\): not 3 groups"):
+        backend.conv2d(x, primary, groups=3)
+
+
+# -- batch norm ------------------------------------------------------------------------------
+
+
+def batch_norm_by_definition(x, gamma, beta, mean, var, eps):
+    shape = (1, -1, 1, 1)
+    x_hat = (x - mean.reshape(shape)) / np.sqrt(var.reshape(shape) + eps)
+    return gamma.reshape(shape) * x_hat + beta.reshape(shape)
+
+
+class Norm:
+    """A drawn batch norm: pictures, parameters and running statistics."""
+
+    def __init__(self, C, N, H, W, seed):
+        self.rng = np.random.default_rng(seed)
+        self.x = 3 * self.rng.normal(size=(N, C, H, W)) + 1
+        self.gamma, self.beta, self.mean = self.rng.normal(size=(3, C))
+        self.var = self.rng.uniform(0.5, 2, C)
+
+    def on(self, backend, x, gamma, beta, train, relu=False):
+        running = backend.asarray(self.mean), backend.asarray(self.var)
+        y, saved = backend.batch_norm(
+            internal(backend, x), backend.asarray(gamma), backend.asarray(beta), *running,
+            momentum=0.75, eps=1e-3, train=train, relu=relu,
+        )  # fmt: skip
+        return y, saved, tuple(map(backend.to_numpy, running))
+
+
+norms = st.builds(Norm, counts, counts, st.integers(2, 4), st.integers(2, 4), seeds)
+
+
+@given(norm=norms, train=st.booleans(), relu=st.booleans())
+def test_batch_norm_follows_its_definition_and_updates_running_statistics(
+    backend, norm, train, relu
+):
+    y, _, running = norm.on(backend, norm.x, norm.gamma, norm.beta, train, relu)
+    mean, var = norm.x.mean(axis=(0, 2, 3)), norm.x.var(axis=(0, 2, 3))
+    used = (mean, var) if train else (norm.mean, norm.var)
+    expected = batch_norm_by_definition(norm.x, norm.gamma, norm.beta, *used, 1e-3)
+    assert_close(public(backend, y), np.maximum(expected, 0) if relu else expected, 1000)
+    for new, old, batch in zip(running, (norm.mean, norm.var), (mean, var), strict=True):
+        assert_close(new, 0.75 * old + 0.25 * batch if train else old, 100)
+
+
+def test_batch_norm_keeps_its_precision_far_from_zero(backend):
+    rng = np.random.default_rng(0)
+    x = (1000 + rng.normal(size=(8, 2, 16, 16))).astype("float32")
+    ones, zeros = np.ones(2, "float32"), np.zeros(2, "float32")
+    y, _ = backend.batch_norm(
+        internal(backend, x), *map(backend.asarray, (ones, zeros, zeros, ones)),
+        momentum=0.9, eps=2e-5, train=True,
+    )  # fmt: skip
+    exact = x.astype("float64")
+    exact = (exact - exact.mean(axis=(0, 2, 3), keepdims=True)) / np.sqrt(
+        exact.var(axis=(0, 2, 3), keepdims=True) + 2e-5
+    )
+    assert np.abs(public(backend, y) - exact).max() < 1e-3  # the input itself has 6e-5
+
+
+def test_what_batch_norm_saves_does_not_change_when_the_running_statistics_do(backend):
+    norm = Norm(3, 2, 4, 4, 0)
+    running = backend.asarray(norm.mean), backend.asarray(norm.var)
+    gamma, beta = backend.asarray(norm.gamma), backend.asarray(norm.beta)
+    x, options = internal(backend, norm.x), {"momentum": 0.5, "eps": 1e-3}
+    _, saved = backend.batch_norm(x, gamma, beta, *running, **options, train=False)
+
+    def gradients():
+        dx, dgamma, dbeta = backend.batch_norm_backward(x, saved)
+        return public(backend, dx), backend.to_numpy(dgamma), backend.to_numpy(dbeta)
+
+    before = gradients()
+    backend.batch_norm(x, gamma, beta, *running, **options, train=True)
+    for one, two in zip(before, gradients(), strict=True):
+        assert np.array_equal(one, two)
+
+
+@settings(max_examples=30)
+@given(norm=norms, train=st.booleans(), relu=st.booleans())
+def test_batch_norm_s_gradients_are_its_derivatives(backend, norm, train, relu):
+    def f(*arguments):
+        return public(backend, norm.on(backend, *arguments, train, relu)[0])
+
+    def vjp(c):
+        _, saved, _ = norm.on(backend, norm.x, norm.gamma, norm.beta, train, relu)
+        dx, dgamma, dbeta = backend.batch_norm_backward(internal(backend, c), saved)
+        return public(backend, dx), backend.to_numpy(dgamma), backend.to_numpy(dbeta)
+
+    check_grads(f, vjp, (norm.x, norm.gamma, norm.beta), norm.rng, eps=1e-7, rtol=1e-5)
+
+
+# -- everything else -------------------------------------------------------------------------
+
+
+def test_relu_clips_at_zero_and_passes_the_gradient_of_positive_numbers(backend):
+    x = internal(backend, np.array([[[[-1.0, 0.0, 2.0]]]]))
+    y, saved = backend.relu(x)
+    assert public(backend, y).ravel().tolist() == [0, 0, 2]
+    d = backend.relu_backward(internal(backend, np.array([[[[5.0, 6.0, 7.0]]]])), saved)
+    assert public(backend, d).ravel().tolist() == [0, 0, 7]
+
+
+@given(C=counts, N=counts, H=sizes, W=sizes, seed=seeds)
+def test_the_residual_sum_has_its_derivatives(backend, C, N, H, W, seed):
+    rng = np.random.default_rng(seed)
+    a, b, d = (normal(rng, (N, C, H, W)) for _ in range(3))
+    y, saved = backend.add_relu(internal(backend, a), internal(backend, b))
+    assert np.array_equal(public(backend, y), np.where(a + b > 0, a + b, 0))
+    dx = public(backend, backend.relu_backward(internal(backend, d), saved))
+    assert np.array_equal(dx, np.where(a + b > 0, d, 0))
+    assert np.array_equal(
+        public(backend, backend.add(*(internal(backend, u) for u in (a, b)))), a + b
+    )
+
+
+@given(groups=counts, each=counts, N=counts, H=sizes, W=sizes, seed=seeds)
+def test_a_shuffle_deals_the_channels_of_its_groups_and_its_derivative_deals_them_back(
+    backend, groups, each, N, H, W, seed
+):
+    rng = np.random.default_rng(seed)
+    x, d = (normal(rng, (N, groups * each, H, W)) for _ in range(2))
+    y, saved = backend.shuffle(internal(backend, x), groups)
+    assert np.array_equal(public(backend, y), oracles.shuffle(x, groups))
+    dx = public(backend, backend.shuffle_backward(internal(backend, d), saved))
+    assert np.array_equal(oracles.shuffle(dx, groups), d)
+
+
+@pytest.mark.parametrize("groups", [4, 0, 2.0])
+def test_groups_that_cannot_be_dealt_are_refused_with_their_number(backend, groups):
+    x = internal(backend, np.zeros((2, 6, 3, 3)))
+    with pytest.raises(SpecError, match=f"groups={groups}"):
+        backend.shuffle(x, groups)
+
+
+@given(C=counts, N=counts, H=sizes, W=sizes, seed=seeds)
+def test_global_average_pooling_has_its_derivative(backend, C, N, H, W, seed):
+    rng = np.random.default_rng(seed)
+    x = normal(rng, (N, C, H, W))
+    y, saved = backend.global_average_pool(internal(backend, x))
+    assert_close(backend.to_numpy(y), np.einsum("nchw->nc", x) / (H * W), 100)
+
+    def f(u):
+        return backend.to_numpy(backend.global_average_pool(internal(backend, u))[0])
+
+    def vjp(c):
+        dx = backend.global_average_pool_backward(backend.asarray(c), saved)
+        return (public(backend, dx),)
+
+    check_grads(f, vjp, (x,), rng)
+
+
+@given(
+    C=counts, N=counts, H=st.integers(3, 8), W=st.integers(3, 8), k=st.integers(1, 3),
+    stride=strides, seed=seeds,
+)  # fmt: skip
+def test_max_pooling_takes_the_greatest_pixel_and_sends_the_gradient_there(
+    backend, C, N, H, W, k, stride, seed
+):
+    rng, p = np.random.default_rng(seed), k // 2
+    x = normal(rng, (N, C, H, W))
+    y, saved = backend.max_pool(internal(backend, x), k, stride, p)
+    d = normal(rng, public(backend, y).shape)
+    dx = np.zeros_like(x)
+    expected = np.zeros_like(d)
+    for n, c, r, q in np.ndindex(*d.shape):
+        rows = range(max(0, r * stride - p), min(H, r * stride - p + k))
+        columns = range(max(0, q * stride - p), min(W, q * stride - p + k))
+        best = max((x[n, c, i, j], i, j) for i in rows for j in columns)
+        expected[n, c, r, q] = best[0]
+        dx[n, c, best[1], best[2]] += d[n, c, r, q]
+    assert np.array_equal(public(backend, y), expected)
+    actual = public(backend, backend.max_pool_backward(internal(backend, d), saved))
+    assert_close(actual, dx, 10)
+
+
+def test_of_equal_pixels_the_first_wins_the_window(backend):
+    x = np.ones((1, 1, 2, 2))
+    y, saved = backend.max_pool(internal(backend, x), 2, 2, 0)
+    ones = np.ones(public(backend, y).shape)
+    dx = public(backend, backend.max_pool_backward(internal(backend, ones), saved))
+    assert dx.ravel().tolist() == [1, 0, 0, 0]
+
+
+@given(N=counts, inp=counts, out=counts, seed=seeds)
+def test_the_linear_layer_has_its_derivatives(backend, N, inp, out, seed):
+    rng = np.random.default_rng(seed)
+    arguments = normal(rng, (N, inp)), normal(rng, (out, inp)), normal(rng, (out,))
+
+    def f(x, weight, bias):
+        return backend.to_numpy(backend.linear(*map(backend.asarray, (x, weight, bias)))[0])
+
+    def vjp(c):
+        _, saved = backend.linear(*map(backend.asarray, arguments))
+        return [backend.to_numpy(g) for g in backend.linear_backward(backend.asarray(c), saved)]
+
+    x, weight, bias = arguments
+    by_hand = [[sum(x[n] * weight[o]) + bias[o] for o in range(out)] for n in range(N)]
+    assert_close(f(*arguments), np.array(by_hand), 10)
+    check_grads(f, vjp, arguments, rng)
+
+
+@given(N=counts, classes=st.integers(2, 6), seed=seeds)
+def test_softmax_cross_entropy_is_minus_log_probability_with_its_derivative(
+    backend, N, classes, seed
+):
+    rng = np.random.default_rng(seed)
+    logits, labels = normal(rng, (N, classes)), rng.integers(0, classes, N)
+
+    def f(z):
+        loss, _ = backend.softmax_cross_entropy(backend.asarray(z), backend.asarray(labels))
+        return np.array(float(loss))
+
+    def vjp(c):
+        _, d = backend.softmax_cross_entropy(backend.asarray(logits), backend.asarray(labels))
+        return (c * backend.to_numpy(d),)
+
+    probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    by_hand = -np.mean([np.log(probability[n, labels[n]]) for n in range(N)])
+    assert_close(1 + f(logits), np.array(1 + by_hand), 10)  # a small loss is log(1 + something)
+    check_grads(f, vjp, (logits,), rng)
+
+
+def test_softmax_cross_entropy_survives_huge_logits(backend):
+    logits = backend.asarray(np.array([[1e4, -1e4], [-1e4, 1e4]]))
+    loss, d = backend.softmax_cross_entropy(logits, backend.asarray(np.array([0, 0])))
+    assert float(loss) == 1e4
+    assert np.isfinite(backend.to_numpy(d)).all()
+    rows = np.array([[1e4, 1e4 - 1], [-1e4, -1e4 - 1]])  # each row needs a shift of its own
+    loss, _ = backend.softmax_cross_entropy(
+        backend.asarray(rows), backend.asarray(np.array([0, 0]))
+    )
+    assert float(loss) == pytest.approx(np.log1p(np.exp(-1)))
+
+
+def test_a_nesterov_step_is_the_written_out_recurrence(backend):
+    w, g, v = np.array([1.0, -2.0]), np.array([0.5, 0.25]), np.array([0.1, 0.2])
+    weight, gradient, velocity = map(backend.asarray, (w, g, v))
+    backend.sgd_step(weight, gradient, velocity, lr=0.1, momentum=0.9, weight_decay=0.01)
+    total = g + 0.01 * w
+    new_v = 0.9 * v + total
+    assert_close(backend.to_numpy(velocity), new_v, 1)
+    assert_close(backend.to_numpy(weight), w - 0.1 * (total + 0.9 * new_v), 1)
+    assert backend.to_numpy(gradient).tolist() == g.tolist()
+
+
+@given(N=counts, C=counts, H=sizes, W=sizes, seed=seeds)
+def test_augmentation_pads_crops_and_mirrors_every_picture_by_its_own_numbers(
+    backend, N, C, H, W, seed
+):
+    rng = np.random.default_rng(seed)
+    x = normal(rng, (N, C, H, W))
+    top, left = rng.integers(0, 5, (2, N))
+    mirror = rng.random(N) < 0.5
+    y = backend.pad_crop_mirror(*map(backend.asarray, (x, top, left, mirror)), padding=2)
+    expected = np.zeros_like(x)
+    for n, c, r, q in np.ndindex(*x.shape):
+        column = W - 1 - q if mirror[n] else q
+        i, j = r + top[n] - 2, column + left[n] - 2
+        if 0 <= i < H and 0 <= j < W:
+            expected[n, c, r, q] = x[n, c, i, j]
+    assert np.array_equal(backend.to_numpy(y), expected)
+
+
+def test_normalise_subtracts_the_mean_and_divides_by_the_deviation(backend):
+    images = np.arange(2 * 3 * 2 * 2, dtype=np.uint8).reshape(2, 3, 2, 2)
+    mean, std = (1.0, 2.0, 3.0), (2.0, 4.0, 8.0)
+    x = backend.to_numpy(backend.normalise(backend.asarray(images), mean, std, "float32"))
+    assert x.dtype == np.float32
+    expected = (images - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
+    assert_close(x, expected, 1)

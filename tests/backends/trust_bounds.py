@@ -1,0 +1,142 @@
+"""How far rounding may carry a layer: bounds from the lengths of its sums, number by number.
+
+A sum of K products of which each is rounded errs by at most K*u*(sum of |products|), in any order,
+with or without fused multiply-adds (Higham, Accuracy and Stability, chapter 3; u is half the
+machine epsilon); and by 6*sqrt(K)*u but for a chance of about 2*K*exp(-18) (Higham and Mary, SIAM
+J. Sci. Comput. 41, 2019, theorem 2.4). The smaller of both counts. The sum of |products| is what
+the same layer gives for the absolute values of everything.
+"""
+
+import numpy as np
+
+from igc_ref.networks import (
+    IGC,
+    BatchNorm,
+    Conv2d,
+    GlobalAveragePool,
+    Linear,
+    MaxPool,
+    ReLU,
+    Shuffle,
+)
+from tests.backends.trust_subjects import Subject
+
+
+def rounding(dtype, *lengths):
+    """The greatest relative error of sums of sums of so many products."""
+    return float(np.finfo(dtype).eps) / 2 * sum(min(K, 6 * np.sqrt(K)) for K in lengths)
+
+
+def lengths(layer, shape):
+    """The lengths of the sums behind every result of a multilinear layer."""
+    N, inp, *size = shape
+    if isinstance(layer, Linear):
+        out = len(layer.parameters["bias"])
+        return {"y": (inp + 1,), "dx": (out,), "d weight": (N,), "d bias": (N,)}
+    if isinstance(layer, Shuffle):
+        return {"y": (1,), "dx": (1,)}
+    _, *rest = layer.output_shape((inp, *size))
+    if isinstance(layer, GlobalAveragePool):
+        return {"y": (size[0] * size[1] + 1,), "dx": (1,)}
+    if isinstance(layer, Conv2d):
+        out, per_group, k, _ = layer.parameters["weight"].shape
+        seen, sees = per_group * k * k, out // layer.groups * k * k
+        return {"y": (seen,), "dx": (sees,), "d weight": (N * rest[0] * rest[1],)}
+    assert isinstance(layer, IGC)
+    s = layer.spec
+    seen, sees = (n // s.L * s.kernel_size**2 for n in (s.in_channels, s.out_channels))
+    mix, positions = s.out_channels // s.M, N * rest[0] * rest[1]
+    return {
+        "y": (seen, mix),
+        "dx": (mix, sees),
+        "d primary": (mix, positions),
+        "d secondary": (seen, positions),
+    }
+
+
+def bounds(case, dtype, x, values, d, train=False):
+    """The greatest error of every number of ``Subject.run``."""
+    truth = Subject(case, "numpy", "float64")
+    layer = truth.layer
+    if isinstance(layer, BatchNorm):
+        return batch_norm_bounds(truth, dtype, x, values, d, train)
+    if isinstance(layer, ReLU):
+        return {"y": 0.0, "dx": 0.0}
+    if isinstance(layer, MaxPool):  # a pixel is in at most four windows
+        return {"y": 0.0, "dx": rounding(dtype, 4) * truth.run(x, values, abs(d))["dx"]}
+    absolute = truth.run(abs(x), {name: abs(array) for name, array in values.items()}, abs(d))
+    return {
+        name: rounding(dtype, *K) * absolute[name] for name, K in lengths(layer, x.shape).items()
+    }
+
+
+def batch_norm_bounds(truth, dtype, x, values, d, train):
+    """First-order error analysis of y = gamma*(x - mean)/s + beta and its derivative.
+
+    Sums may be taken about any one of the channel's numbers, which lies within 2*max|x| of all
+    others: a backend that takes a poor one loses digits, but no more than this.
+    """
+
+    def per_channel(v):
+        return np.asarray(v).reshape(1, -1, 1, 1)
+
+    u, n = float(np.finfo(dtype).eps) / 2, x.size // x.shape[1]
+    quantum = float(np.finfo(dtype).smallest_subnormal)
+    gamma, beta, mean, var = (
+        per_channel(values[k]) for k in ("gamma", "beta", "running_mean", "running_var")
+    )
+    if train:
+        mean, var = (per_channel(f(x, axis=(0, 2, 3))) for f in (np.mean, np.var))
+    far = 2 * per_channel(abs(x).max(axis=(0, 2, 3)))
+    s = np.sqrt(var + 2e-5)
+    x_hat, scale = (x - mean) / s, abs(gamma) / s
+    e_mean = (rounding(dtype, n) + 4 * u) * far + n * quantum if train else 0.0
+    e_s = (rounding(dtype, n) + 8 * u) * far**2 / s**2 + 2 * u if train else 3 * u  # relative
+    e_hat = (e_mean + 2 * u * far) / s + abs(x_hat) * (e_s + 2 * u)
+    pre = gamma * x_hat + beta
+    e_y = scale * e_mean + abs(pre - beta) * e_s + 4 * u * (scale * far + abs(beta)) + quantum
+    if truth.layer.relu:
+        assert (abs(pre) > e_y).all(), "rounding may open or close a ReLU: no bound"
+        d = d * (pre > 0)
+
+    def total(v):
+        return v.sum(axis=(0, 2, 3))
+
+    products = rounding(dtype, n) + 4 * u
+    e_beta, e_gamma = (
+        products * total(abs(d)),
+        products * total(abs(d * x_hat)) + total(abs(d) * e_hat),
+    )
+    dx = truth.run(x, values, d, train)["dx"]
+    e_dx = abs(dx) * (e_s + 4 * u)
+    if train:
+        mean_d, mean_dx = (per_channel(abs(total(v)) / n) for v in (d, d * x_hat))
+        parts = abs(d) + mean_d + abs(x_hat) * mean_dx
+        errors = per_channel(e_beta) / n + e_hat * mean_dx + abs(x_hat) * per_channel(e_gamma) / n
+        e_dx = e_dx + scale * (errors + 6 * u * parts)
+    return {"y": e_y, "dx": e_dx, "d gamma": e_gamma, "d beta": e_beta}
+
+
+def assert_within(actual, expected, allowed, times=1.0):
+    """Assert that every number of every result is within its bound; return the worst fraction."""
+    worst = 0.0
+    assert actual.keys() == expected.keys()
+    for name, exact in expected.items():
+        assert actual[name].shape == exact.shape, name
+        limit = np.broadcast_to(times * np.asarray(allowed[name]), exact.shape)
+        error = abs(actual[name].astype("float64") - exact)
+        bad = ~(error <= limit)
+        assert not bad.any(), (
+            f"{name}: {bad.sum()} of {bad.size} off; the worst by {error.max():.3g}, "
+            f"allowed there {limit.ravel()[error.argmax()]:.3g}"
+        )
+        worst = max(worst, float((error[limit > 0] / limit[limit > 0]).max(initial=0)))
+    return worst
+
+
+def assert_rounding(backend, case, x, values, d, train):
+    """Assert that a layer in float32 errs within its bounds; return the worst fraction of them."""
+    exact = Subject(case, "numpy", "float64").run(x, values, d, train)
+    actual = Subject(case, backend, "float32").run(x, values, d, train)
+    assert all(array.dtype == np.float32 for array in actual.values())
+    return assert_within(actual, exact, bounds(case, "float32", x, values, d, train))

@@ -1,0 +1,472 @@
+"""Layers and networks: counts, names, derivatives of whole networks, errors."""
+
+import numpy as np
+import pytest
+
+from igc_ref import build_model, reference
+from igc_ref.backends import get_backend
+from igc_ref.errors import CheckpointError, SpecError
+from igc_ref.networks import IGC, BatchNorm, Conv2d, GlobalAveragePool, Linear, MaxPool, ReLU
+from igc_ref.networks.architecture import Architecture
+from igc_ref.networks.layer import Residual, Sequential
+from igc_ref.networks.model import build
+from igc_ref.spec.block import IGCSpec
+from igc_ref.studies.compare import nearest_regular, summary
+from igc_ref.testing import assert_close, check_grads
+from tests.support import oracles
+
+PUBLISHED = [  # parameters by depth, counted from the authors' definitions
+    ("plain", {"width": 16}, {8: 75_290, 20: 269_722, 38: 561_370, 62: 950_234}),
+    ("plain", {"width": 18}, {8: 95_068, 20: 341_020, 38: 709_948, 62: 1_201_852}),
+    ("plain_igc", {"L": 4, "M": 8}, {8: 78_634, 20: 277_546, 38: 575_914, 62: 973_738}),
+    ("plain_igc", {"L": 24, "M": 2}, {8: 48_442, 20: 155_962, 38: 317_242, 62: 532_282}),
+    ("resnet", {"width": 16}, {50: 758_554, 74: 1_147_418, 98: 1_536_282}),
+    ("resnet", {"width": 18}, {50: 959_356, 74: 1_451_260, 98: 1_943_164}),
+    ("resnet_igc", {"L": 4, "M": 8}, {50: 778_538, 74: 1_176_362, 98: 1_574_186}),
+    ("resnet_igc", {"L": 24, "M": 2}, {50: 433_210, 74: 648_250, 98: 863_290}),
+]
+IMAGENET = [  # convolutions and linear layer; with gamma and beta: counted from their definitions
+    ("imagenet_igc", {"L": 100, "M": 2, "doubling": "L"}, 8_607_700, 8_637_900),
+    ("imagenet_igc", {"L": 16, "M": 16}, 13_489_896, 13_528_296),
+    ("imagenet_igc", {"L": 4, "M": 32}, 12_232_040, 12_251_240),
+    ("imagenet", {"width": 64}, 11_679_912, 11_689_512),
+    ("imagenet", {"width": 69}, 13_532_107, 13_542_457),
+]
+SMALL = [
+    ("plain_igcv2", 5, {"width": 4}),
+    ("plain_fusion", 5, {"L": 3, "M": 2}),
+    ("plain_xception", 5, {"width": 4}),
+    ("plain_igc", 5, {"L": 2, "M": 2, "doubling": "L"}),
+    ("resnet_fusion", 8, {"L": 2, "M": 2}),
+    ("imagenet_igc", 18, {"L": 2, "M": 2, "doubling": "L"}),
+    ("plain", 5, {"width": 3}),
+    ("plain_igc", 8, {"L": 3, "M": 2}),
+    ("resnet", 8, {"width": 4}),
+    ("resnet_igc", 8, {"L": 2, "M": 3}),
+]
+
+
+@pytest.mark.parametrize(
+    ("arch", "numbers", "depth", "parameters"),
+    [(arch, n, depth, p) for arch, n, table in PUBLISHED for depth, p in table.items()],
+)
+def test_a_published_network_has_its_published_number_of_parameters(
+    arch, numbers, depth, parameters
+):
+    model = build_model(arch, depth, **numbers, backend="numpy")
+    assert model.num_parameters == parameters
+    assert sum(row.parameters for row in model.rows()) == parameters
+
+
+@pytest.mark.parametrize(("arch", "numbers", "weights", "parameters"), IMAGENET, ids=str)
+def test_an_imagenet_network_has_the_number_of_parameters_of_its_definition(
+    arch, numbers, weights, parameters
+):
+    model = build_model(arch, 18, **numbers, num_classes=1000, backend="numpy")
+    assert model.num_parameters == parameters
+    norms = [row.parameters for row in model.rows() if row.name.endswith("bn")]
+    assert parameters - sum(norms) == weights
+    assert model.rows()[-3].output[1:] == (7, 7)  # before the pool, from 224 x 224
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arch", "numbers"), [(row[0], row[1]) for row in IMAGENET], ids=str)
+def test_an_imagenet_network_runs_both_ways_at_its_own_size(arch, numbers):
+    model = build_model(arch, 18, **numbers, num_classes=1000, backend="numpy")
+    x = np.random.default_rng(0).normal(size=(1, 3, 224, 224)).astype("float32")
+    logits = model.forward(x, train=True)
+    assert logits.shape == (1, 1000)
+    dx = model.backward(logits / 1000)
+    assert dx.shape == x.shape
+    assert 0 < np.abs(dx).max() < np.inf
+    assert all(np.isfinite(g).all() for g in model.gradients().values())
+
+
+@pytest.mark.parametrize(("arch", "depth", "numbers"), SMALL, ids=lambda v: str(v))
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+def test_a_whole_network_s_gradients_are_its_derivatives(arch, depth, numbers, train):
+    rng = np.random.default_rng(5)
+    model = build_model(arch, depth, **numbers, backend="numpy", dtype="float64")
+    # 45 rows leave an ImageNet network 2 positions at its end.
+    x = rng.normal(size=(3, 3, 45, 10) if arch.startswith("imagenet") else (3, 3, 8, 10))
+    names = list(model.parameters())
+    for name, array in model.parameters().items():  # zero betas would sit on the kinks of ReLU
+        if name.endswith("beta"):
+            array[...] = rng.normal(size=array.shape)
+
+    def f(pictures, *arrays):
+        for name, array in zip(names, arrays, strict=True):
+            model.parameters()[name][...] = array
+        return model.forward(pictures, train=train)
+
+    arguments = (x, *(model.parameters()[name].copy() for name in names))
+
+    def vjp(c):
+        f(*arguments)
+        return [model.backward(c), *(model.gradients()[name].copy() for name in names)]
+
+    check_grads(f, vjp, arguments, rng, directions=1, eps=1e-7, rtol=1e-5)
+
+
+class ByDefinition:
+    """The networks written out once more, with loops and explicit matrices, from a state."""
+
+    def __init__(self, state, architecture, train):
+        self.state, self.a, self.train = state, architecture, train
+        self.running = {}
+
+    def norm(self, z, name):
+        g, b, m, v = (
+            self.state[f"{name}.{key}"] for key in ("gamma", "beta", "running_mean", "running_var")
+        )
+        if self.train:
+            past = 0.99 if self.a.arch.startswith("plain") else 0.9
+            mean, var = z.mean(axis=(0, 2, 3)), z.var(axis=(0, 2, 3))
+            self.running[f"{name}.running_mean"] = past * m + (1 - past) * mean
+            self.running[f"{name}.running_var"] = past * v + (1 - past) * var
+            m, v = mean, var
+        g, b, m, v = (array.reshape(1, -1, 1, 1) for array in (g, b, m, v))
+        return g * (z - m) / np.sqrt(v + 2e-5) + b
+
+    def unit(self, z, name, out, stride, L, M_channels):
+        kind = self.a.arch.partition("_")[2]
+        if kind == "igc":
+            spec = IGCSpec(z.shape[1], out, L, M_channels // L, stride=stride)
+            weights = (self.state[f"{name}.igc.{w}"] for w in ("primary", "secondary"))
+            y = reference.forward(z, *weights, spec)
+        elif kind == "fusion":
+            y = oracles.convolve(z, self.state[f"{name}.fusion.primary"], stride, groups=L)
+            partitions = y.reshape(len(y), L, out // L, *y.shape[2:])
+            y = np.concatenate([partitions.sum(axis=1)] * L, axis=1)
+        elif kind == "xception":
+            y = oracles.convolve(z, self.state[f"{name}.igc.primary"], stride, groups=z.shape[1])
+            order = np.arange(out).reshape(z.shape[1], -1).T.ravel()  # M = 1: dealt, then dense
+            pointwise = self.state[f"{name}.igc.secondary"]
+            y = np.einsum("oi,nihw->nohw", pointwise, y[:, order])
+        else:
+            y = oracles.convolve(z, self.state[f"{name}.conv.weight"], stride)
+        return self.norm(y, f"{name}.bn")
+
+    def plain_block(self, z, name, out, stride, L):
+        return np.maximum(self.unit(z, name, out, stride, L, out), 0)
+
+    def residual_block(self, z, name, out, stride, L):
+        shortcut = z
+        if z.shape[1] != out:
+            weight = self.state[f"{name}.shortcut.conv.weight"]
+            shortcut = oracles.convolve(z, weight, stride, groups=L)
+            shortcut = self.norm(shortcut, f"{name}.shortcut.bn")
+        before = z.shape[1] if self.a.arch.startswith("resnet") else out
+        y = np.maximum(self.unit(z, f"{name}.branch.unit1", out, stride, L, before), 0)
+        return np.maximum(self.unit(y, f"{name}.branch.unit2", out, 1, L, out) + shortcut, 0)
+
+    def stem(self, x):
+        imagenet = self.a.arch.startswith("imagenet")
+        z = oracles.convolve(x, self.state["stem.conv.weight"], 2 if imagenet else 1)
+        z = np.maximum(self.norm(z, "stem.bn"), 0)
+        if not imagenet:
+            return z
+        padded = np.pad(z, ((0, 0), (0, 0), (1, 1), (1, 1)))  # zeros never win after a ReLU
+        rows, columns = ((size - 1) // 2 + 1 for size in z.shape[2:])
+        windows = [
+            padded[:, :, 2 * r : 2 * r + 3, 2 * c : 2 * c + 3].max(axis=(2, 3))
+            for r in range(rows)
+            for c in range(columns)
+        ]
+        return np.stack(windows, axis=2).reshape(*z.shape[:2], rows, columns)
+
+    def __call__(self, x, blocks):
+        z = self.stem(x)
+        width = self.a.width or self.a.L * self.a.M
+        block = self.plain_block if self.a.arch.startswith("plain") else self.residual_block
+        for stage, count in enumerate(blocks, start=1):
+            L = (self.a.L or 1) * (2 ** (stage - 1) if self.a.doubling == "L" else 1)
+            for i in range(1, count + 1):
+                stride = 2 if stage > 1 and i == 1 else 1
+                z = block(z, f"stage{stage}.block{i}", width * 2 ** (stage - 1), stride, L)
+        return z.mean(axis=(2, 3)) @ self.state["linear.weight"].T + self.state["linear.bias"]
+
+
+@pytest.mark.parametrize(
+    ("arch", "depth", "numbers", "blocks"),
+    [
+        ("plain", 8, {"width": 3}, (2, 2, 2)),
+        ("plain_igc", 8, {"L": 2, "M": 2}, (2, 2, 2)),
+        ("resnet", 10, {"width": 2}, (1, 1, 2)),
+        ("resnet_igc", 12, {"L": 2, "M": 2}, (1, 2, 2)),
+        ("plain_fusion", 5, {"L": 2, "M": 3}, (1, 1, 1)),
+        ("plain_xception", 5, {"width": 3}, (1, 1, 1)),
+        ("plain_igc", 5, {"L": 2, "M": 4, "doubling": "L"}, (1, 1, 1)),
+        ("resnet_fusion", 8, {"L": 2, "M": 2}, (1, 1, 1)),
+        ("resnet_xception", 8, {"width": 2}, (1, 1, 1)),
+        ("imagenet", 18, {"width": 2}, (2, 2, 2, 2)),
+        ("imagenet_igc", 18, {"L": 2, "M": 2}, (2, 2, 2, 2)),
+        ("imagenet_igc", 18, {"L": 2, "M": 2, "doubling": "L"}, (2, 2, 2, 2)),
+    ],
+    ids=lambda v: str(v),
+)
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+def test_a_network_computes_what_its_definition_says(backend, arch, depth, numbers, blocks, train):
+    model = build(Architecture(arch, depth, **numbers), backend, dtype="float64", seed=3)
+    state, rng = model.state_dict(), np.random.default_rng(0)
+    for name in state:  # running statistics and affine numbers that matter
+        if ".bn." in name:
+            state[name] = rng.uniform(0.5, 1.5, state[name].shape)
+    model.load_state_dict(state)
+    x = rng.normal(size=(2, 3, 8, 8))
+    definition = ByDefinition(state, model.architecture, train)
+    expected = definition(x, blocks)
+    logits = model.forward(backend.asarray(x), train=train)
+    assert_close(backend.to_numpy(logits), expected, 1000)
+    after = model.state_dict()
+    for name, value in state.items():
+        assert_close(after[name], definition.running.get(name, value), 1000)
+    assert bool(definition.running) == train
+
+
+def test_the_state_is_in_the_order_in_which_data_flows():
+    names = list(build_model("resnet_igc", 8, L=2, M=2, backend="numpy").state_dict())
+    norm = ["gamma", "beta", "running_mean", "running_var"]
+    expected = ["stem.conv.weight", *(f"stem.bn.{n}" for n in norm)]
+    for stage in (1, 2, 3):
+        block = f"stage{stage}.block1"
+        if stage > 1:
+            expected += [f"{block}.shortcut.conv.weight"]
+            expected += [f"{block}.shortcut.bn.{n}" for n in norm]
+        for unit in (1, 2):
+            igc = f"{block}.branch.unit{unit}"
+            expected += [f"{igc}.igc.primary", f"{igc}.igc.secondary"]
+            expected += [f"{igc}.bn.{n}" for n in norm]
+    assert names == [*expected, "linear.weight", "linear.bias"]
+
+
+def test_weights_depend_on_the_seed_alone():
+    same, other = (build_model("plain_igc", 8, L=3, M=2, seed=s, backend="numpy") for s in (1, 2))
+    again = build_model("plain_igc", 8, L=3, M=2, seed=1, backend="numpy").state_dict()
+    assert all(np.array_equal(a, again[name]) for name, a in same.state_dict().items())
+    assert not np.array_equal(
+        same.state_dict()["stem.conv.weight"], other.state_dict()["stem.conv.weight"]
+    )
+
+
+def test_batch_norm_starts_as_the_identity():
+    state = build_model("resnet_igc", 8, L=2, M=2, backend="numpy").state_dict()
+    ends = {".gamma": 1, ".beta": 0, ".running_mean": 0, ".running_var": 1}
+    for end, value in ends.items():
+        arrays = [array for name, array in state.items() if name.endswith(end)]
+        assert len(arrays) == 9
+        assert all((array == value).all() for array in arrays)
+
+
+@pytest.mark.parametrize(
+    ("arch", "depth", "blocks"),
+    [
+        ("plain", 20, (6, 6, 6)),
+        ("resnet", 50, (8, 8, 8)),
+        ("resnet", 16, (2, 2, 3)),
+        ("resnet", 18, (2, 3, 3)),
+    ],
+)
+def test_blocks_that_do_not_divide_evenly_go_to_the_later_stages(arch, depth, blocks):
+    assert Architecture(arch, depth, width=16).blocks == blocks
+
+
+def test_convolutions_start_he_normal_and_the_linear_layer_uniform():
+    model = build_model("plain_igc", 8, L=24, M=2, backend="numpy")
+    state = model.state_dict()
+    primary, secondary = (state[f"stage3.block2.igc.{n}"] for n in ("primary", "secondary"))
+    assert primary.std() == pytest.approx(np.sqrt(2 / (8 * 9)), rel=0.05)
+    assert secondary.std() == pytest.approx(np.sqrt(2 / 24), rel=0.05)
+    assert abs(primary.mean()) < 0.01
+    bound = 1 / np.sqrt(192)
+    for name in ("linear.weight", "linear.bias"):
+        assert np.abs(state[name]).max() <= bound
+    assert state["linear.weight"].std() == pytest.approx(bound / np.sqrt(3), rel=0.05)
+
+
+def test_a_state_moves_to_another_network_exactly():
+    one, two = (build_model("resnet", 8, width=4, backend="numpy", seed=s) for s in (0, 1))
+    x = np.random.default_rng(0).normal(size=(4, 3, 32, 32)).astype("float32")
+    one.forward(x, train=True)  # moves the running statistics
+    two.load_state_dict(one.state_dict())
+    assert np.array_equal(one.forward(x), two.forward(x))
+
+
+def test_a_state_is_a_copy():
+    model = build_model("plain", 5, width=4, backend="numpy")
+    state = model.state_dict()
+    before = {name: array.copy() for name, array in state.items()}
+    for parameter in model.parameters().values():
+        parameter += 1
+    model.forward(np.ones((2, 3, 8, 8), "float32"), train=True)
+    assert all(np.array_equal(before[name], array) for name, array in state.items())
+
+
+def test_a_foreign_state_is_refused_and_changes_nothing():
+    model = build_model("plain", 5, width=4, backend="numpy")
+    before = model.state_dict()
+    other = build_model("plain_igc", 5, L=2, M=2, backend="numpy").state_dict()
+    with pytest.raises(CheckpointError, match=r"stage1\.block1\.conv\.weight"):
+        model.load_state_dict(other)
+    wider = build_model("plain", 5, width=8, backend="numpy").state_dict()
+    with pytest.raises(CheckpointError, match=r"shape \(8, 3, 3, 3\).*needs.*\(4, 3, 3, 3\)"):
+        model.load_state_dict(wider)
+    with pytest.raises(CheckpointError, match=r"has, but the network has not, 'extra'"):
+        model.load_state_dict(before | {"extra": np.zeros(1)})
+    wrong_last = dict(before) | {"linear.bias": before["linear.bias"].astype("float64")}
+    wrong_last["stem.conv.weight"] = wrong_last["stem.conv.weight"] + 1
+    with pytest.raises(CheckpointError, match=r"linear\.bias is float64"):
+        model.load_state_dict(wrong_last)
+    after = model.state_dict()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("lenet", 8), "arch='lenet' is unknown"),
+        (("plain_igc", 9, 4, 8), "depth=9 is not allowed"),
+        (("plain", 2, None, None, 16), "depth=2 is not allowed"),
+        (("resnet", 9, None, None, 16), "depth=9 is not allowed"),
+        (("resnet", 6, None, None, 16), "depth=6 is not allowed"),
+        (("plain_igc", 8, 4), "M is missing"),
+        (("plain", 8), "width is missing"),
+        (("plain", 8, 4, None, 16), "takes no L=4"),
+        (("plain_igc", 8, 4, 8, 16), "takes no width=16"),
+        (("plain_igc", 8, 4, 0), "M=0 is not an integer of at least 1"),
+        (("plain", 8.5, None, None, 16), r"depth=8\.5 is not an integer"),
+    ],
+)
+def test_a_network_that_does_not_exist_is_refused_with_its_numbers(arguments, message):
+    with pytest.raises(SpecError, match=message):
+        Architecture(*arguments)
+
+
+def test_other_libraries_dtypes_and_shapes_are_refused_not_converted():
+    model = build_model("plain", 5, width=4, backend="numpy")
+    with pytest.raises(TypeError, match=r"x is builtins\.list; the numpy backend takes"):
+        model.forward([[1.0]])
+    with pytest.raises(TypeError, match="x is float64; float32 is needed"):
+        model.forward(np.zeros((1, 3, 32, 32)))
+    with pytest.raises(SpecError, match=r"shape \(1, 4, 32, 32\)"):
+        model.forward(np.zeros((1, 4, 32, 32), "float32"))
+    for shape in ((0, 3, 32, 32), (3, 32, 32), (2, 3, 8), (1, 3, 0, 8)):
+        with pytest.raises(SpecError, match=r"allowed is \(N, 3, H, W\), each at least 1"):
+            model.forward(np.zeros(shape, "float32"))
+    logits = model.forward(np.zeros((1, 3, 8, 8), "float32"))
+    with pytest.raises(TypeError, match="dlogits is float64; float32 is needed"):
+        model.backward(logits.astype("float64"))
+    with pytest.raises(SpecError, match=r"dlogits has shape \(10,\), the logits had \(1, 10\)"):
+        model.backward(logits[0])
+    with pytest.raises(TypeError, match=r"asarray takes a numpy\.ndarray"):
+        model.backend.asarray([1.0])
+    with pytest.raises(SpecError, match="dtype='float16' is unknown"):
+        build_model("plain", 5, width=4, backend="numpy", dtype="float16")
+    with pytest.raises(SpecError, match="seed=-1 is not an integer of at least 0"):
+        build_model("plain", 5, width=4, backend="numpy", seed=-1)
+
+
+def test_backward_needs_a_forward_pass_before_it():
+    model = build_model("plain", 5, width=4, backend="numpy")
+    d = np.ones((1, 10), "float32")
+    with pytest.raises(RuntimeError, match="backward needs a forward pass"):
+        model.backward(d)
+    model.forward(np.zeros((1, 3, 32, 32), "float32"))
+    model.backward(d)
+    with pytest.raises(RuntimeError, match="backward needs a forward pass"):
+        model.backward(d)
+
+
+@pytest.mark.parametrize("N", [1, 2])
+def test_gradients_do_not_change_when_the_caller_reuses_his_array(N):
+    model = build_model("plain", 5, width=4, backend="numpy", dtype="float64")
+    x = np.random.default_rng(0).normal(size=(N, 3, 8, 8))
+    model.backward(np.ones_like(model.forward(x, train=True)))
+    expected = {name: g.copy() for name, g in model.gradients().items()}
+    logits = model.forward(x, train=True)
+    x.fill(0)
+    model.backward(np.ones_like(logits))
+    for name, gradient in model.gradients().items():
+        assert np.array_equal(gradient, expected[name]), name
+
+
+def test_every_layer_says_the_shape_it_gives_and_the_multiply_adds_it_takes():
+    backend, rng = get_backend("numpy"), np.random.default_rng(0)
+    options = {"rng": rng, "dtype": "float64"}
+    conv = Conv2d(backend, 4, 6, kernel_size=5, stride=2, groups=2, **options)
+    branch = Conv2d(backend, 4, 4, **options)
+    cases = [
+        (conv, 6 * 2 * 25 * 4 * 5),
+        (IGC(backend, IGCSpec(4, 8, 2, 4, stride=2), **options), (8 * 2 * 9 + 8 * 2) * 4 * 5),
+        (BatchNorm(backend, 4, dtype="float64"), 0),
+        (ReLU(backend), 0),
+        (MaxPool(backend), 0),
+        (GlobalAveragePool(backend), 0),
+        (Residual(backend, branch, None), 4 * 4 * 9 * 7 * 9),
+        (Sequential({"a": ReLU(backend), "b": conv}), 6 * 2 * 25 * 4 * 5),
+    ]
+    x = rng.normal(size=(4, 2, 7, 9))
+    assert Conv2d(backend, 4, 6, kernel_size=2, **options).output_shape((4, 7, 9)) == (6, 8, 10)
+    assert MaxPool(backend).output_shape((4, 8, 6)) == (4, 4, 3)
+    assert MaxPool(backend, 2, 2, 0).output_shape((4, 7, 9)) == (4, 3, 4)
+    for layer, cost in cases:
+        y = layer.forward(x, train=True)
+        shape = (y.shape[1],) if y.ndim == 2 else (y.shape[0], *y.shape[2:])
+        assert layer.output_shape((4, 7, 9)) == shape, layer.describe()
+        assert sum(row.multiply_adds for row in layer.rows((4, 7, 9))) == cost, layer.describe()
+        assert layer.backward(np.ones_like(y)).shape == x.shape, layer.describe()
+    linear = Linear(backend, 4, 3, **options)
+    assert (linear.output_shape((4,)), linear.multiply_adds((4,))) == ((3,), 12)
+
+
+def test_the_summary_sets_an_igc_network_beside_the_nearest_regular_one():
+    model = build_model("plain_igc", 8, L=4, M=8, backend="numpy")
+    text = summary(model)
+    assert "78,634" in text
+    assert "plain-8 W16" in text
+    assert "75,290" in text
+    assert len({line.count("|") for line in text.splitlines()}) == 1
+    assert "|" not in summary(build_model("plain", 8, width=16, backend="numpy"))
+
+
+def test_the_summary_names_shape_parameters_and_multiply_adds_of_every_layer():
+    model = build_model("plain_igc", 5, L=2, M=3, num_classes=7, backend="numpy")
+    lines = [[half.split() for half in row.split("|")] for row in summary(model).splitlines()]
+    igc, regular = lines[4]  # stage1.block1: after the name, the header, the stem
+    spec = IGCSpec.square(2, 3)
+    assert igc[0] == "stage1.block1.igc"
+    assert igc[1:] == [
+        *"igc 3x3 6-6 L2 M3 6x32x32".split(),
+        f"{spec.parameters:,}",
+        f"{spec.parameters * 1024:,}",
+    ]
+    assert regular[0] == "conv"
+    total, beside = lines[-1]
+    assert total == [
+        "total",
+        f"{model.num_parameters:,}",
+        f"{sum(row.multiply_adds for row in model.rows()):,}",
+    ]
+    nearest = nearest_regular(model.architecture)
+    assert beside[0] == f"{build(nearest, 'numpy').num_parameters:,}"
+    assert nearest.num_classes == 7
+
+
+def test_the_rows_of_a_network_follow_the_shape_of_the_data_through_it():
+    rows = build_model("resnet_igc", 8, L=2, M=2, backend="numpy").rows()
+    outputs = {row.name: row.output for row in rows}
+    assert outputs["stem.bn"] == outputs["stage1.block1.branch.unit2.bn"] == (4, 32, 32)
+    assert outputs["stage2.block1.shortcut.conv"] == (8, 16, 16)
+    assert outputs["stage2.block1.branch.unit1.igc"] == (8, 16, 16)
+    assert outputs["stage3.block1.branch.unit2.bn"] == (16, 8, 8)
+    assert (outputs["pool"], outputs["linear"]) == ((16,), (10,))
+
+
+@pytest.mark.parametrize(("L", "M"), [(4, 8), (24, 2), (1, 1), (3, 5)])
+def test_no_other_width_is_nearer_in_parameters_than_the_one_beside(L, M):
+    model = build_model("plain_igc", 5, L=L, M=M, backend="numpy")
+    chosen = build(nearest_regular(model.architecture), "numpy")
+    target, width = model.num_parameters, chosen.architecture.width
+    for other in {max(1, width - 1), width + 1}:
+        rival = build_model("plain", 5, width=other, backend="numpy")
+        assert abs(rival.num_parameters - target) >= abs(chosen.num_parameters - target)

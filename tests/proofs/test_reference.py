@@ -1,0 +1,326 @@
+"""The reference: structure exactly, forward and backward against loops, gradients and adjoints."""
+
+import numpy as np
+import pytest
+import scipy.signal
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from igc_ref import IGCSpec, reference
+from igc_ref.errors import SpecError
+from igc_ref.reference import (
+    backward,
+    block_diagonal,
+    blockmask,
+    composed_kernel,
+    diagonal_blocks,
+    fold,
+    forward,
+    interleave,
+    matrices,
+    patch_operator,
+    project,
+    special_cases,
+    unfold,
+)
+from igc_ref.testing import assert_close, check_grads, dot_test
+from tests.support import oracles
+from tests.support.strategies import (
+    kernel_sizes,
+    normal,
+    pictures,
+    seeds,
+    sizes,
+    specs,
+    strides,
+    weights,
+)
+
+dtypes = st.sampled_from([np.float64, np.complex128])
+counts = st.integers(1, 5)
+
+
+# -- structure: asserted exactly -------------------------------------------------------------
+
+
+@given(counts, counts, counts, seeds, st.booleans())
+def test_block_diagonal_is_zero_off_the_blocks_and_the_blocks_on_them(B, p, q, seed, sparse):
+    blocks = np.random.default_rng(seed).normal(size=(B, p, q))
+    matrix = block_diagonal(blocks, sparse)
+    assert sp.issparse(matrix) == sparse
+    dense = matrix.toarray() if sparse else matrix
+    for row in range(B * p):
+        for column in range(B * q):
+            inside = row // p == column // q
+            assert dense[row, column] == (blocks[row // p, row % p, column % q] if inside else 0)
+    assert np.array_equal(diagonal_blocks(matrix, B), blocks)
+
+
+@given(counts, counts, counts, seeds)
+def test_blockmask_keeps_the_blocks_and_clears_the_rest(B, p, q, seed):
+    matrix = np.random.default_rng(seed).normal(size=(B * p, B * q))
+    mask = np.kron(np.eye(B), np.ones((p, q)))
+    assert np.array_equal(blockmask(matrix, B), matrix * mask)
+
+
+@given(counts, counts, st.booleans())
+def test_interleave_is_a_permutation_with_orthogonal_matrix_and_known_places(groups, size, sparse):
+    P = interleave(groups, size, sparse)
+    P = P.toarray() if sparse else P
+    n = groups * size
+    assert np.array_equal(P.T @ P, np.eye(n))
+    assert np.array_equal(interleave(size, groups), P.T)
+    for l in range(groups):
+        for j in range(size):
+            assert (P @ np.eye(n)[l * size + j])[j * groups + l] == 1
+
+
+@given(specs(square=True), seeds)
+def test_every_secondary_partition_holds_one_channel_of_every_primary_partition(spec, seed):
+    primary, secondary = weights(np.random.default_rng(seed), spec)
+    P = matrices(primary, secondary, spec).P
+    origin = P.T @ (np.arange(spec.out_channels) // spec.M)  # primary partition of each place
+    for partition in np.split(origin, spec.M):
+        assert sorted(partition) == list(range(spec.L))
+
+
+@given(specs(), seeds)
+def test_dense_and_sparse_matrices_are_the_same(spec, seed):
+    primary, secondary = weights(np.random.default_rng(seed), spec)
+    for dense, sparse in zip(
+        matrices(primary, secondary, spec), matrices(primary, secondary, spec, True), strict=True
+    ):
+        assert np.array_equal(dense, sparse.toarray())
+
+
+# -- patches ---------------------------------------------------------------------------------
+
+
+@given(counts, sizes, sizes, kernel_sizes, strides, seeds)
+def test_the_patch_operator_reads_the_pixels_that_a_loop_reads(C, H, W, k, stride, seed):
+    x = np.random.default_rng(seed).normal(size=(C, H, W))
+    U = patch_operator(C, H, W, k, stride)
+    rows, columns = ((size + 2 * (k // 2) - k) // stride + 1 for size in (H, W))
+    patches = (U @ x.ravel()).reshape(C, k, k, rows, columns)
+    for index in np.ndindex(*patches.shape):
+        c, ky, kx, r, q = index
+        y, z = r * stride + ky - k // 2, q * stride + kx - k // 2
+        inside = 0 <= y < H and 0 <= z < W
+        assert patches[index] == (x[c, y, z] if inside else 0)
+
+
+@given(counts, counts, sizes, sizes, kernel_sizes, strides, seeds)
+def test_fold_is_the_adjoint_of_unfold(N, C, H, W, k, stride, seed):
+    shape = (N, C, H, W)
+    dot_test(
+        lambda x: unfold(x, k, stride),
+        lambda Z: fold(Z, shape, k, stride),
+        shape,
+        np.random.default_rng(seed),
+    )
+
+
+# -- the block -------------------------------------------------------------------------------
+
+
+def naive_block(x, primary, secondary, spec):
+    """Compute the block by a loop convolution, a shuffle, small matrices and a shuffle."""
+    y = oracles.shuffle(oracles.convolve(x, primary, spec.stride, spec.L), spec.L)
+    z = np.empty_like(y)
+    q = spec.out_channels // spec.M
+    for m in range(spec.M):
+        for a in range(q):
+            row = secondary[m * q + a]
+            z[:, m * q + a] = sum(row[b] * y[:, m * q + b] for b in range(q))
+    return oracles.shuffle(z, spec.M)
+
+
+@given(specs(), st.data(), seeds, dtypes, st.booleans())
+def test_forward_equals_loops(spec, data, seed, dtype, sparse):
+    rng = np.random.default_rng(seed)
+    x = normal(rng, data.draw(pictures(spec)), dtype)
+    primary, secondary = weights(rng, spec, dtype)
+    actual = forward(x, primary, secondary, spec, sparse)
+    assert actual.dtype == dtype
+    assert_close(actual, naive_block(x, primary, secondary, spec), spec.parameters)
+
+
+@settings(max_examples=40)
+@given(specs(), st.data(), seeds, st.booleans())
+def test_backward_is_the_derivative_of_forward(spec, data, seed, sparse):
+    rng = np.random.default_rng(seed)
+    x = normal(rng, data.draw(pictures(spec)))
+    primary, secondary = weights(rng, spec)
+    check_grads(
+        lambda *arguments: forward(*arguments, spec, sparse),
+        lambda d: backward(d, x, primary, secondary, spec, sparse),
+        (x, primary, secondary),
+        rng,
+    )
+
+
+@given(specs(), st.data(), seeds, dtypes)
+def test_backward_to_the_pictures_is_the_adjoint_of_forward(spec, data, seed, dtype):
+    rng = np.random.default_rng(seed)
+    shape = data.draw(pictures(spec))
+    primary, secondary = weights(rng, spec, dtype)
+    x = np.zeros(shape, dtype)
+    dot_test(
+        lambda u: forward(u, primary, secondary, spec),
+        lambda v: backward(v, x, primary, secondary, spec).x,
+        shape,
+        rng,
+        dtype=dtype,
+        length=spec.parameters,
+    )
+
+
+@given(specs(), st.data(), seeds, dtypes)
+def test_dense_and_sparse_gradients_agree(spec, data, seed, dtype):
+    rng = np.random.default_rng(seed)
+    x = normal(rng, data.draw(pictures(spec)), dtype)
+    primary, secondary = weights(rng, spec, dtype)
+    d = normal(rng, forward(x, primary, secondary, spec).shape, dtype)
+    dense = backward(d, x, primary, secondary, spec)
+    sparse = backward(d, x, primary, secondary, spec, sparse=True)
+    for a, b in zip(dense, sparse, strict=True):
+        assert_close(a, b, d.size + spec.parameters)
+
+
+@given(specs(), st.data(), seeds)
+def test_the_composed_kernel_is_one_dense_convolution_with_the_same_result(spec, data, seed):
+    rng = np.random.default_rng(seed)
+    x = normal(rng, data.draw(pictures(spec)))
+    primary, secondary = weights(rng, spec)
+    kernel = composed_kernel(primary, secondary, spec)
+    dense = oracles.convolve(x, kernel, spec.stride)
+    assert_close(forward(x, primary, secondary, spec), dense, spec.parameters)
+
+
+@given(specs(square=True), seeds)
+def test_the_composed_kernel_has_the_closed_form_of_the_design(spec, seed):
+    L, M, k = spec.L, spec.M, spec.kernel_size
+    primary, secondary = weights(np.random.default_rng(seed), spec)
+    K = composed_kernel(primary, secondary, spec)
+    for a, m, b, i in np.ndindex(L, M, L, M):
+        expected = secondary[m * L + a, b] * primary[b * M + m, i]
+        assert_close(K[a * M + m, b * M + i], expected.reshape(k, k), 1)
+
+
+def test_a_large_sparse_block_agrees_with_its_definition_on_few_channels():
+    spec = IGCSpec(96, 192, 24, 8, stride=2)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1, 96, 9, 7))
+    primary, secondary = weights(rng, spec)
+    assert_close(
+        forward(x, primary, secondary, spec, sparse=True),
+        naive_block(x, primary, secondary, spec),
+        spec.parameters,
+    )
+
+
+# -- bad input -------------------------------------------------------------------------------
+
+
+def test_weights_and_pictures_of_the_wrong_shape_are_refused():
+    spec = IGCSpec.square(2, 3)
+    primary, secondary = weights(np.random.default_rng(0), spec)
+    x = np.zeros((1, 6, 4, 4))
+    with pytest.raises(SpecError, match=r"primary weights have shape \(6, 2, 3, 3\)"):
+        forward(x, primary[:, :2], secondary, spec)
+    with pytest.raises(SpecError, match=r"secondary weights have shape \(2, 6\)"):
+        forward(x, primary, secondary.T, spec)
+    with pytest.raises(SpecError, match=r"needs \(N, 6, H, W\)"):
+        forward(x[:, :5], primary, secondary, spec)
+    with pytest.raises(SpecError, match=r"gives \(1, 6, 4, 4\)"):
+        backward(x[..., :3], x, primary, secondary, spec)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: patch_operator(1, 5, 5, -1), "kernel_size=-1 is not an integer"),
+        (lambda: patch_operator(0, 5, 5, 3), "channels=0 is not an integer"),
+        (lambda: patch_operator(1, 0, 5, 3), "length=0 is not an integer"),
+        (lambda: patch_operator(1, 5, 5, 3, 0), "stride=0 is not an integer"),
+        (lambda: interleave(-2, 3), "groups=-2 is not an integer"),
+    ],
+    ids=["kernel", "channels", "height", "stride", "groups"],
+)
+def test_operators_that_cannot_exist_are_refused_with_their_numbers(call, message):
+    with pytest.raises(SpecError, match=message):
+        call()
+
+
+@given(counts, counts, sizes, sizes, st.sampled_from([1, 3, 5]), strides, seeds)
+def test_the_loop_oracle_is_the_correlation_of_scipy(inp, out, H, W, k, stride, seed):
+    rng = np.random.default_rng(seed)
+    x, kernel = rng.normal(size=(1, inp, H, W)), rng.normal(size=(out, inp, k, k))
+    padded = np.pad(x[0], ((0, 0), (k // 2, k // 2), (k // 2, k // 2)))
+    full = np.stack([scipy.signal.correlate(padded, filters, "valid")[0] for filters in kernel])
+    assert_close(oracles.convolve(x, kernel, stride)[0], full[:, ::stride, ::stride], 500)
+
+
+def test_everything_public_has_a_docstring():
+    for name in reference.__all__:
+        assert getattr(reference, name).__doc__, name
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: special_cases.group_convolution(np.ones((5, 1, 3, 3)), 2), "out_channels=5"),
+        (
+            lambda: special_cases.regular_convolution_by_branches(np.ones((4, 3, 3, 3)), 2),
+            "in_channels=3 is not divisible by n=2",
+        ),
+        (
+            lambda: special_cases.resnext(np.ones((4, 1, 3, 3)), np.ones((2, 4)), 2),
+            r"expansion of shape \(2, 4\)",
+        ),
+        (
+            lambda: special_cases.resnext(np.ones((4, 1, 3, 3)), np.ones((5, 4)), 2),
+            r"divisible by L=2",
+        ),
+        (
+            lambda: special_cases.xception(np.ones((4, 2, 3, 3)), np.ones((4, 4))),
+            r"\(in, 1, k, k\)",
+        ),
+        (
+            lambda: special_cases.shufflenet_unit(
+                np.ones((4, 2)), np.ones((3, 1, 3, 3)), np.ones((4, 2)), 2
+            ),
+            r"allowed is \(4, 1, k, k\)",
+        ),
+        (lambda: special_cases.regular_convolution(np.ones((4, 4))), r"\(out, in/L, k, k\)"),
+        (
+            lambda: special_cases.monarch(np.ones((2, 3, 3)), np.ones((3, 2, 3))),
+            r"right has shape \(2, 3, 3\)",
+        ),
+        (lambda: special_cases.kronecker(np.ones((2, 3)), np.eye(2)), "both must be square"),
+        (lambda: special_cases.cooley_tukey(2, 3, np.eye(2)), r"allowed is \(3, 3\)"),
+        (lambda: special_cases.cooley_tukey(0, 3), "L=0 is not an integer of at least 1"),
+        (lambda: special_cases.igcv2([]), "needs at least one factor"),
+        (lambda: special_cases.walsh_hadamard(8.0), r"order=8\.0 is not an integer"),
+        (lambda: project(np.full((6, 6, 1, 1), np.nan), 2, 3), "that are not finite"),
+        (lambda: special_cases.walsh_hadamard(1), "order=1 is not a power of two"),
+        (lambda: special_cases.walsh_hadamard(12), "order=12 is not a power of two"),
+        (
+            lambda: special_cases.igcv2([np.ones((3, 2, 2)), np.ones((3, 3, 3))]),
+            r"factor 1 has shape \(3, 3, 3\)",
+        ),
+        (lambda: project(np.ones((6, 6, 9)), 2, 3), r"allowed is \(out, in, k, k\)"),
+        (lambda: project(np.ones((6, 6, 3, 3)), -2, -3), "L=-2 is not an integer"),
+        (
+            lambda: special_cases.shufflenet(np.ones((4, 2, 3, 3)), np.ones((2, 4)), 2),
+            r"secondary weights have shape \(2, 4\)",
+        ),
+        (lambda: project(np.ones((6, 6, 3, 3)), 2, 2), r"L\*M = 2\*2 = 4"),
+        (lambda: project(np.ones((6, 5, 3, 3)), 2, 3), "in_channels=5 is not divisible by L=2"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "refused",
+)
+def test_a_construction_that_does_not_fit_is_refused_with_its_numbers(call, message):
+    with pytest.raises(SpecError, match=message):
+        call()

@@ -1,0 +1,135 @@
+"""IGCSpec: its errors, and every closed form against counting in the explicit matrices."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from igc_ref import IGCSpec
+from igc_ref.errors import SpecError
+from igc_ref.reference import composed_kernel, first_permutation, forward, matrices
+from igc_ref.spec.block import equal_cost_width, maximal_width, optimal_L
+from tests.support.strategies import pictures, specs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((48, 50, 24, 2), "out_channels=50 is not divisible by L=24"),
+        ((50, 48, 24, 2), "in_channels=50 is not divisible by L=24"),
+        ((48, 48, 24, 7), "out_channels=48 is not divisible by M=7"),
+        ((48, 48, 0, 2), "L=0 is not an integer of at least 1"),
+        ((48, 48, 24, -2), "M=-2 is not an integer of at least 1"),
+        ((48, 48, 24, 2, 3.0), "kernel_size=3.0 is not an integer of at least 1"),
+        ((48, 48, 24, 2, 3, True), "stride=True is not an integer of at least 1"),
+        (("48", 48, 24, 2), "in_channels='48' is not an integer of at least 1"),
+    ],
+)
+def test_an_impossible_block_is_refused_with_its_numbers(arguments, message):
+    with pytest.raises(SpecError, match=message.replace("(", r"\(")):
+        IGCSpec(*arguments)
+
+
+def test_numpy_integers_become_plain_integers():
+    spec = IGCSpec.square(np.int64(4), np.int64(8))
+    assert spec == IGCSpec(32, 32, 4, 8)
+    assert type(spec.L) is int
+
+
+@given(specs())
+def test_parameters_count_the_cells_on_the_blocks_of_both_matrices(spec):
+    W_p, _, W_d = matrices(np.ones(spec.primary_shape), np.ones(spec.secondary_shape), spec)
+    assert spec.parameters == np.count_nonzero(W_p) + np.count_nonzero(W_d)
+
+
+@given(specs(), st.data())
+def test_multiply_adds_count_those_cells_once_for_every_output_position(spec, data):
+    _, _, H, W = shape = data.draw(pictures(spec))
+    out = forward(np.ones(shape), np.ones(spec.primary_shape), np.ones(spec.secondary_shape), spec)
+    assert spec.output_size(H, W) == out.shape[2:]
+    assert spec.multiply_adds(H, W) == spec.parameters * out.shape[2] * out.shape[3]
+
+
+@given(specs())
+def test_composed_shape_is_the_shape_of_the_composed_kernel(spec):
+    kernel = composed_kernel(np.ones(spec.primary_shape), np.ones(spec.secondary_shape), spec)
+    assert kernel.shape == spec.composed_shape
+
+
+@given(specs(square=True))
+def test_a_square_block_has_G_times_MS_plus_L_parameters(spec):
+    G, S = spec.L * spec.M, spec.kernel_size**2
+    assert spec.is_square
+    assert spec.parameters == G * (spec.M * S + spec.L)
+    assert spec.parameters == pytest.approx(G**2 * (S / spec.L + 1 / spec.M))
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 2, 3, 5]))
+def test_width_theorem_G_exceeds_C_if_and_only_if_L_over_L_minus_1_is_below_MS(L, M, k):
+    spec = IGCSpec.square(L, M, k)
+    # G > C, decided in whole numbers: G²S > C²S = T.
+    wider = (L * M) ** 2 * k**2 > spec.parameters
+    assert spec.is_wider_than_regular == wider
+    assert wider == (L > 1 and M * k**2 * (L - 1) > L)
+    if wider:
+        assert equal_cost_width(spec.parameters, k) < L * M
+
+
+def test_the_width_theorem_refuses_a_rectangular_block():
+    with pytest.raises(SpecError, match=r"not 48, 96 and 24\*4"):
+        _ = IGCSpec(48, 96, 24, 4).is_wider_than_regular
+
+
+@given(st.integers(1, 12), st.sampled_from([1, 2, 3, 5]))
+def test_the_greatest_width_at_fixed_parameters_is_reached_at_L_equals_MS(M, k):
+    L = optimal_L(M, k)
+    best = IGCSpec.square(L, M, k)
+    assert maximal_width(best.parameters, k) == pytest.approx(L * M, rel=1e-12)
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.sampled_from([1, 2, 3, 5]))
+def test_no_block_is_wider_than_the_bound_and_only_L_equals_MS_reaches_it(L, M, k):
+    spec = IGCSpec.square(L, M, k)
+    bound = maximal_width(spec.parameters, k)
+    assert bound * (1 + 1e-12) >= L * M
+    assert math.isclose(L * M, bound, rel_tol=1e-12) == (optimal_L(M, k) == L)
+
+
+def test_equal_cost_width_is_that_of_the_regular_convolution_of_as_many_parameters():
+    for width, k in ((16, 3), (7, 5), (4, 1)):
+        assert equal_cost_width(width**2 * k**2, k) == pytest.approx(width)
+
+
+def test_a_block_of_equal_widths_is_square_only_if_they_are_L_times_M():
+    assert IGCSpec(12, 12, 3, 4).is_square
+    assert not IGCSpec(12, 12, 3, 2).is_square
+    assert not IGCSpec(24, 12, 3, 4).is_square
+
+
+def test_the_paper_s_numbers():
+    assert optimal_L(M=2) == 18
+    assert IGCSpec.square(24, 2).parameters == 48 * (2 * 9 + 24)
+    assert IGCSpec.square(24, 2).is_wider_than_regular
+    assert not IGCSpec.square(1, 8).is_wider_than_regular
+
+
+@given(specs())
+def test_the_second_permutation_inverts_the_first_when_M_is_out_over_L(spec):
+    _, P, _ = matrices(np.ones(spec.primary_shape), np.ones(spec.secondary_shape), spec)
+    Pt = first_permutation(spec)
+    inverse = np.array_equal(P @ Pt, np.eye(spec.out_channels))
+    if spec.has_inverse_permutations:
+        assert inverse
+        assert np.array_equal(P.T, Pt)
+    else:  # only two permutations that are both the identity cancel besides
+        identity = np.eye(spec.out_channels)
+        assert inverse == (np.array_equal(P, identity) and np.array_equal(Pt, identity))
+
+
+def test_the_authors_transition_block_keeps_a_second_permutation_that_does_not_invert():
+    spec = IGCSpec(48, 96, 24, 2, stride=2)  # M = in/L, out = 2*in
+    _, P, _ = matrices(np.ones(spec.primary_shape), np.ones(spec.secondary_shape), spec)
+    assert not spec.has_inverse_permutations
+    assert not np.array_equal(P @ first_permutation(spec), np.eye(96))

@@ -1,0 +1,491 @@
+"""What an IGC block contains, as theorems: every test name is one, every example a trial of it.
+
+Left sides are the explicit matrices of `igc_ref.reference`; right sides are independent: loops over
+positions, ``numpy.kron``, ``scipy.linalg.hadamard``, ``numpy.fft``, sums over indices.
+"""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+from hypothesis import given
+from hypothesis import strategies as st
+
+from igc_ref import IGCSpec
+from igc_ref.reference import (
+    backward,
+    composed_kernel,
+    forward,
+    is_igc,
+    project,
+    singular_values,
+    slices,
+    special_cases,
+)
+from igc_ref.reference.special_cases import composed_matrix
+from igc_ref.testing import assert_close
+from tests.support import oracles
+from tests.support.strategies import kernel_sizes, normal, seeds, specs, strides, weights
+
+numbers = st.integers(1, 3)
+partitions = st.integers(1, 4)
+sizes = st.integers(1, 6)
+dtypes = st.sampled_from([np.float64, np.complex128])
+
+
+class Trial:
+    """Drawn numbers of one convolution: batch, picture, kernel, stride, dtype, random stream."""
+
+    def __init__(self, N, H, W, k, stride, dtype, seed):
+        self.N, self.H, self.W, self.k, self.stride = N, H, W, k, stride
+        self.dtype, self.rng = dtype, np.random.default_rng(seed)
+
+    def pictures(self, channels):
+        return normal(self.rng, (self.N, channels, self.H, self.W), self.dtype)
+
+    def kernel(self, out, per_group):
+        return normal(self.rng, (out, per_group, self.k, self.k), self.dtype)
+
+    def matrix(self, *shape):
+        return normal(self.rng, shape, self.dtype)
+
+    def like(self, array):
+        return normal(self.rng, array.shape, self.dtype)
+
+    def loop(self, x, kernel, groups=1):
+        return oracles.convolve(x, kernel, self.stride, groups)
+
+    def loop_gradients(self, d, x, kernel, groups=1):
+        return oracles.convolve_gradients(d, x, kernel, self.stride, groups)
+
+
+trials = st.builds(Trial, numbers, sizes, sizes, kernel_sizes, strides, dtypes, seeds)
+
+
+def agree(actual, expected):
+    assert_close(np.asarray(actual), np.asarray(expected), 2000)
+
+
+def mix(matrix, y):
+    """1x1 convolution: the same matrix at every position."""
+    return np.einsum("oc,nchw->nohw", matrix, y)
+
+
+def mix_gradients(d, matrix, y):
+    return np.einsum("oc,nohw->nchw", matrix, d), np.einsum("nohw,nchw->oc", d, y)
+
+
+# -- regular convolution ---------------------------------------------------------------------
+
+
+@given(trials, numbers, numbers)
+def test_a_regular_convolution_is_an_igc_with_one_primary_partition(t, inp, out):
+    x, kernel = t.pictures(inp), t.kernel(out, inp)
+    igc = special_cases.regular_convolution(kernel, t.stride)
+    y = forward(x, *igc)
+    agree(y, t.loop(x, kernel))
+    assert igc.spec.L == 1
+    assert np.array_equal(igc.secondary, np.ones((out, 1)))
+
+
+@given(trials, numbers, numbers)
+def test_a_regular_convolution_has_the_gradients_of_its_igc(t, inp, out):
+    x, kernel = t.pictures(inp), t.kernel(out, inp)
+    igc = special_cases.regular_convolution(kernel, t.stride)
+    d = t.like(forward(x, *igc))
+    dx, dkernel = t.loop_gradients(d, x, kernel)
+    gradients = backward(d, x, *igc)
+    agree(gradients.x, dx)
+    agree(gradients.primary, dkernel)
+
+
+@given(trials, numbers, numbers, numbers)
+def test_a_regular_convolution_is_an_igc_of_n_squared_branches(t, n, inp, out):
+    x, kernel = t.pictures(n * inp), t.kernel(n * out, n * inp)
+    igc = special_cases.regular_convolution_by_branches(kernel, n, t.stride)
+    repeated = forward(np.tile(x, (1, n, 1, 1)), *igc)
+    agree(repeated, np.tile(t.loop(x, kernel), (1, n, 1, 1)))
+    assert (n * n, out) == (igc.spec.L, igc.spec.M)
+    assert set(np.unique(igc.secondary)) <= {0, 1}
+    assert np.array_equal(igc.secondary.sum(axis=1), np.full(n * n * out, n))
+
+
+@given(trials, numbers, numbers, numbers)
+def test_a_regular_convolution_has_the_gradients_of_its_branches(t, n, inp, out):
+    x, kernel = t.pictures(n * inp), t.kernel(n * out, n * inp)
+    igc = special_cases.regular_convolution_by_branches(kernel, n, t.stride)
+    tiled = np.tile(x, (1, n, 1, 1))
+    d = t.like(forward(tiled, *igc))
+    # A repeated output receives the sum of its copies' gradients; a repeated input gives it.
+    dx, dkernel = t.loop_gradients(sum(np.split(d, n, axis=1)), x, kernel)
+    gradients = backward(d, tiled, *igc)
+    agree(sum(np.split(gradients.x, n, axis=1)), dx)
+    branches = np.split(gradients.primary, n * n)  # W_ij, i slowest
+    rows = [np.concatenate(branches[i * n : (i + 1) * n], axis=1) for i in range(n)]
+    agree(np.concatenate(rows), dkernel)
+
+
+@given(trials, numbers, numbers)
+def test_the_four_branches_of_two_regular_convolutions_chain(t, inp, out):
+    x, first, second = t.pictures(2 * inp), t.kernel(2 * out, 2 * inp), t.kernel(2, 2 * out)
+    y = np.tile(x, (1, 2, 1, 1))
+    for kernel in (first, second):
+        y = forward(y, *special_cases.regular_convolution_by_branches(kernel, 2, t.stride))
+    agree(y, np.tile(t.loop(t.loop(x, first), second), (1, 2, 1, 1)))
+
+
+# -- group convolutions ----------------------------------------------------------------------
+
+
+@given(trials, partitions, numbers, numbers)
+def test_a_group_convolution_is_an_igc_with_identity_secondary(t, L, inp, out):
+    x, kernel = t.pictures(L * inp), t.kernel(L * out, inp)
+    igc = special_cases.group_convolution(kernel, L, t.stride)
+    agree(forward(x, *igc), t.loop(x, kernel, L))
+    for block in np.split(igc.secondary, igc.spec.M):
+        assert np.array_equal(block, np.eye(L))
+
+
+@given(trials, partitions, numbers, numbers)
+def test_a_group_convolution_has_the_gradients_of_its_igc(t, L, inp, out):
+    x, kernel = t.pictures(L * inp), t.kernel(L * out, inp)
+    igc = special_cases.group_convolution(kernel, L, t.stride)
+    d = t.like(forward(x, *igc))
+    dx, dkernel = t.loop_gradients(d, x, kernel, L)
+    gradients = backward(d, x, *igc)
+    agree(gradients.x, dx)
+    agree(gradients.primary, dkernel)
+
+
+@given(trials, partitions, numbers, numbers)
+def test_summation_fusion_is_an_igc_whose_secondary_weights_are_all_one(t, L, inp, out):
+    x, kernel = t.pictures(L * inp), t.kernel(L * out, inp)
+    igc = special_cases.summation_fusion(kernel, L, t.stride)
+    total = sum(np.split(t.loop(x, kernel, L), L, axis=1))
+    agree(forward(x, *igc), np.tile(total, (1, L, 1, 1)))
+    assert np.array_equal(igc.secondary, np.ones((L * out, L)))
+
+
+@given(trials, partitions, numbers, numbers)
+def test_summation_fusion_has_the_gradients_of_its_igc(t, L, inp, out):
+    x, kernel = t.pictures(L * inp), t.kernel(L * out, inp)
+    igc = special_cases.summation_fusion(kernel, L, t.stride)
+    d = t.like(forward(x, *igc))
+    every = np.tile(sum(np.split(d, L, axis=1)), (1, L, 1, 1))  # to every summand the same
+    dx, dkernel = t.loop_gradients(every, x, kernel, L)
+    gradients = backward(d, x, *igc)
+    agree(gradients.x, dx)
+    agree(gradients.primary, dkernel)
+
+
+# -- separable, aggregated, shuffled ---------------------------------------------------------
+
+
+@given(trials, partitions, numbers)
+def test_an_xception_block_is_an_igc_with_one_secondary_partition(t, C, widening):
+    x, depthwise = t.pictures(C), t.kernel(C, 1)
+    pointwise = t.matrix(widening * C, C)
+    igc = special_cases.xception(depthwise, pointwise, t.stride)
+    agree(forward(x, *igc), mix(pointwise, t.loop(x, depthwise, C)))
+    assert (igc.spec.L, igc.spec.M) == (C, 1)
+    if widening == 1:  # then nothing is padded: the weights are the block's own
+        assert np.array_equal(igc.primary, depthwise)
+        assert np.array_equal(igc.secondary, pointwise)
+
+
+@given(trials, partitions, numbers)
+def test_an_xception_block_has_the_gradients_of_its_igc(t, C, widening):
+    x, depthwise, pointwise = t.pictures(C), t.kernel(C, 1), t.matrix(widening * C, C)
+    igc = special_cases.xception(depthwise, pointwise, t.stride)
+    d = t.like(forward(x, *igc))
+    dy, dpointwise = mix_gradients(d, pointwise, t.loop(x, depthwise, C))
+    dx, ddepthwise = t.loop_gradients(dy, x, depthwise, C)
+    gradients = backward(d, x, *igc)
+    agree(gradients.x, dx)
+    agree(gradients.primary[::widening], ddepthwise)  # of each partition, the channel in use
+    agree(gradients.secondary[:, :C], dpointwise)
+
+
+@given(trials, partitions, numbers, numbers, st.integers(0, 2))
+def test_resnext_s_aggregated_transformation_is_an_igc_with_one_secondary_partition(
+    t, L, inp, d, spare
+):
+    x, branches = t.pictures(L * inp), t.kernel(L * d, inp)
+    expansion = t.matrix(L * (d + spare), L * d)
+    igc = special_cases.resnext(branches, expansion, L, t.stride)
+    y = np.split(t.loop(x, branches, L), L, axis=1)
+    E = np.split(expansion, L, axis=1)
+    agree(forward(x, *igc), sum(mix(E_l, y_l) for E_l, y_l in zip(E, y, strict=True)))
+    assert (igc.spec.L, igc.spec.M) == (L, 1)
+
+
+@given(trials, partitions, numbers, numbers, st.integers(0, 2))
+def test_resnext_s_aggregated_transformation_has_the_gradients_of_its_igc(t, L, inp, d, spare):
+    x, branches = t.pictures(L * inp), t.kernel(L * d, inp)
+    expansion = t.matrix(L * (d + spare), L * d)
+    igc = special_cases.resnext(branches, expansion, L, t.stride)
+    upstream = t.like(forward(x, *igc))
+    dy, dexpansion = mix_gradients(upstream, expansion, t.loop(x, branches, L))
+    dx, dbranches = t.loop_gradients(dy, x, branches, L)
+    gradients = backward(upstream, x, *igc)
+    agree(gradients.x, dx)
+    for l, j in np.ndindex(L, d):  # of each partition d channels are in use
+        agree(gradients.primary[l * (d + spare) + j], dbranches[l * d + j])
+        agree(gradients.secondary[:, j * L + l], dexpansion[:, l * d + j])
+
+
+@given(trials, partitions, numbers, numbers)
+def test_shufflenet_s_pair_of_group_convolutions_is_an_igc_up_to_a_last_shuffle(t, g, inp, n):
+    x, first = t.pictures(g * inp), t.kernel(g * n, inp)
+    second = t.matrix(g * n, n)
+    igc = special_cases.shufflenet(first, second, g, t.stride)
+    y = oracles.shuffle(t.loop(x, first, g), g)
+    y = oracles.convolve(y, second[:, :, None, None], groups=g)
+    agree(forward(x, *igc), oracles.shuffle(y, g))
+    assert igc.spec.L == igc.spec.M == g
+
+
+@given(trials, partitions, numbers, numbers)
+def test_shufflenet_s_pair_of_group_convolutions_has_the_gradients_of_its_igc(t, g, inp, n):
+    x, first, second = t.pictures(g * inp), t.kernel(g * n, inp), t.matrix(g * n, n)
+    igc = special_cases.shufflenet(first, second, g, t.stride)
+    d = t.like(forward(x, *igc))
+    y = oracles.shuffle(t.loop(x, first, g), g)
+    dz = oracles.shuffle(d, n)  # shuffling by n undoes shuffling by g
+    dy, dsecond = oracles.convolve_gradients(dz, y, second[:, :, None, None], groups=g)
+    dx, dfirst = t.loop_gradients(oracles.shuffle(dy, n), x, first, g)
+    gradients = backward(d, x, *igc)
+    agree(gradients.x, dx)
+    agree(gradients.primary, dfirst)
+    agree(gradients.secondary, dsecond[:, :, 0, 0])
+
+
+@given(trials, partitions, numbers)
+def test_shufflenet_s_whole_unit_is_one_igc_with_factored_primary_weights(t, g, n):
+    C = g * n
+    x, reduce, expand, depthwise = t.pictures(C), t.matrix(C, n), t.matrix(C, n), t.kernel(C, 1)
+    igc = special_cases.shufflenet_unit(reduce, depthwise, expand, g)
+    y = oracles.convolve(x, reduce[:, :, None, None], groups=g)
+    y = oracles.convolve(oracles.shuffle(y, g), depthwise, groups=C)
+    y = oracles.convolve(y, expand[:, :, None, None], groups=g)
+    agree(forward(x, *igc), oracles.shuffle(y, g))
+    for row in igc.primary.reshape(C, n, -1):  # primary[o, i, s] = d[o, s] * r[o, i]
+        assert np.linalg.matrix_rank(row) <= 1
+
+
+@given(trials, partitions, numbers)
+def test_shufflenet_s_whole_unit_has_the_gradients_of_its_igc(t, g, n):
+    C = g * n
+    x, reduce, expand, depthwise = t.pictures(C), t.matrix(C, n), t.matrix(C, n), t.kernel(C, 1)
+    igc = special_cases.shufflenet_unit(reduce, depthwise, expand, g)
+    kernels = reduce[:, :, None, None], depthwise, expand[:, :, None, None]
+    shuffled = oracles.shuffle(oracles.convolve(x, kernels[0], groups=g), g)
+    filtered = oracles.convolve(shuffled, depthwise, groups=C)
+    d = t.like(forward(x, *igc))
+    dz = oracles.shuffle(d, n)
+    dfiltered, dexpand = oracles.convolve_gradients(dz, filtered, kernels[2], groups=g)
+    dshuffled, ddepthwise = oracles.convolve_gradients(dfiltered, shuffled, depthwise, groups=C)
+    dx, dreduce = oracles.convolve_gradients(oracles.shuffle(dshuffled, n), x, kernels[0], groups=g)
+    gradients = backward(d, x, *igc)
+    agree(gradients.x, dx)
+    agree(gradients.secondary, dexpand[:, :, 0, 0])
+    # The chain rule through primary[o, i, s] = f[o, s] * r[o, i], f as it is before the shuffle.
+    f = oracles.shuffle(depthwise[None, :, 0], n)[0]
+    agree(np.einsum("oiyx,oyx->oi", gradients.primary, f), dreduce[:, :, 0, 0])
+    df = np.einsum("oiyx,oi->oyx", gradients.primary, reduce)
+    agree(oracles.shuffle(df[None], g)[0], ddepthwise[:, 0])
+
+
+# -- structured matrices, S = 1 --------------------------------------------------------------
+
+
+@given(partitions, partitions, seeds, dtypes)
+def test_a_monarch_matrix_is_an_igc_with_a_kernel_of_one_tap(L, M, seed, dtype):
+    rng = np.random.default_rng(seed)
+    R, left = normal(rng, (L, M, M), dtype), normal(rng, (M, L, L), dtype)
+    igc = special_cases.monarch(R, left)
+    # arXiv:2204.00595: with rows (a, m) and columns (b, i), entry = left[m, a, b] * R[b, m, i].
+    expected = np.einsum("mab,bmi->ambi", left, R).reshape(L * M, L * M)
+    agree(composed_matrix(igc), expected)
+    assert igc.spec.taps == 1
+
+
+@given(partitions, partitions, seeds, dtypes)
+def test_a_kronecker_product_is_an_igc_with_shared_blocks(L, M, seed, dtype):
+    rng = np.random.default_rng(seed)
+    A, B = normal(rng, (L, L), dtype), normal(rng, (M, M), dtype)
+    igc = special_cases.kronecker(A, B)
+    agree(composed_matrix(igc), np.kron(A, B))
+
+
+@pytest.mark.parametrize("order", [2, 4, 8, 16, 32, 64])
+def test_the_walsh_hadamard_transform_is_an_igc_at_every_power_of_two(order):
+    igc = special_cases.walsh_hadamard(order)
+    assert np.array_equal(composed_matrix(igc), scipy.linalg.hadamard(order))
+
+
+@given(st.integers(1, 9), st.integers(1, 9), seeds)
+def test_one_cooley_tukey_step_is_an_igc_on_decimated_input(L, M, seed):
+    x = normal(np.random.default_rng(seed), (L * M,), np.complex128)
+    igc = special_cases.cooley_tukey(L, M)
+    z = np.concatenate([x[l::L] for l in range(L)])
+    assert np.array_equal(special_cases.decimate(x, L), z)
+    agree(forward(z.reshape(1, L * M, 1, 1), *igc).ravel(), np.fft.fft(x))
+
+
+@given(st.lists(st.integers(1, 5), max_size=4))
+def test_the_fast_fourier_transform_of_any_factored_length_is_igcs_all_the_way_down(factors):
+    n = math.prod(factors)
+    agree(special_cases.fourier(factors), np.fft.fft(np.eye(n)))
+
+
+radices = st.lists(st.integers(1, 4), min_size=2, max_size=4)
+
+
+def path_sum(factors, K):
+    """Multiply the factors out by walking every path: one digit changes at a time, last first."""
+    C = math.prod(K)
+    W = np.zeros((C, C), factors[0].dtype)
+    ranges = [range(radix) for radix in K]
+    for inp in itertools.product(*ranges):
+        for out in itertools.product(*ranges):
+            weight, here = 1, list(inp)
+            for t in reversed(range(len(K))):
+                others = here[:t] + here[t + 1 :]
+                radix = K[:t] + K[t + 1 :]
+                block = np.ravel_multi_index(others, radix) if radix else 0
+                weight = weight * factors[t][block, out[t], inp[t]]
+                here[t] = out[t]
+            W[np.ravel_multi_index(out, K), np.ravel_multi_index(inp, K)] = weight
+    return W
+
+
+@given(radices, seeds, dtypes)
+def test_igcv2_s_product_of_structured_sparse_factors_is_an_igc(K, seed, dtype):
+    rng, C = np.random.default_rng(seed), math.prod(K)
+    factors = [normal(rng, (C // radix, radix, radix), dtype) for radix in K]
+    igc = special_cases.igcv2(factors)
+    agree(composed_matrix(igc), path_sum(factors, K))
+    assert (igc.spec.L, igc.spec.M, igc.spec.taps) == (K[0], C // K[0], 1)
+
+
+@given(radices)
+def test_igcv2_s_complementary_condition_gives_exactly_one_path_between_any_two_channels(K):
+    C = math.prod(K)
+    ones = [np.ones((C // radix, radix, radix)) for radix in K]
+    assert np.array_equal(composed_matrix(special_cases.igcv2(ones)), np.ones((C, C)))
+
+
+# -- if and only if --------------------------------------------------------------------------
+
+square = specs(square=True)
+
+
+@given(square, seeds, dtypes)
+def test_every_igc_has_slices_of_rank_at_most_one(spec, seed, dtype):
+    kernel = composed_kernel(*weights(np.random.default_rng(seed), spec, dtype), spec)
+    for m, b in np.ndindex(spec.M, spec.L):
+        piece = kernel[m :: spec.M, b * spec.M : (b + 1) * spec.M].reshape(spec.L, -1)
+        assert np.linalg.matrix_rank(piece) <= 1
+        assert np.array_equal(slices(kernel, spec.L, spec.M)[m, b], piece)
+    assert is_igc(kernel, spec.L, spec.M)
+
+
+@given(square, seeds, dtypes)
+def test_every_kernel_with_slices_of_rank_at_most_one_is_an_igc(spec, seed, dtype):
+    rng = np.random.default_rng(seed)
+    L, M, k = spec.L, spec.M, spec.kernel_size
+    kernel = np.zeros(spec.composed_shape, dtype)
+    for m, b in np.ndindex(M, L):
+        column, row = normal(rng, (L, 1), dtype), normal(rng, (1, M * k * k), dtype)
+        zero = rng.random() < 0.2  # rank 0 is allowed too
+        kernel[m::M, b * M : (b + 1) * M] = 0 if zero else (column @ row).reshape(L, M, k, k)
+    assert is_igc(kernel, L, M)
+    agree(composed_kernel(*project(kernel, L, M), spec), kernel)
+
+
+@given(specs(square=True).filter(lambda s: s.L > 1 and s.M * s.taps > 1), seeds, dtypes)
+def test_a_random_dense_kernel_is_not_an_igc(spec, seed, dtype):
+    kernel = normal(np.random.default_rng(seed), spec.composed_shape, dtype)
+    assert not is_igc(kernel, spec.L, spec.M)
+    second = singular_values(kernel, spec.L, spec.M)[..., 1]
+    assert second.min() > 1e-6 * np.abs(kernel).max()
+
+
+# -- the nearest IGC -------------------------------------------------------------------------
+
+
+@given(square, st.integers(1, 3), seeds, dtypes)
+def test_the_projection_recovers_an_igc_exactly_even_one_that_changes_width(spec, n, seed, dtype):
+    L, M = spec.L, spec.M
+    spec = IGCSpec(L * n, L * M, L, M, spec.kernel_size)
+    kernel = composed_kernel(*weights(np.random.default_rng(seed), spec, dtype), spec)
+    agree(composed_kernel(*project(kernel, L, M), spec), kernel)
+
+
+@given(square, seeds, dtypes)
+def test_the_squared_distance_to_the_nearest_igc_is_the_sum_of_discarded_squares(spec, seed, dtype):
+    kernel = normal(np.random.default_rng(seed), spec.composed_shape, dtype)
+    nearest = composed_kernel(*project(kernel, spec.L, spec.M), spec)
+    discarded = 0.0
+    for m, b in np.ndindex(spec.M, spec.L):
+        piece = kernel[m :: spec.M, b * spec.M : (b + 1) * spec.M].reshape(spec.L, -1)
+        gram = np.linalg.eigvalsh(piece @ piece.conj().T)  # squares, smallest first
+        discarded += gram[:-1].sum()
+    distance = np.sum(np.abs(kernel - nearest) ** 2)
+    assert distance == pytest.approx(discarded, rel=1e-9, abs=1e-12 * np.sum(np.abs(kernel) ** 2))
+    reported = np.sum(singular_values(kernel, spec.L, spec.M)[..., 1:] ** 2)
+    assert distance == pytest.approx(reported, rel=1e-9, abs=1e-12 * np.sum(np.abs(kernel) ** 2))
+
+
+@given(square, seeds, st.floats(1e-6, 1.0), dtypes)
+def test_no_perturbed_igc_is_nearer_than_the_projection(spec, seed, size, dtype):
+    rng = np.random.default_rng(seed)
+    kernel = normal(rng, spec.composed_shape, dtype)
+    primary, secondary = project(kernel, spec.L, spec.M)
+    best = np.linalg.norm(kernel - composed_kernel(primary, secondary, spec))
+    for _ in range(5):
+        other = composed_kernel(
+            primary + size * normal(rng, primary.shape, dtype),
+            secondary + size * normal(rng, secondary.shape, dtype),
+            spec,
+        )
+        assert np.linalg.norm(kernel - other) >= best - 1e-12 * np.linalg.norm(kernel)
+
+
+@given(square, seeds, st.sampled_from([1e-3, 1e-1, 1e3]))
+def test_no_other_igc_is_nearer_than_the_projection_even_after_least_squares(spec, seed, size):
+    rng = np.random.default_rng(seed)
+    kernel = normal(rng, spec.composed_shape)
+    best = np.linalg.norm(kernel - composed_kernel(*project(kernel, spec.L, spec.M), spec))
+    # Rivals: W_p near the projection's or random, and the best W_d for it, slice by slice.
+    primary, secondary = project(kernel, spec.L, spec.M)
+    primary = primary + size * normal(rng, primary.shape)
+    for m, b in np.ndindex(spec.M, spec.L):
+        piece = kernel[m :: spec.M, b * spec.M : (b + 1) * spec.M].reshape(spec.L, -1)
+        row = primary[b * spec.M + m].ravel()
+        secondary[m * spec.L : (m + 1) * spec.L, b] = piece @ row / (row @ row)
+    rival = np.linalg.norm(kernel - composed_kernel(primary, secondary, spec))
+    assert rival >= best - 1e-12 * np.linalg.norm(kernel)
+
+
+def test_being_an_igc_is_judged_by_every_discarded_singular_value_relative_to_the_greatest():
+    rng = np.random.default_rng(0)
+    spec = IGCSpec.square(4, 2)
+    exact = composed_kernel(*weights(rng, spec), spec)
+    for scale in (1e-12, 1.0, 1e12):
+        assert is_igc(scale * exact, 4, 2)
+        assert not is_igc(scale * (exact + 1e-7 * normal(rng, exact.shape)), 4, 2)
+        assert is_igc(scale * (exact + 1e-7 * normal(rng, exact.shape)), 4, 2, rtol=1e-5)
+    assert is_igc(np.zeros(spec.composed_shape), 4, 2)
+    assert is_igc(exact.astype("float32"), 4, 2)
+
+
+def test_the_projection_shares_the_size_of_a_slice_evenly_between_both_weights():
+    kernel = normal(np.random.default_rng(0), (6, 6, 3, 3))
+    primary, secondary = project(kernel, 3, 2)
+    for m, b in np.ndindex(2, 3):
+        column = secondary[m * 3 : (m + 1) * 3, b]
+        assert np.linalg.norm(column) == pytest.approx(np.linalg.norm(primary[b * 2 + m]))

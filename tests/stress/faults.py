@@ -1,0 +1,161 @@
+"""Kill a training again and again, continue it, and compare its end with that of one left alone.
+
+    python -m tests.stress.faults --kills 50 --backend numba
+
+Every child process trains a small network and saves within the epochs; after a random time it gets
+SIGKILL (or, every fifth time, SIGTERM, or SIGINT), and the run is resumed. In the end all weights,
+velocities, running statistics and the log must have the same bits as those of a run that nobody
+touched. Then every write of a run is made to fail once, by a full disk: nothing may be lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+# A child that trains on a few pictures; it says "ready" when the run has its first checkpoint.
+CHILD = """
+import errno, json, os, sys
+from igc_ref import TrainConfig, data, train
+from igc_ref.errors import CheckpointError
+from igc_ref.train import resume
+order = json.loads(sys.argv[1])
+draw = data.shapes
+data.shapes = lambda split: draw(split, size=order["pictures"])
+if order["fail"]:
+    left, fsync = [order["fail"]], os.fsync
+    def failing(descriptor):
+        left[0] -= 1
+        if left[0] == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+    os.fsync = failing
+def report(line):
+    print(line, flush=True)
+if os.path.exists(os.path.join(order["settings"]["out"], "config.json")):
+    try:
+        resume(order["settings"]["out"], report)
+    except CheckpointError as error:
+        if "has finished all" not in str(error):
+            raise
+else:
+    train(TrainConfig(**order["settings"]), report)
+print("finished", flush=True)
+"""
+
+
+def start(folder: Path, options: argparse.Namespace, fail: int = 0) -> subprocess.Popen[str]:
+    """Start or continue the run in this folder; let its `fail`-th write to the disk fail."""
+    settings = {
+        "depth": 5, "L": 2, "M": 2, "batch_size": 8, "epochs": options.epochs, "lr": 0.05,
+        "backend": options.backend, "checkpoint_every": 3, "out": str(folder), "seed": options.seed,
+    }  # fmt: skip
+    order = {"settings": settings, "pictures": options.pictures, "fail": fail}
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, json.dumps(order)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"},
+    )
+
+
+def state(folder: Path) -> dict[str, bytes]:
+    """Return all that must be the same: arrays of the checkpoint, and the log without times."""
+    with np.load(folder / "checkpoint.npz") as file:
+        found = {name: file[name].tobytes() for name in file.files if name != "meta"}
+    for line in (folder / "log.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        kept = {k: v for k, v in record.items() if k not in ("seconds", "images_per_second")}
+        found[f"epoch {record['epoch']}"] = json.dumps(kept).encode()
+    return found
+
+
+def kill_often(folder: Path, options: argparse.Namespace, chance: random.Random) -> Counter[str]:
+    """Kill and continue a run until it ends by itself; return how it was ended each time."""
+    ends: Counter[str] = Counter()
+    kinds = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+    while True:
+        child, first = start(folder, options), ""
+        if sum(ends.values()) - ends["by itself"] < options.kills:
+            assert child.stdout is not None
+            first = child.stdout.readline()  # the headline: signals are taken from here on
+            time.sleep(chance.uniform(0, options.longest))
+            kind = chance.choice(kinds)
+            child.send_signal(kind)
+        out, err = child.communicate()
+        if "finished" in first + out:
+            ends["by itself"] += 1
+            return ends
+        if child.returncode != -kind and not (
+            kind in (signal.SIGTERM, signal.SIGINT) and "Interrupted" in err
+        ):
+            raise SystemExit(f"a child failed otherwise, with status {child.returncode}:\n{err}")
+        ends[signal.Signals(kind).name] += 1
+
+
+def fail_every_write(
+    folder: Path, options: argparse.Namespace, expected: dict[str, bytes]
+) -> tuple[int, int]:
+    """Let the first write of a run fail, then the second, ...; return how many, how many lost."""
+    failures = lost = 0
+    while True:
+        run = folder / f"full-disk-{failures + 1}"
+        out, err = start(run, options, fail=failures + 1).communicate()
+        if "finished" in out:
+            return failures, lost
+        failures += 1
+        if "No space left on device" not in err:
+            raise SystemExit(f"write {failures} failed otherwise:\n{err}")
+        out, err = start(run, options).communicate()
+        lost += "finished" not in out or state(run) != expected
+
+
+def main() -> None:
+    """Run both kinds of fault and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--backend", default="numpy")
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--pictures", type=int, default=120)
+    parser.add_argument("--longest", type=float, default=1.0, help="seconds before a kill")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    chance = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder, begun = Path(name), time.perf_counter()
+        child = start(folder / "whole", options)
+        _, err = child.communicate()
+        if child.returncode:
+            raise SystemExit(err)
+        expected = state(folder / "whole")
+        kills, runs, broken, ends = 0, 0, 0, Counter[str]()
+        while kills < options.kills:
+            runs += 1
+            ends += kill_often(folder / f"killed-{runs}", options, chance)
+            kills = sum(ends.values()) - ends["by itself"]
+            broken += state(folder / f"killed-{runs}") != expected
+        failures, lost = fail_every_write(folder, options, expected)
+        print(f"{options.backend}: {time.perf_counter() - begun:.0f} s, seed {options.seed}")
+        print("| fault | times | runs | ended with other bits |\n|---|---|---|---|")
+        how = ", ".join(f"{count} {kind}" for kind, count in sorted(ends.items()))
+        print(f"| killed ({how}) | {kills} | {runs} | {broken} |")
+        print(f"| disk full at one write | {failures} | {failures} | {lost} |")
+        if broken or lost:
+            raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

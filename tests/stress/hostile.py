@@ -1,0 +1,140 @@
+"""Hostile files by the thousand: every reader must accept or refuse, and do nothing else.
+
+    python -m tests.stress.hostile --cases 20000 --seed 0
+
+Files of both layouts of CIFAR, archives, pickles, MATLAB files and checkpoints are mutated, each
+case from its own seed, and read in child processes under guard: see ``hostile_worker``. Prints a
+table, and what went wrong with the command that repeats it; fails if anything did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+KINDS = ("binary file", "python file", "python pickle", "binary archive", "python archive",
+         "matlab file", "checkpoint")  # fmt: skip
+
+
+@dataclass
+class Tally:
+    """What came of the cases of one kind."""
+
+    kind: str
+    cases: int = 0
+    accepted: int = 0
+    refused: int = 0
+    seconds: float = 0.0
+    peak: int = 0
+    resident: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, result: dict[str, Any]) -> None:
+        """Count one case."""
+        if "resident" in result:
+            self.resident = max(self.resident, result["resident"])
+            return
+        self.cases += 1
+        self.accepted += result["outcome"] == "accepted" and not result["violations"]
+        self.refused += result["outcome"] == "refused" and not result["violations"]
+        self.seconds = max(self.seconds, result["seconds"])
+        self.peak = max(self.peak, result["peak"])
+        self.problems += [f"{self.kind}, case {result['case']}: {v}" for v in result["violations"]]
+
+
+def run(cases: int, seed: int, kinds: tuple[str, ...] = KINDS, plant: str = "") -> list[Tally]:
+    """Run so many cases, shared out among the kinds, and return the tally of each."""
+    shares = [cases // len(kinds) + (i < cases % len(kinds)) for i in range(len(kinds))]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda k, n: _run(k, seed, 0, n, plant), kinds, shares))
+
+
+def _run(kind: str, seed: int, first: int, stop: int, plant: str = "") -> Tally:
+    tally = Tally(kind)
+    while first < stop:
+        for result in _worker(kind, seed, first, stop, plant):
+            if "died" in result:  # go on after the case that killed it
+                tally.problems.append(f"{kind}, case {first}: the process died: {result['died']}")
+                tally.cases += 1
+                first += 1
+            else:
+                tally.add(result)
+                first = result.get("case", stop - 1) + 1
+    return tally
+
+
+def _worker(kind: str, seed: int, first: int, stop: int, plant: str) -> Iterator[dict[str, Any]]:
+    """Yield what a worker prints, and how it died, if it did."""
+    command = [sys.executable, "-m", "tests.stress.hostile_worker", kind]
+    command += [*map(str, (seed, first, stop)), *([plant] if plant else [])]
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": str(root), "OPENBLAS_NUM_THREADS": "1"}
+    with (
+        tempfile.TemporaryDirectory() as folder,  # for whoever opens "owned"
+        tempfile.TemporaryFile("w+") as said,
+        subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=said, text=True
+        ) as process,
+    ):
+        assert process.stdout is not None
+        yield from map(json.loads, process.stdout)
+        if process.wait():
+            said.seek(0)
+            lines = said.read().strip().splitlines() or [f"exit status {process.returncode}"]
+            if lines[-1].startswith("a valid"):
+                raise RuntimeError(lines[-1])
+            yield {"died": f"{lines[0]} (status {process.returncode})"}
+
+
+def table(tallies: list[Tally]) -> str:
+    """Return the tallies as text."""
+    row = "{:15} {:>8} {:>9} {:>9} {:>9} {:>9} {:>10} {:>10}".format
+    lines = [
+        row("kind", "cases", "accepted", "refused", "problems", "worst s", "peak MB", "RSS MB")
+    ]
+    for t in tallies:
+        numbers = (t.cases, t.accepted, t.refused, len(t.problems))
+        lines.append(
+            row(t.kind, *(f"{n:,}" for n in numbers), f"{t.seconds:.3f}", f"{t.peak / 1e6:.2f}",
+                f"{t.resident / 1e6:.0f}")
+        )  # fmt: skip
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run the cases, print the table and the problems; return 1 if there were any."""
+    parser = argparse.ArgumentParser(description="Feed hostile files to every reader, under guard.")
+    parser.add_argument("--cases", type=int, default=20_000, help="in all; default 20,000")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kind", choices=KINDS, help="of this kind alone")
+    parser.add_argument("--case", type=int, metavar="N", help="this case of --kind alone")
+    options = parser.parse_args()
+    start = time.perf_counter()
+    if options.case is not None:
+        tallies = [_run(options.kind, options.seed, options.case, options.case + 1)]
+    else:
+        kinds = (options.kind,) if options.kind else KINDS
+        tallies = run(options.cases, options.seed, kinds)
+    print(table(tallies))
+    problems = [problem for tally in tallies for problem in tally.problems]
+    total = sum(tally.cases for tally in tallies)
+    print(f"{total:,} cases, seed {options.seed}, {time.perf_counter() - start:.0f} s")
+    for problem in problems[:40]:
+        print(problem)
+    if problems:
+        print("repeat with: python -m tests.stress.hostile --kind KIND --case N --seed SEED")
+    return bool(problems)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""Hypothesis strategies: blocks, pictures and random arrays, all from drawn seeds."""
+
+import math
+
+import numpy as np
+from hypothesis import strategies as st
+
+from igc_ref.networks.architecture import ARCHITECTURES
+from igc_ref.spec.block import IGCSpec
+from igc_ref.spec.products import IGCV2Spec, IGCV3Spec
+
+seeds = st.integers(0, 2**32 - 1)
+kernel_sizes = st.sampled_from([1, 2, 3, 5])
+strides = st.sampled_from([1, 2, 3])
+sizes = st.integers(1, 7)
+partitions = st.integers(1, 5)
+
+
+@st.composite
+def specs(draw, square=None, kernels=kernel_sizes):
+    """Any block: square, or rectangular with L | in, L | out, M | out."""
+    L, M, k, stride = draw(partitions), draw(partitions), draw(kernels), draw(strides)
+    if draw(st.booleans()) if square is None else square:
+        return IGCSpec.square(L, M, k, stride)
+    out = math.lcm(L, M) * draw(st.integers(1, 2))
+    return IGCSpec(L * draw(st.integers(1, 3)), out, L, M, k, stride)
+
+
+@st.composite
+def igcv2_specs(draw, fewest=1, most=4):
+    """Products of up to four factors, their first one square, widening or narrowing."""
+    K = tuple(draw(st.lists(st.integers(1, 3), min_size=fewest, max_size=most)))
+    inputs = draw(st.integers(1, 3)) * math.prod(K[1:])
+    return IGCV2Spec(inputs, math.prod(K), K, draw(kernel_sizes), draw(strides))
+
+
+@st.composite
+def igcv3_specs(draw):
+    """Inverted bottlenecks, residual or not, with up to three groups in each 1 x 1 convolution."""
+    groups = draw(partitions.filter(lambda n: n < 4)), draw(partitions.filter(lambda n: n < 4))
+    inputs = draw(st.integers(1, 2)) * math.lcm(*groups)
+    expansion = math.lcm(math.prod(groups), inputs) // inputs * draw(st.integers(1, 2))
+    out = inputs if draw(st.booleans()) else groups[1] * draw(st.integers(1, 3))
+    return IGCV3Spec(inputs, out, expansion, groups, draw(kernel_sizes), draw(strides))
+
+
+@st.composite
+def pictures(draw, spec):
+    """The shape (N, in, H, W) of a small batch for this block."""
+    return (draw(st.integers(1, 3)), spec.in_channels, draw(sizes), draw(sizes))
+
+
+def normal(rng, shape, dtype=np.float64):
+    """Standard normal numbers, real or complex."""
+    values = rng.normal(size=shape)
+    if np.issubdtype(dtype, np.complexfloating):
+        values = values + 1j * rng.normal(size=shape)
+    return values.astype(dtype)
+
+
+def product_weights(rng, product, dtype=np.float64):
+    """Random weights of all factors of a product."""
+    return [normal(rng, factor.weight_shape, dtype) for factor in product.factors]
+
+
+def weights(rng, spec, dtype=np.float64):
+    """Random primary and secondary weights of a block."""
+    return normal(rng, spec.primary_shape, dtype), normal(rng, spec.secondary_shape, dtype)
+
+
+def depth_of(arch):
+    """A small depth that networks of this architecture can have."""
+    return {"imagenet": 18, "igcv3": 54}.get(ARCHITECTURES[arch][0], 8)

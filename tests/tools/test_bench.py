@@ -1,0 +1,201 @@
+"""The benchmark: its arithmetic, its processes, its rival, and the command."""
+
+import json
+
+import numpy as np
+import pytest
+
+from igc_ref import IGCSpec
+from igc_ref.backends import NumpyBackend, numba_problem
+from igc_ref.bench import BlockCase, Roofline, StepCase, cases, compare, contenders
+from igc_ref.bench.harness import Comparison, Measured
+from igc_ref.cli.commands import main
+from igc_ref.errors import BackendError
+from igc_ref.networks.architecture import ARCHITECTURES, Architecture, numbers_of
+from igc_ref.networks.model import build
+from igc_ref.testing import assert_close
+from tests.support.strategies import depth_of, normal, weights
+
+BLOCK = BlockCase(IGCSpec(4, 6, 2, 3, stride=2), size=9, batch_size=2)
+STEP = StepCase(Architecture("resnet_igc", 8, L=2, M=2), batch_size=2)
+
+
+# -- arithmetic ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", [BLOCK, STEP])
+def test_a_case_survives_json(case):
+    assert cases.from_dict(json.loads(json.dumps(cases.to_dict(case)))) == case
+
+
+def test_the_work_of_a_block_is_three_times_its_forward_pass():
+    (cost,) = BLOCK.costs()
+    positions = 5 * 5
+    assert cost.multiply_adds == 2 * positions * (6 * 2 * 9 + 6 * 2)
+    assert (cost.inputs, cost.outputs) == (2 * 4 * 81, 2 * 6 * positions)
+    assert cases.multiply_adds(BLOCK) == 3 * cost.multiply_adds
+
+
+def test_the_roofline_takes_the_slower_of_work_and_traffic():
+    (cost,) = BLOCK.costs()
+    assert cases.floor_seconds(BLOCK, flops=1.0, bandwidth=1e30) == 6 * cost.multiply_adds
+    traffic = 4 * 3 * (cost.inputs + cost.outputs)  # bytes: forward once, backward twice
+    assert cases.floor_seconds(BLOCK, flops=1e30, bandwidth=1.0) == traffic
+
+
+def test_the_work_of_a_step_is_that_of_its_layers():
+    model = build(STEP.architecture, "numpy")
+    forward = 2 * sum(row.multiply_adds for row in model.rows())
+    assert cases.multiply_adds(STEP) == 3 * forward
+
+
+def test_the_rival_is_the_fastest_way_of_pytorch():
+    measured = {
+        "numba": Measured(1.0, None, 10_000_000),
+        "torch eager NCHW": Measured(4.0, None, 40_000_000),
+        "torch compile NCHW": Measured(2.0, None, 50_000_000),
+    }
+    comparison = Comparison(STEP, measured)
+    assert comparison.best_of_torch() == "torch compile NCHW"
+    text = "\n".join(comparison.lines(Roofline(1e9, 1e9)))
+    row = next(line for line in text.splitlines() if line.split()[0] == "numba")
+    assert row.split()[:3] == ["numba", "1000.00", "2.00"]
+    assert row.split()[-1] == "10"
+    assert text.endswith("fast as torch compile NCHW; PyTorch's smallest peak 40 MB")
+
+
+# -- processes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", [BLOCK, STEP], ids=["block", "step"])
+def test_contenders_take_turns(case):
+    names = [name for name in contenders() if not name.startswith("torch")]
+    comparison = compare(case, names, threads=1, rounds=2)
+    assert list(comparison.measured) == names
+    for measured in comparison.measured.values():
+        assert measured.both > 0
+        assert (measured.forward is not None) == (case is BLOCK)
+
+
+def test_the_package_is_this_one_not_what_lies_in_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "igc_ref").mkdir()
+    (tmp_path / "igc_ref" / "__init__.py").write_text("raise SystemExit('the wrong package')")
+    monkeypatch.chdir(tmp_path)
+    assert compare(BLOCK, ["numpy"], threads=1, rounds=1).measured["numpy"].both > 0
+
+
+def test_a_contender_that_fails_is_named(capfd):
+    with pytest.raises(BackendError, match="tpu failed with exit status 1"):
+        compare(BLOCK, ["tpu"], threads=1)
+    assert "backend='tpu' is unknown" in capfd.readouterr().err
+
+
+def test_who_is_not_installed_does_not_compete(monkeypatch):
+    monkeypatch.setattr("igc_ref.bench.harness.find_spec", lambda name: None)
+    monkeypatch.setattr("igc_ref.bench.harness.numba_problem", lambda: "left out")
+    assert contenders() == ["numpy"]
+
+
+# -- the rival computes the same -------------------------------------------------------------------
+
+
+def test_pytorch_s_block_is_ours():
+    torch = pytest.importorskip("torch")
+    from igc_ref.bench import torch_twins
+
+    rng, spec, backend = np.random.default_rng(0), BLOCK.spec, NumpyBackend()
+    x, (primary, secondary) = normal(rng, (2, 4, 9, 9)), weights(rng, spec)
+    twin = torch_twins.Block(spec).double()
+    twin.primary.weight.data[...] = torch.from_numpy(primary)
+    twin.secondary.weight.data[...] = torch.from_numpy(secondary)[..., None, None]
+    ours, _ = backend.igc(backend.load(x), primary, secondary, spec)
+    assert_close(twin(torch.from_numpy(x)).detach().numpy(), backend.store(ours), 100)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_pytorch_s_network_is_ours(arch):
+    torch = pytest.importorskip("torch")
+    from igc_ref.bench import torch_twins
+
+    numbers = {name: {"L": 2, "M": 3, "width": 4}[name] for name in numbers_of(arch)}
+    depth = depth_of(arch)
+    model = build(Architecture(arch, depth, **numbers), "numpy", "float64")
+    twin = torch_twins.network(model.architecture).double()
+    ours = model.parameters()
+    assert len(ours) == len(list(twin.parameters()))
+    for parameter, array in zip(twin.parameters(), ours.values(), strict=True):
+        parameter.data[...] = torch.from_numpy(array.reshape(tuple(parameter.shape)))
+    x = np.random.default_rng(0).normal(size=(3, 3, 36, 36))
+    theirs = twin(torch.from_numpy(x)).detach().numpy()
+    assert_close(theirs, model.forward(x, train=True), 10_000)
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr("igc_ref.bench.measure", lambda threads: Roofline(1e10, 1e11))
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_command_times_a_block_and_writes_json(tmp_path, capsys):
+    path = tmp_path / "bench.json"
+    command = "bench -L 2 -M 2 --size 5 --batch-size 3 --rounds 1 --contenders numpy --threads 1"
+    assert main([*command.split(), "--json", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "L2M2 4-4 3x3, 5x5, batch 3" in out
+    assert "copy 10.0 GB/s, GEMM 100 GFLOP/s" in out
+    record = json.loads(path.read_text())
+    assert record["machine"]["threads"] == 1
+    (comparison,) = record["comparisons"]
+    assert comparison["case"]["spec"]["L"] == 2
+    assert comparison["measured"]["numpy"]["both"] > 0
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_command_times_a_training_step(capsys):
+    command = "bench --arch plain --depth 5 --width 2 --batch-size 2 --rounds 1 --contenders numpy"
+    assert main(command.split()) == 0
+    assert "step of plain-5 W2, batch 2" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-L", "0"], "L=0 is not an integer of at least 1"),
+        (["-L", "3", "-M", "2", "--in-channels", "4"], "in_channels=4 is not divisible by L=3"),
+        (["--size", "0"], "size=0 is not"),
+        (["--threads", "0"], "threads=0 is not"),
+        (["--rounds", "0"], "rounds=0 is not"),
+        (["--depth", "8"], "depth=8 belongs to a network: give --arch"),
+        (["--arch", "plain", "--size", "8"], "size=8 belongs to a block: leave out --arch"),
+        (["--arch", "plain_igc", "--depth", "9"], "depth=9 is not allowed"),
+        (["--contenders", "tpu"], "contender='tpu' is unknown; choose one of numpy"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_the_command_refuses_what_cannot_be(options, message, capsys):
+    assert main(["bench", *options]) == 1
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.skipif(bool(numba_problem()), reason=str(numba_problem()))
+def test_a_worker_computes_on_the_threads_it_is_given(monkeypatch):
+    from igc_ref.backends.numba import backend as numba_backend
+    from igc_ref.bench import worker
+
+    made = []
+
+    class Recording(numba_backend.NumbaBackend):
+        def __init__(self, threads):
+            super().__init__(threads)
+            made.append(self)
+
+    monkeypatch.setattr(numba_backend, "NumbaBackend", Recording)
+    functions = worker._functions("numba", BLOCK, threads=3)
+    assert [backend.team.count for backend in made] == [3]
+    assert list(functions) == ["forward", "both"]

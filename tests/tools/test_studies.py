@@ -1,0 +1,348 @@
+"""Sweeps and compression: what is trained, resumed, refused; the nearest block against the SVD."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from igc_ref import TrainConfig, build_model, data, plots, reference
+from igc_ref.cli.commands import main
+from igc_ref.errors import CheckpointError, SpecError
+from igc_ref.spec.block import IGCSpec
+from igc_ref.studies.compress import (
+    compress,
+    compressed,
+    nearest_block,
+    nearest_groups,
+    project_network,
+)
+from igc_ref.studies.sweep import Result, Sweep
+from igc_ref.testing import assert_close
+from igc_ref.training import folder as runs
+from igc_ref.training import session as resumable
+from igc_ref.training.session import run_to_end, train
+from tests.support.strategies import normal, seeds, weights
+
+FAST = {"backend": "numpy", "epochs": 1, "batch_size": 16, "lr": 0.05}
+
+
+@pytest.fixture(autouse=True)
+def few_pictures(monkeypatch):
+    sizes, draw = {"train": 32, "test": 20}, data.shapes
+    monkeypatch.setattr(data, "shapes", lambda split: draw(split, size=sizes[split]))
+
+
+def silent(line):
+    pass
+
+
+# -- sweep -----------------------------------------------------------------------------------------
+
+
+def sweep(folder, **changes):
+    training = TrainConfig(**{**FAST, **changes.pop("training", {})})
+    return Sweep(training, str(folder), **{"budget": 6000, "depths": (5,), **changes})
+
+
+def test_a_sweep_trains_every_setting_at_every_depth_with_every_seed(tmp_path):
+    lines = []
+    plan = sweep(tmp_path, depths=(5, 8), seeds=(0, 3))
+    results = plan.run(lines.append)
+    settings = [(s.L, s.M) for s in plan.settings()]
+    assert settings[0][0] == settings[-1][1] == 1
+    assert [(r.L, r.M) for r in results] == settings * 4
+    assert [(r.depth, r.seed) for r in results[:: len(settings)]] == [
+        (5, 0), (5, 3), (8, 0), (8, 3),
+    ]  # fmt: skip
+    for r in results:
+        folder = tmp_path / f"L{r.L}M{r.M}-{r.depth}-seed{r.seed}"
+        model, config = runs.load_run(folder, "numpy")
+        assert (config.L, config.M, config.depth, config.seed) == (r.L, r.M, r.depth, r.seed)
+        assert model.num_parameters == r.parameters
+        assert runs.read_log(folder)[-1]["test_accuracy"] == r.test_accuracy
+    rows = list(csv.reader((tmp_path / "sweep.csv").read_text().splitlines()))
+    assert rows == [[str(value) for value in row] for row in (Result._fields, *results)]
+    assert "L/(M*S)" in lines[0]
+    assert f"{results[0].test_accuracy:.2%}" in lines[-1]
+
+
+def test_a_sweep_goes_on_where_it_was_ended(tmp_path, monkeypatch):
+    plan, trained = sweep(tmp_path), []
+
+    def until_third(config, report, initial=None):
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        trained.append(config.out)
+        return train(config, report, initial)
+
+    monkeypatch.setattr(resumable, "train", until_third)
+    with pytest.raises(KeyboardInterrupt):
+        plan.run(silent)
+    assert len(list(csv.reader((tmp_path / "sweep.csv").read_text().splitlines()))) == 3
+    monkeypatch.setattr(resumable, "train", lambda *a: trained.append(a[0].out) or train(*a))
+    results = plan.run(silent)
+    assert trained == [c.out for c in plan.configs()]  # each once
+    again = sweep(tmp_path).run(silent)
+    assert trained == [c.out for c in plan.configs()]  # nothing is trained any more
+    assert again == results
+
+
+def test_a_run_that_broke_off_is_resumed_and_gives_the_same_bits(tmp_path):
+    whole = TrainConfig(**{**FAST, "epochs": 2, "depth": 5, "out": str(tmp_path / "whole")})
+    train(whole)
+
+    def stop(line):
+        if line.startswith("epoch 1/2"):
+            raise KeyboardInterrupt
+
+    broken = TrainConfig(**{**whole.to_dict(), "out": str(tmp_path / "broken")})
+    with pytest.raises(KeyboardInterrupt):
+        run_to_end(broken, stop)
+    history = run_to_end(broken, silent)
+    assert len(history.records) == 2
+    one, two = (runs.load_run(c.out, "numpy")[0].state_dict() for c in (whole, broken))
+    assert all(np.array_equal(array, two[name]) for name, array in one.items())
+
+
+def test_a_folder_with_other_runs_is_refused_and_left_alone(tmp_path):
+    sweep(tmp_path).run(silent)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.npz")}
+    with pytest.raises(CheckpointError, match=r"holds another run: lr=0\.2 \(the run has 0\.05\)"):
+        sweep(tmp_path, training={"lr": 0.2}).run(silent)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.npz")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"depths": ()}, r"depths=\[\] is not allowed"),
+        ({"depths": (8, 8)}, r"depths=\[8, 8\] is not allowed: different numbers"),
+        ({"depths": (5, 7)}, "depth=7 is not allowed"),
+        ({"seeds": (-1,)}, "seed=-1 is not an integer of at least 0"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused_before_anything_is_written(tmp_path, changes, message):
+    with pytest.raises(SpecError, match=message):
+        sweep(tmp_path, **changes)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_sweeps(tmp_path, capsys):
+    command = "sweep --budget 1500 --depths 5 --seeds 0 --epochs 1 --backend numpy --tolerance 0.01"
+    assert main([*command.split(), "--out", str(tmp_path / "s")]) == 0
+    out = capsys.readouterr().out
+    assert "table and picture in" in out
+    assert (tmp_path / "s" / "sweep.csv").exists()
+    assert main(["sweep", "--budget", "9", "--out", str(tmp_path / "t"), "--depths", "8,x"]) == 1
+    assert "depths='8,x' is not allowed: numbers with commas" in capsys.readouterr().err
+
+
+def test_a_sweep_s_picture_has_a_line_a_depth_through_the_means_of_its_seeds():
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+
+    def result(L, M, depth, seed, accuracy):
+        return Result(L, M, L * M, depth, seed, 1, 1, 1, accuracy)
+
+    results = [
+        result(1, 9, 8, 0, 0.5), result(1, 9, 8, 1, 0.7), result(6, 2, 8, 0, 0.8),
+        result(6, 2, 20, 0, 0.9),
+    ]  # fmt: skip
+    figure = plots.draw_sweep(results, "title")
+    by_L, by_M, width_L, _ = figure.axes
+    assert [list(line.get_xdata()) for line in by_L.lines] == [[1, 6], [6]]
+    assert_close(by_L.lines[0].get_ydata(), np.array([60.0, 80.0]), 1)
+    assert list(by_M.lines[0].get_xdata()) == [2, 9]
+    assert list(width_L.lines[0].get_ydata()) == [9, 12]
+    assert by_L.get_ylabel() == "test accuracy (%)"
+    assert width_L.get_xlabel() == "L, primary partitions"
+    matplotlib.pyplot.close(figure)
+
+
+# -- the nearest block -----------------------------------------------------------------------------
+
+SPECS = [
+    IGCSpec.square(3, 4), IGCSpec.square(1, 5), IGCSpec.square(5, 1), IGCSpec(6, 12, 3, 4, 3, 2),
+    IGCSpec(6, 12, 3, 2), IGCSpec(8, 16, 2, 2, 1), IGCSpec(2, 4, 2, 1, 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+@given(seed=seeds)
+def test_a_kernel_that_is_an_igc_is_found_again_exactly(spec, seed):
+    kernel = reference.composed_kernel(*weights(np.random.default_rng(seed), spec), spec)
+    found = nearest_block(kernel, spec)
+    assert found.primary.shape == spec.primary_shape
+    assert_close(reference.composed_kernel(found.primary, found.secondary, spec), kernel, 1000)
+    assert found.error < 1e-7
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_no_block_is_nearer_to_a_dense_kernel(spec):
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=spec.composed_shape)
+    primary, secondary, error = nearest_block(kernel, spec)
+
+    def distance(p, s):
+        return np.linalg.norm(reference.composed_kernel(p, s, spec) - kernel)
+
+    best = distance(primary, secondary)
+    assert best / np.linalg.norm(kernel) == pytest.approx(error)
+    for step in (1e-3, 1e-1):
+        for _ in range(20):
+            p, s = (w + step * rng.normal(size=w.shape) for w in (primary, secondary))
+            assert distance(p, s) >= best
+    # Alternating least squares from a random start, an optimiser of another kind, ends no lower.
+    p, s = weights(rng, spec)
+    for _ in range(15):
+        s = _least_squares(lambda w, p=p: reference.composed_kernel(p, w, spec), s.shape, kernel)
+        p = _least_squares(lambda w, s=s: reference.composed_kernel(w, s, spec), p.shape, kernel)
+    assert distance(p, s) >= best * (1 - 1e-9) - 1e-12
+
+
+def _least_squares(linear, shape, target):
+    """Minimise |linear(w) - target| over w of a shape."""
+    basis = np.eye(int(np.prod(shape))).reshape(-1, *shape)
+    A = np.stack([linear(w).ravel() for w in basis], axis=1)
+    return np.linalg.lstsq(A, target.ravel(), rcond=None)[0].reshape(shape)
+
+
+def test_in_the_square_block_it_is_the_reference_s_projection():
+    spec, kernel = IGCSpec.square(3, 4), np.random.default_rng(1).normal(size=(12, 12, 3, 3))
+    composed = [
+        reference.composed_kernel(w.primary, w.secondary, spec)
+        for w in (nearest_block(kernel, spec), reference.project(kernel, 3, 4))
+    ]
+    assert_close(composed[0], composed[1], 1000)
+
+
+def test_the_nearest_group_convolution_keeps_the_diagonal_blocks():
+    kernel = np.random.default_rng(2).normal(size=(6, 4, 1, 1))
+    weight, error = nearest_groups(kernel, 2)
+    dense = np.zeros_like(kernel)
+    dense[:3, :2], dense[3:, 2:] = weight[:3], weight[3:]
+    kept = [[1, 1, 0, 0]] * 3 + [[0, 0, 1, 1]] * 3
+    assert np.array_equal(dense, kernel * np.array(kept)[:, :, None, None])
+    assert error == pytest.approx(np.linalg.norm(dense - kernel) / np.linalg.norm(kernel))
+
+
+@pytest.mark.parametrize(
+    ("shape", "spec", "message"),
+    [
+        ((4, 4, 3, 3), IGCSpec.square(2, 3), r"shape \(4, 4, 3, 3\); .* needs \(6, 6, 3, 3\)"),
+        ((6, 6, 3, 3), IGCSpec(6, 6, 3, 3), r"out_channels=6 is not divisible by L\*M = 3\*3 = 9"),
+    ],
+)
+def test_a_kernel_that_does_not_fit_is_refused(shape, spec, message):
+    with pytest.raises(SpecError, match=message):
+        nearest_block(np.ones(shape), spec)
+
+
+def test_a_kernel_of_zeros_has_no_error():
+    assert nearest_block(np.zeros((4, 4, 3, 3)), IGCSpec.square(2, 2)).error == 0
+    assert nearest_groups(np.zeros((4, 4, 1, 1)), 2)[1] == 0
+
+
+# -- compress --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arch", "depth", "width", "L", "M"),
+    [("plain", 5, 6, 3, 2), ("resnet", 8, 4, 2, 2)],
+    ids=["plain", "resnet"],
+)
+def test_a_regular_network_that_is_an_igc_network_computes_the_same_after(arch, depth, width, L, M):
+    igc = build_model(f"{arch}_igc", depth, L=L, M=M, backend="numpy", dtype="float64", seed=4)
+    regular = build_model(arch, depth, width=width, backend="numpy", dtype="float64")
+    state, layers = igc.state_dict(), dict(igc.network.named_layers())
+    dense = {}
+    for name, array in regular.state_dict().items():
+        layer = layers.get(name.replace(".conv.weight", ".igc"))
+        if layer is not None:
+            w = (state[name.replace(".conv.weight", f".igc.{p}")] for p in ("primary", "secondary"))
+            dense[name] = reference.composed_kernel(*w, layer.spec)
+        elif state[name].shape != array.shape:  # a shortcut in L groups
+            dense[name] = np.zeros_like(array)
+            out, inp = array.shape[0] // L, array.shape[1] // L
+            for g in range(L):
+                rows = slice(g * out, (g + 1) * out)
+                dense[name][rows, g * inp : (g + 1) * inp] = state[name][rows]
+        else:
+            dense[name] = state[name]
+    regular.load_state_dict(dense)
+    projected, errors = project_network(regular, igc.architecture)
+    assert max(errors.values()) < 1e-7
+    assert len(errors) == sum("igc" in n or "shortcut.conv" in n for n in layers if "." in n)
+    back = build_model(f"{arch}_igc", depth, L=L, M=M, backend="numpy", dtype="float64")
+    back.load_state_dict(projected)
+    x = normal(np.random.default_rng(0), (2, 3, 9, 8))
+    for train_mode in (False, True):
+        expected = igc.forward(x, train=train_mode)
+        assert_close(regular.forward(x, train=train_mode), expected, 10_000)
+        assert_close(back.forward(x, train=train_mode), expected, 10_000)
+
+
+def test_compressing_a_run_leaves_two_runs_and_all_numbers(tmp_path, capsys):
+    source, out = tmp_path / "source", tmp_path / "out"
+    train(TrainConfig(**FAST, arch="plain", depth=5, width=6, out=str(source)))
+    command = ["compress", str(source), "-L", "3", "-M", "2", "--epochs", "1", "--out", str(out)]
+    assert main([*command, "--backend", "numpy"]) == 0
+    result = json.loads((out / "compress.json").read_text())
+    accuracies, shown = result["accuracies"], capsys.readouterr().out
+    assert accuracies["before"] == runs.read_log(source)[-1]["test_accuracy"]
+    for name in ("finetuned", "scratch"):
+        config = runs.read_config(out / name)
+        assert (config.arch, config.L, config.M, config.epochs) == ("plain_igc", 3, 2, 1)
+        assert accuracies[name] == runs.read_log(out / name)[-1]["test_accuracy"]
+    assert len(result["errors"]) == 3
+    for name, error in result["errors"].items():
+        assert f"{name}: relative error {error:.3f}" in shown
+    fresh = build_model("plain_igc", 5, L=3, M=2, backend="numpy").state_dict()
+    tuned, scratch = (runs.load_run(out / n, "numpy")[0].state_dict() for n in accuracies
+                      if n in ("finetuned", "scratch"))  # fmt: skip
+    name = "stage1.block1.igc.primary"
+    assert not np.array_equal(tuned[name], scratch[name])
+    assert np.abs(scratch[name] - fresh[name]).max() < np.abs(tuned[name] - fresh[name]).max()
+    before = {path: path.read_bytes() for path in out.rglob("*.npz")}
+    assert main([*command, "--backend", "numpy"]) == 0  # again: nothing is trained
+    assert before == {path: path.read_bytes() for path in out.rglob("*.npz")}
+
+
+def test_fine_tuning_that_was_ended_before_its_first_checkpoint_keeps_the_projected_weights(
+    tmp_path,
+):
+    config = TrainConfig(**{**FAST, "depth": 5, "L": 2, "M": 2, "out": str(tmp_path / "run")})
+    initial = build_model("plain_igc", 5, L=2, M=2, backend="numpy", seed=9).state_dict()
+    whole = run_to_end(TrainConfig(**{**config.to_dict(), "out": str(tmp_path / "w")}), silent,
+                       initial)  # fmt: skip
+    with runs.create(config):
+        pass  # the process ended here
+    assert run_to_end(config, silent, initial).test_accuracy == whole.test_accuracy
+    one, two = (runs.load_run(tmp_path / n, "numpy")[0].state_dict() for n in ("w", "run"))
+    assert all(np.array_equal(array, two[name]) for name, array in one.items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "numbers", "message"),
+    [
+        ({"arch": "plain", "width": 6}, (2, 2), r"L\*M = 2\*2 = 4 is not the width of plain-5 W6"),
+        ({"arch": "plain_igc", "L": 2, "M": 2}, (2, 2), "plain_igc-5 L2M2 is no regular network"),
+    ],
+)
+def test_a_run_that_cannot_be_compressed_is_refused_and_nothing_written(
+    tmp_path, settings, numbers, message
+):
+    train(TrainConfig(**FAST, depth=5, **settings, out=str(tmp_path / "source")))
+    with pytest.raises(SpecError, match=message):
+        compress(str(tmp_path / "source"), *numbers, str(tmp_path / "out"), silent, backend="numpy")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_transition_of_a_residual_network_keeps_rank_two():
+    regular = build_model("resnet", 8, width=4, backend="numpy").architecture
+    small = build_model("resnet_igc", 8, L=2, M=2, backend="numpy")
+    assert compressed(regular, 2, 2) == small.architecture
+    spec = dict(small.network.named_layers())["stage2.block1.branch.unit1.igc"].spec
+    assert spec.out_channels == 2 * spec.L * spec.M

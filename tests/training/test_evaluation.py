@@ -1,0 +1,71 @@
+"""Batch statistics estimated anew: the means over batches, and nothing else changes."""
+
+import numpy as np
+import pytest
+
+from igc_ref import TrainConfig, build_model, data
+from igc_ref.cli.commands import main
+from igc_ref.errors import DataError, SpecError
+from igc_ref.testing import assert_close
+from igc_ref.training import evaluation
+from igc_ref.training import folder as runs
+from igc_ref.training.evaluation import evaluate, precise_statistics
+from igc_ref.training.session import train
+
+
+@pytest.fixture(autouse=True)
+def few_pictures(monkeypatch):
+    sizes, draw = {"train": 28, "test": 20}, data.shapes
+    monkeypatch.setattr(data, "shapes", lambda split: draw(split, size=sizes[split]))
+    monkeypatch.setattr(evaluation, "PRECISE_BATCH", 8)
+
+
+@pytest.mark.parametrize(("batches", "starts"), [(2, [0, 8]), (50, [0, 8, 16, 24])])
+def test_statistics_are_the_means_over_the_batches(backend, batches, starts):
+    model = build_model("plain", 5, width=3, backend=backend, dtype="float64")
+    weights = {name: backend.to_numpy(array) for name, array in model.parameters().items()}
+    dataset = data.shapes("train")
+    precise_statistics(model, dataset, batches)
+    state = model.state_dict()
+    means, variances = [], []
+    for start in starts:
+        images = dataset.images[start : start + 8]
+        mean, std = (np.array(v).reshape(1, 3, 1, 1) for v in (dataset.mean, dataset.std))
+        twin = build_model("plain", 5, width=3, backend="numpy", dtype="float64")
+        x = ((images - mean) / std).swapaxes(0, 1)
+        y = twin.network.children["stem"].children["conv"].forward(x)
+        means.append(y.mean(axis=(1, 2, 3)))
+        variances.append(y.var(axis=(1, 2, 3)))
+    assert_close(state["stem.bn.running_mean"], np.mean(means, axis=0), 10_000)
+    assert_close(state["stem.bn.running_var"], np.mean(variances, axis=0), 10_000)
+    assert all(np.array_equal(state[name], array) for name, array in weights.items())
+    assert model.network.children["stem"].children["bn"].momentum == 0.99
+
+
+def test_an_error_midway_leaves_the_momentum_as_it_was(monkeypatch):
+    model = build_model("plain", 5, width=3, backend="numpy")
+    monkeypatch.setattr(model, "forward", lambda x, train: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        precise_statistics(model, data.shapes("train"))
+    assert model.network.children["stem"].children["bn"].momentum == 0.99
+
+
+def test_no_pictures_or_no_batches_are_refused():
+    model = build_model("plain", 5, width=3, backend="numpy")
+    with pytest.raises(DataError, match="is empty"):
+        precise_statistics(model, data.shapes("train")[:0])
+    with pytest.raises(SpecError, match="batches=0"):
+        precise_statistics(model, data.shapes("train"), 0)
+
+
+def test_the_command_evaluates_with_fresh_statistics_and_leaves_the_run_alone(tmp_path, capsys):
+    folder = tmp_path / "run"
+    train(TrainConfig(depth=5, L=2, M=2, backend="numpy", epochs=1, out=str(folder)))
+    before = (folder / "checkpoint.npz").read_bytes()
+    assert main(["eval", str(folder), "--backend", "numpy", "--precise-bn"]) == 0
+    shown = capsys.readouterr().out
+    model, _ = runs.load_run(folder, "numpy")
+    precise_statistics(model, data.shapes("train"))
+    assert f"accuracy {evaluate(model, data.shapes('test')).accuracy:.2%}" in shown
+    assert "estimated anew" in shown
+    assert (folder / "checkpoint.npz").read_bytes() == before
