@@ -94,7 +94,7 @@ class OurBlock:
     def _pictures(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Iterator[Pictures]:
         numbers = rng.standard_normal(shape, np.float32)
         for shift in range(self.sets):  # not the same numbers, and quicker than drawing them
-            yield self.backend.load(self.backend.asarray(np.roll(numbers, shift, axis=0)))
+            yield self.backend.to_layout(self.backend.asarray(np.roll(numbers, shift, axis=0)))
 
     def _norm(self, channels: int) -> dict[str, Any]:
         ones, zeros = np.ones(channels, "float32"), np.zeros(channels, "float32")

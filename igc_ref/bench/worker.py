@@ -77,7 +77,7 @@ def _ours(contender: str, case: Case, x: Any, other: Any, threads: int) -> Funct
         rng, spec = np.random.default_rng(1), case.spec
         shapes = spec.primary_shape, spec.secondary_shape
         primary, secondary = (rng.normal(size=shape).astype("float32") for shape in shapes)
-        x, dy = backend.load(x), backend.load(other)
+        x, dy = backend.to_layout(x), backend.to_layout(other)
 
         def forward() -> Any:
             return backend.igc(x, primary, secondary, spec)

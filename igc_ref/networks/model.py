@@ -136,7 +136,7 @@ class Model:
         self.backend.check("x", x, self.dtype)
         if x.ndim != 4 or x.shape[1] != self.architecture.input_shape[0] or x.size == 0:
             raise SpecError(f"x has shape {x.shape}; allowed is (N, 3, H, W), each at least 1")
-        return self.forward_inside(self.backend.load(x), train)
+        return self.forward_inside(self.backend.to_layout(x), train)
 
     def forward_inside(self, x: Array, train: bool = False) -> Array:
         """Compute logits of pictures that are in the backend's own layout; see `forward`."""
@@ -172,7 +172,7 @@ class Model:
             raise SpecError(f"dlogits has shape {dlogits.shape}, the logits had {shape}")
         self._first.input_gradient = input_gradient
         dx = self.network.backward(dlogits)
-        return self.backend.store(dx, gradient=True) if input_gradient else None
+        return self.backend.from_layout(dx, gradient=True) if input_gradient else None
 
     def parameters(self) -> dict[str, Array]:
         """Return the trained arrays by name, in the order in which data flows."""

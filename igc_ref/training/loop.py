@@ -211,7 +211,7 @@ class Trainer:
 
     def train_step(self, x: Any, labels: Any, lr: float) -> tuple[float, int]:
         """Learn from one batch (N, 3, H, W); return its mean loss and how many were right."""
-        loss, hits = self.learn(self.model.backend.load(x), labels, lr)
+        loss, hits = self.learn(self.model.backend.to_layout(x), labels, lr)
         return float(loss), int(hits)
 
     def learn(self, x: Any, labels: Any, lr: Any) -> tuple[Any, Any]:

@@ -146,13 +146,20 @@ def batch_norm(backend, x, relu=False, train=True, seed=0):
 
 def block_between_norms(backend, x, primary, secondary, spec, d):
     """Batch norm with ReLU, block, batch norm: outputs and all gradients as public arrays."""
-    z, first = batch_norm(backend, backend.load(x), relu=True)
+    z, first = batch_norm(backend, backend.to_layout(x), relu=True)
     y, block = backend.igc(z, primary, secondary, spec)
     out, second = batch_norm(backend, y, seed=1)
-    dy, *third = backend.batch_norm_backward(backend.load(d), second)
+    dy, *third = backend.batch_norm_backward(backend.to_layout(d), second)
     dz, *gradients = backend.igc_backward(dy, block)
     dx, *last = backend.batch_norm_backward(dz, first)
-    return [backend.store(y), backend.store(out), backend.store(dx), *third, *gradients, *last]
+    return [
+        backend.from_layout(y),
+        backend.from_layout(out),
+        backend.from_layout(dx),
+        *third,
+        *gradients,
+        *last,
+    ]
 
 
 @needs_numba
@@ -212,25 +219,25 @@ def test_every_operator_applies_what_is_pending_first(kind, relu, train):
         normal(rng, (2, 2, 3, 3)),
     )
     norm = {"relu": relu, "train": train}
-    pending, saved = batch_norm(B, B.load(x), **norm)
+    pending, saved = batch_norm(B, B.to_layout(x), **norm)
     if kind == "derivative":
-        pending, *_ = B.batch_norm_backward(B.load(other), saved)
-    plain = B.load(B.store(pending))
+        pending, *_ = B.batch_norm_backward(B.to_layout(other), saved)
+    plain = B.to_layout(B.from_layout(pending))
     assert pending.pending is not None
     assert plain.pending is None
-    _, conv = B.conv2d(B.load(other), weight)
-    _, block = B.igc(B.load(other), weight[:, :1], np.ones((2, 1)), IGCSpec(2, 2, 2, 2))
-    small, pool = B.max_pool(B.load(np.repeat(np.repeat(other, 2, 2), 2, 3)), 2, 2, 0)
+    _, conv = B.conv2d(B.to_layout(other), weight)
+    _, block = B.igc(B.to_layout(other), weight[:, :1], np.ones((2, 1)), IGCSpec(2, 2, 2, 2))
+    small, pool = B.max_pool(B.to_layout(np.repeat(np.repeat(other, 2, 2), 2, 3)), 2, 2, 0)
     assert small.shape == pending.shape
-    _, again = batch_norm(B, B.load(other), relu=True)
+    _, again = batch_norm(B, B.to_layout(other), relu=True)
     operators = {
         "batch_norm": lambda v: batch_norm(B, v, **norm)[0],
         "batch_norm_backward": lambda v: B.batch_norm_backward(v, again)[0],
         "relu": lambda v: B.relu(v)[0],
-        "relu_backward": lambda v: B.relu_backward(v, B.load(other)),
-        "relu_backward, y": lambda v: B.relu_backward(B.load(other), v),
-        "add": lambda v: B.add(v, B.load(other)),
-        "add, b": lambda v: B.add(B.load(other), v),
+        "relu_backward": lambda v: B.relu_backward(v, B.to_layout(other)),
+        "relu_backward, y": lambda v: B.relu_backward(B.to_layout(other), v),
+        "add": lambda v: B.add(v, B.to_layout(other)),
+        "add, b": lambda v: B.add(B.to_layout(other), v),
         "add_relu": lambda v: B.add_relu(v, v)[0],
         "max_pool": lambda v: B.max_pool(v, 3, 2, 1)[0],
         "max_pool_backward": lambda v: B.max_pool_backward(v, pool),
@@ -239,7 +246,7 @@ def test_every_operator_applies_what_is_pending_first(kind, relu, train):
         "igc_backward": lambda v: B.igc_backward(v, block)[0],
     }
     for name, operator in operators.items():
-        expected, actual = B.store(operator(plain)), B.store(operator(pending))
+        expected, actual = B.from_layout(operator(plain)), B.from_layout(operator(pending))
         assert_close(1 + actual, 1 + expected, 1000), name
     assert_close(B.global_average_pool(pending)[0], B.global_average_pool(plain)[0], 1000)
 
@@ -249,23 +256,23 @@ def test_every_operator_applies_what_is_pending_first(kind, relu, train):
 def test_a_shuffle_applies_what_is_pending_to_the_channels_it_belongs_to(kind):
     B, rng = numba_backend(), np.random.default_rng(0)
     x, other = (normal(rng, (5, 6, 4, 7)) for _ in range(2))
-    pending, saved = batch_norm(B, B.load(x), relu=True)
+    pending, saved = batch_norm(B, B.to_layout(x), relu=True)
     if kind == "derivative":
-        pending, *_ = B.batch_norm_backward(B.load(other), saved)
+        pending, *_ = B.batch_norm_backward(B.to_layout(other), saved)
     assert pending.pending is not None
-    expected = oracles.shuffle(B.store(pending), 3)
-    assert_close(1 + B.store(B.shuffle(pending, 3)[0]), 1 + expected, 10)
+    expected = oracles.shuffle(B.from_layout(pending), 3)
+    assert_close(1 + B.from_layout(B.shuffle(pending, 3)[0]), 1 + expected, 10)
 
 
 @needs_numba
 @pytest.mark.parametrize("pending", [False, True], ids=["plain", "pending"])
 def test_moments_noted_by_a_convolution_are_dealt_with_its_channels(pending, monkeypatch):
     B, rng = numba_backend(), np.random.default_rng(0)
-    y, _ = B.conv2d(B.load(normal(rng, (19, 2, 9, 8))), normal(rng, (6, 2, 3, 3)))
+    y, _ = B.conv2d(B.to_layout(normal(rng, (19, 2, 9, 8))), normal(rng, (6, 2, 3, 3)))
     y = batch_norm(B, y)[0] if pending else y
     dealt, _ = B.shuffle(y, 3)
     assert (dealt.moments is None) == pending
-    expected, _ = batch_norm(B, B.load(B.store(dealt)))
+    expected, _ = batch_norm(B, B.to_layout(B.from_layout(dealt)))
     monkeypatch.setattr(B, "_find_moments", B._find_moments if pending else None)
     actual, _ = batch_norm(B, dealt)
     for one, two in zip(expected.pending.table, actual.pending.table, strict=True):
@@ -276,12 +283,12 @@ def test_moments_noted_by_a_convolution_are_dealt_with_its_channels(pending, mon
 def test_sums_serve_only_the_batch_norm_they_were_taken_for():
     B, rng = numba_backend(), np.random.default_rng(0)
     x, y, d = (normal(rng, (3, 2, 5, 5)) for _ in range(3))
-    _, other = batch_norm(B, B.load(y), relu=True)
-    z, _ = batch_norm(B, B.load(x), relu=True)
+    _, other = batch_norm(B, B.to_layout(y), relu=True)
+    z, _ = batch_norm(B, B.to_layout(x), relu=True)
     _, conv = B.conv2d(z, normal(rng, (2, 2, 3, 3)))
-    dz, _ = B.conv2d_backward(B.load(d), conv)
+    dz, _ = B.conv2d_backward(B.to_layout(d), conv)
     assert dz.sums is not None
-    expected = B.batch_norm_backward(B.load(B.store(dz)), other)[1:]
+    expected = B.batch_norm_backward(B.to_layout(B.from_layout(dz)), other)[1:]
     for one, two in zip(expected, B.batch_norm_backward(dz, other)[1:], strict=True):
         assert_close(two, one, d.size)
 
@@ -290,23 +297,23 @@ def test_sums_serve_only_the_batch_norm_they_were_taken_for():
 def test_not_a_number_is_never_swallowed():
     B, one = numba_backend(), np.ones(1)
     nan = np.full((2, 1, 3, 3), np.nan)
-    assert np.isnan(B.store(B.relu(B.load(nan))[0])).all()
-    assert np.isnan(B.store(B.add_relu(B.load(nan), B.load(nan))[0])).all()
-    assert np.isnan(B.store(B.max_pool(B.load(nan), 3, 2, 1)[0])).all()
+    assert np.isnan(B.from_layout(B.relu(B.to_layout(nan))[0])).all()
+    assert np.isnan(B.from_layout(B.add_relu(B.to_layout(nan), B.to_layout(nan))[0])).all()
+    assert np.isnan(B.from_layout(B.max_pool(B.to_layout(nan), 3, 2, 1)[0])).all()
     mean, var = one.copy(), one.copy()
-    y, _ = B.batch_norm(B.load(nan), one, one, mean, var, **NORM, train=True, relu=True)
-    assert np.isnan(B.store(y)).all()
+    y, _ = B.batch_norm(B.to_layout(nan), one, one, mean, var, **NORM, train=True, relu=True)
+    assert np.isnan(B.from_layout(y)).all()
     assert np.isnan([mean, var]).all()
-    y, _ = B.conv2d(B.load(nan), np.ones((1, 1, 3, 3)))
-    assert np.isnan(B.store(y)).all()
+    y, _ = B.conv2d(B.to_layout(nan), np.ones((1, 1, 3, 3)))
+    assert np.isnan(B.from_layout(y)).all()
 
 
 @needs_numba
 def test_large_windows_remember_who_won():
     B, x = numba_backend(), np.zeros((1, 1, 12, 12))
     x[0, 0, 11, 11] = 1
-    _, saved = B.max_pool(B.load(x), 12, 12, 0)
-    dx = B.store(B.max_pool_backward(B.load(np.ones((1, 1, 1, 1))), saved))
+    _, saved = B.max_pool(B.to_layout(x), 12, 12, 0)
+    dx = B.from_layout(B.max_pool_backward(B.to_layout(np.ones((1, 1, 1, 1))), saved))
     assert np.array_equal(dx, x)
 
 
@@ -359,7 +366,7 @@ def refusals():
     yield "stride", SpecError, "stride=0", conv(np.ones((4, 4, 3, 3)), stride=0)
     yield "stride 2.0", SpecError, r"stride=2\.0", conv(np.ones((4, 4, 3, 3)), stride=2.0)
     yield "mixed", TypeError, "float32; float64", conv(np.ones((4, 4, 3, 3), "float32"))
-    yield "raw", TypeError, "takes what its load returns", lambda b: b.relu(x4)
+    yield "raw", TypeError, "takes what its to_layout returns", lambda b: b.relu(x4)
     for place, name in enumerate(("gamma", "beta", "running_mean", "running_var")):
         yield name, SpecError, rf"{name} has shape \(3,\)", batch_norm(place, np.ones(3))
         yield f"{name} int", TypeError, f"{name} is int64", batch_norm(place, np.ones(4, int))
@@ -419,9 +426,9 @@ def test_a_stride_beyond_the_picture_leaves_one_position(stride):
     rng, results = np.random.default_rng(0), []
     x, weight = normal(rng, (2, 4, 5, 6)), normal(rng, (4, 2, 3, 3))
     for backend, step in ((get_backend("numpy"), min(stride, 50)), (numba_backend(), stride)):
-        y, saved = backend.conv2d(backend.load(x), weight, 2, step)
-        dx, dweight = backend.conv2d_backward(backend.load(backend.store(y)), saved)
-        results.append([backend.store(y), backend.store(dx), dweight])
+        y, saved = backend.conv2d(backend.to_layout(x), weight, 2, step)
+        dx, dweight = backend.conv2d_backward(backend.to_layout(backend.from_layout(y)), saved)
+        results.append([backend.from_layout(y), backend.from_layout(dx), dweight])
     for expected, actual in zip(*results, strict=True):
         assert_close(actual, expected, 100)
 
@@ -431,29 +438,29 @@ def test_infinities_and_nan_stay_where_they_are():
     for backend in (get_backend("numpy"), numba_backend()):
         x = np.arange(16.0).reshape(1, 1, 4, 4)
         x[0, 0, 0, 1] = np.nan
-        y, _ = backend.max_pool(backend.load(x), 2, 2, 0)
-        assert np.isnan(backend.store(y)).ravel().tolist() == [True, False, False, False]
-        infinite = backend.load(np.array([[[[np.inf, -np.inf, 1.0, np.nan]]]]))
+        y, _ = backend.max_pool(backend.to_layout(x), 2, 2, 0)
+        assert np.isnan(backend.from_layout(y)).ravel().tolist() == [True, False, False, False]
+        infinite = backend.to_layout(np.array([[[[np.inf, -np.inf, 1.0, np.nan]]]]))
         y, saved = backend.relu(infinite)
-        assert np.isnan(backend.store(y)).ravel().tolist() == [False, False, False, True]
-        ones = backend.load(np.ones((1, 1, 1, 4)))
-        dx = backend.store(backend.relu_backward(ones, saved))
+        assert np.isnan(backend.from_layout(y)).ravel().tolist() == [False, False, False, True]
+        ones = backend.to_layout(np.ones((1, 1, 1, 4)))
+        dx = backend.from_layout(backend.relu_backward(ones, saved))
         assert dx.ravel().tolist() == [1, 0, 1, 0]
         _, saved = backend.conv2d(ones, np.full((1, 1, 1, 1), 2.0))
         with np.errstate(invalid="ignore"):  # dW is NaN, and NumPy says so
             dx, _ = backend.conv2d_backward(infinite, saved)
-        assert backend.store(dx).ravel()[:3].tolist() == [np.inf, -np.inf, 2]
+        assert backend.from_layout(dx).ravel()[:3].tolist() == [np.inf, -np.inf, 2]
 
 
 @needs_numba
 def test_relu_s_derivative_applies_what_is_pending():
     backend, one = numba_backend(), np.ones(1)
-    x = backend.load(np.array([[[[-3.0, 1.0]]]]))
+    x = backend.to_layout(np.array([[[[-3.0, 1.0]]]]))
     y, _ = backend.batch_norm(
         x, one, 4 * one, 0 * one, one.copy(), momentum=0.9, eps=0.0, train=False
     )
-    dx = backend.relu_backward(backend.load(np.ones((1, 1, 1, 2))), y)
-    assert backend.store(dx).ravel().tolist() == [1, 1]
+    dx = backend.relu_backward(backend.to_layout(np.ones((1, 1, 1, 2))), y)
+    assert backend.from_layout(dx).ravel().tolist() == [1, 1]
 
 
 @needs_numba
@@ -481,10 +488,10 @@ from igc_ref.backends.numba.backend import NumbaBackend
 
 backend = NumbaBackend(2)
 x = np.ones((40, 2, 3, 3))
-backend.relu(backend.load(x))
+backend.relu(backend.to_layout(x))
 child = os.fork()
 if child == 0:
-    backend.relu(backend.load(x))
+    backend.relu(backend.to_layout(x))
     os._exit(7)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
@@ -539,8 +546,8 @@ import numpy as np
 from igc_ref.backends.numba.backend import NumbaBackend
 
 backend = NumbaBackend(1)
-y, _ = backend.relu(backend.load(np.full((1, 1, 1, 1), -3.0)))
-print(backend.store(y).item())
+y, _ = backend.relu(backend.to_layout(np.full((1, 1, 1, 1), -3.0)))
+print(backend.from_layout(y).item())
 """
 
 

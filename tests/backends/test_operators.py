@@ -29,12 +29,12 @@ counts = st.integers(1, 4)
 
 def public(backend, x):
     """Internal layout of a backend to public NumPy pictures."""
-    return backend.to_numpy(backend.store(x))
+    return backend.to_numpy(backend.from_layout(x))
 
 
 def internal(backend, x):
     """Public NumPy pictures to the internal layout of a backend."""
-    return backend.load(backend.asarray(x))
+    return backend.to_layout(backend.asarray(x))
 
 
 def run_igc(backend, x, primary, secondary, spec, d):
@@ -101,7 +101,7 @@ def test_the_permutations_are_views_the_block_allocates_its_outputs_and_tiles_al
     backend = get_backend("numpy")
     backend.tile_bytes = 1 << 17
     rng = np.random.default_rng(0)
-    x = backend.load(normal(rng, (64, spec.in_channels, 8, 8), dtype))
+    x = backend.to_layout(normal(rng, (64, spec.in_channels, 8, 8), dtype))
     primary, secondary = weights(rng, spec, dtype)
     tracemalloc.start()
     try:
@@ -125,7 +125,7 @@ def test_pictures_come_back_as_they_went_in_and_contiguous(backend, N, dtype):
     x = normal(np.random.default_rng(0), (N, 2, 4, 5), dtype)
     inside = internal(backend, x)
     assert inside.shape == (2, N, 4, 5)
-    outside = backend.store(inside)
+    outside = backend.from_layout(inside)
     assert outside.flags.c_contiguous
     assert outside.dtype == x.dtype
     assert np.array_equal(backend.to_numpy(outside), x)

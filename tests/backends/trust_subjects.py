@@ -179,10 +179,12 @@ class Subject:
 
     def inside(self, x):
         x = self.backend.asarray(x, self.dtype)
-        return x if x.ndim == 2 else self.backend.load(x)
+        return x if x.ndim == 2 else self.backend.to_layout(x)
 
     def outside(self, y):
-        return self.backend.to_numpy(y if getattr(y, "ndim", 4) == 2 else self.backend.store(y))
+        return self.backend.to_numpy(
+            y if getattr(y, "ndim", 4) == 2 else self.backend.from_layout(y)
+        )
 
     def forward(self, x, values, train=False):
         self.set(values)

@@ -27,11 +27,11 @@ EPS = 2e-5  # of batch norm
 
 
 def public(backend, x):
-    return backend.to_numpy(backend.store(x))
+    return backend.to_numpy(backend.from_layout(x))
 
 
 def internal(backend, x):
-    return backend.load(backend.asarray(x))
+    return backend.to_layout(backend.asarray(x))
 
 
 def made(layer, backend, spec, seed, dtype="float64"):
@@ -340,7 +340,9 @@ def epochs(name, backend, dtype="float32", count=3):
     x = backend.normalise(backend.asarray(images), pool.mean, pool.std, dtype)
     parts = [slice(0, 4), slice(4, 8), slice(8, 11)] * count
     labels = pool.labels
-    losses = [float(learn(backend.load(x[p]), backend.asarray(labels[p]), 0.05)[0]) for p in parts]
+    losses = [
+        float(learn(backend.to_layout(x[p]), backend.asarray(labels[p]), 0.05)[0]) for p in parts
+    ]
     return losses, model, steps, lines
 
 

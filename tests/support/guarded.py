@@ -142,8 +142,8 @@ def built(request):
 
 
 def public(backend, x):
-    return backend.to_numpy(backend.store(x))
+    return backend.to_numpy(backend.from_layout(x))
 
 
 def internal(backend, x):
-    return backend.load(backend.asarray(x))
+    return backend.to_layout(backend.asarray(x))

@@ -108,8 +108,8 @@ def test_pytorch_s_block_is_ours():
     twin = torch_twins.Block(spec).double()
     twin.primary.weight.data[...] = torch.from_numpy(primary)
     twin.secondary.weight.data[...] = torch.from_numpy(secondary)[..., None, None]
-    ours, _ = backend.igc(backend.load(x), primary, secondary, spec)
-    assert_close(twin(torch.from_numpy(x)).detach().numpy(), backend.store(ours), 100)
+    ours, _ = backend.igc(backend.to_layout(x), primary, secondary, spec)
+    assert_close(twin(torch.from_numpy(x)).detach().numpy(), backend.from_layout(ours), 100)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

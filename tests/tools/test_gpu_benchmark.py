@@ -259,5 +259,5 @@ def test_our_block_computes_the_same_captured_and_in_training(monkeypatch):
     assert backend.device.launches == ["block_forward", "block_backward", "add_up"] * 2
     z, (dgamma, _), (dx, *_) = block.training(0)
     assert "find_sums" not in backend.device.launches  # its sums come from the next block
-    for array in (backend.store(z), dgamma, backend.store(dx)):
+    for array in (backend.from_layout(z), dgamma, backend.from_layout(dx)):
         assert np.isfinite(array).all()

@@ -62,11 +62,11 @@ class Reading(GenericBackend):
         self.check("array", array)
         return self.device.download(array)
 
-    def load(self, pictures: Array) -> Pictures:
-        """Turn public pictures (N, C, H, W) into the layout inside, (C, N, H, W)."""
-        return self._wrap(self.xp.array(pictures.swapaxes(0, 1), order="C"))
+    def to_layout(self, images: Array) -> Pictures:
+        """Turn public images (N, C, H, W) into the layout inside, (C, N, H, W)."""
+        return self._wrap(self.xp.array(images.swapaxes(0, 1), order="C"))
 
-    def store(self, x: Pictures, gradient: bool = False) -> Array:
+    def from_layout(self, x: Pictures, gradient: bool = False) -> Array:
         """Turn the layout inside back into public pictures (N, C, H, W)."""
         y = self.xp.array(self._array(x).swapaxes(0, 1), order="C")
         if gradient and self.half:
@@ -132,7 +132,7 @@ class Reading(GenericBackend):
         """Raise unless these are pictures, and of this shape and dtype."""
         if not isinstance(x, Pictures):
             raise TypeError(
-                f"{name} is {kind_of(x)}; the {self.name} backend takes what its load returns"
+                f"{name} is {kind_of(x)}; the {self.name} backend takes what its to_layout returns"
             )
         if like is not None and x.shape != tuple(like[0]):
             raise SpecError(f"{name} has shape {x.shape}; {tuple(like[0])} is needed")

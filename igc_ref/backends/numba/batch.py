@@ -74,7 +74,7 @@ class Pictures:
         self.sums: Sums | None = None
 
     def __reduce__(self) -> str:
-        raise TypeError("pictures inside cannot be copied or pickled; use backend.store")
+        raise TypeError("pictures inside cannot be copied or pickled; use backend.from_layout")
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -23,20 +23,20 @@ class Reading(NumpyBackend):
     def __init__(self, threads: int | None = None) -> None:
         self.pool, self.team = Pool(), Team(threads)
 
-    def load(self, pictures: Array) -> Pictures:
-        """Interleave public pictures (N, C, H, W) into blocks."""
-        if pictures.ndim != 4 or pictures.size == 0:
+    def to_layout(self, images: Array) -> Pictures:
+        """Interleave public images (N, C, H, W) into blocks."""
+        if images.ndim != 4 or images.size == 0:
             raise SpecError(
-                f"pictures have shape {pictures.shape}; allowed is (N, C, H, W), each at least 1"
+                f"images have shape {images.shape}; allowed is (N, C, H, W), each at least 1"
             )
-        if pictures.dtype not in DTYPES:
-            raise TypeError(f"pictures are {pictures.dtype}; {' or '.join(DTYPES)} is needed")
-        N, C, H, W = pictures.shape
-        x = self.pool.pictures((C, N, H, W), pictures.dtype)
-        self._planes(pointwise.load, x, x.data, pictures)
+        if images.dtype not in DTYPES:
+            raise TypeError(f"images are {images.dtype}; {' or '.join(DTYPES)} is needed")
+        N, C, H, W = images.shape
+        x = self.pool.pictures((C, N, H, W), images.dtype)
+        self._planes(pointwise.load, x, x.data, images)
         return x
 
-    def store(self, x: Pictures, gradient: bool = False) -> Array:  # noqa: ARG002
+    def from_layout(self, x: Pictures, gradient: bool = False) -> Array:  # noqa: ARG002
         """Write blocks as public pictures (N, C, H, W), with what is pending applied."""
         C, N, H, W = x.shape
         pictures = np.empty((N, C, H, W), x.dtype)
@@ -86,7 +86,7 @@ class Reading(NumpyBackend):
         """Raise unless x came from `load`, with this shape and dtype: the kernels trust them."""
         if not isinstance(x, Pictures):
             raise TypeError(
-                f"{name} is {kind_of(x)}; inside, the numba backend takes what its load returns"
+                f"{name} is {kind_of(x)}; the numba backend takes what its to_layout returns"
             )
         if dtype is not None and x.dtype != dtype:
             raise TypeError(f"{name} is {x.dtype}; {dtype} is needed")

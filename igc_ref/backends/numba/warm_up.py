@@ -29,7 +29,7 @@ def _step(backend: Any, dtype: str) -> None:
     spec = IGCSpec.square(1, 1)
     weight, secondary = np.ones(spec.primary_shape, dtype), np.ones(spec.secondary_shape, dtype)
     ones = np.ones(1, dtype)
-    x = backend.load(np.ones((1, 1, 3, 3), dtype))
+    x = backend.to_layout(np.ones((1, 1, 3, 3), dtype))
     y, conv = backend.conv2d(x, weight)
     y, norm = backend.batch_norm(
         y, ones, ones, ones.copy(), ones.copy(), momentum=0.9, eps=1e-5, train=True, relu=True
@@ -44,6 +44,6 @@ def _step(backend: Any, dtype: str) -> None:
     dx, *_ = backend.igc_backward(d, block)
     dx, *_ = backend.batch_norm_backward(backend.add(dx, d), norm)
     dx, dweight = backend.conv2d_backward(dx, conv)
-    backend.store(dx)
+    backend.from_layout(dx)
     numbers = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
     backend.sgd_step(weight, dweight, np.zeros_like(weight), **numbers)

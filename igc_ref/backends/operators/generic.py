@@ -126,11 +126,11 @@ class GenericBackend(
                 needed = f"{(channels,)}{', contiguous,' if contiguous else ''}"
                 raise SpecError(f"{name} has shape {array.shape}; {needed} is needed")
 
-    def load(self, pictures: Array) -> Array:
-        """Turn public pictures (N, C, H, W) into the layout inside, (C, N, H, W)."""
-        return self.xp.array(pictures.swapaxes(0, 1), order="C")  # a copy, whatever N is
+    def to_layout(self, images: Array) -> Array:
+        """Turn public images (N, C, H, W) into the layout inside, (C, N, H, W)."""
+        return self.xp.array(images.swapaxes(0, 1), order="C")  # a copy, whatever N is
 
-    def store(self, x: Array, gradient: bool = False) -> Array:  # noqa: ARG002
+    def from_layout(self, x: Array, gradient: bool = False) -> Array:  # noqa: ARG002
         """Turn the layout inside, (C, N, H, W), back into public pictures (N, C, H, W).
 
         `gradient` says that these are gradients, which a backend may keep at another scale.

@@ -117,11 +117,11 @@ class Case:
         """Return everything that the backend computes for this case, by name."""
         a = {name: backend.asarray(array, dtype) for name, array in self.draw().items()}
         weights = [a[f"weight{i}"] for i in range(len(self.layer.weight_shapes))]
-        x, found = backend.load(a["x"]), {}
+        x, found = backend.to_layout(a["x"]), {}
         if self.pending:
             x, before = batch_norm(backend, x, a["gamma_before"], a["beta_before"])
         y, saved = self.layer.run(backend, x, *weights)
-        found["y"], d = public(backend, y), backend.load(a["d"])
+        found["y"], d = public(backend, y), backend.to_layout(a["d"])
         if self.pending:
             y, after = batch_norm(backend, y, a["gamma_after"], a["beta_after"])
             found["after"] = public(backend, y)

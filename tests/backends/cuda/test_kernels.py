@@ -49,9 +49,9 @@ class Learning:
         a = {name: backend.asarray(array) for name, array in arrays.items()}
         lines = [backend.asarray(np.full(C, value, "float32")) for value in (2, 1, 0, 1)]
         x, norm = backend.batch_norm(
-            backend.load(a["x"]), *lines, momentum=0.9, eps=1e-3, train=True, relu=True
+            backend.to_layout(a["x"]), *lines, momentum=0.9, eps=1e-3, train=True, relu=True
         )
-        y, total = backend.add_relu(x, backend.load(a["x"]))
+        y, total = backend.add_relu(x, backend.to_layout(a["x"]))
         features, pooled = backend.global_average_pool(y)
         logits, linear = backend.linear(features, a["weight"], a["bias"])
         loss, hits, d = backend.loss(logits, backend.asarray(rng.integers(0, 37, self.N)))
@@ -64,7 +64,7 @@ class Learning:
             {name: backend.asarray(0 * arrays[name]) for name in names},
             lr=0.1, momentum=0.9, weight_decay=0.01,
         )  # fmt: skip
-        found = [backend.store(dx), *rest, *gradients, logits, loss, hits]
+        found = [backend.from_layout(dx), *rest, *gradients, logits, loss, hits]
         found += [*lines[2:], a["weight"], a["bias"]]
         return {str(i): backend.to_numpy(array) for i, array in enumerate(found)}
 

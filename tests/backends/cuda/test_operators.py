@@ -124,7 +124,7 @@ def test_moments_and_sums_noted_on_the_way_are_those_taken_by_themselves(case):
     backend = GuardedBackend()
     a = {name: backend.asarray(array) for name, array in case.draw().items()}
     weights = [a[f"weight{i}"] for i in range(len(case.layer.weight_shapes))]
-    x, before = batch_norm(backend, backend.load(a["x"]), a["gamma_before"], a["beta_before"])
+    x, before = batch_norm(backend, backend.to_layout(a["x"]), a["gamma_before"], a["beta_before"])
     y, saved = case.layer.run(backend, x, *weights)
     assert y.moments is not None
     exact = backend.to_numpy(y.data).astype("float64")
@@ -134,7 +134,7 @@ def test_moments_and_sums_noted_on_the_way_are_those_taken_by_themselves(case):
         table = backend.to_numpy(after.pending.table)
         assert_close(table[:, 2], mean, 1)
         assert_close(table[:, 3], 1 / np.sqrt(var + EPS), 1)
-    dx, *_ = case.layer.run_backward(backend, backend.load(a["d"]), saved)
+    dx, *_ = case.layer.run_backward(backend, backend.to_layout(a["d"]), saved)
     assert dx.sums is not None
     noted, *one = backend.batch_norm_backward(dx, before)
     taken, *two = backend.batch_norm_backward(Pictures(dx.data), before)

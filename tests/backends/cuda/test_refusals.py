@@ -36,7 +36,7 @@ X = (2, 6, 5, 4)
 REFUSED = {  # id: (call, error, message)
     "a block of an array": (
         lambda b: b.igc(ones(6, 2, 5, 4), ones(6, 3, 3, 3), ones(6, 2), SPEC),
-        TypeError, "x is numpy.ndarray; the emulated backend takes what its load returns",
+        TypeError, "x is numpy.ndarray; the emulated backend takes what its to_layout returns",
     ),
     "primary weights of another block": (
         lambda b: b.igc(pictures(b, *X), ones(6, 3, 3, 2), ones(6, 2), SPEC),
