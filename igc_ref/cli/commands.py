@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from igc_ref import bench, data, plots
-from igc_ref.cli.options import NETWORK, add_command, add_recipe, add_settings
+from igc_ref.cli.options import NETWORK, add_command, add_recipe, add_run, add_settings
 from igc_ref.errors import SpecError, choice, integer
 from igc_ref.files import write_csv
 from igc_ref.networks.model import build
@@ -59,8 +59,7 @@ def train_command(resume_run: str | None = None, recipe: str | None = None, **gi
 
 def _add_eval(commands: Any) -> None:
     add = add_command(commands, "eval", eval_command, "evaluate a run on its test set")
-    add.add_argument("run", metavar="RUN", help="folder of the run")
-    add_settings(add, ["data_dir", "backend"])
+    add_run(add, "folder of the run")
     text = "first estimate the statistics of batch norm anew, on training images"
     add.add_argument("--precise-bn", action="store_true", help=text)
 
@@ -124,7 +123,7 @@ def params_command(
 BLOCK = {
     "in_channels": "default L*M",
     "out_channels": "default L*M",
-    "kernel_size": "default 3",
+    "kernel_size": "height and width of the kernel; default 3",
     "stride": "default 1",
     "size": "height and width of the images; default 32",
 }
@@ -138,10 +137,10 @@ def _add_bench(commands: Any) -> None:
         "time a block, or with --arch a training step, against other implementations",
     )
     add_settings(add, NETWORK)
-    for name, text in {**BLOCK, "batch_size": "default 64"}.items():
+    for name, text in {**BLOCK, "batch_size": "images in a batch; default 64"}.items():
         add.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=text)
-    add.add_argument("--contenders", nargs="+", metavar="NAME", help="default: all that run here")
-    add.add_argument("--threads", type=int, metavar="N", help="default: all cores")
+    add.add_argument("--contenders", nargs="+", metavar="NAME", help="default all that run here")
+    add.add_argument("--threads", type=int, metavar="N", help="default all cores")
     add.add_argument("--rounds", type=int, metavar="N", help="turns of each contender; default 7")
     add.add_argument("--json", metavar="FILE", help="write all measurements to this file")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,7 +13,7 @@ import numpy.typing as npt
 
 from igc_ref import data
 from igc_ref.errors import SpecError
-from igc_ref.files import replacing
+from igc_ref.files import write_json
 from igc_ref.networks import IGC, Conv2d
 from igc_ref.networks.architecture import ARCHITECTURES, Architecture
 from igc_ref.networks.builder import cost
@@ -219,8 +218,7 @@ def compress(
         "cost_before": cost(model.architecture)._asdict(),
         "cost_after": cost(target)._asdict(),
     }
-    with replacing(Path(out) / RESULT) as file:
-        file.write((json.dumps(result, indent=2, allow_nan=False) + "\n").encode())
+    write_json(Path(out) / RESULT, result)
     return result
 
 
