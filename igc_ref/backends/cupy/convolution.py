@@ -10,7 +10,7 @@ from igc_ref.backends.cupy.geometry import Geometry, of_block, of_convolution
 from igc_ref.backends.cupy.kernels import block_macros, f32, i32
 from igc_ref.backends.cupy.lazy import LazyBackend
 from igc_ref.backends.cupy.tiles import Tile, choose
-from igc_ref.backends.operators.convolution import ConvSaved, check_groups, check_weights
+from igc_ref.backends.operators.convolution import ConvSaved, check_groups
 from igc_ref.backends.operators.library import Array, Saved
 from igc_ref.errors import SpecError, integer
 from igc_ref.spec.block import IGCSpec, output_length
@@ -77,7 +77,7 @@ class Convolutions(LazyBackend):
     def igc(self, x: Batch, primary: Array, secondary: Array, spec: IGCSpec) -> tuple[Batch, Saved]:
         """Compute x' = P W_d Pᵀ W_p x; see `GenericBackend.igc`."""
         self._check_pictures("x", x)
-        check_weights(primary, secondary, spec)
+        spec.check_weights(primary, secondary)
         check_groups(x.shape[0], primary, spec.L)
         self.check("primary", primary, x.dtype)
         self.check("secondary", secondary, x.dtype)

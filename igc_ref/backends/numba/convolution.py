@@ -11,7 +11,7 @@ from igc_ref.backends.numba import convolve, pointwise
 from igc_ref.backends.numba.batch import Batch, Numbers, Sums
 from igc_ref.backends.numba.lazy import LazyBackend
 from igc_ref.backends.numba.plan import Plan, Shape, plan
-from igc_ref.backends.operators.convolution import check_groups, check_weights
+from igc_ref.backends.operators.convolution import check_groups
 from igc_ref.backends.operators.library import Array
 from igc_ref.errors import SpecError, integer
 from igc_ref.spec.block import IGCSpec, output_length
@@ -51,7 +51,7 @@ class Convolutions(LazyBackend):
         self, x: Batch, primary: Array, secondary: Array, spec: IGCSpec
     ) -> tuple[Batch, BlockSaved]:
         """Compute x' = P W_d Pᵀ W_p x; see `GenericBackend.igc`."""
-        check_weights(primary, secondary, spec)
+        spec.check_weights(primary, secondary)
         s = spec
         block = s.out_channels, s.L, s.M, s.kernel_size, s.stride
         return self._forward(x, primary, secondary, block)
