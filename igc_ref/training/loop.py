@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.backends.operators.library import Array, Draws, Pool, Steps, Windows
+from igc_ref.backends.operators.library import (
+    Array,
+    Crops,
+    EpochRunner,
+    Sampling,
+    TrainingData,
+)
 from igc_ref.data import Dataset
 from igc_ref.networks.model import Model
 from igc_ref.report import Report
@@ -69,53 +75,53 @@ class StepByStep:
 
     def epoch(
         self,
-        draws: Draws,
+        sampling: Sampling,
         rates: npt.NDArray[np.float64],
         first: int = 0,
         pauses: Callable[[int], bool] | None = None,  # noqa: ARG002
     ) -> Iterator[tuple[float, int]]:
-        """Take a step for each learning rate from number `first` on; see `Steps`."""
+        """Take a step for each learning rate from number `first` on; see `EpochRunner`."""
         for number in range(first, len(rates)):
-            images, labels = self.batch(draws, number)
+            images, labels = self.batch(sampling, number)
             x, lr = self.model.backend.to_layout(images), float(rates[number])
             loss, correct = training_step(self.model, self.optimiser, x, labels, lr)
             yield float(loss), int(correct)
 
-    def batch(self, draws: Draws, number: int) -> tuple[Array, Array]:
+    def batch(self, sampling: Sampling, number: int) -> tuple[Array, Array]:
         """Return a batch of normalised, augmented images (N, 3, H, W), and its labels (N,)."""
         backend, dataset = self.model.backend, self.dataset
         chosen = slice(number * self.batch_size, (number + 1) * self.batch_size)
-        rows = draws.order[chosen]
+        rows = sampling.order[chosen]
         images = backend.asarray(dataset.images[rows])
         x = backend.normalise(images, dataset.mean, dataset.std, self.model.dtype)
-        if draws.windows is not None:
-            top, left, mirror = (backend.asarray(draw[chosen]) for draw in draws.windows)
+        if sampling.crops is not None:
+            top, left, mirror = (backend.asarray(draw[chosen]) for draw in sampling.crops)
             x = backend.pad_crop_mirror(x, top, left, mirror, PADDING)
         return x, backend.asarray(dataset.labels[rows])
 
 
 def steps_of(
     model: Model, optimiser: SGD, dataset: Dataset, batch_size: int, report: Report
-) -> Steps:
+) -> EpochRunner:
     """Return the backend's own way to take the steps of an epoch, or one step after the other."""
     own = None
     if model.dtype == "float32":
-        pool = Pool(dataset.images, dataset.labels, dataset.mean, dataset.std)
+        images = TrainingData(dataset.images, dataset.labels, dataset.mean, dataset.std)
         learn = partial(training_step, model, optimiser)
-        own = model.backend.steps(learn, pool, batch_size, PADDING, report)
+        own = model.backend.steps(learn, images, batch_size, PADDING, report)
     return own or StepByStep(model, optimiser, dataset, batch_size)
 
 
-def draw(seed: int, epoch: int, size: int, batch_size: int, augment: bool) -> Draws:
+def draw(seed: int, epoch: int, size: int, batch_size: int, augment: bool) -> Sampling:
     """Draw order and augmentation of an epoch of `size` images."""
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(size)
     if not augment:
-        return Draws(order, None)
+        return Sampling(order, None)
     corners, mirrors = [], []
     for start in range(0, size, batch_size):
         batch = min(batch_size, size - start)
         corners.append(rng.integers(0, 2 * PADDING + 1, (2, batch)))
         mirrors.append(rng.random(batch) < 0.5)
     top, left = np.concatenate(corners, axis=1)
-    return Draws(order, Windows(top, left, np.concatenate(mirrors)))
+    return Sampling(order, Crops(top, left, np.concatenate(mirrors)))

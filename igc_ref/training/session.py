@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from igc_ref import data
 from igc_ref.backends import get_backend
-from igc_ref.backends.operators.library import Draws, Steps
+from igc_ref.backends.operators.library import EpochRunner, Sampling
 from igc_ref.errors import CheckpointError, TrainingError
 from igc_ref.networks import BatchNorm
 from igc_ref.networks.model import build
@@ -272,10 +272,10 @@ class Session:
             ) from error
         return History(folder, self.records)
 
-    def _train(self, epoch: int, steps: Steps, folder: Path, stop: StopRequest) -> None:
+    def _train(self, epoch: int, steps: EpochRunner, folder: Path, stop: StopRequest) -> None:
         """Take the steps of an epoch, or those that are left of it; pause to save or to stop."""
         c, count, begun = self.config, len(self.train_set), time.perf_counter()
-        draws, rates, before = self._draw(epoch), self._rates(epoch), self.partial.seconds
+        sampling, rates, before = self._draw(epoch), self._rates(epoch), self.partial.seconds
         done, every = self.partial.step, 1 if isinstance(steps, StepByStep) else PAUSE_EVERY
 
         def pauses(done: int) -> bool:
@@ -283,7 +283,7 @@ class Session:
 
         with self.model.backend.session():
             bar = tqdm(
-                steps.epoch(draws, rates, done, pauses), f"epoch {epoch}/{c.epochs}", len(rates),
+                steps.epoch(sampling, rates, done, pauses), f"epoch {epoch}/{c.epochs}", len(rates),
                 initial=done, leave=False, disable=None,
             )  # fmt: skip
             for loss, correct in bar:
@@ -304,7 +304,7 @@ class Session:
                 if done < len(rates) and pauses(done):
                     stopping = stop.signal is not None
                     if stopping or self._is_due(done):
-                        self.partial = replace(self.partial, draws=draws.fingerprint())
+                        self.partial = replace(self.partial, draws=sampling.fingerprint())
                         self.save(folder)
                     if stopping:
                         stop.end(f"at epoch {epoch}, step {done}", folder)
@@ -343,7 +343,7 @@ class Session:
             for step in range(steps)
         ])  # fmt: skip
 
-    def _draw(self, epoch: int) -> Draws:
+    def _draw(self, epoch: int) -> Sampling:
         c = self.config
         return draw(c.seed, epoch, len(self.train_set), c.batch_size, c.augment)
 

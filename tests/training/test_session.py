@@ -13,7 +13,7 @@ import pytest
 
 from igc_ref import TrainConfig, cli, data
 from igc_ref.backends import numba_problem
-from igc_ref.backends.operators.library import Draws
+from igc_ref.backends.operators.library import Sampling
 from igc_ref.errors import CheckpointError, DataError, TrainingError
 from igc_ref.training import checkpoint, loop, session
 from igc_ref.training import folder as runs
@@ -228,7 +228,7 @@ def test_a_numpy_that_draws_other_numbers_does_not_continue_an_epoch(
     at_step(3, failing(RuntimeError))
     with pytest.raises(RuntimeError):
         train(config(tmp_path, checkpoint_every=1))
-    monkeypatch.setattr(Draws, "fingerprint", lambda self: "another")
+    monkeypatch.setattr(Sampling, "fingerprint", lambda self: "another")
     with pytest.raises(CheckpointError, match="draws epoch 1 in another order than the NumPy that"):
         resume(tmp_path / "run")
 
