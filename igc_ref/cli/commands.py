@@ -13,7 +13,14 @@ from igc_ref.files import write_csv
 from igc_ref.networks.model import build
 from igc_ref.report import aligned, say
 from igc_ref.spec.block import IGCSpec
-from igc_ref.studies.compare import EQUAL, cells, compare, csv_rows, paper_cells, summary
+from igc_ref.studies.compare import (
+    EQUAL,
+    cells,
+    compare_networks,
+    csv_rows,
+    paper_cells,
+    summary,
+)
 from igc_ref.training import config as recipes
 from igc_ref.training import folder as runs
 from igc_ref.training.config import TrainConfig
@@ -114,7 +121,7 @@ def params_command(
     if not compare_all:
         say(summary(build(architecture, backend="numpy")))
         return
-    counted = compare(architecture, (equal or "depth").replace("-", "_"))
+    counted = compare_networks(architecture, (equal or "depth").replace("-", "_"))
     say(aligned(cells(counted)))
     if csv is not None:
         write_csv(csv, csv_rows(counted))

@@ -189,6 +189,8 @@ def load_run(folder: str | Path, backend: str = "auto") -> tuple[Model, TrainCon
     """
     saved = load_checkpoint(Path(folder))
     config = saved.config
-    model = build(config.architecture(saved.classes), backend, config.dtype, config.seed)
+    model = build(
+        config.architecture(saved.classes), backend, config.dtype, bn_momentum=config.bn_momentum
+    )
     model.load_state_dict(saved.model)
     return model, config

@@ -19,7 +19,6 @@ from igc_ref import data
 from igc_ref.backends import get_backend
 from igc_ref.backends.operators.library import EpochRunner, Sampling
 from igc_ref.errors import CheckpointError, TrainingError
-from igc_ref.networks import BatchNorm
 from igc_ref.networks.model import build
 from igc_ref.report import Report, silent
 from igc_ref.training import checkpoint
@@ -185,11 +184,9 @@ class Session:
             data.load(config.data, split, config.data_dir, report) for split in ("train", "test")
         )
         architecture = config.architecture(len(self.train_set.classes))
-        self.model = build(architecture, backend, config.dtype, config.seed)
-        if config.bn_momentum is not None:
-            for _, layer in self.model.network.named_layers():
-                if isinstance(layer, BatchNorm):
-                    layer.momentum = config.bn_momentum
+        self.model = build(
+            architecture, backend, config.dtype, config.seed, bn_momentum=config.bn_momentum
+        )
         self.optimiser = SGD(self.model, config.momentum, config.weight_decay)
         self.fingerprint = data.fingerprint(self.train_set, self.test_set)
         self.records: list[Record] = []
