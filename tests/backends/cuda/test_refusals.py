@@ -40,7 +40,7 @@ REFUSED = {  # id: (call, error, message)
     ),
     "primary weights of another block": (
         lambda b: b.igc(pictures(b, *X), ones(6, 3, 3, 2), ones(6, 2), SPEC),
-        SpecError, r"weights have shapes \(6, 3, 3, 2\) and \(6, 2\)",
+        SpecError, r"primary weights have shape \(6, 3, 3, 2\)",
     ),
     "pictures of too few channels": (
         lambda b: b.igc(pictures(b, 2, 5, 5, 4), ones(6, 3, 3, 3), ones(6, 2), SPEC),
