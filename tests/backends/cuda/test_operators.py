@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from igc_ref.backends.operators.lazy import Batch
 from igc_ref.backends.cupy.geometry import of_block
 from igc_ref.backends.cupy.tiles import choose
+from igc_ref.backends.operators.lazy import Batch
 from igc_ref.testing import assert_close
 from tests.backends.cuda import emulator
 from tests.backends.cuda.cuda import EPS, Block, Case, Convolution, batch_norm
@@ -174,7 +174,7 @@ NO_KERNEL = [
 def test_what_has_no_kernel_goes_to_the_generic_operators_and_says_so(case, operator):
     backend = GuardedBackend()
     case.check(case.run(backend))
-    assert re.match(f"{operator}(_backward)? of float32 has no kernel in the", backend.generic)
+    assert re.match(f"{operator}.* of float32 has no kernel in the", backend.generic)
 
 
 @pytest.mark.parametrize("case", [BLOCKS[4], CONVOLUTIONS[2]], ids=str)
