@@ -213,9 +213,9 @@ def _dx_rows(dx, dy, weights, starts, l, band, g):
             n = fy * min(s, g.W) + fx
             taps = Taps(weights.taps, starts[0, n], starts[0, n + 1] - starts[0, n])
             positions = (g.W - fx + s - 1) // s
-            if taps.count:
+            if taps.length:
                 pixels = View(dx, dx0 + fx * V, g.H * row, s * row, s * V)
-                w0 = starts[1, n] + l * _tiled(g.inp, g.back_height) * taps.count
+                w0 = starts[1, n] + l * _tiled(g.inp, g.back_height) * taps.length
                 multiply(g.back_height, pixels, g.inp, gradients, taps, weights.packed, w0, rows,
                          positions)  # fmt: skip
             else:  # pixels that no tap reads

@@ -32,11 +32,11 @@ class View(NamedTuple):
 
 
 class Taps(NamedTuple):
-    """`count` entries of a table of taps, from `start` on: distances in the array they read."""
+    """`length` entries of a table of taps, from `start` on: distances in the array they read."""
 
     table: Any
     start: int
-    count: int
+    length: int
 
 
 def multiply_tile(outs: int, positions: int) -> Any:
@@ -187,7 +187,7 @@ def _multiply_sweep(outs: int) -> Any:
                 for o in range(0, n_outs, outs):
                     tile(
                         results, y_r + o * y.channel, y.channel, y.position, n_outs - o, positions,
-                        source, x_r, table, taps.start, taps.count, w, w0 + o * taps.count,
+                        source, x_r, table, taps.start, taps.length, w, w0 + o * taps.length,
                     )  # fmt: skip
 
     return sweep
@@ -200,10 +200,10 @@ def _outer_sweep(outs: int) -> Any:
     @INNER
     def sweep(dw, n_outs, dy, x, taps, rows, positions, valid):
         gains, left, right, table = dw.array, dy.array, x.array, taps.table
-        for t in range(0, taps.count, held):
+        for t in range(0, taps.length, held):
             for o in range(0, n_outs, outs):
                 tile(
-                    gains, dw.start + o * dw.channel + t, dw.channel, n_outs - o, taps.count - t,
+                    gains, dw.start + o * dw.channel + t, dw.channel, n_outs - o, taps.length - t,
                     left, dy.start + o * dy.channel, dy.channel, dy.row,
                     right, x.start, x.row, table, taps.start + t, rows, positions, valid,
                 )  # fmt: skip
