@@ -4,11 +4,14 @@
 for; `build` compiles such a source with the compiler of a CuPy installation.
 """
 
+import gzip
+import json
 import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,7 @@ from igc_ref.backends.cupy.tiles import choose
 from igc_ref.backends.operators.library import Sampling, TrainingData
 from igc_ref.networks.model import build_model
 from igc_ref.training.optim import SGD
+from tests.support.cache import cached
 
 # CuPy's own, see cupy/cuda/compiler.py; test_cupy_api.py looks whether they still are.
 CUPY_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")
@@ -204,21 +208,28 @@ def problem() -> str | None:
 
 
 def build(file: str, options: tuple[str, ...], architecture: str) -> tuple[dict[str, Built], str]:
-    """Compile a source as CuPy does; return every kernel in it, and the PTX.
+    """Compile a source as CuPy does, unless an earlier run did; return its kernels, and the PTX.
 
     Other threads run meanwhile: CuPy lets go of the interpreter's lock.
     """
     from cupy.cuda import nvrtc
 
-    program = nvrtc.createProgram(source(file), file, [], [])
-    try:
-        flags = [*options, *CUPY_OPTIONS, f"-arch={architecture}", "--ptxas-options=-v"]
-        nvrtc.compileProgram(program, flags)
-        return dict(_kernels(nvrtc.getProgramLog(program))), nvrtc.getPTX(program).decode()
-    except nvrtc.NVRTCError as error:
-        raise AssertionError(f"{file} {flags}: {nvrtc.getProgramLog(program)}") from error
-    finally:
-        nvrtc.destroyProgram(program)
+    flags = [*options, *CUPY_OPTIONS, f"-arch={architecture}", "--ptxas-options=-v"]
+
+    def compile_to(path: Path) -> None:
+        program = nvrtc.createProgram(source(file), file, [], [])
+        try:
+            nvrtc.compileProgram(program, flags)
+            log, ptx = nvrtc.getProgramLog(program), nvrtc.getPTX(program).decode()
+        except nvrtc.NVRTCError as error:
+            raise AssertionError(f"{file} {flags}: {nvrtc.getProgramLog(program)}") from error
+        finally:
+            nvrtc.destroyProgram(program)
+        path.write_bytes(gzip.compress(json.dumps([log, ptx]).encode(), compresslevel=1))
+
+    key = ("nvrtc", str(nvrtc.getVersion()), file, source(file), *flags)
+    log, ptx = json.loads(gzip.decompress(cached(key, ".json.gz", compile_to).read_bytes()))
+    return dict(_kernels(log)), ptx
 
 
 def _kernels(log: str) -> Iterator[tuple[str, Built]]:

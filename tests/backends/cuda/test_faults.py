@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.backends.cuda import emulator
-from tests.backends.cuda.cuda import Block, Case, Convolution, Tiled, forced
+from tests.backends.cuda.cases import Block, Case, Convolution, Tiled, forced
 from tests.backends.cuda.emulator import LaunchError, running
 from tests.backends.cuda.test_kernels import Learning, usual
 from tests.support.guarded import ORDERS, GuardedBackend, built

@@ -13,7 +13,7 @@ import pytest
 from igc_ref.backends.cupy.kernels import block_macros, options, source
 from igc_ref.backends.cupy.tiles import candidates, choose, shared_bytes
 from tests.backends.cuda import emulator
-from tests.backends.cuda.cuda import Block, Case, Convolution, Tiled, forced, geometry
+from tests.backends.cuda.cases import Block, Case, Convolution, Tiled, forced, geometry
 from tests.backends.cuda.emulator import LaunchError, RawModule, running
 from tests.backends.cuda.emulator.backend import EmulatedDevice
 from tests.support.guarded import ORDERS, GuardedBackend, GuardedDevice, GuardedNumpy, built

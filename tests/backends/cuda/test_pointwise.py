@@ -6,7 +6,7 @@ import pytest
 from igc_ref import IGCSpec
 from igc_ref.testing import assert_close
 from tests.backends.cuda import emulator
-from tests.backends.cuda.cuda import (
+from tests.backends.cuda.cases import (
     EPS,
     batch_norm,
     batch_norm_gradients,

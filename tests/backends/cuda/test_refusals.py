@@ -11,7 +11,7 @@ from igc_ref.backends import NumpyBackend
 from igc_ref.errors import SpecError
 from igc_ref.testing import assert_close
 from tests.backends.cuda import emulator
-from tests.backends.cuda.cuda import batch_norm
+from tests.backends.cuda.cases import batch_norm
 from tests.backends.cuda.emulator.backend import EmulatedBackend
 from tests.support.guarded import GuardedBackend, internal, public
 

@@ -10,7 +10,16 @@ from igc_ref.backends.cupy.geometry import of_block
 from igc_ref.backends.cupy.tiles import choose
 from igc_ref.testing import assert_close
 from tests.backends.cuda import emulator
-from tests.backends.cuda.cuda import EPS, Block, Case, Convolution, batch_norm
+from tests.backends.cuda.cases import (
+    CONVOLUTION,
+    EPS,
+    SQUARE,
+    TRANSITION,
+    Block,
+    Case,
+    Convolution,
+    batch_norm,
+)
 from tests.support import oracles
 from tests.support.guarded import GuardedBackend, built, internal, public
 
@@ -23,7 +32,7 @@ BLOCKS = [  # in, out, L, M, k, stride; pictures; whether something is pending
     Case(Block.square(24, 2), 2, 8, 8, pending=False),
     Case(Block.square(4, 8), 3, 8, 8),
     Case(Block.square(4, 8), 1, 5, 7, pending=False),
-    Case(Block.square(6, 2), 5, 9, 6),
+    SQUARE,
     Case(Block.square(6, 2), 5, 9, 6, pending=False),
     Case(Block.square(5, 3), 3, 5, 7),
     Case(Block.square(3, 3), 17, 1, 1, pending=False),
@@ -37,7 +46,7 @@ BLOCKS = [  # in, out, L, M, k, stride; pictures; whether something is pending
     Case(Block(48, 96, 24, 4, stride=2), 3, 8, 8),
     Case(Block(48, 96, 24, 2, stride=2), 2, 8, 8),  # the residual network's: P does not invert
     Case(Block(12, 24, 6, 2, stride=2), 3, 9, 6, pending=False),
-    Case(Block(12, 24, 6, 2, stride=2), 5, 5, 7),
+    TRANSITION,
     Case(Block(8, 32, 4, 2), 3, 4, 4),  # R = 4 outputs of a slab to each partition
     Case(Block(6, 8, 2, 4), 3, 5, 4),
     Case(Block(15, 6, 3, 2), 2, 6, 10, pending=False),  # fewer outputs than inputs
@@ -50,7 +59,7 @@ BLOCKS = [  # in, out, L, M, k, stride; pictures; whether something is pending
 ]
 CONVOLUTIONS = [
     Case(Convolution(3, 16), 2, 8, 8, pending=False),
-    Case(Convolution(3, 16), 2, 8, 8),
+    CONVOLUTION,
     Case(Convolution(4, 6), 3, 5, 7),
     Case(Convolution(16, 18), 2, 6, 6),
     Case(Convolution(12, 24, 4, 1, 2), 3, 8, 8),  # a shortcut of resnet_igc
@@ -62,9 +71,15 @@ CONVOLUTIONS = [
     Case(Convolution(7, 4), 19, 1, 1),
     Case(Convolution(2, 40), 2, 8, 6),  # CUDA blocks share the outputs
 ]
+FAST = SQUARE, TRANSITION, CONVOLUTION
 
 
-@pytest.mark.parametrize("case", BLOCKS + CONVOLUTIONS, ids=str)
+def marked(cases):
+    """All cases as parameters; those that need builds of their own are slow."""
+    return [pytest.param(c, marks=() if c in FAST else pytest.mark.slow) for c in cases]
+
+
+@pytest.mark.parametrize("case", marked(BLOCKS + CONVOLUTIONS), ids=str)
 def test_outputs_and_all_gradients_equal_the_definition(case):
     backend = case.backend()
     case.check(case.run(backend))
@@ -117,7 +132,7 @@ def test_a_first_layer_asks_for_its_weight_gradient_alone(layer, pending):
 
 
 @pytest.mark.parametrize(
-    "case", [BLOCKS[0], BLOCKS[18], CONVOLUTIONS[1], CONVOLUTIONS[-1]], ids=str
+    "case", marked([BLOCKS[0], TRANSITION, CONVOLUTION, CONVOLUTIONS[-1]]), ids=str
 )
 def test_moments_and_sums_noted_on_the_way_are_those_taken_by_themselves(case):
     """The block notes them in parts of its own; another kernel takes them from the pictures."""
@@ -147,7 +162,7 @@ def test_moments_and_sums_noted_on_the_way_are_those_taken_by_themselves(case):
     assert backend.device.launches.count("find_sums") == 1
 
 
-@pytest.mark.parametrize("case", [BLOCKS[4], CONVOLUTIONS[2]], ids=str)
+@pytest.mark.parametrize("case", marked([SQUARE, CONVOLUTIONS[2]]), ids=str)
 def test_sums_are_not_taken_for_another_batch_norm(case):
     """Gradients that pass a second batch norm, of other pictures, need sums of its own."""
     backend, a = GuardedBackend(), case.draw()
