@@ -374,7 +374,7 @@ def refusals():
     yield "dy dtype", TypeError, "dy is float32", after(conv_backward, x4.shape, "float32")
     yield "padding", SpecError, "padding=3 is more than half", pooled(3, 1, 3)
     yield "window", SpecError, "kernel_size=0", pooled(0, 1, 0)
-    yield "too large", SpecError, "too large for pictures of 5x6", pooled(7, 1, 0)
+    yield "too large", SpecError, "too large for images of 5x6", pooled(7, 1, 0)
     yield "pool dtype", TypeError, "dy is float32", after(pool_backward, (3, 4, 2, 3), "float32")
 
     def norm_backward(b, dy):

@@ -11,7 +11,7 @@ SPLIT = 16  # outputs of a convolution that one CUDA block takes, where it may s
 
 @dataclass(frozen=True)
 class Geometry:
-    """A batch of `N` pictures, `H` x `W`, and what is computed of it.
+    """A batch of `N` images, `H` x `W`, and what is computed of it.
 
     ``slabs`` slabs have ``I`` inputs and ``O`` outputs each; the outputs go into ``M`` secondary
     partitions of ``A`` channels. A convolution has ``groups``, and ``share`` CUDA blocks for the
@@ -55,7 +55,7 @@ def of_block(spec: IGCSpec, N: int, H: int, W: int) -> Geometry | None:
 def of_convolution(
     shape: tuple[int, int, int, int], out: int, groups: int, K: int, S: int, split: bool
 ) -> Geometry:
-    """Return the geometry of a group convolution of pictures (C, N, H, W).
+    """Return the geometry of a group convolution of images (C, N, H, W).
 
     `split`: CUDA blocks may share the outputs of a group; each then reads all of its inputs.
     """

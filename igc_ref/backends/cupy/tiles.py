@@ -1,4 +1,4 @@
-"""How a block of pictures is shared out among the threads of a GPU: a function of the shape alone.
+"""How a block of images is shared out among the threads of a GPU: a function of the shape alone.
 
 The same shape gives the same tile, and so the same order of additions, the same bits, on every card
 whose CUDA blocks can have that much shared memory. Tiles are chosen by a count of what a slab costs
@@ -39,7 +39,7 @@ class Tile:
     backward, dx : bool
         Which pass, and whether the backward pass finds dx.
     itemsize : int
-        Bytes of a stored number of a picture.
+        Bytes of a stored number of an image.
     stages : int
         Slabs in shared memory at a time: one in use, the others on their way.
     threads, registers, shared_bytes : int
@@ -72,7 +72,7 @@ def choose(
     backward, dx : bool
         Which pass, and whether the backward pass is to find dx.
     itemsize : int
-        Bytes of a stored number of a picture.
+        Bytes of a stored number of an image.
     shared : int
         Shared memory that one CUDA block can have, in bytes.
     """

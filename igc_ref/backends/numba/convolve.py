@@ -1,6 +1,6 @@
 """x' = P W_d Pᵀ W_p x, forward and backward, on one piece of the batch after the other.
 
-A piece is some rows of a block of V pictures. It is worked through in bands of rows, so that
+A piece is some rows of a block of V images. It is worked through in bands of rows, so that
 what is between the two convolutions, ybar = Pᵀ W_p x, lives and dies in the cache. What comes
 before is applied while a band is read: the batch norm and the ReLU that made x on the way
 forward, the derivative of the batch norm that follows on the way back. What comes after is begun
@@ -10,7 +10,7 @@ norm of x needs.
 M = 0 means a group convolution without the secondary one.
 
 Letters: b a block, l a primary group, m a secondary partition, iy and oy rows of x and of x'.
-Rules say, per channel, how numbers are read: see `pictures`.
+Rules and derivatives say how numbers are read: see `igc_ref.backends.operators.lazy`.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def forward(first, last, thread, y, moments, x, rule, floor, W_p, taps, W_d, mix
 
 @kernel
 def backward(
-    first, last, thread, dx, dW_p, dW_d, sums, d, bn_x, d_rule, x, rule, floor, W_p, taps,
+    first, last, thread, dx, dW_p, dW_d, sums, d, d_table, d_floor, bn_x, x, rule, floor, W_p, taps,
     back_W_p, back_taps, starts, W_dT, mixes, y_mixes, g, scratch,
 ):  # fmt: skip
     """Write dx and, for every piece, its share of dW_p, of dW_d and of the sums for batch norm."""
     for piece in range(first, last):
         _backward_piece(
-            piece, dx, dW_p[piece], dW_d[piece], sums, d, bn_x, d_rule, x, rule, floor, W_p, taps,
-            back_W_p, back_taps, starts, W_dT, mixes, y_mixes, g, scratch[thread],
+            piece, dx, dW_p[piece], dW_d[piece], sums, d, d_table, d_floor, bn_x, x, rule, floor,
+            W_p, taps, back_W_p, back_taps, starts, W_dT, mixes, y_mixes, g, scratch[thread],
         )  # fmt: skip
 
 
@@ -69,8 +69,8 @@ def _forward_piece(piece, y, moments, x, rule, floor, W_p, taps, W_d, mixes, g, 
 
 @INNER
 def _backward_piece(
-    piece, dx, dW_p, dW_d, sums, d, bn_x, d_rule, x, rule, floor, W_p, taps, back_W_p, back_taps,
-    starts, W_dT, mixes, y_mixes, g, scratch,
+    piece, dx, dW_p, dW_d, sums, d, d_table, d_floor, bn_x, x, rule, floor, W_p, taps, back_W_p,
+    back_taps, starts, W_dT, mixes, y_mixes, g, scratch,
 ):  # fmt: skip
     V, b = g.lanes, piece // g.spans
     first, last = _rows_of(piece % g.spans, g)
@@ -85,12 +85,13 @@ def _backward_piece(
         own, own_end = max(ready, first), min(until, last)  # new rows whose dW is this piece's
         if g.M:
             _ybar_rows(dy, z, x, rule, floor, W_p, taps, b, own, own_end, origin, g)
-            _dy_rows(dy, dz, dW_d, d, bn_x, d_rule, W_dT, mixes, y_mixes, b, ready, until, own,
-                     own_end, origin, g)  # fmt: skip
+            _dy_rows(dy, dz, dW_d, d, d_table, d_floor, bn_x, W_dT, mixes, y_mixes, b, ready,
+                     until, own, own_end, origin, g)  # fmt: skip
         else:
             for c in range(g.L * g.out):
                 _read_gradient(dy, c * g.y_plane + ((ready - origin) * g.y_columns + g.above) * V,
-                               g.y_columns * V, d, bn_x, d_rule, b, c, ready, until, g)  # fmt: skip
+                               g.y_columns * V, d, d_table, d_floor, bn_x, b, c, ready, until,
+                               g)  # fmt: skip
         for l in range(g.L):
             if own < own_end:
                 _read_input(z, x, rule, floor, b, l, own * g.stride - g.padding,
@@ -101,7 +102,8 @@ def _backward_piece(
                       z, 0, g.stride * g.z_columns * V, taps,
                       own_end - own, g.columns, _valid(b, g))  # fmt: skip
             _dx_rows(dx, dy, back_W_p, back_taps, starts, b, l, top, bottom, origin, g)
-        _add_sums(sums[piece], dx, x, rule, b, top * g.stride, min(bottom * g.stride, g.H), g)
+        _add_sums(sums[piece], dx, x, rule, floor, b, top * g.stride,
+                  min(bottom * g.stride, g.H), g)  # fmt: skip
         for c in range(g.L * g.out):  # the last rows of dy are the next band's first
             plane = dy[c * g.y_plane : (c + 1) * g.y_plane]
             moved = (bottom - top) * g.y_columns * V
@@ -125,7 +127,23 @@ def _ybar_rows(ybar, z, x, rule, floor, W_p, taps, b, own, own_end, origin, g):
 
 @INNER
 def _dy_rows(
-    dy, dz, dW_d, d, bn_x, d_rule, W_dT, mixes, y_mixes, b, ready, until, own, own_end, origin, g
+    dy,
+    dz,
+    dW_d,
+    d,
+    d_table,
+    d_floor,
+    bn_x,
+    W_dT,
+    mixes,
+    y_mixes,
+    b,
+    ready,
+    until,
+    own,
+    own_end,
+    origin,
+    g,
 ):
     """dW_d += dz̄ ȳᵀ for the piece's own rows, then dȳ = W_dᵀ dz̄ over ȳ, partition by partition."""
     V = g.lanes
@@ -133,7 +151,7 @@ def _dy_rows(
     plane = g.y_plane
     for m in range(g.M):
         for j in range(g.mix):  # dz̄ = Pᵀ d: channel j of partition m comes from j*M + m
-            _read_gradient(dz, j * g.dz_plane, dz_row, d, bn_x, d_rule, b, j * g.M + m,
+            _read_gradient(dz, j * g.dz_plane, dz_row, d, d_table, d_floor, bn_x, b, j * g.M + m,
                            ready, until, g)  # fmt: skip
         if own < own_end:
             x0 = m * g.mix * plane + (own - origin) * dy_row + g.above * V
@@ -174,7 +192,7 @@ def _dx_rows(dx, dy, W, taps, starts, b, l, top, bottom, origin, g):
 
 @INNER
 def _read_input(z, x, rule, floor, b, l, top, rows, g):
-    """Compute z = max(scale*x + shift, floor), rows from `top` of group l; 0 outside the picture.
+    """Compute z = max(scale*x + shift, floor), rows from `top` of group l; 0 outside the image.
 
     Columns lie sorted by their remainder by the stride: a tap then reads neighbours.
     """
@@ -192,19 +210,19 @@ def _read_input(z, x, rule, floor, b, l, top, rows, g):
                 column = q + g.padding
                 place = z0 + (column % s * (g.z_columns // s) + column // s) * V
                 scale_row(z, place, V, x, x0 + q * V, s * V, (wide - q + s - 1) // s,
-                          rule[0, c], rule[1, c], floor)  # fmt: skip
+                          rule[c, 0], rule[c, 1], floor)  # fmt: skip
 
 
 @INNER
-def _read_gradient(dy, y0, y_row, d, bn_x, rule, b, c, top, until, g):
-    """Write the rows of one channel of the gradient, read by its rule; 0 outside the picture."""
+def _read_gradient(dy, y0, y_row, d, table, floor, bn_x, b, c, top, until, g):
+    """Write the rows of one channel of the gradient, read by its rule; 0 outside the image."""
     row = g.columns * g.lanes
     for oy in range(top, until):
         at = y0 + (oy - top) * y_row
         if 0 <= oy < g.rows:
             d0 = ((b * g.L * g.out + c) * g.rows + oy) * row
-            derive_row(dy, at, d, bn_x, d0, g.columns, rule[0, c], rule[1, c], rule[2, c],
-                       rule[3, c], rule[4, c], rule[5, c])  # fmt: skip
+            derive_row(dy, at, d, bn_x, d0, g.columns, table[c, 0], table[c, 1], floor,
+                       table[c, 2], table[c, 3], table[c, 4], table[c, 5])  # fmt: skip
         else:
             dy[at : at + row] = 0
 
@@ -222,12 +240,12 @@ def _add_moments(moments, fresh, y, y0, channel, positions, b, g):
 
 
 @INNER
-def _add_sums(sums, dx, x, rule, b, top, bottom, g):
-    """Add rows of dx to the sums, over open gates, of dx and of dx*(x - mean)."""
+def _add_sums(sums, dx, x, rule, floor, b, top, bottom, g):
+    """Add rows of dx to the sums of dx and of dx*(x - mean) where scale*x + shift > floor."""
     for c in range(g.L * g.inp):
         at = ((b * g.L * g.inp + c) * g.H + top) * g.W * g.lanes
-        total, product = sums_row(dx, x, at, (bottom - top) * g.W, rule[2, c], rule[3, c],
-                                  rule[4, c], _valid(b, g))  # fmt: skip
+        total, product = sums_row(dx, x, at, (bottom - top) * g.W, rule[c, 0], rule[c, 1],
+                                  floor, rule[c, 2], _valid(b, g))  # fmt: skip
         sums[c, 0] += total
         sums[c, 1] += product
 
@@ -246,5 +264,5 @@ def _tiled(outs, height):
 
 @INNER
 def _valid(b, g):
-    """Return how many of a block's V pictures there are; the rest of the lanes are filling."""
-    return min(g.lanes, g.pictures - b * g.lanes)
+    """Return how many of a block's V images there are; the rest of the lanes are filling."""
+    return min(g.lanes, g.images - b * g.lanes)

@@ -89,7 +89,7 @@ def outer_tile(outs: int, taps_held: int) -> Any:
 
     Its arguments: dw, dw0, dw_out, valid_outs, valid_taps; dy, dy0, dy_channel, dy_row;
     x, x0, x_row; taps, t0; rows, positions, valid_lanes. Positions lie in `rows` rows; only the
-    first `valid_lanes` pictures count. The table of taps must hold ``t0 + taps_held`` entries.
+    first `valid_lanes` images count. The table of taps must hold ``t0 + taps_held`` entries.
     """
 
     @intrinsic
