@@ -114,6 +114,7 @@ def test_the_cases_reach_every_branch_of_the_kernels(what):
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_a_first_layer_asks_for_its_weight_gradient_alone(layer, pending):
     case = Case(layer, 5, 6, 4, pending)
     backend, a = GuardedBackend(), case.draw()
@@ -179,22 +180,22 @@ def test_sums_are_not_taken_for_another_batch_norm(case):
 
 
 NO_KERNEL = [
-    (Case(Block(6, 6, 3, 3), 2, 5, 4), "igc"),  # 2 outputs of a slab for 3 partitions
-    (Case(Block.square(2, 1, 1), 3, 1, 1), "igc"),
-    (Case(Convolution(3, 1), 3, 1, 1), "conv2d"),
+    Case(Block(6, 6, 3, 3), 2, 5, 4),  # 2 outputs of a slab for 3 partitions
+    Case(Block.square(2, 1, 1), 3, 1, 1),
+    Case(Convolution(3, 1), 3, 1, 1),
 ]
 
 
-@pytest.mark.parametrize(("case", "operator"), NO_KERNEL, ids=str)
-def test_what_has_no_kernel_goes_to_the_generic_operators_and_says_so(case, operator):
+@pytest.mark.parametrize("case", NO_KERNEL, ids=str)
+def test_what_has_no_kernel_goes_to_the_generic_operators(case):
     backend = GuardedBackend()
     case.check(case.run(backend))
-    assert re.match(f"{operator}(_backward)? of float32 has no kernel in the", backend.generic)
+    assert re.search("(igc|conv2d).* of float32 has no kernel", backend.generic)
 
 
-@pytest.mark.parametrize("case", [BLOCKS[4], CONVOLUTIONS[2]], ids=str)
-@pytest.mark.parametrize("shared_bytes", [4, 20_000])
-def test_a_card_with_too_little_shared_memory_gets_the_generic_operators(case, shared_bytes):
+@pytest.mark.parametrize("case", [SQUARE, CONVOLUTION], ids=str)
+@pytest.mark.parametrize("shared_bytes", [4, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_a_gpu_with_too_little_shared_memory_gets_the_generic_operators(case, shared_bytes):
     backend = GuardedBackend()
     backend.device.shared_bytes = shared_bytes
     case.check(case.run(backend))
@@ -203,7 +204,7 @@ def test_a_card_with_too_little_shared_memory_gets_the_generic_operators(case, s
     assert not launched or shared_bytes > 4
 
 
-@pytest.mark.parametrize("case", [BLOCKS[4], BLOCKS[17], CONVOLUTIONS[2]], ids=str)
+@pytest.mark.parametrize("case", [SQUARE, BLOCKS[17], CONVOLUTION], ids=str)
 def test_float64_runs_on_the_generic_operators(case):
     backend = GuardedBackend()
     found = case.run(backend, "float64")
