@@ -26,6 +26,7 @@ from igc_ref.report import Report
 from igc_ref.training.optim import SGD
 
 PADDING = 4  # pixels added on each side before the random crop
+PAUSE_EVERY = 64  # steps that a device may run ahead of the host
 
 
 def training_step(

@@ -26,12 +26,11 @@ from igc_ref.training import folder as runs
 from igc_ref.training.checkpoint import Checkpoint, History, Partial, Record
 from igc_ref.training.config import TrainConfig
 from igc_ref.training.evaluation import evaluate
-from igc_ref.training.loop import StepByStep, draw, steps_of
+from igc_ref.training.loop import PAUSE_EVERY, StepByStep, draw, steps_of
 from igc_ref.training.optim import SGD, learning_rate
 
 __all__ = ["History", "Interrupted", "Session", "resume", "run_to_end", "train"]
 
-PAUSE_EVERY = 64  # steps that a device may run ahead of the host
 MAY_CHANGE = ("backend", "data_dir", "checkpoint_every")  # between a run and its continuation
 
 
@@ -192,6 +191,7 @@ class Session:
         self.records: list[Record] = []
         self.partial = Partial()
         self.saved = "epoch 0"  # position of the last checkpoint
+        self.steps: EpochRunner  # once the backend is prepared
 
     def restore(self, saved: Checkpoint) -> None:
         """Take up the state of a checkpoint.
@@ -251,10 +251,10 @@ class Session:
                 if not self.records and not self.partial.step:
                     self.save(folder)
                 m.backend.prepare(m.dtype, self.report)
-                steps = steps_of(m, self.optimiser, self.train_set, c.batch_size, self.report)
+                self.steps = steps_of(m, self.optimiser, self.train_set, c.batch_size, self.report)
                 for epoch in range(len(self.records) + 1, c.epochs + 1):
                     with np.errstate(over="ignore", invalid="ignore"):  # the loss is checked
-                        self._train(epoch, steps, folder, stop)
+                        self._train(epoch, folder, stop)
                         self._test(epoch)
                     runs.write_log(folder, self.records)
                     self.save(folder)
@@ -269,46 +269,52 @@ class Session:
             ) from error
         return History(folder, self.records)
 
-    def _train(self, epoch: int, steps: EpochRunner, folder: Path, stop: StopRequest) -> None:
+    def _train(self, epoch: int, folder: Path, stop: StopRequest) -> None:
         """Take the steps of an epoch, or those that are left of it; pause to save or to stop."""
-        c, count, begun = self.config, len(self.train_set), time.perf_counter()
+        c, size, begun = self.config, len(self.train_set), time.perf_counter()
         sampling, rates, before = self._draw(epoch), self._rates(epoch), self.partial.seconds
-        done, every = self.partial.step, 1 if isinstance(steps, StepByStep) else PAUSE_EVERY
+        every = 1 if isinstance(self.steps, StepByStep) else PAUSE_EVERY
 
         def pauses(done: int) -> bool:
-            return done % every == 0 or self._is_due(done)
+            return done < len(rates) and (done % every == 0 or self._is_due(done))
 
         with self.model.backend.session():
-            bar = tqdm(
-                steps.epoch(sampling, rates, done, pauses), f"epoch {epoch}/{c.epochs}", len(rates),
-                initial=done, leave=False, disable=None,
-            )  # fmt: skip
-            for loss, correct in bar:
-                done += 1
+            results = tqdm(
+                self.steps.epoch(sampling, rates, self.partial.step, pauses),
+                f"epoch {epoch}/{c.epochs}",
+                len(rates),
+                initial=self.partial.step,
+                leave=False,
+                disable=None,
+            )
+            for done, (loss, correct) in enumerate(results, start=self.partial.step + 1):
                 if not math.isfinite(loss):
                     raise TrainingError(
                         f"the loss is {loss} at epoch {epoch}, step {done}, learning rate "
                         f"{rates[done - 1]:.4g}; the last checkpoint is of {self.saved}"
                     )
-                images = min(c.batch_size, count - (done - 1) * c.batch_size)
-                self.partial = replace(
-                    self.partial,
-                    step=done,
-                    loss_sum=self.partial.loss_sum + loss * images,
-                    correct=self.partial.correct + correct,
-                    seconds=before + time.perf_counter() - begun,
+                images = min(c.batch_size, size - (done - 1) * c.batch_size)
+                self.partial = Partial(
+                    done,
+                    self.partial.loss_sum + loss * images,
+                    self.partial.correct + correct,
+                    before + time.perf_counter() - begun,
                 )
-                if done < len(rates) and pauses(done):
-                    stopping = stop.signal is not None
-                    if stopping or self._is_due(done):
-                        self.partial = replace(self.partial, draws=sampling.fingerprint())
-                        self.save(folder)
-                    if stopping:
-                        stop.end(f"at epoch {epoch}, step {done}", folder)
+                if pauses(done):
+                    self._pause(epoch, sampling, folder, stop)
 
     def _is_due(self, done: int) -> bool:
         """Say whether a checkpoint is due after this step of an epoch."""
         return bool(self.config.checkpoint_every) and done % self.config.checkpoint_every == 0
+
+    def _pause(self, epoch: int, sampling: Sampling, folder: Path, stop: StopRequest) -> None:
+        """Save if a checkpoint is due or a signal came; after a signal, stop."""
+        done, stopping = self.partial.step, stop.signal is not None
+        if stopping or self._is_due(done):
+            self.partial = replace(self.partial, draws=sampling.fingerprint())
+            self.save(folder)
+        if stopping:
+            stop.end(f"at epoch {epoch}, step {done}", folder)
 
     def _test(self, epoch: int) -> None:
         """Test the network after an epoch, and turn what is known of the epoch into a record."""
