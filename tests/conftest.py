@@ -23,6 +23,7 @@ except ImportError:  # tests/backends/cuda/test_gpu.py runs without it
 else:
     settings.register_profile(
         "ci",
+        max_examples=30,
         derandomize=True,
         deadline=None,
         print_blob=True,
