@@ -214,6 +214,7 @@ def test_a_kernel_imports_the_checkout_under_test(tmp_path):
     assert text(executed.cells[0]) == f"{ROOT / 'igc_ref' / '__init__.py'}\n"
 
 
+@pytest.mark.slow  # needs the extra `dev`
 def test_nbstripout_leaves_the_notebooks_as_they_are():
     pytest.importorskip("nbstripout")
     hook = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ from igc_ref import backends
 from igc_ref.backends import cupy_problem
 
 cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+pytestmark = pytest.mark.slow  # needs the extra `dev`
 
 FOLDER = Path(backends.__file__).parent
 ADAPTER = FOLDER / "cupy" / "backend.py"

@@ -20,7 +20,12 @@ from igc_ref.backends.cupy.kernels import source
 from tests.backends.cuda import nvrtc
 
 problem = nvrtc.problem()
-compiles = pytest.mark.skipif(bool(problem), reason=str(problem))
+
+
+def compiles(test):
+    """Mark a test as slow, and as one that needs NVRTC."""
+    return pytest.mark.slow(pytest.mark.skipif(bool(problem), reason=str(problem))(test))
+
 
 KiB = 1024
 # Of shared memory that one CUDA block can have.
@@ -98,7 +103,6 @@ def built(architecture, storage):
 
 
 @compiles
-@pytest.mark.slow
 @each_case
 def test_no_kernel_spills_and_every_block_fits(architecture, storage):
     faults = []
@@ -138,7 +142,6 @@ FORBIDDEN = {
 
 
 @compiles
-@pytest.mark.slow
 @each_case
 def test_the_instructions_are_the_ones_we_mean(architecture, storage):
     for launch, _, ptx in built(architecture, storage):
