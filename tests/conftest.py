@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from igc_ref.backends import cupy_problem, get_backend, numba_problem
+from tests.backends.cuda import emulator
 
 try:
     from hypothesis import HealthCheck, settings
@@ -74,14 +75,25 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 @pytest.fixture(
-    params=["numpy", "numba", pytest.param("cupy", marks=pytest.mark.gpu)], scope="module"
+    params=[
+        "numpy",
+        "numba",
+        pytest.param("emulated", marks=pytest.mark.slow),
+        pytest.param("cupy", marks=pytest.mark.gpu),
+    ],
+    scope="module",
 )
 def backend(request):
-    """Every backend in turn; cupy skips, with the reason, where it cannot run."""
-    problem = {"numpy": lambda: None, "numba": numba_problem, "cupy": cupy_problem}[request.param]()
-    if problem:
+    """Every backend in turn, the cupy backend on the CPU emulator and on a GPU."""
+    problems = {"numba": numba_problem, "emulated": emulator.problem, "cupy": cupy_problem}
+    if problem := problems.get(request.param, lambda: None)():
         pytest.skip(problem)
-    chosen = get_backend(request.param)
+    if request.param == "emulated":
+        from tests.backends.cuda.emulator.backend import EmulatedBackend
+
+        chosen = EmulatedBackend()
+    else:
+        chosen = get_backend(request.param)
     chosen.tile_bytes = 3000  # small tiles, so that small tests cross their borders
     return chosen
 

@@ -2,7 +2,7 @@
 
 ``*.cu`` hold the kernels, ``*.cuh`` what they share; begin with ``block.cuh``, ``block_forward.cu``
 and ``block_backward.cu``. Only ``backend.py`` imports CuPy: elsewhere a `Device` hands in the
-library, so that the tests can run all of it, host code and kernels, on NumPy arrays and an emulator.
+library, so that the tests can run host code and kernels on NumPy arrays and an emulator.
 
     device.py        what is asked of a library: arrays, compilation, CUDA graphs
     kernels.py       a source and its macros, compiled once, launched by name

@@ -143,8 +143,8 @@ class CudaBase(LazyBackend):
         """Undo the scale of gradients that are stored as float16."""
         return array / array.dtype.type(self.scale) if self.half else array
 
-    def note_generic(self, operator: str, dtype: npt.DTypeLike) -> None:
+    def note_generic(self, operator: str, what: str) -> None:
         """Note that an operator of the library runs; a CUDA graph can hold our kernels only."""
+        super().note_generic(operator, what)
         if self.device.capturing:
-            raise BackendError(f"{operator} of {np.dtype(dtype)} has no kernel for a CUDA graph")
-        super().note_generic(operator, dtype)
+            raise BackendError(what)

@@ -80,11 +80,9 @@ class Convolutions(NumbaBase):
         y = self.pool.batch((out, N, g.rows, g.columns), x.dtype)
         y.moments = Moments(np.empty((g.blocks * g.spans, out, 3)), _counts(shape))
         self.team.run(
-            convolve.forward, g.blocks * g.spans,
-            y.flat, y.moments.values, x.flat, rule.table, rule.floor,
-            self._pack(primary, p.primary), p.taps,
-            self._pack(secondary, p.secondary), p.mixes,
-            g, self._scratch(p, x),
+            convolve.forward, g.blocks * g.spans, y.flat, y.moments.values,
+            convolve.Source(x.flat, *rule), self._pack(primary, p.primary, p.taps),
+            self._pack(secondary, p.secondary, p.mixes), g, self._scratch(p, x),
         )  # fmt: skip
         return y, BlockSaved(x, primary, secondary, shape)
 
@@ -98,22 +96,20 @@ class Convolutions(NumbaBase):
         dx, sums = self.pool.batch(x.shape, x.dtype), np.zeros((pieces, shape.in_channels, 2))
         shares = [self._zeros((pieces, w.size), w.dtype) for w in (primary, secondary)]
         self.team.run(
-            convolve.backward, pieces,
-            dx.flat, *shares, sums, d.flat, *derivative,
-            x.flat, rule.table, rule.floor,
-            self._pack(primary, p.primary), p.taps,
-            self._pack(primary, p.back_primary), p.back_taps, p.back_starts,
-            self._pack(secondary, p.back_secondary), p.mixes, p.y_mixes,
-            g, self._scratch(p, x),
+            convolve.backward, pieces, dx.flat, *shares, sums,
+            convolve.Gradient(d.flat, *derivative), convolve.Source(x.flat, *rule),
+            self._pack(primary, p.primary, p.taps),
+            self._pack(primary, p.back_primary, p.back_taps), p.back_starts,
+            self._pack(secondary, p.back_secondary, p.mixes), p.y_mixes, g, self._scratch(p, x),
         )  # fmt: skip
         dx.sums = Sums(rule.table, sums)
         return dx, _add_up(shares[0], primary), _add_up(shares[1], secondary)
 
-    def _pack(self, weights: Array, table: Numbers) -> Numbers:
+    def _pack(self, weights: Array, table: Numbers, taps: Numbers) -> convolve.Weights:
         """Order weights as the register tiles read them."""
         packed = self.pool.array(table.shape, weights.dtype)
         pointwise.pack(packed, weights.reshape(-1), table)
-        return packed
+        return convolve.Weights(packed, taps)
 
     def _zeros(self, shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> Numbers:
         zeros = self.pool.array(shape, dtype)

@@ -48,6 +48,7 @@ from igc_ref.backends.operators.library import Array, kind_of
 from igc_ref.backends.operators.normalisation import NormalisationOperators
 from igc_ref.backends.operators.pointwise import PointwiseOperators
 from igc_ref.errors import SpecError
+from igc_ref.spec.block import IGCSpec
 
 NO_FLOOR = -np.inf
 
@@ -163,9 +164,8 @@ class LazyBackend(GenericBackend):
         """Return a weight's gradient, found from a batch of gradients, at its true scale."""
         return array
 
-    def note_generic(self, operator: str, dtype: npt.DTypeLike) -> None:
-        """Note that an operator has no kernel, and warn at its first use."""
-        what = f"{operator} of {np.dtype(dtype)} has no kernel in the {self.name} backend"
+    def note_generic(self, operator: str, what: str) -> None:
+        """Note that an operator has no kernel, and for what; warn at its first use."""
         self.generic = self.generic or what
         if operator not in self._warned:
             self._warned.add(operator)
@@ -188,7 +188,9 @@ def _through_arrays(name: str) -> Callable[..., Any]:
     def operator(self: LazyBackend, x: Any, *others: Any, **options: Any) -> Any:
         if not isinstance(x, Batch) and getattr(x, "ndim", 4) == 4:  # features are (N, C)
             self.check_batch("dy" if backward else "x", x)
-        self.note_generic(name, x.dtype)
+        settings = ", ".join(str(a) for a in others if isinstance(a, int | IGCSpec))
+        what = f"{name}({settings}) of {np.dtype(x.dtype)} has no kernel in the {self.name} backend"
+        self.note_generic(name, what)
         plain = GenericBackend()
         plain.name, plain.xp, plain.tile_bytes = self.name, self.xp, self.tile_bytes
 
