@@ -42,21 +42,30 @@ FOLDER = Path(__file__).parent
 FIRST = ("backends/test_numba.py", "course", "backends/cuda", "proofs", "data")
 
 
+NO_GPU = cupy_problem()
+
+
 def pytest_configure():
     """Stop at once if a GPU was asked for and cannot be used."""
-    if os.environ.get("IGC_GPU") == "1" and (problem := cupy_problem()):
-        raise pytest.UsageError(f"IGC_GPU=1, but the cupy backend cannot run: {problem}")
+    if os.environ.get("IGC_GPU") == "1" and NO_GPU:
+        raise pytest.UsageError(f"IGC_GPU=1, but the cupy backend cannot run: {NO_GPU}")
 
 
 def pytest_collection_modifyitems(items):
-    """Put the files in order; keep hypothesis tests off a GPU unless they were asked for."""
+    """Put the files in order; keep hypothesis off kernels that it would compile by the dozen."""
     items.sort(key=turn)
-    if os.environ.get("IGC_GPU_EXAMPLES") == "1":
-        return
-    reason = "every example compiles kernels of its own; IGC_GPU_EXAMPLES=1 runs them"
+    asked = os.environ.get("IGC_GPU_EXAMPLES") == "1"
+    unasked = pytest.mark.skip(reason="IGC_GPU_EXAMPLES=1 compiles the kernels of every example")
     for item in items:
-        if item.get_closest_marker("gpu") and item.get_closest_marker("hypothesis"):
-            item.add_marker(pytest.mark.skip(reason=reason))
+        if NO_GPU and item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason=NO_GPU))
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            parameters = item.callspec.params if hasattr(item, "callspec") else {}
+            if parameters.get("backend") == "cupy" and not asked:
+                item.add_marker(unasked)
+            # float64 runs on the generic operators, so nothing is compiled.
+            if parameters.get("backend") == "emulated" and parameters.get("dtype") == "float32":
+                item.add_marker(pytest.mark.slow)
 
 
 def turn(item):
@@ -78,14 +87,14 @@ def pytest_xdist_make_scheduler(config, log):
     params=[
         "numpy",
         "numba",
-        pytest.param("emulated", marks=pytest.mark.slow),
+        "emulated",
         pytest.param("cupy", marks=pytest.mark.gpu),
     ],
     scope="module",
 )
 def backend(request):
     """Every backend in turn, the cupy backend on the CPU emulator and on a GPU."""
-    problems = {"numba": numba_problem, "emulated": emulator.problem, "cupy": cupy_problem}
+    problems = {"numba": numba_problem, "emulated": emulator.problem}
     if problem := problems.get(request.param, lambda: None)():
         pytest.skip(problem)
     if request.param == "emulated":

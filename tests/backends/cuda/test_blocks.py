@@ -202,13 +202,3 @@ def test_a_gpu_with_too_little_shared_memory_gets_the_generic_operators(case, sh
     launched = {"block_forward", "block_backward"} & set(backend.device.launches)
     assert bool(backend.generic) == (len(launched) < 2)
     assert not launched or shared_bytes > 4
-
-
-@pytest.mark.parametrize("case", [SQUARE, BLOCKS[17], CONVOLUTION], ids=str)
-def test_float64_runs_on_the_generic_operators(case):
-    backend = GuardedBackend()
-    found = case.run(backend, "float64")
-    assert all(array.dtype == np.float64 for array in found.values())
-    case.check(found)
-    assert backend.generic
-    assert not backend.device.launches

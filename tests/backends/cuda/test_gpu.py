@@ -15,12 +15,11 @@ import pytest
 from benchmarks.gpu import check as gpu_check
 from benchmarks.gpu import ours as gpu_ours
 from benchmarks.gpu import training_check as gpu_training_check
-from igc_ref.backends import cupy_problem, get_backend
+from igc_ref.backends import get_backend
 from igc_ref.networks.architecture import Architecture
 from tests.backends.cuda.epochs import Epochs
 
-PROBLEM = cupy_problem()
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(PROBLEM is not None, reason=str(PROBLEM))]
+pytestmark = pytest.mark.gpu
 OPTIONS = SimpleNamespace(emulate=False, seed=0, tiny=False)
 NETWORK = Architecture("plain_igc", 8, L=4, M=8)
 STORAGES = ("float32", "float16")
