@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -49,6 +50,13 @@ def _to_disk(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Write a value as indented JSON, whole or not at all; a ValueError for NaN or infinity."""
+    text = json.dumps(value, indent=2, allow_nan=False)
+    with replacing(Path(path)) as file:
+        file.write(f"{text}\n".encode())
 
 
 def write_csv(path: str | Path, rows: Iterable[Iterable[object]]) -> None:

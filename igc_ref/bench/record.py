@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Sequence
@@ -11,9 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from igc_ref import files
 from igc_ref.bench.harness import Comparison
 from igc_ref.bench.roofline import Roofline
-from igc_ref.files import replacing
 
 
 def available_threads() -> int:
@@ -43,8 +42,7 @@ def write_json(
         "roofline": roofline._asdict(),
         "comparisons": [comparison.to_dict(roofline) for comparison in comparisons],
     }
-    with replacing(path) as file:
-        file.write((json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
+    files.write_json(path, record)
 
 
 def _version(package: str) -> str | None:

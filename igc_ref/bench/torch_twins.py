@@ -96,9 +96,7 @@ def twin(layer: ours.Layer) -> nn.Module:
         identity = nn.Identity() if shortcut is None else twin(shortcut)
         return Residual(twin(layer.children["branch"]), identity)
     if isinstance(layer, layers.IGC):
-        return Block(layer.spec)
-    if isinstance(layer, layers.SummationFusion):
-        return Fusion(layer.spec)
+        return (Fusion if isinstance(layer, layers.SummationFusion) else Block)(layer.spec)
     if isinstance(layer, layers.Conv2d):
         out, per_group, k, _ = layer.parameters["weight"].shape
         options = {"stride": layer.stride, "padding": k // 2, "groups": layer.groups}

@@ -11,7 +11,7 @@ from igc_ref.backends import NumpyBackend
 from igc_ref.errors import SpecError
 from igc_ref.testing import assert_close
 from tests.backends.cuda import emulator
-from tests.backends.cuda.cuda import batch_norm
+from tests.backends.cuda.cases import batch_norm
 from tests.backends.cuda.emulator.backend import EmulatedBackend
 from tests.support.guarded import GuardedBackend, internal, public
 
@@ -244,25 +244,3 @@ def test_max_pooling_is_generic_and_reads_what_is_pending(backend):
     exact = plain.max_pool_backward(d.swapaxes(0, 1), plain_saved)
     assert np.array_equal(dx, exact.swapaxes(0, 1))
     assert backend.generic == "max_pool(3, 2, 1) of float32 has no kernel in the emulated backend"
-
-
-@pytest.mark.parametrize(
-    "operator", ["relu", "add", "add_relu", "global_average_pool", "loss", "linear"]
-)
-def test_float64_is_computed_in_float64(backend, operator):
-    rng, plain = np.random.default_rng(0), NumpyBackend()
-    x, weight, bias = rng.normal(size=(2, 6, 5, 4)), rng.normal(size=(3, 6)), rng.normal(size=3)
-    features, labels = x[:, :, 0, 0], np.array([5, 1])
-    arguments = {
-        "add": lambda b: (internal(b, x), internal(b, x[::-1])),
-        "add_relu": lambda b: (internal(b, x), internal(b, x[::-1])),
-        "loss": lambda b: (features, labels),
-        "linear": lambda b: (features, weight, bias),
-    }.get(operator, lambda b: (internal(b, x),))
-    ours, theirs = (getattr(b, operator)(*arguments(b)) for b in (backend, plain))
-    ours, theirs = (r[0] if isinstance(r, tuple) else r for r in (ours, theirs))
-    if operator in ("relu", "add", "add_relu"):
-        ours, theirs = public(backend, ours), public(plain, theirs)
-    assert ours.dtype == np.float64
-    assert np.array_equal(ours, theirs)
-    assert not backend.device.launches
