@@ -10,21 +10,10 @@ from pathlib import Path
 import pytest
 
 from igc_ref.backends import numba_problem
+from tests.backends.cuda import emulator
 
 ROOT = Path(__file__).parents[2]
-ON_EVERY_BACKEND = '''
-"""All three backends, cupy without a card: an operator without a kernel needs no compiler."""
-
-import pytest
-
-from igc_ref.backends import get_backend
-from tests.backends.cuda.emulator.backend import EmulatedBackend
-
-
-@pytest.fixture(params=["numpy", "numba", "cupy"])
-def backend(request):
-    return EmulatedBackend() if request.param == "cupy" else get_backend(request.param)
-'''
+PROBLEM = numba_problem() or emulator.problem()
 
 
 def blocks():
@@ -40,16 +29,15 @@ def run(folder, test):
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.skipif(bool(numba_problem()), reason=str(numba_problem()))
+@pytest.mark.skipif(bool(PROBLEM), reason=str(PROBLEM))
 def test_the_example_works_on_all_backends_and_its_test_finds_the_fault(tmp_path):
     skip = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "igc_ref", tmp_path / "igc_ref", ignore=skip)
-    shutil.copytree(ROOT / "tests/backends/cuda/emulator",
-                    tmp_path / "tests/backends/cuda/emulator", ignore=skip)  # fmt: skip
-    for file in ("pyproject.toml", "tests/__init__.py", "tests/backends/__init__.py",
-                 "tests/backends/cuda/__init__.py"):  # fmt: skip
+    for folder in ("tests/support", "tests/backends/cuda"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=skip)
+    for file in ("pyproject.toml", "tests/__init__.py", "tests/conftest.py",
+                 "tests/backends/__init__.py"):  # fmt: skip
         shutil.copy(ROOT / file, tmp_path / file)
-    (tmp_path / "tests/backends/conftest.py").write_text(ON_EVERY_BACKEND, encoding="utf-8")
 
     (family, operator), (test, code) = blocks().items()
     (tmp_path / test).write_text(code, encoding="utf-8")

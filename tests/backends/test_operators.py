@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from igc_ref import IGCSpec, reference
@@ -24,7 +24,7 @@ from tests.support.strategies import (
     weights,
 )
 
-counts, some = st.integers(1, 4), settings(max_examples=30)
+counts = st.integers(1, 4)
 
 
 def public(backend, x):
@@ -51,7 +51,6 @@ def run_igc(backend, x, primary, secondary, spec, d):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@some
 @given(spec=specs(), data=st.data(), seed=seeds)
 def test_the_block_and_all_its_gradients_equal_the_explicit_matrices(
     backend, dtype, spec, data, seed
@@ -135,7 +134,6 @@ def test_images_come_back_as_they_went_in_and_contiguous(backend, N, dtype):
 # -- group convolution -----------------------------------------------------------------------
 
 
-@some
 @given(
     groups=counts, inp=counts, out=counts, N=counts, H=sizes, W=sizes,
     k=kernel_sizes, stride=strides, seed=seeds,
@@ -196,7 +194,6 @@ def batch_norm_by_definition(x, gamma, beta, mean, var, eps):
     return gamma.reshape(shape) * x_hat + beta.reshape(shape)
 
 
-@some
 @given(
     C=counts, N=counts, H=st.integers(2, 4), W=st.integers(2, 4), train=st.booleans(),
     relu=st.booleans(), seed=seeds,
@@ -246,7 +243,6 @@ def test_relu_clips_at_zero_and_passes_the_gradient_of_positive_numbers(backend)
     assert public(backend, d).ravel().tolist() == [0, 0, 7]
 
 
-@some
 @given(C=counts, N=counts, H=sizes, W=sizes, seed=seeds)
 def test_the_residual_sum_has_its_derivatives(backend, C, N, H, W, seed):
     rng = np.random.default_rng(seed)
@@ -260,7 +256,6 @@ def test_the_residual_sum_has_its_derivatives(backend, C, N, H, W, seed):
     )
 
 
-@some
 @given(groups=counts, each=counts, N=counts, H=sizes, W=sizes, seed=seeds)
 def test_a_shuffle_deals_the_channels_of_its_groups_and_its_derivative_deals_them_back(
     backend, groups, each, N, H, W, seed
@@ -280,7 +275,6 @@ def test_groups_that_cannot_be_dealt_are_refused_with_their_number(backend, grou
         backend.shuffle(x, groups)
 
 
-@some
 @given(C=counts, N=counts, H=sizes, W=sizes, seed=seeds)
 def test_global_average_pooling_is_the_mean_and_spreads_the_gradient(backend, C, N, H, W, seed):
     rng = np.random.default_rng(seed)
@@ -291,7 +285,6 @@ def test_global_average_pooling_is_the_mean_and_spreads_the_gradient(backend, C,
     assert_close(dx, np.broadcast_to((d / (H * W))[:, :, None, None], x.shape), 1)
 
 
-@some
 @given(
     C=counts, N=counts, H=st.integers(3, 8), W=st.integers(3, 8), k=st.integers(1, 3),
     stride=strides, seed=seeds,
@@ -324,7 +317,6 @@ def test_of_equal_pixels_the_first_wins_the_window(backend):
     assert dx.ravel().tolist() == [1, 0, 0, 0]
 
 
-@some
 @given(N=counts, inp=counts, out=counts, seed=seeds)
 def test_the_linear_layer_and_its_gradients_equal_loops(backend, N, inp, out, seed):
     rng = np.random.default_rng(seed)
@@ -343,7 +335,6 @@ def test_the_linear_layer_and_its_gradients_equal_loops(backend, N, inp, out, se
         assert_close(backend.to_numpy(actual), exactly, 10)
 
 
-@some
 @given(N=counts, classes=st.integers(2, 6), seed=seeds)
 def test_softmax_cross_entropy_is_minus_log_probability_with_its_derivative(
     backend, N, classes, seed
@@ -376,7 +367,6 @@ def test_a_nesterov_step_is_the_written_out_recurrence(backend):
     assert backend.to_numpy(gradient).tolist() == g.tolist()
 
 
-@some
 @given(N=counts, C=counts, H=sizes, W=sizes, seed=seeds)
 def test_augmentation_pads_crops_and_mirrors_every_image_by_its_own_numbers(
     backend, N, C, H, W, seed
