@@ -14,8 +14,8 @@ from igc_ref.backends.operators.lazy import NO_FLOOR, Batch, LazyBackend, Rule
 from igc_ref.backends.operators.library import STORAGES, Array
 from igc_ref.errors import BackendError, choice
 
-THREADS = 256  # of every kernel but those of the block
-LOSS_SCALE = 4096.0  # of gradients stored as float16: they would be too small for it (a guess)
+THREADS = 256  # of every kernel but those of the block: a guess
+LOSS_SCALE = 4096.0  # of gradients stored as float16: they would be too small for it; a guess
 
 
 class CudaBase(LazyBackend):
@@ -30,7 +30,7 @@ class CudaBase(LazyBackend):
         larger.
     """
 
-    tile_bytes = 1 << 30  # generic operators on a GPU want long rows
+    tile_bytes = 1 << 30  # generic operators on a GPU want long rows: a guess
 
     def __init__(self, device: Device, storage: str = "float32") -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class CudaBase(LazyBackend):
         return y
 
     def _grid(self, length: int, channels: int) -> tuple[int, int]:
-        """Return a grid for a kernel that goes through rows of numbers: four a thread (a guess)."""
+        """Return a grid for a kernel that goes through rows of numbers: four a thread, a guess."""
         return max(1, min(1024, -(-length // (4 * THREADS)))), channels
 
     # -- for the generic operators ---------------------------------------------------------------

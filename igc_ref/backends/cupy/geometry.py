@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from igc_ref.spec.block import IGCSpec, output_length
 
-SPLIT = 16  # outputs of a convolution that one CUDA block takes, where it may share them out
+SPLIT = (
+    16  # outputs of a convolution that one CUDA block takes, where it may share them out: a guess
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def of_convolution(
     """
     channels, N, H, W = shape
     inputs, outputs = channels // groups, out // groups
+    # Inputs of a slab: a guess; those of the paper's blocks have 2.
     I = next(n for n in (2, 3, 1) if inputs % n == 0)
     share = 1
     if split and outputs > SPLIT:

@@ -20,7 +20,7 @@ from igc_ref.backends.operators.library import Array, Saved
 from igc_ref.backends.operators.pointwise import check_shuffle
 from igc_ref.errors import SpecError
 
-PART = 8192  # numbers of a channel that one CUDA block adds up
+PART = 8192  # numbers of a channel that one CUDA block adds up: a guess
 
 
 class BatchNormSaved(NamedTuple):
@@ -53,7 +53,7 @@ class CudaOperators(Convolutions, LossAndSGD):
         arrays = {"gamma": gamma, "beta": beta}
         arrays |= {"running_mean": running_mean, "running_var": running_var}
         C, N, H, W = x.shape
-        self.check_channels(arrays, C, x.dtype, contiguous=True)
+        self.check_channels(C, x.dtype, contiguous=True, **arrays)
         if not self._fast(x):
             options: Any = {"momentum": momentum, "eps": eps, "train": train, "relu": relu}
             return super().batch_norm(x, *arrays.values(), **options)

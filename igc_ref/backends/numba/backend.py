@@ -72,13 +72,14 @@ class NumbaBackend(Convolutions):
     ) -> tuple[NumbaBatch, BatchNormSaved]:
         """Note how to normalise every channel; see `GenericBackend.batch_norm`."""
         x = self._plain(x)
-        arrays = {"gamma": gamma, "beta": beta}
-        arrays |= {"running_mean": running_mean, "running_var": running_var}
-        self.check_channels(arrays, x.shape[0], x.dtype)
+        running = {"running_mean": running_mean, "running_var": running_var}
+        self.check_channels(x.shape[0], x.dtype, gamma=gamma, beta=beta, **running)
         if x.moments is None:
             x.moments = self._find_moments(x)
         rule = Rule(np.empty((len(gamma), 4), x.dtype), x.dtype.type(0 if relu else NO_FLOOR))
-        pointwise.normalise_by(rule.table, *x.moments, *arrays.values(), momentum, eps, train)
+        pointwise.normalise_by(
+            rule.table, *x.moments, gamma, beta, *running.values(), momentum, eps, train
+        )
         return NumbaBatch(x.data, x.count, rule), BatchNormSaved(x, rule, gamma, train)
 
     def batch_norm_backward(

@@ -19,7 +19,7 @@ from igc_ref.spec.block import output_length
 Table = npt.NDArray[np.int64]
 
 UNITS = 8  # pieces that a batch is cut into at least, so that threads have something to share
-ROWS = 4  # a piece has about so many rows of the image at least
+ROWS = 4  # a piece has about this many rows of the image at least
 
 
 class Shape(NamedTuple):

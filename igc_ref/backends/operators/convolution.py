@@ -66,7 +66,7 @@ class ConvolutionOperators(Library):
         Raises
         ------
         SpecError
-            If x and weight do not make so many groups.
+            If x and weight do not make that number of groups.
         """
         conv = _GroupConvolution(self, x, weight, groups, stride)
         y = self.xp.zeros((len(weight), *conv.out_shape), x.dtype)
@@ -144,7 +144,7 @@ class ConvolutionOperators(Library):
 
 
 def check_groups(channels: int, weight: Array, groups: int) -> None:
-    """Raise a SpecError unless a weight makes so many groups of so many channels."""
+    """Raise a SpecError unless a weight makes this number of groups of these channels."""
     if weight.shape[1] * groups != channels or len(weight) % groups:
         raise SpecError(
             f"x has {channels} channels and weight shape {weight.shape}: not {groups} groups"

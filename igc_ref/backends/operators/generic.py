@@ -8,7 +8,7 @@ block are transposed *views* that a GEMM writes through, never copies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
@@ -77,7 +77,7 @@ class GenericBackend(
         ----------
         learn : callable
             ``learn(x, labels, lr)`` takes one training step on images in the layout inside; it
-            returns the loss and the number of right answers.
+            returns the loss and the number of correct answers.
         pool : TrainingData
             What the batches are drawn from.
         batch_size, padding : int
@@ -112,12 +112,7 @@ class GenericBackend(
             raise TypeError(f"{name} is {array.dtype}; {np.dtype(dtype)} is needed")
 
     def check_channels(
-        self,
-        arrays: Mapping[str, Array],
-        channels: int,
-        dtype: npt.DTypeLike,
-        *,
-        contiguous: bool = False,
+        self, channels: int, dtype: npt.DTypeLike, contiguous: bool = False, **arrays: Array
     ) -> None:
         """Raise unless each of these arrays has one number a channel, of this dtype."""
         for name, array in arrays.items():
