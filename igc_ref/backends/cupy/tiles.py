@@ -20,7 +20,7 @@ from igc_ref.backends.cupy.geometry import Geometry
 WARP = 32
 REGISTERS = 65_536  # of an SM: hardware
 REGISTERS_A_THREAD = 254  # hardware: 255; one is left, a guess
-SMS = 132  # of an H100 or H200: hardware; more or fewer change how well a tile fits, not whether it is right
+SMS = 132  # of an H100 or H200: hardware; another number changes speed, not results
 SHARED_BYTES = 232_448  # of a CUDA block, on sm_90: hardware
 
 
