@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from igc_ref.spec.block import IGCSpec, output_length
 
 SPLIT = 16  # outputs of a group that one CUDA block takes, where it may share them out: a guess
-    16  # outputs of a convolution that one CUDA block takes, where it may share them out: a guess
-)
 
 
 @dataclass(frozen=True)
