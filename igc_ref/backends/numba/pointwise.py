@@ -235,7 +235,7 @@ def sgd_step(weight, gradient, velocity, lr, momentum, weight_decay):
 
 @kernel
 def add_up(total, parts):
-    """Add up the pieces' shares of a gradient in their order: the same bits on any number of threads."""
+    """Add up the pieces' shares of a gradient, in a fixed order."""
     for i in range(len(total)):
         total[i] = 0
     for p in range(len(parts)):
