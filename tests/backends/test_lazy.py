@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from igc_ref import IGCSpec
-from igc_ref.backends import numba_problem
+from igc_ref.backends import NumpyBackend, numba_problem
 from igc_ref.backends.operators.lazy import LazyBackend
 from igc_ref.testing import assert_close
+from tests.backends.cuda.emulator.backend import EmulatedBackend
 from tests.support.strategies import normal
 
 pytestmark = pytest.mark.skipif(bool(numba_problem()), reason=str(numba_problem()))
@@ -104,3 +105,17 @@ def test_a_generic_operator_is_announced_once_with_its_name_and_numbers():
 def test_a_plain_array_where_a_batch_belongs_is_refused_also_without_a_kernel():
     with pytest.raises(TypeError, match=r"x is numpy\.ndarray; the numba backend takes what its"):
         LazyBackend.relu(numba_backend(), np.ones(SHAPE))
+
+
+def test_without_a_kernel_float16_storage_scales_the_gradients_of_a_batch_only():
+    B, rng = EmulatedBackend("float16"), np.random.default_rng(0)
+    x, w, d = (rng.integers(-3, 4, s).astype("float32") for s in (SHAPE, (4, 4, 3, 3), SHAPE))
+    y, saved = LazyBackend.conv2d(B, B.to_layout(x), w)
+    dx, dw = LazyBackend.conv2d_backward(B, B.to_layout(d / 2 * B.scale / 4096), saved)
+    assert y.data.dtype == dx.data.dtype == np.float16
+    N = NumpyBackend()
+    expected, saved = N.conv2d(N.to_layout(x), w)
+    dx_exact, dw_exact = N.conv2d_backward(N.to_layout(d / 2 / 4096), saved)
+    assert np.array_equal(B.from_layout(y), N.from_layout(expected))
+    assert np.array_equal(B.from_layout(dx, gradient=True), N.from_layout(dx_exact))
+    assert np.array_equal(dw, dw_exact)

@@ -57,7 +57,7 @@ def test_the_bounds_find_what_was_computed_in_16_bits():
 
 
 def network_input(network):
-    """Pictures, values and a cotangent for a network, exact in float32."""
+    """A batch, values and a cotangent for a network, exact in float32."""
     rng = np.random.default_rng(2)
     return (
         single(rng.normal(size=BATCH)),
