@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu.clock import Clock, CupyClock, HostClock
-from igc_ref.backends.cupy.batch import Batch, Sums
+from igc_ref.backends.operators.lazy import Batch, Sums
 from igc_ref.backends.operators.library import Crops, Sampling, TrainingData
 from igc_ref.bench import BlockCase
 from igc_ref.errors import BackendError

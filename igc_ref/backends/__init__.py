@@ -27,7 +27,7 @@ def get_backend(name: str = "auto", storage: str = "float32") -> GenericBackend:
         ``auto`` takes cupy if a device answers, else numba if it is installed, else numpy; the
         backend's ``name`` says which.
     storage : {"float32", "float16"}
-        How pictures of a float32 network are kept between operators; float16 with cupy only.
+        How images of a float32 network are kept between operators; float16 with cupy only.
 
     Raises
     ------

@@ -6,7 +6,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from igc_ref import TrainConfig, backends
-from igc_ref.backends import NumpyBackend, get_backend
+from igc_ref.backends import NumpyBackend, get_backend, numba_problem
 from igc_ref.errors import BackendError, SpecError
 
 
@@ -35,11 +35,31 @@ def test_an_unknown_backend_is_an_error_that_names_the_known_ones():
         get_backend("tpu")
 
 
-def test_without_cupy_it_is_an_error_by_name_and_numpy_by_auto(monkeypatch):
+@pytest.mark.parametrize(("name", "extra"), [("cupy", "cuda12x"), ("numba", "numba")])
+def test_a_library_that_is_missing_is_an_error_by_name_and_numpy_by_auto(monkeypatch, name, extra):
     monkeypatch.setattr(backends, "find_spec", lambda name: None)
-    with pytest.raises(BackendError, match=r"pip install 'igc-ref\[cuda12x\]'"):
-        get_backend("cupy")
+    with pytest.raises(BackendError, match=rf"{name}.*pip install 'igc-ref\[{extra}\]'"):
+        get_backend(name)
     assert get_backend("auto").name == "numpy"
+
+
+def test_a_broken_numba_is_an_error_by_name_and_numpy_by_auto(monkeypatch):
+    for name in [*sys.modules]:
+        if name.startswith("igc_ref.backends.numba"):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(backends, "numba_backend", raising=False)
+    monkeypatch.setitem(sys.modules, "numba", ModuleType("numba"))
+    monkeypatch.setattr(backends, "find_spec", lambda name: object())
+    monkeypatch.setitem(backends._PROBLEMS, "cupy", lambda: "no card")
+    with pytest.raises(BackendError, match="numba is installed but fails: ImportError"):
+        get_backend("numba")
+    assert get_backend("auto").name == "numpy"
+
+
+@pytest.mark.skipif(bool(numba_problem()), reason=str(numba_problem()))
+def test_auto_prefers_numba_to_numpy(monkeypatch):
+    monkeypatch.setitem(backends._PROBLEMS, "cupy", lambda: "no card")
+    assert get_backend("auto").name == get_backend("numba").name == "numba"
 
 
 def test_without_a_device_cupy_is_an_error_by_name_and_numpy_by_auto(fake_cupy):
@@ -80,7 +100,7 @@ def test_an_old_cupy_and_an_old_card_are_errors_that_name_what_is_needed(fake_cu
         get_backend("cupy")
 
 
-def test_pictures_in_16_bits_are_the_cupy_backend_s_alone():
+def test_images_in_16_bits_are_the_cupy_backend_s_alone():
     for name in ("numpy", "numba"):
         with pytest.raises(
             BackendError, match=f"storage='float16' needs the cupy backend, not {name}"

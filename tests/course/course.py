@@ -17,9 +17,13 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-import nbclient
-import nbformat
-from nbformat.v4 import new_code_cell
+import pytest
+
+nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
+nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed")
+CellExecutionError = nbclient.exceptions.CellExecutionError
+new_code_cell, new_markdown_cell = nbformat.v4.new_code_cell, nbformat.v4.new_markdown_cell
+new_notebook = nbformat.v4.new_notebook
 
 ROOT = Path(__file__).parents[2]
 ANSWER = re.compile(r"# exercise (\d+): your answer\n")
@@ -79,7 +83,7 @@ def with_trials(notebook):
         cells[here:here] = [cell for cells in trials for cell in cells] + [undone]
     move = "from tests.course.in_kernel import move_every_widget; move_every_widget()"
     cells.append(new_code_cell(move, metadata={"trial": "widgets"}))
-    return nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
+    return new_notebook(cells=cells, metadata=notebook.metadata)
 
 
 def trial(exercise, spoilt):
@@ -118,6 +122,14 @@ def run(notebook, home):
         resources={"metadata": {"path": str(ROOT / "notebooks")}},  # where Jupyter starts it
     )
     return client.execute(env=environment)
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def outputs(cell, kind):

@@ -1,8 +1,8 @@
 """The course: every notebook runs, its widgets work, its exercises can be done and be got wrong.
 
-`course` says what an exercise is. In one kernel for each notebook everything runs as it stands;
-every check once more with the solution, and with each answer spoilt; last, every widget
-is moved to all its ends.
+`course` says what an exercise is. In the fast set each notebook runs as it stands. The slow tests
+run it once more with the solution of every exercise, with each answer spoilt, and with every
+widget moved to all its ends.
 """
 
 import ast
@@ -11,12 +11,24 @@ import shlex
 import subprocess
 import sys
 
-import nbformat
 import pytest
-from nbclient.exceptions import CellExecutionError
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from tests.course.course import ROOT, exercises, outputs, run, text, widget_errors, with_trials
+from tests.course.course import (
+    ROOT,
+    CellExecutionError,
+    code,
+    exercises,
+    nbformat,
+    new_code_cell,
+    new_markdown_cell,
+    new_notebook,
+    outputs,
+    read,
+    run,
+    text,
+    widget_errors,
+    with_trials,
+)
 
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 METADATA = {
@@ -25,131 +37,120 @@ METADATA = {
 ABSOLUTE = re.compile(r"(?<![\w./:])/(?:home|root|tmp|work|Users|usr|opt|mnt|var)\b|\b[A-Z]:\\")
 MOST_LINES = 15
 
-
-def name_of(path):
-    return path.stem.replace("_", "-")  # -k special_cases picks theorems
+each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem[:2])
 
 
-each_notebook = pytest.mark.parametrize("path", PATHS, ids=name_of)
+# -- as files --------------------------------------------------------------------------------------
 
 
-def read(path):
-    return nbformat.read(path, as_version=4)
-
-
-def code(notebook):
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
-
-
-# -- as files --------------------------------------------------------------------------------
-
-
-@each_notebook
-def test_outputs_and_execution_counts_are_stripped(path):
-    notebook = read(path)
-    assert notebook.metadata == METADATA, "run nbstripout; see .pre-commit-config.yaml"
-    for cell in code(notebook):
-        assert not cell.outputs
-        assert cell.execution_count is None
-
-
-@each_notebook
-def test_a_notebook_is_valid_and_written_as_jupyter_writes_it(path):
-    notebook = read(path)
+def faults_of_the_file(path, notebook):
+    """What Jupyter, git or nbstripout would change."""
     nbformat.validate(notebook)
-    assert nbformat.writes(notebook) + "\n" == path.read_text(encoding="utf-8")
-    assert all(not cell.metadata for cell in notebook.cells)
+    if notebook.metadata != METADATA or any(cell.metadata for cell in notebook.cells):
+        yield "metadata: run nbstripout; see .pre-commit-config.yaml"
+    if any(cell.outputs or cell.execution_count is not None for cell in code(notebook)):
+        yield "outputs or execution counts: run nbstripout"
+    if nbformat.writes(notebook) + "\n" != path.read_text(encoding="utf-8"):
+        yield "not written as Jupyter writes it"
 
 
-@each_notebook
-def test_no_notebook_names_an_absolute_path(path):
-    assert not ABSOLUTE.search("\n".join(cell.source for cell in read(path).cells))
+def faults_of_the_text(notebook):
+    """What a reader of the course would stumble over."""
+    first, *_ = notebook.cells
+    prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    if first.cell_type != "markdown" or not re.match(r"# \S.*\n", first.source):
+        yield "no title"
+    if "?" not in first.source:
+        yield "no question in the first cell"
+    if not any("$$" in source for source in prose):
+        yield "no equation"
+    if ABSOLUTE.search("\n".join(cell.source for cell in notebook.cells)):
+        yield "an absolute path"
+    for cell in code(notebook):
+        if (lines := cell.source.count("\n") + 1) > MOST_LINES:
+            yield f"a cell of {lines} lines, more than {MOST_LINES}: {cell.source[:60]!r}"
 
 
-@each_notebook
-def test_a_notebook_begins_with_a_title_and_a_question_and_shows_an_equation(path):
-    first, *rest = read(path).cells
-    assert first.cell_type == "markdown"
-    assert re.match(r"# \S.*\n", first.source), "a title"
-    assert "?" in first.source, "a question"
-    assert any("$$" in cell.source for cell in (first, *rest) if cell.cell_type == "markdown")
-
-
-@each_notebook
-def test_no_code_cell_is_longer_than_fifteen_lines(path):
-    for cell in code(read(path)):
-        lines = cell.source.count("\n") + 1
-        assert lines <= MOST_LINES, f"{lines} lines:\n{cell.source}"
-
-
-@each_notebook
-def test_the_exercises_are_numbered_and_each_leaves_something_to_fill_in(path):
-    found = exercises(read(path))
-    assert [exercise.number for exercise in found] == list(range(1, len(found) + 1)) != []
+def faults_of_the_exercises(notebook):
+    found = exercises(notebook)
+    if [exercise.number for exercise in found] != list(range(1, len(found) + 1)) or not found:
+        yield "exercises are not numbered 1, 2, ..."
     for exercise in found:
-        assert exercise.names
+        if not exercise.names:
+            yield f"exercise {exercise.number} leaves nothing to fill in"
         compile(exercise.solution, f"solution {exercise.number}", "exec")
 
 
-@each_notebook
-def test_what_a_widget_draws_is_also_drawn_where_no_widget_works(path):
-    calls = [
-        node
-        for cell in code(read(path))
-        for node in ast.walk(ast.parse(cell.source))
-        if isinstance(node, ast.Call)
-    ]
+def faults_of_the_widgets(notebook):
+    """What a widget draws must also be drawn where no widget works."""
+    nodes = [node for cell in code(notebook) for node in ast.walk(ast.parse(cell.source))]
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
     called = [ast.unparse(call.func) for call in calls]
     for call in calls:
-        if ast.unparse(call.func).endswith("interact"):
-            assert ast.unparse(call.args[0]) in called, f"call it yourself: {ast.unparse(call)}"
+        if ast.unparse(call.func).endswith("interact") and ast.unparse(call.args[0]) not in called:
+            yield f"call it yourself: {ast.unparse(call)}"
 
 
-# -- as programs -----------------------------------------------------------------------------
+def test_the_notebooks_are_as_a_reader_and_git_want_them():
+    found = []
+    for path in PATHS:
+        notebook = read(path)
+        kinds = (faults_of_the_text, faults_of_the_exercises, faults_of_the_widgets)
+        faults = [*faults_of_the_file(path, notebook), *(f for k in kinds for f in k(notebook))]
+        found += [f"{path.name}: {fault}" for fault in faults]
+    assert not found, "\n".join(found)
 
 
-@pytest.fixture(scope="module", params=PATHS, ids=name_of)
-def executed(request, tmp_path_factory):
-    """A notebook and its trials, executed; an error if any cell of it raises."""
-    return run(with_trials(read(request.param)), tmp_path_factory.mktemp("home"))
+# -- as programs -----------------------------------------------------------------------------------
+
+
+def faults_of_a_run(executed):
+    yield from (f"a widget shows {error}" for error in widget_errors(executed))
+    for cell in code(executed):
+        for output in outputs(cell, "stream"):
+            if output.name == "stderr":
+                yield f"{cell.source[:60]!r} warns: {output.text}"
+        shows = "plt.show()" in cell.source and not re.search(r"^(def|@)", cell.source, re.M)
+        if shows and not any("image/png" in o.data for o in outputs(cell, "display_data")):
+            yield f"{cell.source[:60]!r} shows no image"
 
 
 def trials(notebook, kind):
     return [cell for cell in code(notebook) if cell.metadata.get("trial") == kind]
 
 
-def test_a_notebook_runs_and_no_widget_shows_an_error(executed):
-    assert not widget_errors(executed)
-
-
-def test_a_notebook_warns_of_nothing(executed):
-    for cell in code(executed):
-        assert not [o.text for o in outputs(cell, "stream") if o.name == "stderr"], cell.source
-
-
-def test_every_cell_that_shows_a_picture_shows_one(executed):
-    for cell in code(executed):
-        if "plt.show()" in cell.source and not re.search(r"^(def|@)", cell.source, re.M):
-            assert any("image/png" in o.data for o in outputs(cell, "display_data")), cell.source
-
-
-def test_every_check_says_what_is_undone_and_accepts_the_solution(executed):
-    found = {cell.metadata.number: text(cell) for cell in trials(executed, "solution")}
+def faults_of_the_checks(executed):
+    """A check must say what is undone, accept the solution, and refuse each spoilt answer."""
     plain = [text(cell) for cell in code(executed) if not cell.metadata]
-    for number, answer in found.items():
-        assert f"exercise {number}: not done yet\n" in plain
-        assert answer == f"exercise {number}: right\n"
-
-
-def test_every_check_refuses_a_spoilt_answer_and_says_why(executed):
+    for cell in trials(executed, "solution"):
+        number = cell.metadata.number
+        if f"exercise {number}: not done yet\n" not in plain:
+            yield f"exercise {number} does not say that it is undone"
+        if text(cell) != f"exercise {number}: right\n":
+            yield f"exercise {number} says {text(cell)!r} to its solution"
     for cell in trials(executed, "spoilt"):
-        raised = outputs(cell, "error")
-        assert raised, f"exercise {cell.metadata.number} accepts a wrong {cell.metadata.spoilt}"
-        assert raised[0].ename == "AssertionError", raised[0].traceback
-        assert raised[0].evalue, f"exercise {cell.metadata.number} does not say what is wrong"
+        number, raised = cell.metadata.number, outputs(cell, "error")
+        if not raised:
+            yield f"exercise {number} accepts a wrong {cell.metadata.spoilt}"
+        elif raised[0].ename != "AssertionError" or not raised[0].evalue:
+            yield f"exercise {number} does not say what is wrong: {raised[0].ename}"
 
 
-# -- the tests themselves --------------------------------------------------------------------
+@each_notebook
+def test_a_notebook_runs_as_it_stands(path, tmp_path):
+    found = list(faults_of_a_run(run(read(path), tmp_path)))
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.slow
+@each_notebook
+def test_exercises_can_be_solved_and_got_wrong_and_widgets_moved(path, tmp_path):
+    executed = run(with_trials(read(path)), tmp_path)
+    found = [*faults_of_a_run(executed), *faults_of_the_checks(executed)]
+    assert not found, "\n".join(found)
+
+
+# -- the tests themselves --------------------------------------------------------------------------
 
 FAILS_AT_ONCE = """
 from ipywidgets import interact
@@ -160,19 +161,6 @@ def draw(x):
 interact(draw, x=(0, 3));
 """
 FAILS_AT_THE_END = FAILS_AT_ONCE.replace("raise", "if x == 3: raise")
-
-
-def test_an_error_in_a_widget_s_callback_is_found(tmp_path):
-    executed = run(new_notebook(cells=[new_code_cell(FAILS_AT_ONCE)]), tmp_path)
-    assert widget_errors(executed) == ["planted"]
-
-
-def test_an_error_at_the_end_of_a_slider_is_found(tmp_path):
-    notebook = new_notebook(cells=[new_code_cell(FAILS_AT_THE_END)])
-    with pytest.raises(CellExecutionError, match="planted"):
-        run(with_trials(notebook), tmp_path)
-
-
 VACUOUS = [
     new_code_cell("# exercise 1: your answer\nanswer = ..."),
     new_code_cell('print("exercise 1: right" if answer else "exercise 1: not done yet")'),
@@ -182,12 +170,26 @@ VACUOUS = [
 ]
 
 
+@pytest.mark.slow
+def test_an_error_in_a_widget_s_callback_is_found(tmp_path):
+    executed = run(new_notebook(cells=[new_code_cell(FAILS_AT_ONCE)]), tmp_path)
+    assert list(faults_of_a_run(executed)) == ["a widget shows planted"]
+
+
+@pytest.mark.slow
+def test_an_error_at_the_end_of_a_slider_is_found(tmp_path):
+    notebook = new_notebook(cells=[new_code_cell(FAILS_AT_THE_END)])
+    with pytest.raises(CellExecutionError, match="planted"):
+        run(with_trials(notebook), tmp_path)
+
+
+@pytest.mark.slow
 def test_a_check_that_accepts_anything_is_found(tmp_path):
     executed = run(with_trials(new_notebook(cells=VACUOUS)), tmp_path)
-    with pytest.raises(AssertionError, match="exercise 1 accepts a wrong answer"):
-        test_every_check_refuses_a_spoilt_answer_and_says_why(executed)
-    with pytest.raises(AssertionError):  # `if answer` takes the ellipsis for an answer
-        test_every_check_says_what_is_undone_and_accepts_the_solution(executed)
+    assert list(faults_of_the_checks(executed)) == [
+        "exercise 1 does not say that it is undone",  # `if answer` takes the ellipsis for one
+        "exercise 1 accepts a wrong answer",
+    ]
 
 
 @pytest.mark.parametrize("lost", [1, 2])
@@ -197,12 +199,22 @@ def test_an_exercise_that_lacks_its_check_or_its_solution_is_found(lost):
         exercises(new_notebook(cells=[*cells, new_markdown_cell("the end")]))
 
 
+def test_a_notebook_with_faults_is_found_at_fault():
+    cells = [new_markdown_cell("no title"), new_code_cell("\n" * 15 + "open('/tmp/x')")]
+    found = " ".join(faults_of_the_text(new_notebook(cells=cells)))
+    for fault in ("title", "question", "equation", "absolute", "16 lines"):
+        assert fault in found, fault
+    interact = new_notebook(cells=[new_code_cell("interact(draw, x=(0, 3))")])
+    assert list(faults_of_the_widgets(interact)) == ["call it yourself: interact(draw, x=(0, 3))"]
+
+
 def test_a_kernel_imports_the_checkout_under_test(tmp_path):
     cell = new_code_cell("import igc_ref; print(igc_ref.__file__)")
     executed = run(new_notebook(cells=[cell]), tmp_path)
     assert text(executed.cells[0]) == f"{ROOT / 'igc_ref' / '__init__.py'}\n"
 
 
+@pytest.mark.slow  # needs the extra `dev`
 def test_nbstripout_leaves_the_notebooks_as_they_are():
     pytest.importorskip("nbstripout")
     hook = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")

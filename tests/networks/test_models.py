@@ -1,6 +1,6 @@
 """Networks: counts, values against their definition, names, states, errors.
 
-`tests/backends/test_trust.py` checks the derivatives of whole networks.
+`tests/backends/test_derivatives.py` checks the derivatives of whole networks.
 """
 
 from itertools import pairwise

@@ -1,7 +1,7 @@
 // From the data set in device memory to a batch: pick, normalise, pad, crop, mirror, in one pass.
 //
 // images (count, C, H, W) are bytes; x is (C, N, H, W). Picture n of step s is number order[s*step + n];
-// its window starts at (top, left) of the picture padded with zeros, and may be mirrored. Compiled
+// its window starts at (top, left) of the image padded with zeros, and may be mirrored. Compiled
 // without fused multiply-adds, so that the numbers are those of the operators one after another.
 
 #include "common.cuh"

@@ -29,7 +29,7 @@ class CupyBackend(CudaOperators):
     Parameters
     ----------
     storage : {"float32", "float16"}
-        How the pictures of a float32 network lie in memory.
+        How the images of a float32 network lie in memory.
     capture : bool
         Whether training steps are replayed as a CUDA graph.
     """

@@ -1,4 +1,4 @@
-// The geometry of a block of pictures, and how x and the weights come into shared memory.
+// The geometry of a block of images, and how x and the weights come into shared memory.
 //
 // One source serves the IGC block x' = P W_d Pᵀ W_p x and, with IGC_SECONDARY 0, the group
 // convolution y = W x. The channels come in *slabs*:
@@ -8,10 +8,10 @@
 //   convolution:  a slab holds I of the inputs of one group, whose O outputs all slabs add up to;
 //                 written with M = O, R = 1, A = 1. IGC_SHARE blocks share a group's outputs.
 //
-// A CUDA block takes IGC_NP whole pictures. A thread owns a column of IGC_PX output positions below
-// each other, and MS of the M partitions: threads of a warp lie side by side in a row, so that
-// shared memory is read without conflicts, and have the same partitions, so that weights are read
-// by all of them at once. Arrays are (C, N, H, W).
+// A CUDA block takes IGC_NP whole images. A thread owns a column of IGC_PX output positions below
+// each other, and MS of the M partitions: threads of a warp lie side by side in a row, and have the
+// same partitions, so that weights are read by all of them at once. With 32 columns a warp reads
+// shared memory without bank conflicts; with fewer, its row groups conflict. Arrays are (C, N, H, W).
 
 #include "common.cuh"
 
@@ -21,13 +21,13 @@ constexpr int K = IGC_K, S = IGC_S, P = K / 2, TAPS = K * K;
 constexpr int H = IGC_H, W = IGC_W, HO = IGC_HO, WO = IGC_WO;
 constexpr int NP = IGC_NP, PX = IGC_PX, MS = IGC_MS, OS = MS * R;  // OS outputs of the slab a thread
 
-// Threads: the part of the partitions (slow), then row group, picture, column (fast).
+// Threads: the part of the partitions (slow), then row group, image, column (fast).
 constexpr int ROW_GROUPS = divide_up(HO, PX);
 constexpr int PLACES = ROW_GROUPS * NP * WO, PADDED_PLACES = round_up(PLACES, WARP);
 constexpr int PARTS = M / MS, THREADS = PARTS * PADDED_PLACES;
 constexpr int WARPS_A_PART = PADDED_PLACES / WARP;
 
-// A padded picture in shared memory. What overhangs to the right lies in the next row's left border.
+// A padded image in shared memory. What overhangs to the right lies in the next row's left border.
 constexpr int VECTOR_BYTES = (W * sizeof(storage)) % 16 == 0  ? 16
                              : (W * sizeof(storage)) % 8 == 0 ? 8
                              : (W * sizeof(storage)) % 4 == 0 ? 4
@@ -48,7 +48,7 @@ constexpr int ALIGN = VECTOR < 4 ? VECTOR : 4;
 constexpr int LEFT = round_up(P, ALIGN), OVERHANG = larger(0, (WO - 1) * S + K - P - W);
 constexpr int PITCH = round_up(W + larger(LEFT, OVERHANG), ALIGN);
 constexpr int ROWS = larger((ROW_GROUPS * PX - 1) * S + K, P + H);
-// Pictures that share a warp start in banks of their own: each WO*S banks after the last.
+// Images that share a warp start in banks of their own: each WO*S banks after the last.
 __host__ __device__ constexpr int skewed(int size, int step) {
   return round_up(size + ((step - size) % WARP + WARP) % WARP, 4);
 }
@@ -63,7 +63,7 @@ constexpr int MIX = chunked(A);
 constexpr int SECONDARY = IGC_SECONDARY ? round_up(M * R * MIX, 4) : 0;
 constexpr int WEIGHTS = PRIMARY + SECONDARY;
 
-// A ring of slabs under way: raw pictures and weights.
+// A ring of slabs under way: raw images and weights.
 constexpr int STAGES = IGC_STAGES;
 constexpr int PLANE = H * W / VECTOR, VECTORS = I * NP * PLANE, VECTORS_A_THREAD = divide_up(VECTORS, THREADS);
 constexpr int AT_ONCE = VECTORS_A_THREAD < 4 ? VECTORS_A_THREAD : 4;
@@ -73,8 +73,8 @@ constexpr int SECONDARIES = IGC_SECONDARY ? divide_up(M * R * A, THREADS) : 0;
 
 // Where a thread works.
 struct Place {
-  int part, column, row, picture;  // first row of its column; picture within the block
-  bool active;                     // false where threads or pictures run out
+  int part, column, row, picture;  // first row of its column; image within the block
+  bool active;                     // false where threads or images run out
 
   __device__ __forceinline__ Place(int pictures) {
     const int q = threadIdx.x % PADDED_PLACES;
@@ -88,7 +88,7 @@ struct Place {
   }
 };
 
-// The u-th vector of a thread: which plane (input, picture) of the slab, and where in it.
+// The u-th vector of a thread: which plane (input, image) of the slab, and where in it.
 struct Share {
   int plane, i, n, at;
   bool inside;
@@ -106,7 +106,7 @@ struct Share {
 
 // Brings slabs of x and of the weights from global to shared memory, STAGES - 1 ahead of their use.
 struct Loader {
-  const storage* x;      // of the block's first picture, in the first channel of slab 0
+  const storage* x;      // of the block's first image, in the first channel of slab 0
   const float* rule;     // (scale, shift, mean, -) of each channel, likewise; read if IGC_RULE
   float floor;
   const float *primary, *secondary;

@@ -4,7 +4,7 @@
 // tests/backends/cuda/emulator/emulator.h (IGC_EMULATED) stands in for everything that is PTX here.
 
 #ifndef IGC_HALF
-#define IGC_HALF 0  // 1: pictures are stored in 16 bits; all arithmetic is in 32 either way
+#define IGC_HALF 0  // 1: images are stored in 16 bits; all arithmetic is in 32 either way
 #endif
 
 #ifndef IGC_EMULATED

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from igc_ref.backends.cupy.batch import Batch, Derivative, Moments, Rule, Sums
+from igc_ref.backends.cupy.base import CudaBase
 from igc_ref.backends.cupy.geometry import Geometry, of_block, of_convolution
 from igc_ref.backends.cupy.kernels import block_macros, f32, i32
-from igc_ref.backends.cupy.lazy import LazyBackend
 from igc_ref.backends.cupy.tiles import Tile, choose
 from igc_ref.backends.operators.convolution import ConvSaved, check_groups
+from igc_ref.backends.operators.lazy import Batch, Derivative, Moments, Rule, Sums
 from igc_ref.backends.operators.library import Array, Saved
 from igc_ref.errors import SpecError, integer
 from igc_ref.spec.block import IGCSpec, output_length
@@ -28,20 +28,14 @@ class BlockSaved(NamedTuple):
     shape: tuple[int, int, int, int]
 
 
-class GenericSaved(NamedTuple):
-    """What a generic operator saved."""
-
-    saved: Saved
-
-
-class Convolutions(LazyBackend):
+class Convolutions(CudaBase):
     """The two operators that take nearly all of the time."""
 
     def conv2d(
         self, x: Batch, weight: Array, groups: int = 1, stride: int = 1
     ) -> tuple[Batch, Saved]:
         """Convolve in groups; see `GenericBackend.conv2d`."""
-        self._check_pictures("x", x)
+        self.check_batch("x", x)
         self.check("weight", weight, x.dtype)
         if weight.ndim != 4 or weight.shape[2] != weight.shape[3] or weight.size == 0:
             raise SpecError(f"weight has shape {weight.shape}; allowed is (out, in/groups, k, k)")
@@ -53,9 +47,7 @@ class Convolutions(LazyBackend):
         y = self._forward(x, weight, None, g, shape)
         if y is not None:
             return y, BlockSaved(x, weight, None, groups, stride, g, shape)
-        self._no_capture(f"a convolution of {groups} groups, weight {weight.shape}")
-        array, saved = super().conv2d(self._array(x), weight, groups, stride)
-        return self._wrap(array), GenericSaved(saved)
+        return super().conv2d(x, weight, groups, stride)
 
     def conv2d_backward(
         self, dy: Batch, saved: Saved, input_gradient: bool = True
@@ -68,15 +60,12 @@ class Convolutions(LazyBackend):
             gradients = self._backward(dy, saved, g, dx=input_gradient)
             if gradients is not None:
                 return (gradients[0] if input_gradient else None), gradients[1]
-            saved = GenericSaved(ConvSaved(self._array(x), weight, groups, stride))
-        self._no_capture("the input gradient of a convolution")
-        self._check_pictures("dy", dy)
-        dx, dweight = super().conv2d_backward(self._array(dy), saved.saved)
-        return self._wrap(dx) if input_gradient else None, dweight / dweight.dtype.type(self.scale)
+            saved = ConvSaved(self.to_array(x), weight, groups, stride)
+        return super().conv2d_backward(dy, saved, input_gradient)
 
     def igc(self, x: Batch, primary: Array, secondary: Array, spec: IGCSpec) -> tuple[Batch, Saved]:
         """Compute x' = P W_d Pᵀ W_p x; see `GenericBackend.igc`."""
-        self._check_pictures("x", x)
+        self.check_batch("x", x)
         spec.check_weights(primary, secondary)
         check_groups(x.shape[0], primary, spec.L)
         self.check("primary", primary, x.dtype)
@@ -87,9 +76,7 @@ class Convolutions(LazyBackend):
         y = None if g is None else self._forward(x, primary, secondary, g, shape)
         if g is not None and y is not None:
             return y, BlockSaved(x, primary, secondary, spec.L, spec.stride, g, shape)
-        self._no_capture(str(spec))
-        array, saved = super().igc(self._array(x), primary, secondary, spec)
-        return self._wrap(array), GenericSaved(saved)
+        return super().igc(x, primary, secondary, spec)
 
     def igc_backward(self, d: Batch, saved: Saved) -> tuple[Batch, Array, Array]:
         """Return the gradients of `igc` with respect to x, primary and secondary."""
@@ -98,20 +85,16 @@ class Convolutions(LazyBackend):
             gradients = self._backward(d, saved, saved.geometry, dx=True)
             if gradients is not None:
                 return gradients
-            g, x = saved.geometry, self._array(saved.x)
-            spec = IGCSpec(len(x), saved.shape[0], g.slabs, g.M, kernel_size=g.K, stride=g.S)
-            saved = GenericSaved(super().igc(x, saved.primary, saved.secondary, spec)[1])
-        self._no_capture("the backward pass of a block")
-        self._check_pictures("d", d)
-        dx, *weights = super().igc_backward(self._array(d), saved.saved)
-        dprimary, dsecondary = (w / w.dtype.type(self.scale) for w in weights)
-        return self._wrap(dx), dprimary, dsecondary
+            g, x = saved.geometry, saved.x
+            spec = IGCSpec(x.shape[0], saved.shape[0], g.slabs, g.M, kernel_size=g.K, stride=g.S)
+            saved = super().igc(x, saved.primary, saved.secondary, spec)[1]
+        return super().igc_backward(d, saved)
 
     def _output_shape(self, x: Batch, out: int, k: int, stride: int) -> tuple[int, int, int, int]:
         _, N, H, W = x.shape
         HO, WO = (output_length(n, k, stride) for n in (H, W))
         if min(HO, WO) < 1:
-            raise SpecError(f"a kernel of {k} pixels is too large for pictures of {H}x{W}")
+            raise SpecError(f"a kernel of {k} pixels is too large for images of {H}x{W}")
         return out, N, HO, WO
 
     def _tile(self, g: Geometry, backward: bool, dx: bool) -> Tile | None:
@@ -146,7 +129,7 @@ class Convolutions(LazyBackend):
         self, d: Batch, saved: BlockSaved, g: Geometry, dx: bool
     ) -> tuple[Batch, Array, Array] | None:
         """Run block_backward.cu and add up its shares, or return None if it does not fit."""
-        self._check_pictures("d", d, (saved.shape, saved.x.dtype))
+        self.check_batch("d", d, saved.shape, saved.x.dtype)
         tile = self._tile(g, backward=True, dx=dx)
         if tile is None:
             return None

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from igc_ref.spec.block import IGCSpec, output_length
 
-SPLIT = 16  # outputs of a convolution that one CUDA block takes, where it may share them out
+SPLIT = 16  # outputs of a group that one CUDA block takes, where it may share them out: a guess
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """A batch of `N` pictures, `H` x `W`, and what is computed of it.
+    """A batch of `N` images, `H` x `W`, and what is computed of it.
 
     ``slabs`` slabs have ``I`` inputs and ``O`` outputs each; the outputs go into ``M`` secondary
     partitions of ``A`` channels. A convolution has ``groups``, and ``share`` CUDA blocks for the
@@ -55,12 +55,13 @@ def of_block(spec: IGCSpec, N: int, H: int, W: int) -> Geometry | None:
 def of_convolution(
     shape: tuple[int, int, int, int], out: int, groups: int, K: int, S: int, split: bool
 ) -> Geometry:
-    """Return the geometry of a group convolution of pictures (C, N, H, W).
+    """Return the geometry of a group convolution of images (C, N, H, W).
 
     `split`: CUDA blocks may share the outputs of a group; each then reads all of its inputs.
     """
     channels, N, H, W = shape
     inputs, outputs = channels // groups, out // groups
+    # Inputs of a slab: a guess; those of the paper's blocks have 2.
     I = next(n for n in (2, 3, 1) if inputs % n == 0)
     share = 1
     if split and outputs > SPLIT:

@@ -32,7 +32,7 @@ linear_dx(float* dx, const float* dy, const float* weight, int N, int in, int ou
 }
 
 // dweight[o, c] = sum_n dy[n, o] * x[n, c]; column `in`, where x is 1, is dbias[o].
-// A block has 32 columns of one row; its warps share out the pictures.
+// A block has 32 columns of one row; its warps share out the images.
 extern "C" __global__ void __launch_bounds__(THREADS)
 linear_dweight(float* dweight, float* dbias, const float* dy, const float* x, int N, int in, int out) {
   __shared__ float parts[WARPS][WARP];
@@ -57,7 +57,7 @@ linear_dweight(float* dweight, float* dbias, const float* dy, const float* x, in
 // For each row of logits: its loss -log softmax(logits)[label], whether the greatest logit (the first
 // of equals) is the label's, and the gradient of the mean loss. A warp a row.
 extern "C" __global__ void __launch_bounds__(THREADS)
-softmax_cross_entropy(float* losses, int* hits, float* dlogits, const float* logits,
+softmax_cross_entropy(float* losses, int* correct, float* dlogits, const float* logits,
                       const long long* labels, int N, int classes) {
   const int n = blockIdx.x * WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
   if (n >= N) return;
@@ -81,25 +81,25 @@ softmax_cross_entropy(float* losses, int* hits, float* dlogits, const float* log
     dlogits[(long long)n * classes + k] = (expf(row[k] - best) / total - (k == label ? 1.f : 0.f)) / N;
   if (lane > 0) return;
   losses[n] = known ? logf(total) - (row[label] - best) : __int_as_float(0x7fffffff);  // NaN: stop
-  hits[n] = known && first == label;
+  correct[n] = known && first == label;
 }
 
 // The mean of the rows' losses, and how many were right. One block.
 extern "C" __global__ void __launch_bounds__(THREADS)
-mean_loss(float* loss, int* hits, const float* losses, const int* rows_hit, int N) {
+mean_loss(float* loss, int* correct, const float* losses, const int* rows_correct, int N) {
   __shared__ float loss_parts[WARPS];
-  __shared__ float hit_parts[WARPS];
+  __shared__ float correct_parts[WARPS];
   float sums[2] = {0.f, 0.f};
-  for (int n = threadIdx.x; n < N; n += THREADS) sums[0] += losses[n], sums[1] += rows_hit[n];
+  for (int n = threadIdx.x; n < N; n += THREADS) sums[0] += losses[n], sums[1] += rows_correct[n];
   const float total = warp_sums(sums);
   if (threadIdx.x % WARP == 0) loss_parts[threadIdx.x / WARP] = total;
-  if (threadIdx.x % WARP == 1) hit_parts[threadIdx.x / WARP] = total;
+  if (threadIdx.x % WARP == 1) correct_parts[threadIdx.x / WARP] = total;
   __syncthreads();
   if (threadIdx.x > 0) return;
-  float sum = 0.f, right = 0.f;
+  float sum = 0.f, total_correct = 0.f;
 #pragma unroll
-  for (int w = 0; w < WARPS; ++w) sum += loss_parts[w], right += hit_parts[w];
-  *loss = sum / N, *hits = (int)right;
+  for (int w = 0; w < WARPS; ++w) sum += loss_parts[w], total_correct += correct_parts[w];
+  *loss = sum / N, *correct = (int)total_correct;
 }
 
 // out[e] = unscale * sum_b shares[b][e], for b in a fixed order: what the blocks of a backward pass
@@ -140,9 +140,9 @@ sgd(const long long* table, const float* lr, const int* counter, float momentum,
   }
 }
 
-// The step is over: note its loss and its right answers, and count it.
-extern "C" __global__ void finish_step(float* losses, int* all_hits, int* counter, const float* loss,
-                                       const int* hits) {
-  losses[*counter] = *loss, all_hits[*counter] = *hits;
+// The step is over: note its loss and its correct answers, and count it.
+extern "C" __global__ void finish_step(float* losses, int* all_correct, int* counter, const float* loss,
+                                       const int* correct) {
+  losses[*counter] = *loss, all_correct[*counter] = *correct;
   ++*counter;
 }

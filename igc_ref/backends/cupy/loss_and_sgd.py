@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from igc_ref.backends.cupy.base import THREADS, CudaBase
 from igc_ref.backends.cupy.kernels import f32, i32
-from igc_ref.backends.cupy.lazy import THREADS, LazyBackend
 from igc_ref.backends.operators.library import Array
 from igc_ref.errors import SpecError
 
@@ -22,8 +22,8 @@ class Rates(NamedTuple):
     counter: Array
 
 
-class LossAndSGD(LazyBackend):
-    """What stands between the last pictures and new weights; what is not float32 is generic."""
+class LossAndSGD(CudaBase):
+    """What stands between features and new weights; what is not float32 is generic."""
 
     def linear(self, x: Array, weight: Array, bias: Array) -> tuple[Array, tuple[Array, Array]]:
         """Return x Wᵀ + b for x (N, in), weight (out, in), bias (out,)."""
@@ -74,7 +74,7 @@ class LossAndSGD(LazyBackend):
         return loss, dlogits
 
     def loss(self, logits: Array, labels: Array) -> tuple[Array, Array, Array]:
-        """Return mean loss, number of right answers, and the gradient of the loss.
+        """Return mean loss, number of correct answers, and the gradient of the loss.
 
         A label that is no class makes the loss NaN: to look at labels is to wait for the device.
         """

@@ -1,10 +1,8 @@
 // Batch normalisation (arXiv:1502.03167) with the ReLU that may follow it, and its derivative.
 //
-// No picture is computed here, if it can be helped: tables say how the next kernel is to read.
-//   rule        (C, 4): scale, shift, mean, 1/std     read max(scale*x + shift, floor)
-//   derivative  (C, 8): scale, shift, mean, a; b, c   read a*(d where scale*x + shift > floor)
-//                                                          + b*(x - mean) + c
-// Pictures are (C, N, H, W): `length` = N*H*W numbers of a channel side by side. Sums are taken in
+// If it can be helped, no number of a batch is computed here: a rule (C, 4) and a derivative (C, 8) say
+// how the next kernel is to read. igc_ref/backends/operators/lazy.py explains both tables.
+// Batches are (C, N, H, W): `length` = N*H*W numbers of a channel side by side. Sums are taken in
 // parts, each by one CUDA block, and parts are added in a fixed order, in double precision.
 
 #include "common.cuh"

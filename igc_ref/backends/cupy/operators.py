@@ -1,7 +1,7 @@
 """Batch norm, residual sums and pooling on our own CUDA kernels; all operators together.
 
-What the kernels do not do (float64, max pooling) goes to the generic operators; inside a CUDA graph
-that is an error.
+What the kernels do not compute (float64, max pooling, a tile that does not fit) goes to `super()`:
+`LazyBackend` calls the generic operator. Inside a CUDA graph that is an error.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from igc_ref.backends.cupy.batch import Batch, Derivative, Moments, Rule
-from igc_ref.backends.cupy.convolution import Convolutions, GenericSaved
+from igc_ref.backends.cupy.base import THREADS
+from igc_ref.backends.cupy.convolution import Convolutions
 from igc_ref.backends.cupy.kernels import f32, i32, i64
-from igc_ref.backends.cupy.lazy import NO_FLOOR, THREADS
 from igc_ref.backends.cupy.loss_and_sgd import LossAndSGD
+from igc_ref.backends.operators.lazy import NO_FLOOR, Batch, Derivative, Moments, Rule
 from igc_ref.backends.operators.library import Array, Saved
 from igc_ref.backends.operators.pointwise import check_shuffle
 from igc_ref.errors import SpecError
 
-PART = 8192  # numbers of a channel that one CUDA block adds up
+PART = 8192  # numbers of a channel that one CUDA block adds up: a guess
 
 
 class BatchNormSaved(NamedTuple):
@@ -53,12 +53,10 @@ class CudaOperators(Convolutions, LossAndSGD):
         arrays = {"gamma": gamma, "beta": beta}
         arrays |= {"running_mean": running_mean, "running_var": running_var}
         C, N, H, W = x.shape
-        self.check_channels(arrays, C, x.dtype, contiguous=True)
+        self.check_channels(C, x.dtype, contiguous=True, **arrays)
         if not self._fast(x):
             options: Any = {"momentum": momentum, "eps": eps, "train": train, "relu": relu}
-            self._no_capture(f"batch norm of {x.dtype}")
-            y, saved = super().batch_norm(self._array(x), *arrays.values(), **options)
-            return self._wrap(y), GenericSaved(saved)
+            return super().batch_norm(x, *arrays.values(), **options)
         if train and x.moments is None:
             x.moments = self._find_moments(x)
         moments = x.moments if x.moments is not None else Moments(self._one, 1)
@@ -66,17 +64,16 @@ class CudaOperators(Convolutions, LossAndSGD):
         self.launch(
             "normalise.cu", "make_rule", (C,),
             rule.table, moments.values, i32(len(moments.values)), i64(N * H * W),
-            i32(moments.part), *arrays.values(), f32(momentum), f32(eps), i32(train),
+            i32(moments.counts), *arrays.values(), f32(momentum), f32(eps), i32(train),
         )  # fmt: skip
         return Batch(x.data, rule), BatchNormSaved(x, rule, gamma, train)
 
     def batch_norm_backward(self, dy: Batch, saved: Saved) -> tuple[Batch, Array, Array]:
         """Note how to derive; return the gradients with respect to x, gamma and beta."""
-        if isinstance(saved, GenericSaved):
-            dx, *rest = super().batch_norm_backward(self._array(dy), saved.saved)
-            return self._wrap(dx), rest[0], rest[1]
+        if not isinstance(saved, BatchNormSaved):
+            return super().batch_norm_backward(dy, saved)
         x, rule, gamma, train = saved
-        self._check_pictures("dy", dy, (x.shape, x.dtype))
+        self.check_batch("dy", dy, x.shape, x.dtype)
         dy = self._plain(dy)
         C, N, H, W = x.shape
         length = N * H * W
@@ -106,27 +103,29 @@ class CudaOperators(Convolutions, LossAndSGD):
     def relu(self, x: Batch) -> tuple[Batch, Batch]:
         """Return max(x, 0)."""
         if not self._fast(x):
-            y = self._wrap(super().relu(self._array(x))[0])
-            return y, y
+            return super().relu(x)
         x, rule = self._by_rule(x)
         y = self._plain(Batch(x.data, Rule(rule.table, max(rule.floor, 0.0))))
         return y, y
 
     def add(self, a: Batch, b: Batch) -> Batch:
         """Return a + b."""
-        return self._add(a, b, NO_FLOOR)
+        fast = self._check_sum(a, b)
+        return self._add(a, b, NO_FLOOR) if fast else super().add(a, b)
 
     def add_relu(self, a: Batch, b: Batch) -> tuple[Batch, Batch]:
         """Return max(a + b, 0)."""
+        if not self._check_sum(a, b):
+            return super().add_relu(a, b)
         y = self._add(a, b, 0.0)
         return y, y
 
+    def _check_sum(self, a: Batch, b: Batch) -> bool:
+        self.check_batch("a", a)
+        self.check_batch("b", b, a.shape, a.dtype)
+        return self._fast(a)
+
     def _add(self, a: Batch, b: Batch, lowest: float) -> Batch:
-        self._check_pictures("a", a)
-        self._check_pictures("b", b, (a.shape, a.dtype))
-        if not (self._fast(a) and self._fast(b)):
-            sums = super().add(self._array(a), self._array(b))
-            return self._wrap(sums if lowest == NO_FLOOR else self.xp.maximum(sums, 0))
         (a, a_rule), (b, b_rule) = self._by_rule(a), self._by_rule(b)
         y, (C, N, H, W) = self._empty(a.shape), a.shape
         self.launch(
@@ -138,9 +137,10 @@ class CudaOperators(Convolutions, LossAndSGD):
 
     def relu_backward(self, dy: Batch, y: Batch) -> Batch:
         """Return the gradient of `relu`, and of `add_relu` with respect to both its arguments."""
-        self._check_pictures("dy", dy, (y.shape, y.dtype))
+        self.check_batch("dy", dy, y.shape, y.dtype)
         if not self._fast(y):
-            return self._wrap(super().relu_backward(self._array(dy), self._array(y)))
+            dx: Batch = super().relu_backward(dy, y)
+            return dx
         y, dy = self._plain(y), self._plain(dy)
         dx, (C, N, H, W) = self._empty(y.shape), y.shape
         arguments = (dx.data, dy.data, y.data, i64(N * H * W))
@@ -149,11 +149,9 @@ class CudaOperators(Convolutions, LossAndSGD):
 
     def shuffle(self, x: Batch, groups: int) -> tuple[Batch, int]:
         """Return P x, P = interleave(groups, C/groups); see `GenericBackend.shuffle`."""
-        self._check_pictures("x", x)
+        self.check_batch("x", x)
         if not self._fast(x):
-            self._no_capture(f"a channel shuffle of {x.dtype}")
-            y, groups = super().shuffle(self._array(x), groups)
-            return self._wrap(y), groups
+            return super().shuffle(x, groups)
         check_shuffle(x.shape[0], groups)
         x, rule = self._by_rule(x)
         y, (C, N, H, W) = self._empty(x.shape), x.shape
@@ -162,10 +160,10 @@ class CudaOperators(Convolutions, LossAndSGD):
         return y, groups
 
     def global_average_pool(self, x: Batch) -> tuple[Array, tuple[int, ...]]:
-        """Average every channel of every picture: (C, N, H, W) to (N, C)."""
-        self._check_pictures("x", x)
+        """Average every channel of every image: (C, N, H, W) to (N, C)."""
+        self.check_batch("x", x)
         if not self._fast(x):
-            return super().global_average_pool(self._array(x))
+            return super().global_average_pool(x)
         x, rule = self._by_rule(x)
         C, N, H, W = x.shape
         y, grid = self._numbers(N, C), (math.ceil(N / (THREADS // 32)), C)
@@ -180,21 +178,10 @@ class CudaOperators(Convolutions, LossAndSGD):
         if dy.shape != (N, C):
             raise SpecError(f"dy has shape {dy.shape}; {(N, C)} is needed")
         if dy.dtype != np.float32:
-            return self._wrap(super().global_average_pool_backward(dy, shape))
+            dx: Batch = super().global_average_pool_backward(dy, shape)
+            return dx
         dx = self._empty((C, N, H, W))
         grid = self._grid(N * H * W, C)
         arguments = (dx.data, self.xp.ascontiguousarray(dy), f32(self.scale), i32(N), i32(H * W))
         self.launch("pointwise.cu", "spread", grid, *arguments)
         return dx
-
-    def max_pool(
-        self, x: Batch, kernel_size: int, stride: int, padding: int
-    ) -> tuple[Batch, Saved]:
-        """Take the greatest pixel of every window; see `GenericBackend.max_pool`."""
-        self._no_capture("max pooling")
-        y, saved = super().max_pool(self._array(x), kernel_size, stride, padding)
-        return self._wrap(y), saved
-
-    def max_pool_backward(self, dy: Batch, saved: Saved) -> Batch:
-        """Send every gradient to the pixel that won its window."""
-        return self._wrap(super().max_pool_backward(self._array(dy), saved))

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.backends.cupy.batch import Batch
+from igc_ref.backends.cupy.base import THREADS
 from igc_ref.backends.cupy.kernels import i32
-from igc_ref.backends.cupy.lazy import THREADS
 from igc_ref.backends.cupy.loss_and_sgd import Rates
 from igc_ref.backends.cupy.operators import CudaOperators
+from igc_ref.backends.operators.lazy import Batch
 from igc_ref.backends.operators.library import Array, Sampling, TrainingData
 from igc_ref.report import Report
 
@@ -38,7 +38,7 @@ class CapturedSteps:
     backend : CudaOperators
     learn : callable
         ``learn(x, labels, rates)`` runs forward and backward pass and optimiser, and returns the
-        loss and the number of right answers as arrays. It may launch our kernels only.
+        loss and the number of correct answers as arrays. It may launch our kernels only.
     pool : TrainingData
         Images and labels to draw batches from.
     batch_size : int
@@ -132,7 +132,7 @@ class CapturedSteps:
             self.report(f"steps are not captured as a CUDA graph: {self.backend.generic}")
 
     def _launch(self, count: int) -> None:
-        """Queue every kernel of a step on so many pictures."""
+        """Queue every kernel of a step on a batch of `count` images."""
         backend, counter = self.backend, self.rates.counter
         _, C, H, W = self.images.shape
         x = backend._empty((C, count, H, W))

@@ -1,10 +1,10 @@
-"""How a block of pictures is shared out among the threads of a GPU: a function of the shape alone.
+"""How a block of images is shared out among the threads of a GPU: a function of the shape alone.
 
 The same shape gives the same tile, and so the same order of additions, the same bits, on every card
 whose CUDA blocks can have that much shared memory. Tiles are chosen by a count of what a slab costs
 (block.cuh): instructions, of which an SM issues four warps' in a cycle, and reads of shared memory,
-of which it serves one warp's. Registers are estimated so that no kernel spills;
-tests/backends/cuda/test_nvrtc.py asks the compiler.
+of which it serves one warp's. No tile has been timed on a card: constants below are limits of the
+hardware, fitted to what the compiler (NVRTC, sm_90) reports without a card, or guesses.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from itertools import product
 from igc_ref.backends.cupy.geometry import Geometry
 
 WARP = 32
-REGISTERS = 65_536  # of an SM
-REGISTERS_A_THREAD = 254
-SMS = 132  # of an H200; more or fewer change how well a tile fits, not whether it is right
-SHARED_BYTES = 232_448  # of a CUDA block, on sm_90
+REGISTERS = 65_536  # of an SM: hardware
+REGISTERS_A_THREAD = 254  # hardware: 255; one is left, a guess
+SMS = 132  # of an H100 or H200: hardware; another number changes speed, not results
+SHARED_BYTES = 232_448  # of a CUDA block, on sm_90: hardware
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Tile:
     backward, dx : bool
         Which pass, and whether the backward pass finds dx.
     itemsize : int
-        Bytes of a stored number of a picture.
+        Bytes of a stored number of an image.
     stages : int
         Slabs in shared memory at a time: one in use, the others on their way.
     threads, registers, shared_bytes : int
@@ -72,7 +72,7 @@ def choose(
     backward, dx : bool
         Which pass, and whether the backward pass is to find dx.
     itemsize : int
-        Bytes of a stored number of a picture.
+        Bytes of a stored number of an image.
     shared : int
         Shared memory that one CUDA block can have, in bytes.
     """
@@ -87,11 +87,12 @@ def candidates(
     for shares in _shares(g, backward and dx):
         tile = Tile(*shares, backward, backward and dx, itemsize)
         tile = replace(tile, threads=_threads(g, tile), registers=_registers(g, tile))
+        # 1024 threads: hardware; 64: a guess.
         if not 64 <= tile.threads <= 1024 or tile.registers > REGISTERS_A_THREAD:
             continue
         if tile.threads * _up(tile.registers, 8) > REGISTERS:
             continue
-        for stages in (2,) if backward else (3, 2):
+        for stages in (2,) if backward else (3, 2):  # a guess
             staged = replace(tile, stages=stages)
             staged = replace(staged, shared_bytes=shared_bytes(g, staged))
             if staged.shared_bytes <= shared:
@@ -100,7 +101,7 @@ def candidates(
 
 
 def _shares(g: Geometry, dx: bool) -> Iterator[tuple[int, int, int, int, int]]:
-    """Yield PX, MS, NP, PXD, IS that are worth a thought."""
+    """Yield PX, MS, NP, PXD, IS that are worth a thought: all bounds here are guesses."""
     parts = [n for n in range(1, g.M + 1) if g.M % n == 0]
     for PX, MS, NP in product((2, 4, 8), parts, (1, 2, 4, 8)):
         if g.A * MS * PX > 200 or g.R * MS * PX > 128:
@@ -130,7 +131,11 @@ def _column(g: Geometry, t: Tile) -> int:
 
 
 def _registers(g: Geometry, t: Tile) -> int:
-    """Estimate the registers of a thread: its outputs, and what it needs at a time beside them."""
+    """Estimate the registers of a thread: its outputs, and what it needs at a time beside them.
+
+    The constants are fitted so that no kernel spills, which tests/backends/cuda/test_nvrtc.py asks
+    the compiler. It is no count: the compiler takes up to 255 where 146 are estimated.
+    """
     OS, outputs = t.MS * g.R, g.A * t.MS * t.PX
     own = OS * t.PX if g.secondary else 0  # y of a slab; a convolution adds to its outputs at once
     if not t.backward:
@@ -143,7 +148,11 @@ def _registers(g: Geometry, t: Tile) -> int:
 
 
 def cost(g: Geometry, t: Tile) -> float:
-    """Estimate the cycles that the busiest SM needs."""
+    """Estimate the cycles that the busiest SM needs.
+
+    The counts follow from the loops of the kernels. The constants (40 reads of overhead, 4 a weight
+    for its sum over a warp, 4 for what waits) are guesses.
+    """
     OS, taps, warps, weights = t.MS * g.R, g.K**2, t.threads // WARP, _chunked(g.K * t.MS * g.R)
     mixing = OS * g.A * t.PX if g.secondary else 0
     convolving = g.I * taps * OS * t.PX
@@ -166,7 +175,10 @@ def cost(g: Geometry, t: Tile) -> float:
 
 
 def _cycles(multiply_adds: float, reads: float) -> float:
-    """Cycles of an SM for one warp: four issue slots a cycle, one read of shared memory."""
+    """Cycles of an SM for one warp: four issue slots a cycle, one read of shared memory.
+
+    Of the lesser a quarter is not hidden behind the greater: a guess.
+    """
     issued = (multiply_adds + reads) / 4
     return max(issued, reads) + 0.25 * min(issued, reads)
 

@@ -1,80 +1,30 @@
-"""Batch as the compiled kernels hold them, and the memory they lie in.
+"""A batch as the compiled kernels hold it, and the memory it lies in.
 
-V pictures lie side by side, as the lanes of one vector register: an array (blocks, C, H, W, V).
+V images lie side by side, as the lanes of one vector register: an array (blocks, C, H, W, V).
 A shift of the kernel is then a shift by whole vectors, at any stride and any border, and nothing
 is ever unaligned. The last block is filled up; sums leave its filling out.
-
-What is cheap per number is not done at once: batch norm and ReLU, and the derivative of both,
-are noted as a *rule* that whoever reads the numbers applies. A pass over memory is saved each
-time.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from igc_ref.backends.numba.vectors import VECTOR_BYTES, lanes
+from igc_ref.backends.operators.lazy import Batch, Derivative, Rule
 
 Numbers = npt.NDArray[Any]
 
 
-class Rule(NamedTuple):
-    """Read ``max(scale*x + shift, floor)``.
-
-    The table is (5, C): scale, shift; gate, threshold: the derivative passes where
-    ``gate*x + threshold > 0``; the mean of x, about which the sums for its batch norm are taken.
-    """
-
-    table: Numbers
-    floor: Any
-
-
-class Derivative(NamedTuple):
-    """Read ``a*(d where gate*x + threshold > 0, else 0) + slope*(x - mean) + shift``.
-
-    The table is (6, C): gate, threshold, a, mean, slope, shift; x is what batch norm normalised.
-    """
-
-    table: Numbers
-    x: Numbers
-
-
-class Sums(NamedTuple):
-    """Sums of the upstream gradient, (pieces, C, 2), for the batch norm that has this table."""
-
-    table: Numbers
-    values: Numbers
-
-
-class Batch:
-    """A batch inside the numba backend: what `load` returns and every operator takes.
-
-    Attributes
-    ----------
-    data : array, shape (blocks, C, H, W, V)
-    count : int
-        How many pictures there are.
-    pending : Rule, Derivative or None
-        How to read the data; None: as they are.
-    moments : array of float64, shape (pieces, C, 3), or None
-        For each piece of the batch: a pivot, and the sums of ``data - pivot`` and of its square.
-    counts : array, shape (pieces,), or None
-        Numbers a channel has in each piece.
-    sums : Sums or None
-    """
+class NumbaBatch(Batch):
+    """`count` images in an array (blocks, C, H, W, V)."""
 
     def __init__(self, data: Numbers, count: int, pending: Rule | Derivative | None = None) -> None:
-        self.data, self.count, self.pending = data, count, pending
-        self.moments: Numbers | None = None
-        self.counts: Numbers | None = None
-        self.sums: Sums | None = None
-
-    def __reduce__(self) -> str:
-        raise TypeError("pictures inside cannot be copied or pickled; use backend.from_layout")
+        super().__init__(data, pending)
+        self.count = count
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -83,14 +33,15 @@ class Batch:
         return C, self.count, H, W
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the numbers."""
-        return self.data.dtype
-
-    @property
     def flat(self) -> Numbers:
         """The data as one long row."""
-        return self.data.reshape(-1)
+        return self.data.reshape(-1)  # type: ignore[no-any-return]
+
+    @property
+    def plane(self) -> tuple[int, int]:
+        """How many numbers one channel of one block has, and V."""
+        H, W, V = self.data.shape[2:]
+        return H * W * V, V
 
 
 class Pool:
@@ -107,11 +58,11 @@ class Pool:
     def __reduce__(self) -> tuple[type[Pool], tuple[()]]:
         return Pool, ()  # a copy starts empty
 
-    def pictures(self, shape: tuple[int, int, int, int], dtype: npt.DTypeLike) -> Batch:
-        """Return uninitialised pictures of this shape (C, N, H, W)."""
+    def batch(self, shape: tuple[int, int, int, int], dtype: npt.DTypeLike) -> NumbaBatch:
+        """Return an uninitialised batch of this shape (C, N, H, W)."""
         C, N, H, W = shape
         V = lanes(dtype)
-        return Batch(self.array((-(-N // V), C, H, W, V), dtype), N)
+        return NumbaBatch(self.array((-(-N // V), C, H, W, V), dtype), N)
 
     def array(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Numbers:
         """Return an uninitialised array, aligned for vectors."""

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from igc_ref.backends.numba import convolve, pointwise
-from igc_ref.backends.numba.batch import Batch, Numbers, Sums
-from igc_ref.backends.numba.lazy import LazyBackend
+from igc_ref.backends.numba.base import NumbaBase
+from igc_ref.backends.numba.batch import NumbaBatch, Numbers
 from igc_ref.backends.numba.plan import Plan, Shape, plan
 from igc_ref.backends.operators.convolution import check_groups
+from igc_ref.backends.operators.lazy import Moments, Sums
 from igc_ref.backends.operators.library import Array
 from igc_ref.errors import SpecError, integer
 from igc_ref.spec.block import IGCSpec, output_length
@@ -20,18 +21,18 @@ from igc_ref.spec.block import IGCSpec, output_length
 class BlockSaved(NamedTuple):
     """What the backward pass needs; a group convolution has an empty secondary weight."""
 
-    x: Batch
+    x: NumbaBatch
     primary: Numbers
     secondary: Numbers
     shape: Shape
 
 
-class Convolutions(LazyBackend):
+class Convolutions(NumbaBase):
     """The two operators that take nearly all of the time."""
 
     def conv2d(
-        self, x: Batch, weight: Array, groups: int = 1, stride: int = 1
-    ) -> tuple[Batch, BlockSaved]:
+        self, x: NumbaBatch, weight: Array, groups: int = 1, stride: int = 1
+    ) -> tuple[NumbaBatch, BlockSaved]:
         """Convolve in groups; see `GenericBackend.conv2d`."""
         self.check("weight", weight)
         if weight.ndim != 4 or weight.shape[2] != weight.shape[3] or weight.size == 0:
@@ -41,28 +42,28 @@ class Convolutions(LazyBackend):
         return self._forward(x, weight, none, (len(weight), groups, 0, weight.shape[2], stride))
 
     def conv2d_backward(
-        self, dy: Batch, saved: BlockSaved, input_gradient: bool = True
-    ) -> tuple[Batch | None, Array]:
+        self, dy: NumbaBatch, saved: BlockSaved, input_gradient: bool = True
+    ) -> tuple[NumbaBatch | None, Array]:
         """Return the gradients of `conv2d` with respect to x (None if not wanted) and weight."""
         dx, dweight, _ = self._backward(dy, saved)
         return dx if input_gradient else None, dweight
 
     def igc(
-        self, x: Batch, primary: Array, secondary: Array, spec: IGCSpec
-    ) -> tuple[Batch, BlockSaved]:
+        self, x: NumbaBatch, primary: Array, secondary: Array, spec: IGCSpec
+    ) -> tuple[NumbaBatch, BlockSaved]:
         """Compute x' = P W_d Pᵀ W_p x; see `GenericBackend.igc`."""
         spec.check_weights(primary, secondary)
         s = spec
         block = s.out_channels, s.L, s.M, s.kernel_size, s.stride
         return self._forward(x, primary, secondary, block)
 
-    def igc_backward(self, d: Batch, saved: BlockSaved) -> tuple[Batch, Array, Array]:
+    def igc_backward(self, d: NumbaBatch, saved: BlockSaved) -> tuple[NumbaBatch, Array, Array]:
         """Return the gradients of `igc` with respect to x, primary and secondary."""
         return self._backward(d, saved)
 
     def _forward(
-        self, x: Batch, primary: Array, secondary: Array, block: tuple[int, ...]
-    ) -> tuple[Batch, BlockSaved]:
+        self, x: NumbaBatch, primary: Array, secondary: Array, block: tuple[int, ...]
+    ) -> tuple[NumbaBatch, BlockSaved]:
         x, rule = self._by_rule(x)
         C, N, H, W = x.shape
         out, L, M, k, stride = block
@@ -70,56 +71,52 @@ class Convolutions(LazyBackend):
         self.check("primary", primary, x.dtype)
         self.check("secondary", secondary, x.dtype)
         if min(output_length(n, k, stride) for n in (H, W)) < 1:
-            raise SpecError(f"a kernel of {k} pixels is too large for pictures of {H}x{W}")
+            raise SpecError(f"a kernel of {k} pixels is too large for images of {H}x{W}")
         stride = min(stride, max(H, W) + 2 * (k // 2) + 1)  # so far, the first position is alone
         V, size = x.data.shape[-1], x.dtype.itemsize
         shape = Shape(C, out, L, M, k, stride, N, H, W, V, size, self.tile_bytes)
         p = plan(shape, backward=False)
         g = p.sizes
-        y = self.pool.pictures((out, N, g.rows, g.columns), x.dtype)
-        y.moments, y.counts = np.empty((g.blocks * g.spans, out, 3)), _counts(shape)
+        y = self.pool.batch((out, N, g.rows, g.columns), x.dtype)
+        y.moments = Moments(np.empty((g.blocks * g.spans, out, 3)), _counts(shape))
         self.team.run(
-            convolve.forward, g.blocks * g.spans,
-            y.flat, y.moments, x.flat, rule.table, rule.floor,
-            self._pack(primary, p.primary), p.taps,
-            self._pack(secondary, p.secondary), p.mixes,
-            g, self._scratch(p, x),
+            convolve.forward, g.blocks * g.spans, y.flat, y.moments.values,
+            convolve.Source(x.flat, *rule), self._pack(primary, p.primary, p.taps),
+            self._pack(secondary, p.secondary, p.mixes), g, self._scratch(p, x),
         )  # fmt: skip
         return y, BlockSaved(x, primary, secondary, shape)
 
-    def _backward(self, d: Batch, saved: BlockSaved) -> tuple[Batch, Array, Array]:
+    def _backward(self, d: NumbaBatch, saved: BlockSaved) -> tuple[NumbaBatch, Array, Array]:
         x, primary, secondary, shape = saved
         p = plan(shape, backward=True)
         g = p.sizes
-        self._check("dy", d, (shape.out_channels, shape.pictures, g.rows, g.columns), x.dtype)
+        self.check_batch("dy", d, (shape.out_channels, shape.images, g.rows, g.columns), x.dtype)
         (x, rule), (d, derivative) = self._by_rule(x), self._by_derivative(d)
         pieces = g.blocks * g.spans
-        dx, sums = self.pool.pictures(x.shape, x.dtype), np.zeros((pieces, shape.in_channels, 2))
+        dx, sums = self.pool.batch(x.shape, x.dtype), np.zeros((pieces, shape.in_channels, 2))
         shares = [self._zeros((pieces, w.size), w.dtype) for w in (primary, secondary)]
         self.team.run(
-            convolve.backward, pieces,
-            dx.flat, *shares, sums, d.flat, derivative.x, derivative.table,
-            x.flat, rule.table, rule.floor,
-            self._pack(primary, p.primary), p.taps,
-            self._pack(primary, p.back_primary), p.back_taps, p.back_starts,
-            self._pack(secondary, p.back_secondary), p.mixes, p.y_mixes,
-            g, self._scratch(p, x),
+            convolve.backward, pieces, dx.flat, *shares, sums,
+            convolve.Gradient(d.flat, *derivative), convolve.Source(x.flat, *rule),
+            self._pack(primary, p.primary, p.taps),
+            self._pack(primary, p.back_primary, p.back_taps), p.back_starts,
+            self._pack(secondary, p.back_secondary, p.mixes), p.y_mixes, g, self._scratch(p, x),
         )  # fmt: skip
         dx.sums = Sums(rule.table, sums)
         return dx, _add_up(shares[0], primary), _add_up(shares[1], secondary)
 
-    def _pack(self, weights: Array, table: Numbers) -> Numbers:
+    def _pack(self, weights: Array, table: Numbers, taps: Numbers) -> convolve.Weights:
         """Order weights as the register tiles read them."""
         packed = self.pool.array(table.shape, weights.dtype)
         pointwise.pack(packed, weights.reshape(-1), table)
-        return packed
+        return convolve.Weights(packed, taps)
 
     def _zeros(self, shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> Numbers:
         zeros = self.pool.array(shape, dtype)
         zeros[...] = 0
         return zeros
 
-    def _scratch(self, p: Plan, like: Batch) -> Numbers:
+    def _scratch(self, p: Plan, like: NumbaBatch) -> Numbers:
         """Return scratch memory, a row for every thread."""
         return self.pool.array((self.team.count, p.size), like.dtype)
 
@@ -136,5 +133,5 @@ def _counts(shape: Shape) -> Numbers:
     """Return how many numbers of a channel of x' each piece of the batch has."""
     g = plan(shape, backward=False).sizes
     edges = np.arange(g.spans + 1) * g.rows // g.spans
-    pictures = np.minimum(g.lanes, g.pictures - g.lanes * np.arange(g.blocks))
-    return (pictures[:, None] * np.diff(edges) * float(g.columns)).ravel()
+    images = np.minimum(g.lanes, g.images - g.lanes * np.arange(g.blocks))
+    return (images[:, None] * np.diff(edges) * float(g.columns)).ravel()

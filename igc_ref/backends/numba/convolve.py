@@ -1,6 +1,6 @@
 """x' = P W_d Pᵀ W_p x, forward and backward, on one piece of the batch after the other.
 
-A piece is some rows of a block of V pictures. It is worked through in bands of rows, so that
+A piece is some rows of a block of V images. It is worked through in bands of rows, so that
 what is between the two convolutions, ybar = Pᵀ W_p x, lives and dies in the cache. What comes
 before is applied while a band is read: the batch norm and the ReLU that made x on the way
 forward, the derivative of the batch norm that follows on the way back. What comes after is begun
@@ -10,38 +10,77 @@ norm of x needs.
 M = 0 means a group convolution without the secondary one.
 
 Letters: b a block, l a primary group, m a secondary partition, iy and oy rows of x and of x'.
-Rules say, per channel, how numbers are read: see `pictures`.
+Rules and derivatives say how numbers are read: see `igc_ref.backends.operators.lazy`.
 """
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 from igc_ref.backends.numba.rows import derive_row, moments_row, scale_row, sums_row
-from igc_ref.backends.numba.tiles import multiply, outer
+from igc_ref.backends.numba.tiles import Taps, View, multiply, outer
 from igc_ref.backends.numba.vectors import INNER, kernel
 
 
+class Source(NamedTuple):
+    """x as one long row, and the rule by which it is read."""
+
+    array: Any
+    table: Any
+    floor: Any
+
+
+class Gradient(NamedTuple):
+    """The upstream gradient as one long row, and the derivative by which it is read."""
+
+    array: Any
+    table: Any
+    floor: Any
+    x: Any
+
+
+class Weights(NamedTuple):
+    """Packed weights, and the taps to which they belong."""
+
+    packed: Any
+    taps: Any
+
+
+class Band(NamedTuple):
+    """Rows of one block that are worked on together, on the way back."""
+
+    b: int  # the block
+    top: int  # rows of x' whose dx is computed,
+    bottom: int
+    origin: int  # the row of dy that lies first in the scratch
+    ready: int  # rows of dy to be made
+    until: int
+    own: int  # those of them whose dW is this piece's: none if own >= own_end
+    own_end: int
+
+
 @kernel
-def forward(first, last, thread, y, moments, x, rule, floor, W_p, taps, W_d, mixes, g, scratch):
+def forward(first, last, thread, y, moments, x, primary, secondary, g, scratch):
     """Write x' and its moments, (pieces, out, 3): pivot, sum and sum of squares about it."""
     for piece in range(first, last):
-        _forward_piece(piece, y, moments, x, rule, floor, W_p, taps, W_d, mixes, g, scratch[thread])
+        _forward_piece(piece, y, moments, x, primary, secondary, g, scratch[thread])
 
 
 @kernel
 def backward(
-    first, last, thread, dx, dW_p, dW_d, sums, d, bn_x, d_rule, x, rule, floor, W_p, taps,
-    back_W_p, back_taps, starts, W_dT, mixes, y_mixes, g, scratch,
+    first, last, thread, dx, dW_p, dW_d, sums, d, x, primary, back_primary, starts, secondary,
+    y_mixes, g, scratch,
 ):  # fmt: skip
     """Write dx and, for every piece, its share of dW_p, of dW_d and of the sums for batch norm."""
     for piece in range(first, last):
         _backward_piece(
-            piece, dx, dW_p[piece], dW_d[piece], sums, d, bn_x, d_rule, x, rule, floor, W_p, taps,
-            back_W_p, back_taps, starts, W_dT, mixes, y_mixes, g, scratch[thread],
+            piece, dx, dW_p[piece], dW_d[piece], sums[piece], d, x, primary, back_primary, starts,
+            secondary, y_mixes, g, scratch[thread],
         )  # fmt: skip
 
 
 @INNER
-def _forward_piece(piece, y, moments, x, rule, floor, W_p, taps, W_d, mixes, g, scratch):
+def _forward_piece(piece, y, moments, x, primary, secondary, g, scratch):
     V, b = g.lanes, piece // g.spans
     first, last = _rows_of(piece % g.spans, g)
     z = scratch[: g.inp * g.z_rows * g.z_columns * V]
@@ -49,59 +88,61 @@ def _forward_piece(piece, y, moments, x, rule, floor, W_p, taps, W_d, mixes, g, 
     z[:] = 0
     out_row = g.columns * V
     out_channel = g.rows * out_row
+    patches = View(z, 0, 0, g.stride * g.z_columns * V, V)
+    taps, mixes = Taps(primary.taps, 0, g.taps), Taps(secondary.taps, 0, g.mix)
     for top in range(first, last, g.band):
         rows = min(g.band, last - top)
         band0 = b * g.L * g.out * out_channel + top * out_row  # of channel 0 in y
         for l in range(g.L):
-            _read_input(z, x, rule, floor, b, l, top * g.stride - g.padding,
-                        (rows - 1) * g.stride + g.k, g)  # fmt: skip
+            _read_input(z, x, b, l, top * g.stride - g.padding, (rows - 1) * g.stride + g.k, g)
             # y = W_p z, written to its places in ybar = Pᵀ y
             y0 = l * g.y_group if g.M else band0 + l * g.out * out_channel
-            multiply(g.height, ybar, y0, g.y_channel if g.M else out_channel, out_row, V, g.out,
-                     z, 0, g.stride * g.z_columns * V, V, taps, 0, g.taps,
-                     W_p, l * _tiled(g.out, g.height) * g.taps, rows, g.columns)  # fmt: skip
+            group = View(ybar, y0, g.y_channel if g.M else out_channel, out_row, V)
+            w0 = l * _tiled(g.out, g.height) * g.taps
+            multiply(g.height, group, g.out, patches, taps, primary.packed, w0, rows, g.columns)
         for m in range(g.M):  # x' = P W_d ybar: channel j of partition m goes to j*M + m
-            multiply(g.mix_height, y, band0 + m * out_channel, g.M * out_channel, 0, V, g.mix,
-                     ybar, m * g.mix * g.y_plane, 0, V, mixes, 0, g.mix,
-                     W_d, m * _tiled(g.mix, g.mix_height) * g.mix, 1, rows * g.columns)  # fmt: skip
+            partition = View(ybar, m * g.mix * g.y_plane, 0, 0, V)
+            dealt = View(y, band0 + m * out_channel, g.M * out_channel, 0, V)
+            w0 = m * _tiled(g.mix, g.mix_height) * g.mix
+            multiply(g.mix_height, dealt, g.mix, partition, mixes, secondary.packed, w0, 1,
+                     rows * g.columns)  # fmt: skip
         _add_moments(moments[piece], top == first, y, band0, out_channel, rows * g.columns, b, g)
 
 
 @INNER
 def _backward_piece(
-    piece, dx, dW_p, dW_d, sums, d, bn_x, d_rule, x, rule, floor, W_p, taps, back_W_p, back_taps,
-    starts, W_dT, mixes, y_mixes, g, scratch,
-):  # fmt: skip
-    V, b = g.lanes, piece // g.spans
+    piece, dx, dW_p, dW_d, sums, d, x, primary, back_primary, starts, secondary, y_mixes, g, scratch
+):
+    V = g.lanes
     first, last = _rows_of(piece % g.spans, g)
     z_size, y_size = g.inp * g.z_rows * g.z_columns * V, g.L * g.out * g.y_plane
     z, dy, dz = scratch[:z_size], scratch[z_size : z_size + y_size], scratch[z_size + y_size :]
     z[:] = 0
     dy[:] = 0
+    patches, taps = View(z, 0, 0, g.stride * g.z_columns * V, V), Taps(primary.taps, 0, g.taps)
     ready = first - g.above  # rows of dy before this one have been made
     for top in range(first, last, g.band):
         bottom = min(top + g.band, last)
-        origin, until = top - g.above, bottom + g.below  # rows of dy in the scratch
-        own, own_end = max(ready, first), min(until, last)  # new rows whose dW is this piece's
+        until = bottom + g.below
+        band = Band(piece // g.spans, top, bottom, top - g.above, ready, until,
+                    max(ready, first), min(until, last))  # fmt: skip
         if g.M:
-            _ybar_rows(dy, z, x, rule, floor, W_p, taps, b, own, own_end, origin, g)
-            _dy_rows(dy, dz, dW_d, d, bn_x, d_rule, W_dT, mixes, y_mixes, b, ready, until, own,
-                     own_end, origin, g)  # fmt: skip
+            _ybar_rows(dy, z, x, primary, band, g)
+            _dy_rows(dy, dz, dW_d, d, secondary, y_mixes, band, g)
         else:
             for c in range(g.L * g.out):
-                _read_gradient(dy, c * g.y_plane + ((ready - origin) * g.y_columns + g.above) * V,
-                               g.y_columns * V, d, bn_x, d_rule, b, c, ready, until, g)  # fmt: skip
+                dy0 = c * g.y_plane + _dy_at(ready, band, g)
+                _read_gradient(dy, dy0, g.y_columns * V, d, c, band, g)
         for l in range(g.L):
-            if own < own_end:
-                _read_input(z, x, rule, floor, b, l, own * g.stride - g.padding,
-                            (own_end - own - 1) * g.stride + g.k, g)  # fmt: skip
-                dy0 = l * g.y_group + ((own - origin) * g.y_columns + g.above) * V
-                outer(g.height, dW_p, l * g.out * g.taps, g.out, g.taps,
-                      dy, dy0, g.y_channel, g.y_columns * V,
-                      z, 0, g.stride * g.z_columns * V, taps,
-                      own_end - own, g.columns, _valid(b, g))  # fmt: skip
-            _dx_rows(dx, dy, back_W_p, back_taps, starts, b, l, top, bottom, origin, g)
-        _add_sums(sums[piece], dx, x, rule, b, top * g.stride, min(bottom * g.stride, g.H), g)
+            if band.own < band.own_end:
+                _read_own(z, x, l, band, g)
+                gains = View(dW_p, l * g.out * g.taps, g.taps, 0, 1)
+                dy0 = l * g.y_group + _dy_at(band.own, band, g)
+                outer(g.height, gains, g.out, View(dy, dy0, g.y_channel, g.y_columns * V, V),
+                      patches, taps, band.own_end - band.own, g.columns,
+                      _valid(band.b, g))  # fmt: skip
+            _dx_rows(dx, dy, back_primary, starts, l, band, g)
+        _add_sums(sums, dx, x, band.b, top * g.stride, min(bottom * g.stride, g.H), g)
         for c in range(g.L * g.out):  # the last rows of dy are the next band's first
             plane = dy[c * g.y_plane : (c + 1) * g.y_plane]
             moved = (bottom - top) * g.y_columns * V
@@ -111,58 +152,71 @@ def _backward_piece(
 
 
 @INNER
-def _ybar_rows(ybar, z, x, rule, floor, W_p, taps, b, own, own_end, origin, g):
-    """Compute ybar = Pᵀ W_p x again, where dy will be: less work than to keep it in memory."""
-    V = g.lanes
-    for l in range(g.L if own < own_end else 0):
-        _read_input(z, x, rule, floor, b, l, own * g.stride - g.padding,
-                    (own_end - own - 1) * g.stride + g.k, g)  # fmt: skip
-        y0 = l * g.y_group + ((own - origin) * g.y_columns + g.above) * V
-        multiply(g.height, ybar, y0, g.y_channel, g.y_columns * V, V, g.out,
-                 z, 0, g.stride * g.z_columns * V, V, taps, 0, g.taps,
-                 W_p, l * _tiled(g.out, g.height) * g.taps, own_end - own, g.columns)  # fmt: skip
+def _dy_at(row, band, g):
+    """Where a row of the image begins in a channel of the scratch of dy or ybar."""
+    return ((row - band.origin) * g.y_columns + g.above) * g.lanes
 
 
 @INNER
-def _dy_rows(
-    dy, dz, dW_d, d, bn_x, d_rule, W_dT, mixes, y_mixes, b, ready, until, own, own_end, origin, g
-):
+def _read_own(z, x, l, band, g):
+    """Read the input of the rows whose dW is this piece's."""
+    _read_input(z, x, band.b, l, band.own * g.stride - g.padding,
+                (band.own_end - band.own - 1) * g.stride + g.k, g)  # fmt: skip
+
+
+@INNER
+def _ybar_rows(ybar, z, x, primary, band, g):
+    """Compute ybar = Pᵀ W_p x again, where dy will be: less work than to keep it in memory."""
+    V, taps = g.lanes, Taps(primary.taps, 0, g.taps)
+    patches = View(z, 0, 0, g.stride * g.z_columns * V, V)
+    for l in range(g.L if band.own < band.own_end else 0):
+        _read_own(z, x, l, band, g)
+        y0 = l * g.y_group + _dy_at(band.own, band, g)
+        group = View(ybar, y0, g.y_channel, g.y_columns * V, V)
+        w0 = l * _tiled(g.out, g.height) * g.taps
+        multiply(g.height, group, g.out, patches, taps, primary.packed, w0,
+                 band.own_end - band.own, g.columns)  # fmt: skip
+
+
+@INNER
+def _dy_rows(dy, dz, dW_d, d, secondary, y_mixes, band, g):
     """dW_d += dz̄ ȳᵀ for the piece's own rows, then dȳ = W_dᵀ dz̄ over ȳ, partition by partition."""
-    V = g.lanes
-    dz_row, dy_row = g.columns * V, g.y_columns * V
-    plane = g.y_plane
+    V, dz_row, dy_row = g.lanes, g.columns * g.lanes, g.y_columns * g.lanes
     for m in range(g.M):
         for j in range(g.mix):  # dz̄ = Pᵀ d: channel j of partition m comes from j*M + m
-            _read_gradient(dz, j * g.dz_plane, dz_row, d, bn_x, d_rule, b, j * g.M + m,
-                           ready, until, g)  # fmt: skip
-        if own < own_end:
-            x0 = m * g.mix * plane + (own - origin) * dy_row + g.above * V
-            outer(g.mix_height, dW_d, m * g.mix * g.mix, g.mix, g.mix,
-                  dz, (own - ready) * dz_row, g.dz_plane, dz_row,
-                  dy, x0, dy_row, y_mixes, own_end - own, g.columns, _valid(b, g))  # fmt: skip
-        y0 = m * g.mix * plane + (ready - origin) * dy_row + g.above * V
-        multiply(g.mix_height, dy, y0, plane, dy_row, V, g.mix,
-                 dz, 0, dz_row, V, mixes, 0, g.mix, W_dT,
-                 m * _tiled(g.mix, g.mix_height) * g.mix, until - ready, g.columns)  # fmt: skip
+            _read_gradient(dz, j * g.dz_plane, dz_row, d, j * g.M + m, band, g)
+        partition = m * g.mix * g.y_plane
+        if band.own < band.own_end:
+            gains = View(dW_d, m * g.mix * g.mix, g.mix, 0, 1)
+            dz_own = View(dz, (band.own - band.ready) * dz_row, g.dz_plane, dz_row, V)
+            ybar = View(dy, partition + _dy_at(band.own, band, g), 0, dy_row, V)
+            outer(g.mix_height, gains, g.mix, dz_own, ybar, Taps(y_mixes, 0, g.mix),
+                  band.own_end - band.own, g.columns, _valid(band.b, g))  # fmt: skip
+        dy_bar = View(dy, partition + _dy_at(band.ready, band, g), g.y_plane, dy_row, V)
+        w0 = m * _tiled(g.mix, g.mix_height) * g.mix
+        multiply(g.mix_height, dy_bar, g.mix, View(dz, 0, 0, dz_row, V),
+                 Taps(secondary.taps, 0, g.mix), secondary.packed, w0,
+                 band.until - band.ready, g.columns)  # fmt: skip
 
 
 @INNER
-def _dx_rows(dx, dy, W, taps, starts, b, l, top, bottom, origin, g):
+def _dx_rows(dx, dy, weights, starts, l, band, g):
     """Compute dz = W_pᵀ dy, folded: every input pixel gathers the taps that read it."""
     V, s = g.lanes, g.stride
-    row = g.W * V
-    for fy in range(min(s, g.H - top * s)):
-        rows = (min(bottom * s, g.H) - top * s - fy + s - 1) // s
-        dx0 = ((b * g.L + l) * g.inp * g.H + top * s + fy) * row
-        y0 = l * g.y_group + ((top - origin) * g.y_columns + g.above) * V
+    row, top = g.W * V, band.top * s
+    dy0 = l * g.y_group + _dy_at(band.top, band, g)
+    gradients = View(dy, dy0, 0, g.y_columns * V, V)
+    for fy in range(min(s, g.H - top)):
+        rows = (min(band.bottom * s, g.H) - top - fy + s - 1) // s
+        dx0 = ((band.b * g.L + l) * g.inp * g.H + top + fy) * row
         for fx in range(min(s, g.W)):
             n = fy * min(s, g.W) + fx
-            t, T = starts[0, n], starts[0, n + 1] - starts[0, n]
+            taps = Taps(weights.taps, starts[0, n], starts[0, n + 1] - starts[0, n])
             positions = (g.W - fx + s - 1) // s
-            w0 = starts[1, n] + l * _tiled(g.inp, g.back_height) * T
-            if T:
-                multiply(g.back_height, dx, dx0 + fx * V, g.H * row, s * row, s * V, g.inp,
-                         dy, y0, g.y_columns * V, V, taps, t, T, W, w0, rows,
+            if taps.length:
+                pixels = View(dx, dx0 + fx * V, g.H * row, s * row, s * V)
+                w0 = starts[1, n] + l * _tiled(g.inp, g.back_height) * taps.length
+                multiply(g.back_height, pixels, g.inp, gradients, taps, weights.packed, w0, rows,
                          positions)  # fmt: skip
             else:  # pixels that no tap reads
                 for i in range(g.inp):
@@ -173,13 +227,14 @@ def _dx_rows(dx, dy, W, taps, starts, b, l, top, bottom, origin, g):
 
 
 @INNER
-def _read_input(z, x, rule, floor, b, l, top, rows, g):
-    """Compute z = max(scale*x + shift, floor), rows from `top` of group l; 0 outside the picture.
+def _read_input(z, x, b, l, top, rows, g):
+    """Compute z = max(scale*x + shift, floor), rows from `top` of group l; 0 outside the image.
 
     Columns lie sorted by their remainder by the stride: a tap then reads neighbours.
     """
     V, s = g.lanes, g.stride
     wide = min(g.W, g.z_columns - g.padding)
+    array, table, floor = x
     for i in range(g.inp):
         c = l * g.inp + i
         for r in range(rows):
@@ -191,20 +246,21 @@ def _read_input(z, x, rule, floor, b, l, top, rows, g):
             for q in range(min(s, g.W)):  # every s-th pixel, from the first s on
                 column = q + g.padding
                 place = z0 + (column % s * (g.z_columns // s) + column // s) * V
-                scale_row(z, place, V, x, x0 + q * V, s * V, (wide - q + s - 1) // s,
-                          rule[0, c], rule[1, c], floor)  # fmt: skip
+                scale_row(z, place, V, array, x0 + q * V, s * V, (wide - q + s - 1) // s,
+                          table[c, 0], table[c, 1], floor)  # fmt: skip
 
 
 @INNER
-def _read_gradient(dy, y0, y_row, d, bn_x, rule, b, c, top, until, g):
-    """Write the rows of one channel of the gradient, read by its rule; 0 outside the picture."""
+def _read_gradient(dy, dy0, dy_row, d, c, band, g):
+    """Write the rows of one channel of the gradient, read by its rule; 0 outside the image."""
     row = g.columns * g.lanes
-    for oy in range(top, until):
-        at = y0 + (oy - top) * y_row
+    array, table, floor, bn_x = d
+    for oy in range(band.ready, band.until):
+        at = dy0 + (oy - band.ready) * dy_row
         if 0 <= oy < g.rows:
-            d0 = ((b * g.L * g.out + c) * g.rows + oy) * row
-            derive_row(dy, at, d, bn_x, d0, g.columns, rule[0, c], rule[1, c], rule[2, c],
-                       rule[3, c], rule[4, c], rule[5, c])  # fmt: skip
+            d0 = ((band.b * g.L * g.out + c) * g.rows + oy) * row
+            derive_row(dy, at, array, bn_x, d0, g.columns, table[c, 0], table[c, 1], floor,
+                       table[c, 2], table[c, 3], table[c, 4], table[c, 5])  # fmt: skip
         else:
             dy[at : at + row] = 0
 
@@ -222,12 +278,13 @@ def _add_moments(moments, fresh, y, y0, channel, positions, b, g):
 
 
 @INNER
-def _add_sums(sums, dx, x, rule, b, top, bottom, g):
-    """Add rows of dx to the sums, over open gates, of dx and of dx*(x - mean)."""
+def _add_sums(sums, dx, x, b, top, bottom, g):
+    """Add rows of dx to the sums of dx and of dx*(x - mean) where scale*x + shift > floor."""
+    array, rule, floor = x
     for c in range(g.L * g.inp):
         at = ((b * g.L * g.inp + c) * g.H + top) * g.W * g.lanes
-        total, product = sums_row(dx, x, at, (bottom - top) * g.W, rule[2, c], rule[3, c],
-                                  rule[4, c], _valid(b, g))  # fmt: skip
+        total, product = sums_row(dx, array, at, (bottom - top) * g.W, rule[c, 0], rule[c, 1],
+                                  floor, rule[c, 2], _valid(b, g))  # fmt: skip
         sums[c, 0] += total
         sums[c, 1] += product
 
@@ -246,5 +303,5 @@ def _tiled(outs, height):
 
 @INNER
 def _valid(b, g):
-    """Return how many of a block's V pictures there are; the rest of the lanes are filling."""
-    return min(g.lanes, g.pictures - b * g.lanes)
+    """Return how many of a block's V images there are; the rest of the lanes are filling."""
+    return min(g.lanes, g.images - b * g.lanes)

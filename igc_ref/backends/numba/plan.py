@@ -1,7 +1,7 @@
 """Where every number lies: sizes, distances and tables of taps, computed once for each shape.
 
 The kernels of `convolve` contain no index arithmetic of kernels, strides or permutations; they
-follow the tables made here. A block of V pictures is an array (C, H, W, V).
+follow the tables made here. A block of V images is an array (C, H, W, V).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from igc_ref.spec.block import output_length
 Table = npt.NDArray[np.int64]
 
 UNITS = 8  # pieces that a batch is cut into at least, so that threads have something to share
-ROWS = 4  # a piece has about so many rows of the picture at least
+ROWS = 4  # a piece has about this many rows of the image at least
 
 
 class Shape(NamedTuple):
-    """A group convolution with its secondary one (M = 0: without) on a batch of pictures."""
+    """A group convolution with its secondary one (M = 0: without) on a batch of images."""
 
     in_channels: int
     out_channels: int
@@ -31,7 +31,7 @@ class Shape(NamedTuple):
     M: int
     k: int
     stride: int
-    pictures: int
+    images: int
     height: int
     width: int
     lanes: int
@@ -51,14 +51,14 @@ class Sizes(NamedTuple):
     k: int
     stride: int
     padding: int
-    pictures: int
+    images: int
     lanes: int
     blocks: int
     H: int
     W: int
     rows: int  # H', output rows
     columns: int  # W', output columns
-    spans: int  # pieces of a picture
+    spans: int  # pieces of an image
     band: int  # output rows that are worked on together
     above: int  # rows and columns of dy that dx needs before its own
     below: int  # and after
@@ -126,7 +126,7 @@ def plan(shape: Shape, backward: bool) -> Plan:
 def _sizes(s: Shape, backward: bool) -> Sizes:
     inp, out, mix = s.in_channels // s.L, s.out_channels // s.L, s.out_channels // max(s.M, 1)
     rows, columns = (output_length(n, s.k, s.stride) for n in (s.height, s.width))
-    blocks, p = -(-s.pictures // s.lanes), s.k // 2
+    blocks, p = -(-s.images // s.lanes), s.k // 2
     above, below = (s.k - 1 - p) // s.stride, (s.stride - 1 + p) // s.stride
     spans = min(-(-UNITS // blocks), -(-rows // ROWS))
     longest = -(-rows // spans)
@@ -137,7 +137,7 @@ def _sizes(s: Shape, backward: bool) -> Sizes:
     plane = _odd(y_rows * y_columns) * s.lanes
     return Sizes(
         L=s.L, M=s.M, inp=inp, out=out, mix=mix if s.M else 0, taps=inp * s.k * s.k, k=s.k,
-        stride=s.stride, padding=p, pictures=s.pictures, lanes=s.lanes, blocks=blocks,
+        stride=s.stride, padding=p, images=s.images, lanes=s.lanes, blocks=blocks,
         H=s.height, W=s.width, rows=rows, columns=columns, spans=spans, band=band,
         above=above, below=below,
         z_rows=(band + (below if backward else 0) - 1) * s.stride + s.k,

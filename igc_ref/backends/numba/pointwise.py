@@ -1,6 +1,7 @@
 """Everything of a training step that is not a convolution, compiled.
 
-Batch come as flat arrays of planes: plane b*C + c holds `size` numbers, V pictures a position.
+A batch comes as a flat array of planes: plane b*C + c holds `size` numbers, V images a position.
+The tables of rules and derivatives are explained in `igc_ref.backends.operators.lazy`.
 """
 
 from __future__ import annotations
@@ -10,54 +11,54 @@ from igc_ref.backends.numba.vectors import kernel
 
 
 @kernel
-def load(first, last, thread, data, pictures):
-    """Interleave public pictures (N, C, H, W) into blocks (blocks, C, H, W, V); fill up with 0."""
+def interleave(first, last, thread, data, images):
+    """Interleave public images (N, C, H, W) into blocks (blocks, C, H, W, V); fill up with 0."""
     _, C, H, W, V = data.shape
-    N = len(pictures)
+    N = len(images)
     for plane in range(first, last):
         b, c = plane // C, plane % C
         for r in range(H):
             for q in range(W):
                 for v in range(V):
                     n = b * V + v
-                    data[b, c, r, q, v] = pictures[n, c, r, q] if n < N else 0
+                    data[b, c, r, q, v] = images[n, c, r, q] if n < N else 0
 
 
 @kernel
-def store(first, last, thread, pictures, data):
-    """Write blocks (blocks, C, H, W, V) as public pictures (N, C, H, W)."""
+def separate(first, last, thread, images, data):
+    """Write blocks (blocks, C, H, W, V) as public images (N, C, H, W)."""
     _, C, H, W, V = data.shape
     for n in range(first, last):
         for c in range(C):
             for r in range(H):
                 for q in range(W):
-                    pictures[n, c, r, q] = data[n // V, c, r, q, n % V]
+                    images[n, c, r, q] = data[n // V, c, r, q, n % V]
 
 
 @kernel
 def apply_rule(first, last, thread, y, x, rule, floor, size, V):
     """Compute y = max(scale*x + shift, floor)."""
     for plane in range(first, last):
-        c, at = plane % rule.shape[1], plane * size
-        scale_row(y, at, V, x, at, V, size // V, rule[0, c], rule[1, c], floor)
+        c, at = plane % len(rule), plane * size
+        scale_row(y, at, V, x, at, V, size // V, rule[c, 0], rule[c, 1], floor)
 
 
 @kernel
-def apply_derivative(first, last, thread, dx, d, x, rule, size, V):
-    """Compute dx = a*(d where the gate is open) + slope*(x - mean) + shift."""
+def apply_derivative(first, last, thread, dx, d, table, floor, x, size, V):
+    """Compute dx = a*(d if scale*x + shift > floor else 0) + b*(x - mean) + c."""
     for plane in range(first, last):
-        c, at = plane % rule.shape[1], plane * size
-        derive_row(dx, at, d, x, at, size // V, rule[0, c], rule[1, c], rule[2, c], rule[3, c],
-                   rule[4, c], rule[5, c])  # fmt: skip
+        row, at = table[plane % len(table)], plane * size
+        derive_row(dx, at, d, x, at, size // V,
+                   row[0], row[1], floor, row[2], row[3], row[4], row[5])  # fmt: skip
 
 
 @kernel
 def add(first, last, thread, y, a, a_rule, a_floor, b, b_rule, b_floor, floor, size, V):
     """Compute y = max(a + b, floor), both read by their rules."""
     for plane in range(first, last):
-        c, at = plane % a_rule.shape[1], plane * size
-        add_row(y, a, b, at, size // V, a_rule[0, c], a_rule[1, c], a_floor, b_rule[0, c],
-                b_rule[1, c], b_floor, floor)  # fmt: skip
+        c, at = plane % len(a_rule), plane * size
+        add_row(y, a, b, at, size // V, a_rule[c, 0], a_rule[c, 1], a_floor, b_rule[c, 0],
+                b_rule[c, 1], b_floor, floor)  # fmt: skip
 
 
 @kernel
@@ -65,20 +66,19 @@ def gate(first, last, thread, dx, dy, y, size, V):
     """Compute dx = dy where y > 0, else 0."""
     one, zero = y.dtype.type(1), y.dtype.type(0)
     for plane in range(first, last):
-        derive_row(
-            dx, plane * size, dy, y, plane * size, size // V, one, zero, one, zero, zero, zero
-        )
+        derive_row(dx, plane * size, dy, y, plane * size, size // V,
+                   one, zero, zero, zero, one, zero, zero)  # fmt: skip
 
 
 @kernel
 def shuffle(first, last, thread, y, x, rule, floor, groups, size, V):
     """Copy channel l*(C/groups) + j, read by its rule, to place j*groups + l."""
-    C = rule.shape[1]
+    C = len(rule)
     each = C // groups
     for plane in range(first, last):
         c, at = plane % C, plane * size
         to = (plane - c + c % each * groups + c // each) * size
-        scale_row(y, to, V, x, at, V, size // V, rule[0, c], rule[1, c], floor)
+        scale_row(y, to, V, x, at, V, size // V, rule[c, 0], rule[c, 1], floor)
 
 
 @kernel
@@ -93,25 +93,24 @@ def find_moments(first, last, thread, moments, x, size, V, count):
 
 
 @kernel
-def find_sums(first, last, thread, sums, d, x, rule, size, V, count):
-    """For every plane: the sums, over open gates, of d and of d*(x - mean)."""
+def find_sums(first, last, thread, sums, d, x, rule, floor, size, V, count):
+    """For every plane: the sums of d and of d*(x - mean) where scale*x + shift > floor."""
     C = sums.shape[1]
     for plane in range(first, last):
         b, c = plane // C, plane % C
         sums[b, c, 0], sums[b, c, 1] = sums_row(
-            d, x, plane * size, size // V, rule[2, c], rule[3, c], rule[4, c],
+            d, x, plane * size, size // V, rule[c, 0], rule[c, 1], floor, rule[c, 2],
             min(V, count - b * V),
         )  # fmt: skip
 
 
 @kernel
 def normalise_by(
-    rule, inv_std, moments, counts, gamma, beta, running_mean, running_var, momentum, eps, train,
-    relu,
-):  # fmt: skip
+    rule, moments, counts, gamma, beta, running_mean, running_var, momentum, eps, train
+):
     """Fill a rule with batch norm; when training by the batch, and update the running statistics.
 
-    Pieces are joined by Chan's formula in float64, so that pictures far from zero lose nothing.
+    Pieces are joined by Chan's formula in float64, so that numbers far from zero lose nothing.
     """
     total = counts.sum()
     for c in range(len(gamma)):
@@ -127,32 +126,32 @@ def normalise_by(
             running_mean[c] += (1 - momentum) * (mean - running_mean[c])
             running_var[c] += (1 - momentum) * (var - running_var[c])
         var += 0 * var  # an overflow is no number, so that the loss shows it
-        inv_std[c] = 1 / (var + eps) ** 0.5
         scale = gamma[c] / (var + eps) ** 0.5
-        rule[0, c], rule[1, c] = scale, beta[c] - mean * scale
-        rule[2, c], rule[3, c] = (rule[0, c], rule[1, c]) if relu else (0, 1)
-        rule[4, c] = mean
+        rule[c, 0], rule[c, 1] = scale, beta[c] - mean * scale
+        rule[c, 2], rule[c, 3] = mean, 1 / (var + eps) ** 0.5
 
 
 @kernel
-def derive_by(table, dgamma, dbeta, sums, rule, inv_std, gamma, total, train):
-    """Fill a derivative's table: dx = scale*(d - mean(d) - x_hat*mean(d*x_hat))."""
+def derive_by(table, dgamma, dbeta, sums, rule, gamma, total, train):
+    """Fill a derivative's table: dx = gamma/std * (d - mean(d) - x_hat*mean(d*x_hat))."""
     for c in range(len(gamma)):
         d, dx_hat = 0.0, 0.0
         for i in range(len(sums)):
             d += sums[i, c, 0]
             dx_hat += sums[i, c, 1]
-        dx_hat *= inv_std[c]
+        inv_std = rule[c, 3]
+        dx_hat *= inv_std
         dbeta[c], dgamma[c] = d, dx_hat
-        scale = gamma[c] * inv_std[c]
-        table[0, c], table[1, c], table[2, c], table[3, c] = (
-            rule[2, c],
-            rule[3, c],
+        scale = gamma[c] * inv_std
+        table[c, 0], table[c, 1], table[c, 2], table[c, 3] = (
+            rule[c, 0],
+            rule[c, 1],
+            rule[c, 2],
             scale,
-            rule[4, c],
         )
-        table[4, c] = -scale * inv_std[c] * dx_hat / total if train else 0
-        table[5, c] = -scale * d / total if train else 0
+        table[c, 4] = -scale * inv_std * dx_hat / total if train else 0
+        table[c, 5] = -scale * d / total if train else 0
+        table[c, 6:] = 0
 
 
 @kernel
@@ -161,7 +160,7 @@ def average(first, last, thread, y, x, rule, floor, size, V):
     N, C = y.shape
     for plane in range(first, last):
         b, c = plane // C, plane % C
-        scale, shift = rule[0, c], rule[1, c]
+        scale, shift = rule[c, 0], rule[c, 1]
         for v in range(min(V, N - b * V)):
             total = x.dtype.type(0)
             for at in range(plane * size + v, (plane + 1) * size, V):
@@ -236,7 +235,7 @@ def sgd_step(weight, gradient, velocity, lr, momentum, weight_decay):
 
 @kernel
 def add_up(total, parts):
-    """Add up the pieces' shares of a gradient, in their order, whatever thread made them."""
+    """Add up the pieces' shares of a gradient, in a fixed order."""
     for i in range(len(total)):
         total[i] = 0
     for p in range(len(parts)):

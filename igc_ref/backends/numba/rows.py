@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
@@ -34,22 +35,22 @@ def scale_row(_, y, y0, y_step, x, x0, x_step, count, scale, shift, floor):
 
 
 @intrinsic
-def derive_row(_, y, y0, d, x, x0, count, gate, threshold, a, mean, slope, shift):
-    """Compute y = a*(d where gate*x + threshold > 0, else 0) + slope*(x - mean) + shift."""
+def derive_row(_, y, y0, d, x, x0, count, scale, shift, floor, mean, a, b, c):
+    """Compute y = a*(d if scale*x + shift > floor else 0) + b*(x - mean) + c."""
     n, number = types.intp, y.dtype
-    signature = types.void(y, n, d, x, n, n, *[number] * 6)
+    signature = types.void(y, n, d, x, n, n, *[number] * 7)
 
     def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         y, y0, d, x, x0, count, *numbers = values
         e = Emitter(context, builder, number)
         y = e.pointer(signature.args[0], y, y0)
         d, x = e.pointer(signature.args[2], d, x0), e.pointer(signature.args[3], x, x0)
-        gate, threshold, a, mean, slope, shift = map(e.broadcast, numbers)
+        scale, shift, floor, mean, a, b, c = map(e.broadcast, numbers)
 
         def one(i: Any, none: list[Any]) -> list[Any]:
             v = e.load(e.at(x, i, e.lanes))
-            passed = _passed(e, e.load(e.at(d, i, e.lanes)), v, gate, threshold)
-            rest = e.scaled(slope, builder.fsub(v, mean), shift)
+            passed = _passed(e, e.load(e.at(d, i, e.lanes)), v, scale, shift, floor)
+            rest = e.scaled(b, builder.fsub(v, mean), c)
             e.store(e.multiply_add(a, passed, rest), e.at(y, i, e.lanes))
             return none
 
@@ -89,7 +90,7 @@ def add_row(_, y, a, b, x0, count, a_scale, a_shift, a_floor, b_scale, b_shift, 
 
 @intrinsic
 def moments_row(_, x, x0, count, pivot, valid):
-    """Return the sums of x - pivot and of its square over the first `valid` pictures."""
+    """Return the sums of x - pivot and of its square over the first `valid` images."""
     n, number = types.intp, x.dtype
     signature = types.UniTuple(number, 2)(x, n, n, number, n)
 
@@ -109,20 +110,20 @@ def moments_row(_, x, x0, count, pivot, valid):
 
 
 @intrinsic
-def sums_row(_, d, x, x0, count, gate, threshold, mean, valid):
-    """Return the sums of d and of d*(x - mean) where gate*x + threshold > 0; `valid` pictures."""
+def sums_row(_, d, x, x0, count, scale, shift, floor, mean, valid):
+    """Return the sums, over `valid` images, of d and d*(x - mean) where scale*x + shift > floor."""
     n, number = types.intp, x.dtype
-    signature = types.UniTuple(number, 2)(d, x, n, n, number, number, number, n)
+    signature = types.UniTuple(number, 2)(d, x, n, n, number, number, number, number, n)
 
     def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         d, x, x0, count, *numbers, valid = values
         e = Emitter(context, builder, number)
         d, x = e.pointer(signature.args[0], d, x0), e.pointer(signature.args[1], x, x0)
-        gate, threshold, mean = map(e.broadcast, numbers)
+        scale, shift, floor, mean = map(e.broadcast, numbers)
 
         def one(i: Any, sums: list[Any]) -> list[Any]:
             v = e.load(e.at(x, i, e.lanes))
-            passed = _passed(e, e.load(e.at(d, i, e.lanes)), v, gate, threshold)
+            passed = _passed(e, e.load(e.at(d, i, e.lanes)), v, scale, shift, floor)
             product = e.multiply_add(passed, builder.fsub(v, mean), sums[1])
             return [builder.fadd(sums[0], passed), product]
 
@@ -132,7 +133,8 @@ def sums_row(_, d, x, x0, count, gate, threshold, mean, valid):
     return signature, emit
 
 
-def _passed(e: Emitter, d: Any, x: Any, gate: Any, threshold: Any) -> Any:
-    """Return d where gate*x + threshold > 0, else 0."""
-    opening = e.scaled(gate, x, threshold)
-    return e.builder.select(e.builder.fcmp_ordered(">", opening, e.zero), d, e.zero)
+def _passed(e: Emitter, d: Any, x: Any, scale: Any, shift: Any, floor: Any) -> Any:
+    """Return d where scale*x + shift > floor, else 0; without a floor, d whatever x is."""
+    b, lowest = e.builder, ir.Constant(e.vector, [float("-inf")] * e.lanes)
+    above = b.fcmp_ordered(">", e.multiply_add(x, scale, shift), floor)
+    return b.select(b.or_(above, b.fcmp_ordered("==", floor, lowest)), d, e.zero)

@@ -13,7 +13,7 @@ from igc_ref.errors import integer
 
 
 class Team:
-    """So many threads, this one among them, for kernels that let go of the interpreter lock.
+    """`count` threads, this one among them, for kernels that let go of the interpreter lock.
 
     What a piece computes does not depend on the thread that computes it, and no two pieces write to
     the same place: the result has the same bits for any number of threads.

@@ -10,12 +10,33 @@ is small enough for the registers and large enough that every vector loaded serv
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from numba import types
 from numba.extending import intrinsic
 
 from igc_ref.backends.numba.vectors import INNER, POSITIONS, TAPS, Emitter
+
+
+class View(NamedTuple):
+    """Channels, rows and positions in a flat array: where they start, and how far apart they lie.
+
+    All in numbers. What a kernel does not step over is 0.
+    """
+
+    array: Any
+    start: int
+    channel: int
+    row: int
+    position: int
+
+
+class Taps(NamedTuple):
+    """`length` entries of a table of taps, from `start` on: distances in the array they read."""
+
+    table: Any
+    start: int
+    length: int
 
 
 def multiply_tile(outs: int, positions: int) -> Any:
@@ -89,7 +110,7 @@ def outer_tile(outs: int, taps_held: int) -> Any:
 
     Its arguments: dw, dw0, dw_out, valid_outs, valid_taps; dy, dy0, dy_channel, dy_row;
     x, x0, x_row; taps, t0; rows, positions, valid_lanes. Positions lie in `rows` rows; only the
-    first `valid_lanes` pictures count. The table of taps must hold ``t0 + taps_held`` entries.
+    first `valid_lanes` images count. The table of taps must hold ``t0 + taps_held`` entries.
     """
 
     @intrinsic
@@ -155,18 +176,18 @@ def _multiply_sweep(outs: int) -> Any:
     tile = multiply_tile(outs, width)
 
     @INNER
-    def sweep(
-        y, y0, y_channel, y_row, y_position, n_outs, x, x0, x_row, V, taps, t0, T, w, w0, rows,
-        positions,
-    ):  # fmt: skip
+    def sweep(y, n_outs, x, taps, w, w0, rows, positions):
+        # Taken out once: numba counts a reference at every access.
+        results, source, table = y.array, x.array, taps.table
         for first in range(0, positions, width):
             p = max(0, min(first, positions - width))  # the last tile overlaps the one before
             for r in range(rows):  # inside: rows share most of what their taps read
-                y_r, x_r = y0 + r * y_row + p * y_position, x0 + r * x_row + p * V
+                y_r = y.start + r * y.row + p * y.position
+                x_r = x.start + r * x.row + p * x.position
                 for o in range(0, n_outs, outs):
                     tile(
-                        y, y_r + o * y_channel, y_channel, y_position, n_outs - o, positions,
-                        x, x_r, taps, t0, T, w, w0 + o * T,
+                        results, y_r + o * y.channel, y.channel, y.position, n_outs - o, positions,
+                        source, x_r, table, taps.start, taps.length, w, w0 + o * taps.length,
                     )  # fmt: skip
 
     return sweep
@@ -177,14 +198,14 @@ def _outer_sweep(outs: int) -> Any:
     tile = outer_tile(outs, held)
 
     @INNER
-    def sweep(
-        dw, dw0, n_outs, T, dy, dy0, dy_channel, dy_row, x, x0, x_row, taps, rows, positions, valid
-    ):
-        for t in range(0, T, held):
+    def sweep(dw, n_outs, dy, x, taps, rows, positions, valid):
+        gains, left, right, table = dw.array, dy.array, x.array, taps.table
+        for t in range(0, taps.length, held):
             for o in range(0, n_outs, outs):
                 tile(
-                    dw, dw0 + o * T + t, T, n_outs - o, T - t, dy, dy0 + o * dy_channel,
-                    dy_channel, dy_row, x, x0, x_row, taps, t, rows, positions, valid,
+                    gains, dw.start + o * dw.channel + t, dw.channel, n_outs - o, taps.length - t,
+                    left, dy.start + o * dy.channel, dy.channel, dy.row,
+                    right, x.start, x.row, table, taps.start + t, rows, positions, valid,
                 )  # fmt: skip
 
     return sweep
@@ -195,34 +216,28 @@ _four_out, _two_out, _one_out = (_outer_sweep(outs) for outs in (4, 2, 1))
 
 
 @INNER
-def multiply(
-    height, y, y0, y_channel, y_row, y_position, n_outs, x, x0, x_row, V, taps, t0, T, w, w0, rows,
-    positions,
-):  # fmt: skip
-    """y[o, r, p] = sum over t of w[t, o] * x[taps[t] + (r, p)], with tiles of `height` outputs."""
+def multiply(height, y, n_outs, x, taps, w, w0, rows, positions):
+    """y[o, r, p] = sum over t of w[t, o] * x[taps[t] + (r, p)], with tiles of `height` outputs.
+
+    y and x are a `View`, taps are `Taps`; the packed weights w begin at w0.
+    """
     if height == 4:
-        _four(y, y0, y_channel, y_row, y_position, n_outs, x, x0, x_row, V, taps, t0, T, w, w0,
-              rows, positions)  # fmt: skip
+        _four(y, n_outs, x, taps, w, w0, rows, positions)
     elif height == 2:
-        _two(y, y0, y_channel, y_row, y_position, n_outs, x, x0, x_row, V, taps, t0, T, w, w0,
-             rows, positions)  # fmt: skip
+        _two(y, n_outs, x, taps, w, w0, rows, positions)
     else:
-        _one(y, y0, y_channel, y_row, y_position, n_outs, x, x0, x_row, V, taps, t0, T, w, w0,
-             rows, positions)  # fmt: skip
+        _one(y, n_outs, x, taps, w, w0, rows, positions)
 
 
 @INNER
-def outer(
-    height, dw, dw0, n_outs, T, dy, dy0, dy_channel, dy_row, x, x0, x_row, taps, rows, positions,
-    valid,
-):  # fmt: skip
-    """dw[o, t] += sum over rows and positions p of dy[o, p] * x[taps[t] + p]."""
+def outer(height, dw, n_outs, dy, x, taps, rows, positions, valid):
+    """dw[o, t] += sum over rows r and positions p of dy[o, r, p] * x[taps[t] + (r, p)].
+
+    dw, dy and x are a `View`, taps are `Taps`; only `valid` images count.
+    """
     if height == 4:
-        _four_out(dw, dw0, n_outs, T, dy, dy0, dy_channel, dy_row, x, x0, x_row, taps, rows,
-                  positions, valid)  # fmt: skip
+        _four_out(dw, n_outs, dy, x, taps, rows, positions, valid)
     elif height == 2:
-        _two_out(dw, dw0, n_outs, T, dy, dy0, dy_channel, dy_row, x, x0, x_row, taps, rows,
-                 positions, valid)  # fmt: skip
+        _two_out(dw, n_outs, dy, x, taps, rows, positions, valid)
     else:
-        _one_out(dw, dw0, n_outs, T, dy, dy0, dy_channel, dy_row, x, x0, x_row, taps, rows,
-                 positions, valid)  # fmt: skip
+        _one_out(dw, n_outs, dy, x, taps, rows, positions, valid)

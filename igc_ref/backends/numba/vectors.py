@@ -1,6 +1,6 @@
 """Vectors of this processor, and how numba is told to use them.
 
-A vector is one number of V pictures, side by side. The innermost loops are written in LLVM's own
+A vector is one number of V images, side by side. The innermost loops are written in LLVM's own
 vectors, since a compiler finds them in scalar loops only by halves: `tiles` holds sums of
 products in registers, `rows` treats numbers one by one.
 """

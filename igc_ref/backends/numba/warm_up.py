@@ -14,7 +14,7 @@ PATIENCE = 2.0  # seconds: loading takes less, compiling more
 
 
 def warm_up(backend: Any, dtype: str, report: Report) -> None:
-    """Take one step on one tiny picture; if that takes long, `report` says why, while it does."""
+    """Take one step on one tiny image; if that takes long, `report` says why, while it does."""
     line = f"numba compiles its kernels for {dtype}: less than a minute, once; then they are kept"
     notice = Timer(PATIENCE, report, [line])
     notice.daemon = True

@@ -1,4 +1,4 @@
-"""From bytes to training pictures: normalisation and the paper's augmentation, in public NCHW."""
+"""From bytes to training images: normalisation and the paper's augmentation, in public NCHW."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from igc_ref.backends.operators.library import Array, Library
 
 
 class AugmentationOperators(Library):
-    """Operators on pictures of shape (N, 3, H, W)."""
+    """Operators on images of shape (N, 3, H, W)."""
 
     def normalise(
         self, images: Array, mean: Sequence[float], std: Sequence[float], dtype: npt.DTypeLike
@@ -25,7 +25,7 @@ class AugmentationOperators(Library):
     def pad_crop_mirror(
         self, images: Array, top: Array, left: Array, mirror: Array, padding: int = 4
     ) -> Array:
-        """Pad with zeros, cut a window of the old size out of every picture, mirror some.
+        """Pad with zeros, cut a window of the old size out of every image, mirror some.
 
         Parameters
         ----------
@@ -33,7 +33,7 @@ class AugmentationOperators(Library):
         top, left : integer arrays, shape (N,)
             Corner of each window, in ``0..2*padding`` pixels.
         mirror : boolean array, shape (N,)
-            Which pictures are mirrored left to right.
+            Which images are mirrored left to right.
         """
         xp, (N, _, H, W) = self.xp, images.shape
         padded = xp.pad(images, ((0, 0), (0, 0), (padding, padding), (padding, padding)))

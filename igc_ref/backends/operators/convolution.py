@@ -1,14 +1,14 @@
 """Group convolution and the IGC block, as one GEMM per group over long rows of pixels.
 
-A convolution adds shifted pictures. Half of the shifts are made before the GEMM and half after:
+A convolution adds shifted images. Half of the shifts are made before the GEMM and half after:
 
     h[o, ky, r, ox] = sum over i, kx of W[o, i, ky, kx] * x[i, r, ox*stride + kx - padding]
     y[o, oy, ox]    = sum over ky of h[o, ky, oy*stride + ky - padding, ox]
 
 so that pixels are copied k times, not k*k times, and the GEMM (rows (o, ky), columns (i, kx)) is
-of a better shape. Work goes through tiles of pictures whose scratch memory fits in the cache.
+of a better shape. Work goes through tiles of images whose scratch memory fits in the cache.
 
-Letters in the shape comments: g groups, o = out/g and i = in/g channels of a group, N pictures of
+Letters in the shape comments: g groups, o = out/g and i = in/g channels of a group, N images of
 the batch, B of one tile, W' output columns.
 """
 
@@ -66,13 +66,13 @@ class ConvolutionOperators(Library):
         Raises
         ------
         SpecError
-            If x and weight do not make so many groups.
+            If x and weight do not make that number of groups.
         """
         conv = _GroupConvolution(self, x, weight, groups, stride)
         y = self.xp.zeros((len(weight), *conv.out_shape), x.dtype)
         by_group = y.reshape(groups, -1, *conv.out_shape)  # (g, o, N, H', W')
-        for pictures in conv.tiles():
-            conv.forward(pictures, into=by_group[:, :, pictures])
+        for images in conv.tiles():
+            conv.forward(images, into=by_group[:, :, images])
         return y, ConvSaved(x, weight, groups, stride)
 
     def conv2d_backward(
@@ -83,8 +83,8 @@ class ConvolutionOperators(Library):
         by_group = dy.reshape(saved.groups, -1, *conv.out_shape)  # (g, o, N, H', W')
         dx = self.xp.zeros_like(saved.x) if input_gradient else None
         dW = self.xp.zeros_like(conv.blocks)
-        for pictures in conv.tiles():
-            conv.backward(pictures, by_group[:, :, pictures], dx, dW)
+        for images in conv.tiles():
+            conv.backward(images, by_group[:, :, images], dx, dW)
         return dx, conv.weight_order(dW)
 
     def igc(self, x: Array, primary: Array, secondary: Array, spec: IGCSpec) -> tuple[Array, Saved]:
@@ -118,9 +118,9 @@ class ConvolutionOperators(Library):
         through_Pt = y_bar.reshape(out // L, L, *conv.out_shape).swapaxes(0, 1)
         partitions = y_bar.reshape(M, out // M, -1)  # (M, out/M, N*H'*W')
         through_P = y.reshape(out // M, M, -1).swapaxes(0, 1)  # (M, out/M, N*H'*W')
-        for pictures in conv.tiles():
-            t = conv.positions(pictures)
-            conv.forward(pictures, into=through_Pt[:, :, pictures])  # ȳ = Pᵀ W_p z
+        for images in conv.tiles():
+            t = conv.positions(images)
+            conv.forward(images, into=through_Pt[:, :, images])  # ȳ = Pᵀ W_p z
             xp.matmul(W_d, partitions[:, :, t], out=through_P[:, :, t])  # x' = P W_d ȳ
         return y, IGCSaved(x, y_bar, primary, secondary, spec)
 
@@ -134,17 +134,17 @@ class ConvolutionOperators(Library):
 
         dz_bar = d.reshape(out // M, M, -1).swapaxes(0, 1)  # Pᵀ d, (M, out/M, N*H'*W'): a view
         partitions = y_bar.reshape(M, out // M, -1)  # (M, out/M, N*H'*W')
-        for pictures in conv.tiles():
-            t = conv.positions(pictures)
+        for images in conv.tiles():
+            t = conv.positions(images)
             dW_d += dz_bar[:, :, t] @ partitions[:, :, t].swapaxes(1, 2)  # blockmask(dz̄ ȳᵀ)
             dy_bar = W_d.swapaxes(1, 2) @ dz_bar[:, :, t]  # W_dᵀ dz̄
             dy_bar = dy_bar.reshape(out // L, L, -1, *conv.out_shape[1:])
-            conv.backward(pictures, dy_bar.swapaxes(0, 1), dx, dW_p)  # dy = P dȳ: a view
+            conv.backward(images, dy_bar.swapaxes(0, 1), dx, dW_p)  # dy = P dȳ: a view
         return dx, conv.weight_order(dW_p), dW_d.reshape(secondary.shape)
 
 
 def check_groups(channels: int, weight: Array, groups: int) -> None:
-    """Raise a SpecError unless a weight makes so many groups of so many channels."""
+    """Raise a SpecError unless a weight makes this number of groups of these channels."""
     if weight.shape[1] * groups != channels or len(weight) % groups:
         raise SpecError(
             f"x has {channels} channels and weight shape {weight.shape}: not {groups} groups"
@@ -152,7 +152,7 @@ def check_groups(channels: int, weight: Array, groups: int) -> None:
 
 
 class _GroupConvolution:
-    """One group convolution of a batch, forward and backward, a tile of pictures at a time."""
+    """One group convolution of a batch, forward and backward, a tile of images at a time."""
 
     def __init__(self, library: Library, x: Array, weight: Array, groups: int, stride: int) -> None:
         (C, N, H, W), (out, per_group, k, _) = x.shape, weight.shape
@@ -168,43 +168,43 @@ class _GroupConvolution:
         self._scratch: dict[str, Array] = {}
 
     def tiles(self) -> Iterator[slice]:
-        """Cut the batch into tiles of pictures."""
+        """Cut the batch into tiles of images."""
         return self.library.tiles(self.out_shape[0], self.bytes_each)
 
-    def positions(self, pictures: slice) -> slice:
-        """Return where the output positions of these pictures lie in a long row."""
-        per_picture = self.out_shape[1] * self.out_shape[2]
-        return slice(pictures.start * per_picture, pictures.stop * per_picture)
+    def positions(self, images: slice) -> slice:
+        """Return where the output positions of these images lie in a long row."""
+        per_image = self.out_shape[1] * self.out_shape[2]
+        return slice(images.start * per_image, images.stop * per_image)
 
     def weight_order(self, dW: Array) -> Array:
         """Bring a gradient of `blocks` into the order of the weights, (out, in/groups, k, k)."""
         g, o, i, k, _ = self.weight_shape
         return dW.reshape(g, o, k, i, k).swapaxes(2, 3).reshape(g * o, i, k, k)
 
-    def forward(self, pictures: slice, into: Array) -> None:
-        """Add the convolution of these pictures to `into`, shape (g, o, B, H', W')."""
-        h = self.blocks @ self._shifted(pictures)  # (g, o*ky, B*H*W')
+    def forward(self, images: slice, into: Array) -> None:
+        """Add the convolution of these images to `into`, shape (g, o, B, H', W')."""
+        h = self.blocks @ self._shifted(images)  # (g, o*ky, B*H*W')
         h = h.reshape(self.groups, into.shape[1], self.k, -1, *self.tile_shape)
         for ky, outputs, pixels in self.rows:
             into[:, :, :, outputs] += h[:, :, ky, :, pixels]
 
-    def backward(self, pictures: slice, dy: Array, dx: Array | None, dW: Array) -> None:
+    def backward(self, images: slice, dy: Array, dx: Array | None, dW: Array) -> None:
         """Add what dy, shape (g, o, B, H', W'), gives to the gradients dx, if wanted, and dW."""
         dh = self._zeros("dh", self.groups, dy.shape[1], self.k, dy.shape[2], *self.tile_shape)
         for ky, outputs, pixels in self.rows:
             dh[:, :, ky, :, pixels] = dy[:, :, :, outputs]
         dh = dh.reshape(*self.blocks.shape[:2], -1)  # (g, o*ky, B*H*W')
-        dW += dh @ self._shifted(pictures).swapaxes(1, 2)
+        dW += dh @ self._shifted(images).swapaxes(1, 2)
         if dx is None:
             return
         dz = self.blocks.swapaxes(1, 2) @ dh  # (g, i*kx, B*H*W')
         dz = dz.reshape(len(dx), self.k, -1, *self.tile_shape)
         for kx, outputs, pixels in self.columns:
-            dx[:, pictures, :, pixels] += dz[:, kx, :, :, outputs]
+            dx[:, images, :, pixels] += dz[:, kx, :, :, outputs]
 
-    def _shifted(self, pictures: slice) -> Array:
+    def _shifted(self, images: slice) -> Array:
         """Return x shifted by every kx, shape (g, i*kx, B*H*W'); valid until the next tile."""
-        x = self.x[:, pictures]
+        x = self.x[:, images]
         z = self._zeros("z", len(x), self.k, x.shape[1], *self.tile_shape)
         for kx, outputs, pixels in self.columns:
             z[:, kx, :, :, outputs] = x[:, :, :, pixels]

@@ -1,6 +1,6 @@
 """The generic backend: a library with NumPy's interface (`xp`) and every operator written on it.
 
-Inside, pictures are held channels first: (C, N, H, W), unless a backend has a layout of its own:
+Inside, images are held channels first: (C, N, H, W), unless a backend has a layout of its own:
 layers only carry what `load` and the operators return. A channel of the whole batch is then one
 long row, a group convolution is one GEMM per group over long rows, and both permutations of the
 block are transposed *views* that a GEMM writes through, never copies.
@@ -8,7 +8,7 @@ block are transposed *views* that a GEMM writes through, never copies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
@@ -45,7 +45,7 @@ class GenericBackend(
     xp : module
         The library of its arrays.
     tile_bytes : int
-        Size of the scratch memory: convolutions take as many pictures at a time, and batch norm
+        Size of the scratch memory: convolutions take as many images at a time, and batch norm
         as many channels, as fit into it.
     """
 
@@ -76,8 +76,8 @@ class GenericBackend(
         Parameters
         ----------
         learn : callable
-            ``learn(x, labels, lr)`` takes one training step on pictures in the layout inside; it
-            returns the loss and the number of right answers.
+            ``learn(x, labels, lr)`` takes one training step on images in the layout inside; it
+            returns the loss and the number of correct answers.
         pool : TrainingData
             What the batches are drawn from.
         batch_size, padding : int
@@ -112,12 +112,7 @@ class GenericBackend(
             raise TypeError(f"{name} is {array.dtype}; {np.dtype(dtype)} is needed")
 
     def check_channels(
-        self,
-        arrays: Mapping[str, Array],
-        channels: int,
-        dtype: npt.DTypeLike,
-        *,
-        contiguous: bool = False,
+        self, channels: int, dtype: npt.DTypeLike, contiguous: bool = False, **arrays: Array
     ) -> None:
         """Raise unless each of these arrays has one number a channel, of this dtype."""
         for name, array in arrays.items():
@@ -131,7 +126,7 @@ class GenericBackend(
         return self.xp.array(images.swapaxes(0, 1), order="C")  # a copy, whatever N is
 
     def from_layout(self, x: Array, gradient: bool = False) -> Array:  # noqa: ARG002
-        """Turn the layout inside, (C, N, H, W), back into public pictures (N, C, H, W).
+        """Turn the layout inside, (C, N, H, W), back into public images (N, C, H, W).
 
         `gradient` says that these are gradients, which a backend may keep at another scale.
         """

@@ -1,4 +1,4 @@
-"""The loss, and the step of the optimiser."""
+"""The linear layer, the loss, and the step of the optimiser."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from igc_ref.backends.operators.library import Array, Library
 
 
 class LearningOperators(Library):
-    """What stands between logits and new weights."""
+    """What stands between features and new weights: plain arrays in every backend."""
+
+    def linear(self, x: Array, weight: Array, bias: Array) -> tuple[Array, tuple[Array, Array]]:
+        """Return x Wᵀ + b for x (N, in), weight (out, in), bias (out,)."""
+        return x @ weight.T + bias, (x, weight)
+
+    def linear_backward(self, dy: Array, saved: tuple[Array, Array]) -> tuple[Array, Array, Array]:
+        """Return the gradients of `linear` with respect to x, weight and bias."""
+        x, weight = saved
+        return dy @ weight, dy.T @ x, dy.sum(axis=0)
 
     def softmax_cross_entropy(self, logits: Array, labels: Array) -> tuple[Array, Array]:
         """Return the mean of -log softmax(logits)[label], and its gradient.
@@ -35,7 +44,7 @@ class LearningOperators(Library):
         return loss, dlogits / N
 
     def loss(self, logits: Array, labels: Array) -> tuple[Array, Array, Array]:
-        """Return mean loss and number of right answers, as 0-d arrays, and the loss's gradient.
+        """Return mean loss and number of correct answers, as 0-d arrays, and the loss's gradient.
 
         Of equal logits the first is the answer.
         """

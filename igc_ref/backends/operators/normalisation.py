@@ -35,7 +35,7 @@ class NormalisationOperators(Library):
         train: bool,
         relu: bool = False,
     ) -> tuple[Array, Saved]:
-        """Normalise every channel over pictures and positions.
+        """Normalise every channel over images and positions.
 
         Parameters
         ----------

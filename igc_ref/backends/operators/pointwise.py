@@ -1,4 +1,4 @@
-"""ReLU, the residual sum, the channel shuffle, pooling and the linear layer."""
+"""ReLU, the residual sum, the channel shuffle and pooling."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ class MaxPoolSaved(NamedTuple):
     shape: tuple[int, ...]
     winner: Array
     taps: list[tuple[Tap, Tap]]
+
+
+def check_shuffle(channels: int, groups: int) -> int:
+    """Return the channels of each group, or raise a SpecError unless all have equally many."""
+    divides("groups", integer("groups", groups), "channels", channels)
+    return channels // groups
 
 
 class PointwiseOperators(Library):
@@ -68,7 +74,7 @@ class PointwiseOperators(Library):
         return self.shuffle(dy, dy.shape[0] // groups)[0]
 
     def global_average_pool(self, x: Array) -> tuple[Array, tuple[int, ...]]:
-        """Average every channel of every picture: (C, N, H, W) to (N, C)."""
+        """Average every channel of every image: (C, N, H, W) to (N, C)."""
         return self.xp.ascontiguousarray(x.mean(axis=(2, 3)).T), x.shape
 
     def global_average_pool_backward(self, dy: Array, shape: tuple[int, ...]) -> Array:
@@ -109,18 +115,3 @@ class PointwiseOperators(Library):
             d = dy[:, :, row.outputs, column.outputs]
             dx[:, :, row.pixels, column.pixels] += self.xp.where(won, d, d.dtype.type(0))
         return dx
-
-    def linear(self, x: Array, weight: Array, bias: Array) -> tuple[Array, tuple[Array, Array]]:
-        """Return x Wᵀ + b for x (N, in), weight (out, in), bias (out,)."""
-        return x @ weight.T + bias, (x, weight)
-
-    def linear_backward(self, dy: Array, saved: tuple[Array, Array]) -> tuple[Array, Array, Array]:
-        """Return the gradients of `linear` with respect to x, weight and bias."""
-        x, weight = saved
-        return dy @ weight, dy.T @ x, dy.sum(axis=0)
-
-
-def check_shuffle(channels: int, groups: int) -> int:
-    """Return the channels of each group, or raise a SpecError unless all have equally many."""
-    divides("groups", integer("groups", groups), "channels", channels)
-    return channels // groups

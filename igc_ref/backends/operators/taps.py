@@ -1,4 +1,4 @@
-"""Where a kernel tap meets the picture: the index arithmetic of a padded, strided window."""
+"""Where a kernel tap meets the image: the index arithmetic of a padded, strided window."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Tap(NamedTuple):
     """One tap of a window along one axis: ``pixel = output*stride + tap - padding``.
 
     ``outputs`` and ``pixels`` are slices of equal length: the outputs at which the tap lies
-    inside the picture, and the pixels it reads there.
+    inside the image, and the pixels it reads there.
     """
 
     tap: int

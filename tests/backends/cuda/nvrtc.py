@@ -4,11 +4,14 @@
 for; `build` compiles such a source with the compiler of a CuPy installation.
 """
 
+import gzip
+import json
 import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +22,11 @@ from igc_ref.backends.cupy.steps import CapturedSteps
 from igc_ref.backends.cupy.tiles import choose
 from igc_ref.backends.operators.library import Sampling, TrainingData
 from igc_ref.networks.model import build_model
+from igc_ref.training.loop import training_step
 from igc_ref.training.optim import SGD
+from tests.support.cache import cached
 
-# CuPy's own, see cupy/cuda/compiler.py; test_cupy_api.py looks whether they still are.
+# What CuPy 14 adds to ours: cupy/cuda/compiler.py.
 CUPY_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")
 FILES = sorted(path.name for path in FOLDER.glob("*.cu"))
 # At these depths stages 2 and 3 have a block that narrows and a block that does not: all there is.
@@ -101,7 +106,7 @@ class _Module:
 
 
 class RecordingDevice:
-    """A device that notes launches; its arrays are NumPy's and hold anything."""
+    """A device that notes launches; its arrays are NumPy's, with arbitrary contents."""
 
     xp = np
 
@@ -161,14 +166,7 @@ def record(
 
 
 def _run(backend: RecordingBackend, batch: int, model: Any) -> None:
-    optimiser = SGD(model)
-
-    def learn(x: Any, labels: Any, rates: Any) -> tuple[Any, Any]:
-        loss, hits, dlogits = backend.loss(model.forward_inside(x, True), labels)
-        model.backward(dlogits, input_gradient=False)
-        optimiser.step(rates)
-        return loss, hits
-
+    learn = partial(training_step, model, SGD(model))
     images = np.zeros((batch, 3, 32, 32), np.uint8)
     pool = TrainingData(images, np.zeros(batch, np.int64), (125, 123, 114), (63, 62, 67))
     steps = CapturedSteps(backend, learn, pool, batch, 4, capture=False, report=print)
@@ -204,21 +202,28 @@ def problem() -> str | None:
 
 
 def build(file: str, options: tuple[str, ...], architecture: str) -> tuple[dict[str, Built], str]:
-    """Compile a source as CuPy does; return every kernel in it, and the PTX.
+    """Compile a source as CuPy does, unless an earlier run did; return its kernels, and the PTX.
 
     Other threads run meanwhile: CuPy lets go of the interpreter's lock.
     """
     from cupy.cuda import nvrtc
 
-    program = nvrtc.createProgram(source(file), file, [], [])
-    try:
-        flags = [*options, *CUPY_OPTIONS, f"-arch={architecture}", "--ptxas-options=-v"]
-        nvrtc.compileProgram(program, flags)
-        return dict(_kernels(nvrtc.getProgramLog(program))), nvrtc.getPTX(program).decode()
-    except nvrtc.NVRTCError as error:
-        raise AssertionError(f"{file} {flags}: {nvrtc.getProgramLog(program)}") from error
-    finally:
-        nvrtc.destroyProgram(program)
+    flags = [*options, *CUPY_OPTIONS, f"-arch={architecture}", "--ptxas-options=-v"]
+
+    def compile_to(path: Path) -> None:
+        program = nvrtc.createProgram(source(file), file, [], [])
+        try:
+            nvrtc.compileProgram(program, flags)
+            log, ptx = nvrtc.getProgramLog(program), nvrtc.getPTX(program).decode()
+        except nvrtc.NVRTCError as error:
+            raise AssertionError(f"{file} {flags}: {nvrtc.getProgramLog(program)}") from error
+        finally:
+            nvrtc.destroyProgram(program)
+        path.write_bytes(gzip.compress(json.dumps([log, ptx]).encode(), compresslevel=1))
+
+    key = ("nvrtc", str(nvrtc.getVersion()), file, source(file), *flags)
+    log, ptx = json.loads(gzip.decompress(cached(key, ".json.gz", compile_to).read_bytes()))
+    return dict(_kernels(log)), ptx
 
 
 def _kernels(log: str) -> Iterator[tuple[str, Built]]:

@@ -28,14 +28,26 @@ COPIES = """
     copy_wait<0>();"""
 
 
-def run(body, threads=64, shared_mem=0, **settings):
-    """Run `body` as the kernel `planted` on x = 0, 1, ...; return y."""
+def module_of(*bodies):
+    """Build the kernels planted0, planted1, ... of these bodies, each with lines of its own."""
+    head = "(const float* x, float* y) { int t = threadIdx.x;"
+    return RawModule(code="\n".join(
+        f'#line 1 "kernel.cu"\nextern "C" __global__ void planted{i}{head} {body} }}'
+        for i, body in enumerate(bodies)
+    ))  # fmt: skip
+
+
+def launch(module, number=0, threads=64, shared_mem=0):
+    """Run a planted kernel on x = 0, 1, ...; return y."""
     x, y = np.arange(threads, dtype=np.float32), np.zeros(threads, np.float32)
-    head = 'extern "C" __global__ void planted(const float* x, float* y) { int t = threadIdx.x;'
-    with running(**settings):
-        kernel = RawModule(code=f"{head} {body} }}").get_function("planted")
-        kernel((1,), (threads,), (x, y), shared_mem=shared_mem)
+    kernel = module.get_function(f"planted{number}")
+    kernel((1,), (threads,), (x, y), shared_mem=shared_mem)
     return y
+
+
+def run(body, threads=64, shared_mem=0, **settings):
+    with running(**settings):
+        return launch(module_of(body), 0, threads, shared_mem)
 
 
 # --- right kernels
@@ -171,7 +183,7 @@ def test_unwritten_shared_memory_is_poison():
     assert np.isnan(run(dynamic % 16, shared_mem=64)[0])  # past the end
 
 
-WHERE = r"kernel 'planted', block \(0, 0, 0\), thread \(0, 0, 0\): divergent "
+WHERE = r"kernel 'planted.+', block \(0, 0, 0\), thread \(0, 0, 0\): divergent "
 FAILING = [  # (body, message)
     ("if (t < 32) __syncthreads();", WHERE + "barrier: .* thread .32, 0, 0. is at its end"),
     ("if (t < 32) __syncthreads();\nelse __syncthreads();", "at line 2, while thread .* at line 1"),
@@ -189,14 +201,19 @@ FAILING = [  # (body, message)
         "extern __shared__ float s[]; s[64] = 0;",
         r"block \(0, 0, 0\): .* past the 256 bytes",
     ),
-    ("extern __shared__ __align__(16) unsigned char s[]; s[232447] = 0;", "past the 256 bytes"),
+    ("extern __shared__ __align__(16) unsigned char u[]; u[232447] = 0;", "past the 256 bytes"),
 ]
 
 
-@pytest.mark.parametrize(("body", "message"), FAILING)
-def test_planted_bug_is_named(body, message):
-    with pytest.raises(LaunchError, match=message):
-        run(body, shared_mem=256)
+@pytest.fixture(scope="module")
+def failing():
+    return module_of(*(body for body, _ in FAILING))
+
+
+@pytest.mark.parametrize("number", range(len(FAILING)), ids=[message for _, message in FAILING])
+def test_planted_bug_is_named(failing, number):
+    with pytest.raises(LaunchError, match=FAILING[number][1]):
+        launch(failing, number, shared_mem=256)
 
 
 def test_mask_with_lanes_that_do_not_exist():

@@ -1,4 +1,9 @@
-"""On a real card: operators, graphs, bits, transfers, memory, the command. ``pytest -m gpu``."""
+"""On a real GPU: operators, graphs, bits, transfers, memory, the command.
+
+    IGC_GPU=1 python -m pytest tests/backends/cuda/test_gpu.py -x -q
+
+It needs CuPy, pytest and what the package needs, nothing else.
+"""
 
 import json
 import math
@@ -10,30 +15,28 @@ import pytest
 from benchmarks.gpu import check as gpu_check
 from benchmarks.gpu import ours as gpu_ours
 from benchmarks.gpu import training_check as gpu_training_check
-from igc_ref.backends import cupy_problem, get_backend
-from igc_ref.cli import main
+from igc_ref.backends import get_backend
 from igc_ref.networks.architecture import Architecture
-from igc_ref.networks.model import build
-from igc_ref.training.loop import PAUSE_EVERY
-from igc_ref.training.optim import SGD
+from tests.backends.cuda.epochs import Epochs
 
-PROBLEM = cupy_problem()
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(PROBLEM is not None, reason=str(PROBLEM))]
+pytestmark = pytest.mark.gpu
 OPTIONS = SimpleNamespace(emulate=False, seed=0, tiny=False)
 NETWORK = Architecture("plain_igc", 8, L=4, M=8)
 STORAGES = ("float32", "float16")
+LOOKS, BATCH = 64, 64  # steps between two looks at the losses
+SIZE = (2 * LOOKS + 3) * BATCH - BATCH // 2  # the last batch is short
 
 
 @pytest.fixture(scope="module")
 def backends():
-    """The backend with both ways to keep pictures; its kernels are compiled once for the module."""
+    """The backend with both ways to store images; its kernels are compiled once for the module."""
     return {storage: gpu_ours.make_backend(emulate=False, storage=storage) for storage in STORAGES}
 
 
 @pytest.mark.parametrize("check", list(gpu_check.checks(64, tiny=False)), ids=lambda c: c.name)
 def test_an_operator_is_float64_s_to_rounding_whatever_its_memory_held(check, backends):
     one = {"float32": backends["float32"]}
-    single = check.name.startswith(("sgd", "linear", "augmentation"))  # no pictures
+    single = check.name.startswith(("sgd", "linear", "augmentation"))  # no images
     result = gpu_check.judge(check, one if single else backends, OPTIONS)
     assert result["passed"], result["errors"]
 
@@ -50,20 +53,8 @@ def test_a_graph_gives_the_bits_of_its_kernels_and_a_seed_the_same_bits_again(ar
     assert result["passed"], result
 
 
-class Epochs:
-    """A network in training on random pictures, an epoch at a time."""
-
-    def __init__(self, backend, batch=64, steps=2 * PAUSE_EVERY + 3):
-        self.backend, self.size = backend, batch * steps - batch // 2
-        self.model = build(NETWORK, backend)
-        learn = gpu_ours.learner(self.model, SGD(self.model))
-        pool = gpu_ours.random_pool(self.size)
-        self.rates = np.full(steps, 1e-3)
-        self.steps = backend.steps(learn, pool, batch, gpu_ours.PADDING, lambda line: None)
-
-    def run(self, seed):
-        draws = gpu_ours.draws(self.size, seed)
-        return list(self.steps.epoch(draws, self.rates, 0, lambda done: done % PAUSE_EVERY == 0))
+def at_times(done):
+    return done % LOOKS == 0
 
 
 def test_a_captured_epoch_moves_its_draws_in_and_its_losses_out_and_nothing_else(monkeypatch):
@@ -80,17 +71,17 @@ def test_a_captured_epoch_moves_its_draws_in_and_its_losses_out_and_nothing_else
         return counting
 
     with backend.session():
-        epochs = Epochs(backend)
+        epochs = Epochs(NETWORK, backend, SIZE, BATCH)
         for seed in range(3):  # the last batch is short: a graph of its own, at the third
-            epochs.run(seed)
+            epochs.run(seed, at_times)
         for name in ("upload", "overwrite", "download"):
             monkeypatch.setattr(backend.device, name, counted(name, getattr(backend.device, name)))
         for name in ("array", "asarray", "asnumpy", "ascontiguousarray", "empty", "zeros"):
             monkeypatch.setattr(cupy, name, counted(f"cupy.{name}", getattr(cupy, name)))
         compiled = len(backend.kernels._functions)
-        losses = epochs.run(3)
-    looks = math.ceil(len(losses) / PAUSE_EVERY)
-    # In: order, window, mirror; learning rates, step number. Out: losses, right answers.
+        losses = epochs.run(3, at_times)
+    looks = math.ceil(len(losses) / LOOKS)
+    # In: order, window, mirror; learning rates, step number. Out: losses, correct answers.
     expected = ["overwrite"] * 6 + ["download", "cupy.asnumpy"] * 2 * looks
     assert crossings == expected
     assert len(backend.kernels._functions) == compiled
@@ -103,24 +94,26 @@ def test_memory_does_not_grow_from_epoch_to_epoch():
     backend, used = gpu_ours.make_backend(emulate=False), []
     pool = cupy.get_default_memory_pool()
     with backend.session():
-        epochs = Epochs(backend)
+        epochs = Epochs(NETWORK, backend, SIZE, BATCH)
         x = backend.asarray(np.zeros((64, 3, 32, 32), "float32"))
         for seed in range(8):
-            epochs.run(seed)
+            epochs.run(seed, at_times)
             epochs.model.forward(x)
             cupy.cuda.Device().synchronize()
             free, _ = cupy.cuda.runtime.memGetInfo()
             used.append((pool.used_bytes(), -free))
     assert used[-1][0] <= used[3][0]
-    assert used[-1][1] - used[3][1] <= 8 << 20  # the driver rounds, and others may be on the card
+    assert used[-1][1] - used[3][1] <= 8 << 20  # the driver rounds, and others may be on the GPU
 
 
-def test_auto_takes_the_card():
+def test_auto_takes_the_gpu():
     assert get_backend("auto").name == "cupy"
 
 
 @pytest.mark.parametrize("storage", STORAGES)
-def test_the_command_trains_on_the_built_in_pictures(tmp_path, capsys, storage):
+def test_the_command_trains_on_the_built_in_images(tmp_path, capsys, storage):
+    from igc_ref.cli import main
+
     folder = tmp_path / "run"
     arguments = ["--backend", "cupy", "--storage", storage, "--epochs", "10", "--out", str(folder)]
     assert main(["train", *arguments]) == 0

@@ -1,12 +1,12 @@
-"""Every kernel that the paper's CIFAR networks need, compiled by NVRTC; no card, no driver.
+"""Every kernel that the paper's CIFAR networks need, compiled by NVRTC; no GPU, no driver.
 
 What is compiled is recorded from the networks (nvrtc.py), not listed here. By default:
 
-* sm_90: all networks with pictures in float32, plain_igc L24M2 in float16;
+* sm_90: all networks with images in float32, plain_igc L24M2 in float16;
 * sm_75, sm_80 and sm_100: plain_igc L24M2 in float32.
 
 ``IGC_ALL_ARCHITECTURES=1`` compiles all networks for all architectures and both storages. Batches
-have 256 pictures; another size may get other tiles.
+have 256 images; another size may get other tiles.
 """
 
 import os
@@ -20,7 +20,12 @@ from igc_ref.backends.cupy.kernels import source
 from tests.backends.cuda import nvrtc
 
 problem = nvrtc.problem()
-compiles = pytest.mark.skipif(bool(problem), reason=str(problem))
+
+
+def compiles(test):
+    """Mark a test as slow, and as one that needs NVRTC."""
+    return pytest.mark.slow(pytest.mark.skipif(bool(problem), reason=str(problem))(test))
+
 
 KiB = 1024
 # Of shared memory that one CUDA block can have.
@@ -69,7 +74,6 @@ UNUSED = {
     ("pointwise.cu", "shuffle"),
 }
 
-each_file = pytest.mark.parametrize("file", nvrtc.FILES)
 each_case = pytest.mark.parametrize(
     ("architecture", "storage"), [pytest.param(*case, id="-".join(case)) for case in CASES]
 )
@@ -86,27 +90,26 @@ def kernels_of(file):
 
 
 @cache
-def built(architecture, storage, file):
-    """Every launch of a kernel of the file, with all kernels of its source, compiled, and PTX."""
-    launches = recorded(architecture, storage, CASES[architecture, storage]).launches
-    launches = sorted((launch for launch in launches if launch.file == file), key=str)
-    sources = sorted({launch.options for launch in launches})
+def built(architecture, storage):
+    """Every launch, with all kernels of its source, compiled, and the PTX."""
+    launches = sorted(
+        recorded(architecture, storage, CASES[architecture, storage]).launches, key=str
+    )
+    sources = sorted({(launch.file, launch.options) for launch in launches})
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(lambda options: nvrtc.build(file, options, architecture), sources)
-        by_options = dict(zip(sources, results, strict=True))
-    return [(launch, *by_options[launch.options]) for launch in launches]
+        results = pool.map(lambda source: nvrtc.build(*source, architecture), sources)
+        found = dict(zip(sources, results, strict=True))
+    return [(launch, *found[launch.file, launch.options]) for launch in launches]
 
 
 @compiles
-@pytest.mark.slow
-@each_file
 @each_case
-def test_no_kernel_spills_and_every_block_fits(architecture, storage, file):
+def test_no_kernel_spills_and_every_block_fits(architecture, storage):
     faults = []
-    for launch, kernels, _ in built(architecture, storage, file):
-        assert set(kernels) == kernels_of(file)
+    for launch, kernels, _ in built(architecture, storage):
+        assert set(kernels) == kernels_of(launch.file)
         allowed = 0
-        if file == "block_backward.cu":
+        if launch.file == "block_backward.cu":
             allowed = ALLOWED_SPILLS.get((architecture, launch.block), 0)
         faults += [
             f"{launch}: {name} has {kernel}; {allowed} bytes of spills are allowed"
@@ -139,14 +142,13 @@ FORBIDDEN = {
 
 
 @compiles
-@pytest.mark.slow
-@each_file
 @each_case
-def test_the_instructions_are_the_ones_we_mean(architecture, storage, file):
-    for launch, _, ptx in built(architecture, storage, file):
+def test_the_instructions_are_the_ones_we_mean(architecture, storage):
+    for launch, _, ptx in built(architecture, storage):
         found = {what for what, (pattern, _) in FORBIDDEN.items() if re.search(pattern, ptx)}
-        assert found == {what for what, (_, place) in FORBIDDEN.items() if place == file}, launch
-        if file.startswith("block_"):
+        allowed = {what for what, (_, place) in FORBIDDEN.items() if place == launch.file}
+        assert found == allowed, launch
+        if launch.file.startswith("block_"):
             assert ("cp.async." in ptx) == (architecture != "sm_75"), launch
             assert "fma.rn" in ptx  # and no separate multiplication and addition
 

@@ -20,12 +20,10 @@ are found by their text, ``extern "C" __global__ void name(...)``. There are no 
 """
 
 import ctypes
-import hashlib
 import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -37,6 +35,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tests.support.cache import cached
+
 __all__ = ["CompileError", "Kernel", "LaunchError", "RawModule", "running", "sanitizer_environment"]
 
 HEADER = Path(__file__).with_name("emulator.h")
@@ -47,7 +47,7 @@ FLAGS = (
     *("-fno-gnu-unique", "-fvisibility=hidden", "-fno-exceptions", "-Wl,-z,defs"),
     "-fno-strict-aliasing",  # as NVRTC: kernels read floats as uint4
 )
-FAST = ("-O2", "-g0", "-Werror=frame-larger-than=49152")  # of a stack of 64 KiB
+FAST = ("-O1", "-g0", "-Werror=frame-larger-than=49152")  # of a stack of 64 KiB
 SANITIZED = (
     *("-O1", "-g", "-fno-omit-frame-pointer"),
     *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
@@ -130,7 +130,7 @@ class RawModule:
         arrays = sorted(set(_DYNAMIC.findall(bare)))
         self.source = "\n".join(
             [
-                f'#include "{HEADER}"\n#line 1 "kernel.cu"',
+                '#include "emulator.h"\n#line 1 "kernel.cu"',
                 re.sub(r"\bextern(\s+)__shared__\b", r"extern\1__extern_shared__", code),
                 *(f'asm(".globl {a}\\n.hidden {a}\\n.set {a}, igc_dynamic");' for a in arrays),
                 *(f"EMU_ENTRY({name}, igc::bound({b}))" for name, (b, _) in self.kernels.items()),
@@ -290,23 +290,18 @@ def _compiler() -> str:
 @cache
 def _load(source: str, flags: tuple[str, ...], included: str) -> ctypes.PyDLL:
     """Compile, unless an earlier run did, and load; `included` tells versions of headers apart."""
-    key = "\0".join((source, *flags, included, HEADER.read_text(), _compiler()))
-    folder = Path(tempfile.gettempdir()) / f"igc-emulator-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to somebody else; set TMPDIR")
-    library = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.so"
-    if not library.exists():
-        # Build under another name: a second process sees all of the library or none of it.
-        with tempfile.TemporaryDirectory(dir=folder) as build:
-            (Path(build) / "kernel.cpp").write_text(source)
-            command = ["g++", *flags, "kernel.cpp", "-o", "kernel.so"]
-            plain = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
-            done = subprocess.run(command, cwd=build, env=plain, capture_output=True, text=True)
-            if done.returncode:
-                raise CompileError(done.stderr)
-            os.replace(Path(build) / "kernel.so", library)
-    return ctypes.PyDLL(str(library))
+
+    def build(library: Path) -> None:
+        (library.parent / "kernel.cpp").write_text(source)
+        command = ["g++", *flags, f"-I{HEADER.parent}", "kernel.cpp", "-o", library.name]
+        plain = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+        folder = library.parent
+        done = subprocess.run(command, cwd=folder, env=plain, capture_output=True, text=True)
+        if done.returncode:
+            raise CompileError(done.stderr)
+
+    key = (source, *flags, included, HEADER.read_text(), _compiler())
+    return ctypes.PyDLL(str(cached(key, ".so", build)))
 
 
 def problem() -> str | None:

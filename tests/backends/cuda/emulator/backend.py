@@ -22,6 +22,8 @@ class EmulatedDevice:
         Names of the kernels that ran, in order.
     crossings : list of str
         Copies between host and device, in order.
+    graphs : int
+        Captured so far.
     """
 
     shared_bytes = DYNAMIC_LIMIT
@@ -32,6 +34,7 @@ class EmulatedDevice:
         self.after_capture: list[Any] | None = None
         self.launches: list[str] = []
         self.crossings: list[str] = []
+        self.graphs = 0
         self.reused: list[np.ndarray] = []
         self._graph: list[Callable[[], None]] = []
 
@@ -77,6 +80,7 @@ class EmulatedDevice:
             graph, reused = self._graph, self.reused
         finally:
             self.capturing, self.after_capture = False, None
+        self.graphs += 1
 
         def replay() -> None:
             for array in reused:  # a pool lends it to others between two uses
@@ -87,13 +91,20 @@ class EmulatedDevice:
         return replay
 
 
+IN_A_GRAPH = {"empty", "empty_like", "ascontiguousarray", "ndarray", "float32"}  # launch nothing
+
+
 class _Numpy:
-    """NumPy, but a graph's own memory is noted: nothing in it survives from replay to replay."""
+    """NumPy, but a graph's own memory is noted: nothing in it survives from replay to replay.
+
+    While a graph is captured, only functions that launch no kernel of the library can be had.
+    """
 
     def __init__(self, device: EmulatedDevice) -> None:
         self._device = device
 
     def __getattr__(self, name: str) -> Any:
+        assert not self._device.capturing or name in IN_A_GRAPH, f"xp.{name} inside a graph"
         return getattr(np, name)
 
     def empty(self, *arguments: Any) -> np.ndarray:

@@ -18,7 +18,7 @@ from igc_ref.networks import (
     MaxPool,
     Shuffle,
 )
-from tests.backends.trust_subjects import Subject
+from tests.support.subjects import Subject
 
 
 def rounding(dtype, *lengths):

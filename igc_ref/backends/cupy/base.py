@@ -1,4 +1,4 @@
-"""How an operator of the cupy backend gets at the numbers of a batch."""
+"""How a batch comes into the cupy backend, goes out, and is read while something is pending."""
 
 from __future__ import annotations
 
@@ -8,39 +8,37 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.backends.cupy.batch import Batch, Rule
 from igc_ref.backends.cupy.device import Device
 from igc_ref.backends.cupy.kernels import Kernels, f32, i64
-from igc_ref.backends.operators.generic import GenericBackend
-from igc_ref.backends.operators.library import STORAGES, Array, kind_of
-from igc_ref.errors import BackendError, SpecError, choice
+from igc_ref.backends.operators.lazy import NO_FLOOR, Batch, LazyBackend, Rule
+from igc_ref.backends.operators.library import STORAGES, Array
+from igc_ref.errors import BackendError, choice
 
-THREADS = 256  # of every kernel but those of the block
-LOSS_SCALE = 4096.0  # of gradients stored as float16: they would be too small for it
-NO_FLOOR = -np.inf
+THREADS = 256  # of every kernel but those of the block: a guess
+LOSS_SCALE = 4096.0  # of gradients stored as float16: they would be too small for it; a guess
 
 
-class LazyBackend(GenericBackend):
-    """A device, its kernels, and batches with something pending.
+class CudaBase(LazyBackend):
+    """A device, its kernels, and a batch in both layouts.
 
     Parameters
     ----------
     device : Device
     storage : {"float32", "float16"}
-        How the pictures of a float32 network lie in memory. With float16, kernels still compute and
-        add up in float32, weights stay float32, and gradients of pictures are kept 4096 times
+        How a batch of a float32 network lies in memory. With float16, kernels still compute and
+        add up in float32, weights stay float32, and gradients of a batch are kept 4096 times
         larger.
     """
 
-    tile_bytes = 1 << 30  # generic operators on a GPU want long rows
+    tile_bytes = 1 << 30  # generic operators on a GPU want long rows: a guess
 
     def __init__(self, device: Device, storage: str = "float32") -> None:
+        super().__init__()
         choice("storage", storage, STORAGES)
         self.device, self.storage = device, storage
         self.xp, self.half = device.xp, storage == "float16"
         self.scale = LOSS_SCALE if self.half else 1.0
         self.kernels = Kernels(device)
-        self.generic = ""  # the first use of a generic operator since this was cleared, in words
         self._identities: dict[int, Array] = {}
 
     def __reduce__(self) -> Any:
@@ -64,11 +62,11 @@ class LazyBackend(GenericBackend):
 
     def to_layout(self, images: Array) -> Batch:
         """Turn public images (N, C, H, W) into the layout inside, (C, N, H, W)."""
-        return self._wrap(self.xp.array(images.swapaxes(0, 1), order="C"))
+        return self.to_batch(self.xp.array(images.swapaxes(0, 1), order="C"))
 
     def from_layout(self, x: Batch, gradient: bool = False) -> Array:
-        """Turn the layout inside back into public pictures (N, C, H, W)."""
-        y = self.xp.array(self._array(x).swapaxes(0, 1), order="C")
+        """Turn the layout inside back into public images (N, C, H, W)."""
+        y = self.xp.array(self.to_array(x).swapaxes(0, 1), order="C")
         if gradient and self.half:
             y /= y.dtype.type(self.scale)
         return y
@@ -76,9 +74,11 @@ class LazyBackend(GenericBackend):
     # -- for operators with kernels --------------------------------------------------------------
 
     def _fast(self, x: Batch) -> bool:
-        """Say whether the kernels can work on these pictures."""
+        """Say whether the kernels can work on this: a batch of float32, and not too large."""
+        if not isinstance(x, Batch) or x.dtype != np.float32:
+            return False
         C, N, H, W = x.shape
-        return x.dtype == np.float32 and x.data.size > 0 and N * H * W < 2**31 and C < 2**16
+        return x.data.size > 0 and N * H * W < 2**31 and C < 2**16
 
     def _empty(self, shape: tuple[int, int, int, int]) -> Batch:
         return Batch(self.xp.empty(shape, self.storage))
@@ -99,15 +99,15 @@ class LazyBackend(GenericBackend):
         return self._identities[channels]
 
     def _by_rule(self, x: Batch) -> tuple[Batch, Rule]:
-        """Return pictures and how to read them: by their own rule, or as they are."""
+        """Return a batch and how to read it: by its own rule, or as it is."""
         if isinstance(x.pending, Rule):
             return x, x.pending
         x = self._plain(x)
         return x, Rule(self._identity(x.shape[0]), NO_FLOOR)
 
     def _plain(self, x: Batch) -> Batch:
-        """Return pictures with nothing pending."""
-        self._check_pictures("x", x)
+        """Apply what is pending."""
+        self.check_batch("x", x)
         if x.pending is None:
             return x
         y, (C, N, H, W) = self._empty(x.shape), x.shape
@@ -123,37 +123,28 @@ class LazyBackend(GenericBackend):
         return y
 
     def _grid(self, length: int, channels: int) -> tuple[int, int]:
-        """Return a grid for a kernel that goes through rows of numbers: four a thread."""
+        """Return a grid for a kernel that goes through rows of numbers: four a thread, a guess."""
         return max(1, min(1024, -(-length // (4 * THREADS)))), channels
-
-    def _check_pictures(
-        self, name: str, x: Batch, like: tuple[tuple[int, ...], np.dtype[Any]] | None = None
-    ) -> None:
-        """Raise unless these are pictures, and of this shape and dtype."""
-        if not isinstance(x, Batch):
-            raise TypeError(
-                f"{name} is {kind_of(x)}; the {self.name} backend takes what its to_layout returns"
-            )
-        if like is not None and x.shape != tuple(like[0]):
-            raise SpecError(f"{name} has shape {x.shape}; {tuple(like[0])} is needed")
-        if like is not None and x.dtype != like[1]:
-            raise TypeError(f"{name} is {x.dtype}; {like[1]} is needed")
 
     # -- for the generic operators ---------------------------------------------------------------
 
-    def _array(self, x: Batch) -> Array:
-        """Return pictures as an array on which the generic operators work."""
+    def to_array(self, x: Batch) -> Array:
+        """Return a batch as an array on which the generic operators work."""
         data = self._plain(x).data
         return data.astype(x.dtype) if data.dtype != x.dtype else data
 
-    def _wrap(self, array: Array) -> Batch:
-        """Return an array of a generic operator as pictures."""
+    def to_batch(self, array: Array) -> Batch:
+        """Return an array of a generic operator as a batch."""
         if array.dtype == np.float32 and self.half:
             return Batch(array.astype("float16"))
         return Batch(self.xp.ascontiguousarray(array))
 
-    def _no_capture(self, what: str) -> None:
-        """Note that an operator of the library is used; a CUDA graph can hold our kernels only."""
-        self.generic = self.generic or f"{what} has no kernel of ours"
+    def weight_gradient(self, array: Array) -> Array:
+        """Undo the scale of gradients that are stored as float16."""
+        return array / array.dtype.type(self.scale) if self.half else array
+
+    def note_generic(self, operator: str, what: str) -> None:
+        """Note that an operator of the library runs; a CUDA graph can hold our kernels only."""
+        super().note_generic(operator, what)
         if self.device.capturing:
-            raise BackendError(self.generic)
+            raise BackendError(what)

@@ -25,7 +25,7 @@ EPS = 1e-3  # of the batch norms
 
 @dataclass(frozen=True)
 class Convolution:
-    """A group convolution, told as `IGCSpec` tells a block."""
+    """A group convolution, described as `IGCSpec` describes a block."""
 
     in_channels: int
     out_channels: int
@@ -81,7 +81,7 @@ class Block(IGCSpec):
 
 @dataclass(frozen=True)
 class Case:
-    """N pictures of H x W through a layer; `pending`: batch norm and ReLU on both sides."""
+    """N images of H x W through a layer; `pending`: batch norm and ReLU on both sides."""
 
     layer: Block | Convolution
     N: int
@@ -201,6 +201,12 @@ def batch_norm_gradients(d, x, gamma):
     axes = {"axis": (0, 2, 3), "keepdims": True}
     off = d - d.mean(**axes) - x_hat * (d * x_hat).mean(**axes)
     return channels(gamma) * inv_std * off, (d * x_hat).sum(axis=(0, 2, 3)), d.sum(axis=(0, 2, 3))
+
+
+# The cases of the fast set: everything else in these tests is slow.
+SQUARE = Case(Block.square(6, 2), 5, 9, 6)
+TRANSITION = Case(Block(12, 24, 6, 2, stride=2), 5, 5, 7)
+CONVOLUTION = Case(Convolution(3, 16), 2, 8, 8)
 
 
 # -- tiles -----------------------------------------------------------------------------------------

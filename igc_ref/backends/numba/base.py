@@ -1,0 +1,99 @@
+"""How a batch comes into the numba backend, goes out, and is read while something is pending."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from igc_ref.backends.numba import pointwise
+from igc_ref.backends.numba.batch import NumbaBatch, Numbers, Pool
+from igc_ref.backends.numba.threads import Team
+from igc_ref.backends.numpy import NumpyBackend
+from igc_ref.backends.operators.lazy import NO_FLOOR, Derivative, LazyBackend, Rule
+from igc_ref.backends.operators.library import DTYPES, Array
+from igc_ref.errors import SpecError
+
+
+class NumbaBase(LazyBackend, NumpyBackend):
+    """The numba backend's memory and threads, and a batch in both layouts."""
+
+    def __init__(self, threads: int | None = None) -> None:
+        super().__init__()
+        self.pool, self.team = Pool(), Team(threads)
+
+    def to_layout(self, images: Array) -> NumbaBatch:
+        """Interleave public images (N, C, H, W) into blocks."""
+        if images.ndim != 4 or images.size == 0:
+            raise SpecError(
+                f"images have shape {images.shape}; allowed is (N, C, H, W), each at least 1"
+            )
+        if images.dtype not in DTYPES:
+            raise TypeError(f"images are {images.dtype}; {' or '.join(DTYPES)} is needed")
+        N, C, H, W = images.shape
+        x = self.pool.batch((C, N, H, W), images.dtype)
+        self._planes(pointwise.interleave, x, x.data, images)
+        return x
+
+    def from_layout(self, x: NumbaBatch, gradient: bool = False) -> Array:  # noqa: ARG002
+        """Write blocks as public images (N, C, H, W), with what is pending applied."""
+        C, N, H, W = x.shape
+        images = np.empty((N, C, H, W), x.dtype)
+        self.team.run(pointwise.separate, N, images, self._plain(x).data)
+        return images
+
+    def to_array(self, x: NumbaBatch) -> Array:
+        """Return a batch as a plain array (C, N, H, W)."""
+        return np.ascontiguousarray(self.from_layout(x).swapaxes(0, 1))
+
+    def to_batch(self, array: Array) -> NumbaBatch:
+        """Return a plain array (C, N, H, W) as a batch."""
+        return self.to_layout(array.swapaxes(0, 1))
+
+    def _planes(self, kernel: Callable[..., None], x: NumbaBatch, *arguments: Any) -> None:
+        """Run a kernel on all planes, one channel of one block of x each."""
+        self.team.run(kernel, x.data.shape[0] * x.data.shape[1], *arguments)
+
+    def _plain(self, x: NumbaBatch) -> NumbaBatch:
+        """Apply what is pending."""
+        self.check_batch("x", x)
+        if x.pending is None:
+            return x
+        y = self.pool.batch(x.shape, x.dtype)
+        if isinstance(x.pending, Rule):
+            self._planes(pointwise.apply_rule, x, y.flat, x.flat, *x.pending, *x.plane)
+        else:
+            self._planes(pointwise.apply_derivative, x, y.flat, x.flat, *x.pending, *x.plane)
+        return y
+
+    def _by_rule(self, x: NumbaBatch) -> tuple[NumbaBatch, Rule]:
+        """Return a batch and the rule to read it by."""
+        self.check_batch("x", x)
+        if isinstance(x.pending, Rule):
+            return x, x.pending
+        return self._plain(x), _identity(x.shape[0], x.dtype)
+
+    def _by_derivative(self, d: NumbaBatch) -> tuple[NumbaBatch, Derivative]:
+        """Return a gradient and how to read it."""
+        if isinstance(d.pending, Derivative):
+            return d, d.pending
+        d = self._plain(d)
+        return d, Derivative(_unchanged(d.shape[0], d.dtype), d.dtype.type(NO_FLOOR), d.flat)
+
+
+@lru_cache
+def _identity(channels: int, dtype: Any) -> Rule:
+    """Return the rule that changes nothing: scale 1, shift 0, no floor."""
+    table = np.zeros((channels, 4), dtype)
+    table[:, 0] = 1
+    return Rule(table, table.dtype.type(NO_FLOOR))
+
+
+@lru_cache
+def _unchanged(channels: int, dtype: Any) -> Numbers:
+    """Return the derivative that changes nothing: a = 1; all else is 0, so the gate is open."""
+    table = np.zeros((channels, 8), dtype)
+    table[:, 3] = 1
+    return table
