@@ -7,7 +7,7 @@ import pytest
 
 from igc_ref import IGCSpec
 from igc_ref.backends import NumpyBackend, numba_problem
-from igc_ref.bench import BlockCase, Roofline, StepCase, cases, compare, contenders
+from igc_ref.bench import BlockCase, Roofline, StepCase, cases, contenders, time_case
 from igc_ref.bench.harness import Comparison, Measured
 from igc_ref.cli.commands import main
 from igc_ref.errors import BackendError
@@ -29,18 +29,18 @@ def test_a_case_survives_json(case):
 
 
 def test_the_work_of_a_block_is_three_times_its_forward_pass():
-    (cost,) = BLOCK.costs()
+    (work,) = BLOCK.works()
     positions = 5 * 5
-    assert cost.multiply_adds == 2 * positions * (6 * 2 * 9 + 6 * 2)
-    assert (cost.inputs, cost.outputs) == (2 * 4 * 81, 2 * 6 * positions)
-    assert cases.multiply_adds(BLOCK) == 3 * cost.multiply_adds
+    assert work.multiply_adds == 2 * positions * (6 * 2 * 9 + 6 * 2)
+    assert (work.inputs, work.outputs) == (2 * 4 * 81, 2 * 6 * positions)
+    assert cases.multiply_adds(BLOCK) == 3 * work.multiply_adds
 
 
 def test_the_roofline_takes_the_slower_of_work_and_traffic():
-    (cost,) = BLOCK.costs()
-    assert cases.floor_seconds(BLOCK, flops=1.0, bandwidth=1e30) == 6 * cost.multiply_adds
-    traffic = 4 * 3 * (cost.inputs + cost.outputs)  # bytes: forward once, backward twice
-    assert cases.floor_seconds(BLOCK, flops=1e30, bandwidth=1.0) == traffic
+    (work,) = BLOCK.works()
+    assert cases.floor_seconds(BLOCK, Roofline(1e30, 1.0)) == 6 * work.multiply_adds
+    traffic = 4 * 3 * (work.inputs + work.outputs)  # bytes: forward once, backward twice
+    assert cases.floor_seconds(BLOCK, Roofline(1.0, 1e30)) == traffic
 
 
 def test_the_work_of_a_step_is_that_of_its_layers():
@@ -70,7 +70,7 @@ def test_the_rival_is_the_fastest_way_of_pytorch():
 @pytest.mark.parametrize("case", [BLOCK, STEP], ids=["block", "step"])
 def test_contenders_take_turns(case):
     names = [name for name in contenders() if not name.startswith("torch")]
-    comparison = compare(case, names, threads=1, rounds=2)
+    comparison = time_case(case, names, threads=1, rounds=2)
     assert list(comparison.measured) == names
     for measured in comparison.measured.values():
         assert measured.both > 0
@@ -81,12 +81,12 @@ def test_the_package_is_this_one_not_what_lies_in_the_current_folder(tmp_path, m
     (tmp_path / "igc_ref").mkdir()
     (tmp_path / "igc_ref" / "__init__.py").write_text("raise SystemExit('the wrong package')")
     monkeypatch.chdir(tmp_path)
-    assert compare(BLOCK, ["numpy"], threads=1, rounds=1).measured["numpy"].both > 0
+    assert time_case(BLOCK, ["numpy"], threads=1, rounds=1).measured["numpy"].both > 0
 
 
 def test_a_contender_that_fails_is_named(capfd):
     with pytest.raises(BackendError, match="tpu failed with exit status 1"):
-        compare(BLOCK, ["tpu"], threads=1)
+        time_case(BLOCK, ["tpu"], threads=1)
     assert "backend='tpu' is unknown" in capfd.readouterr().err
 
 
