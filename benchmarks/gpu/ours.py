@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu.clock import Clock, CupyClock, HostClock
-from igc_ref.backends.cupy.batch import Pictures, Sums
-from igc_ref.backends.operators.library import Draws, Pool, Windows
+from igc_ref.backends.cupy.batch import Batch, Sums
+from igc_ref.backends.operators.library import Crops, Sampling, TrainingData
 from igc_ref.bench import BlockCase
 from igc_ref.errors import BackendError
 from igc_ref.networks import BN_EPS
@@ -91,7 +91,7 @@ class OurBlock:
         self.pending = [self._normalise(x, 0)[0] for x in self.plain]
         self.sums = backend.asarray(rng.normal(size=(256, spec.out_channels, 2)), "float32")
 
-    def _pictures(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Iterator[Pictures]:
+    def _pictures(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Iterator[Batch]:
         numbers = rng.standard_normal(shape, np.float32)
         for shift in range(self.sets):  # not the same numbers, and quicker than drawing them
             yield self.backend.to_layout(self.backend.asarray(np.roll(numbers, shift, axis=0)))
@@ -101,7 +101,7 @@ class OurBlock:
         values = {"gamma": ones, "beta": zeros, "running_mean": zeros, "running_var": ones}
         return {name: self.backend.asarray(value) for name, value in values.items()}
 
-    def _normalise(self, x: Pictures, which: int) -> tuple[Pictures, Any]:
+    def _normalise(self, x: Batch, which: int) -> tuple[Batch, Any]:
         return self.backend.batch_norm(  # type: ignore[no-any-return]
             x, **self.norms[which], momentum=0.9, eps=BN_EPS, train=True, relu=True
         )
@@ -123,7 +123,7 @@ class OurBlock:
         z, norm = self._normalise(y, 1)
         d = self.gradients[i]
         if hasattr(norm, "rule"):  # not the generic batch norm
-            d = Pictures(d.data, sums=Sums(norm.rule.table, self.sums))
+            d = Batch(d.data, sums=Sums(norm.rule.table, self.sums))
         d, *of_norm = b.batch_norm_backward(d, norm)
         return z, of_norm, b.igc_backward(d, saved)
 
@@ -165,19 +165,19 @@ def one_by_one(f: Callable[[int], object], sets: int) -> Callable[[], None]:
     return run
 
 
-def random_pool(count: int, seed: int = 0, classes: int = 10) -> Pool:
+def random_pool(count: int, seed: int = 0, classes: int = 10) -> TrainingData:
     """Return random pictures."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
     statistics = (125.0, 123.0, 114.0), (63.0, 62.0, 67.0)
-    return Pool(images, rng.integers(0, classes, count), *statistics)
+    return TrainingData(images, rng.integers(0, classes, count), *statistics)
 
 
-def draws(count: int, seed: int) -> Draws:
+def draws(count: int, seed: int) -> Sampling:
     """Return order and augmentation of an epoch."""
     rng = np.random.default_rng(seed)
     top, left = rng.integers(0, 2 * PADDING + 1, (2, count))
-    return Draws(rng.permutation(count), Windows(top, left, rng.random(count) < 0.5))
+    return Sampling(rng.permutation(count), Crops(top, left, rng.random(count) < 0.5))
 
 
 def learner(model: Model, optimiser: SGD) -> Callable[[Any, Any, Any], tuple[Any, Any]]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from benchmarks.gpu import ours
 from benchmarks.gpu.record import Section, say
 from igc_ref.backends import NumpyBackend
-from igc_ref.backends.operators.library import Draws, Pool
+from igc_ref.backends.operators.library import Sampling, TrainingData
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.model import Model, build
 from igc_ref.training.optim import SGD
@@ -60,15 +60,17 @@ def _velocities(optimiser: SGD) -> dict[str, npt.NDArray[Any]]:
     return {f"velocity {name}": v for name, v in optimiser.state_dict().items()}
 
 
-def _on_host(model: Model, learn: Any, pool: Pool, draws: Draws, batch: int) -> list[float]:
+def _on_host(
+    model: Model, learn: Any, pool: TrainingData, draws: Sampling, batch: int
+) -> list[float]:
     """Take the steps of an epoch on NumPy arrays, as `igc_ref.train` does."""
     b, losses = model.backend, []
     for start in range(0, len(pool.labels), batch):
         chosen = slice(start, start + batch)
         rows = draws.order[chosen]
         x = b.normalise(pool.images[rows], pool.mean, pool.std, model.dtype)
-        assert draws.windows is not None
-        x = b.pad_crop_mirror(x, *(draw[chosen] for draw in draws.windows), ours.PADDING)
+        assert draws.crops is not None
+        x = b.pad_crop_mirror(x, *(draw[chosen] for draw in draws.crops), ours.PADDING)
         losses.append(float(learn(b.load(x), pool.labels[rows], LR)[0]))
     return losses
 

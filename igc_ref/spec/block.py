@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 from igc_ref.errors import SpecError, divides, integer
 
@@ -86,6 +87,13 @@ class IGCSpec:
     def secondary_shape(self) -> tuple[int, int]:
         """Shape of the secondary weights, ``(out, out/M)``, rows partition by partition."""
         return (self.out_channels, self.out_channels // self.M)
+
+    def check_weights(self, primary: Any, secondary: Any) -> None:
+        """Raise a SpecError unless these arrays, of any library, have the shapes of the weights."""
+        shapes = {"primary": self.primary_shape, "secondary": self.secondary_shape}
+        for array, (name, shape) in zip((primary, secondary), shapes.items(), strict=True):
+            if array.shape != shape:
+                raise SpecError(f"{name} weights have shape {array.shape}; {self} needs {shape}")
 
     @property
     def composed_shape(self) -> tuple[int, int, int, int]:

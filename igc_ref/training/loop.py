@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from igc_ref import data
 from igc_ref.backends import get_backend
-from igc_ref.backends.operators.library import Draws, Pool, Steps, Windows
+from igc_ref.backends.operators.library import Crops, EpochRunner, Sampling, TrainingData
 from igc_ref.errors import CheckpointError, TrainingError
 from igc_ref.networks.model import build
 from igc_ref.report import Report, silent
@@ -54,7 +54,7 @@ class Trainer:
         self.records: list[Record] = []
         self.partial = Partial()
         self.saved = "epoch 0"  # what the last checkpoint is of
-        self.device_steps: Steps | None = None
+        self.device_steps: EpochRunner | None = None
 
     def restore(self, saved: Checkpoint) -> None:
         """Take up the state of a checkpoint.
@@ -172,7 +172,7 @@ class Trainer:
         return Evaluation(whole.loss_sum / count, whole.correct / count), whole.seconds
 
     def _pause(
-        self, epoch: int, draws: Draws, folder: Path | None, stop: StopRequest | None
+        self, epoch: int, draws: Sampling, folder: Path | None, stop: StopRequest | None
     ) -> None:
         """Save, if it is time or somebody wants to stop. Here the state is that of `partial`."""
         every, done = self.config.checkpoint_every, self.partial.step
@@ -200,7 +200,7 @@ class Trainer:
         ])  # fmt: skip
 
     def _steps(
-        self, draws: Draws, rates: npt.NDArray[np.float64], first: int
+        self, draws: Sampling, rates: npt.NDArray[np.float64], first: int
     ) -> Iterator[tuple[float, int]]:
         """Take the steps of an epoch from `first` on; yield loss and right answers of each."""
         if self.device_steps is not None:
@@ -222,22 +222,22 @@ class Trainer:
         self.optimiser.step(lr)
         return loss, hits
 
-    def draw(self, epoch: int) -> Draws:
+    def draw(self, epoch: int) -> Sampling:
         """Draw order and augmentation of an epoch; every epoch has its own random stream."""
         c, count = self.config, len(self.train_set)
         rng = np.random.default_rng([c.seed, epoch])
         order = rng.permutation(count)
         if not c.augment:
-            return Draws(order, None)
+            return Sampling(order, None)
         corners, mirrors = [], []
         for start in range(0, count, c.batch_size):
             batch = min(c.batch_size, count - start)
             corners.append(rng.integers(0, 2 * PADDING + 1, (2, batch)))
             mirrors.append(rng.random(batch) < 0.5)
         top, left = np.concatenate(corners, axis=1)
-        return Draws(order, Windows(top, left, np.concatenate(mirrors)))
+        return Sampling(order, Crops(top, left, np.concatenate(mirrors)))
 
-    def _batches(self, draws: Draws, first: int = 0) -> Iterator[tuple[Any, Any]]:
+    def _batches(self, draws: Sampling, first: int = 0) -> Iterator[tuple[Any, Any]]:
         """Yield shuffled, normalised, augmented batches, from batch number `first` on."""
         c, backend, pictures = self.config, self.model.backend, self.train_set
         for start in range(first * c.batch_size, len(pictures), c.batch_size):
@@ -245,8 +245,8 @@ class Trainer:
             rows = draws.order[batch]
             images = backend.asarray(pictures.images[rows])
             x = backend.normalise(images, pictures.mean, pictures.std, c.dtype)
-            if draws.windows is not None:
-                top, left, mirror = (backend.asarray(draw[batch]) for draw in draws.windows)
+            if draws.crops is not None:
+                top, left, mirror = (backend.asarray(draw[batch]) for draw in draws.crops)
                 x = backend.pad_crop_mirror(x, top, left, mirror, PADDING)
             yield x, backend.asarray(pictures.labels[rows])
 
@@ -255,7 +255,7 @@ class Trainer:
         backend, pictures, c = self.model.backend, self.train_set, self.config
         backend.prepare(self.model.dtype, report)
         if self.model.dtype == "float32":
-            pool = Pool(pictures.images, pictures.labels, pictures.mean, pictures.std)
+            pool = TrainingData(pictures.images, pictures.labels, pictures.mean, pictures.std)
             self.device_steps = backend.steps(self.learn, pool, c.batch_size, PADDING, report)
 
     def save(self, folder: Path) -> None:

@@ -177,7 +177,7 @@ def test_weights_that_are_not_the_block_s_are_refused(backend):
     spec = IGCSpec.square(2, 3)
     primary, secondary = (backend.asarray(w) for w in weights(np.random.default_rng(0), spec))
     x, narrow = (internal(backend, np.zeros((1, channels, 4, 4))) for channels in (6, 5))
-    with pytest.raises(SpecError, match=r"weights have shapes \(6, 3, 3, 3\) and \(2, 6\)"):
+    with pytest.raises(SpecError, match=r"secondary weights have shape \(2, 6\)"):
         backend.igc(x, primary, secondary.T, spec)
     with pytest.raises(SpecError, match=r"x has 5 channels .*: not 2 groups"):
         backend.igc(narrow, primary, secondary, spec)

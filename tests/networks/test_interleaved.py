@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from igc_ref.backends import get_backend
-from igc_ref.backends.operators.library import Draws, Pool
+from igc_ref.backends.operators.library import Sampling, TrainingData
 from igc_ref.errors import SpecError
 from igc_ref.networks import IGCV2, IGCV3, BatchNorm, Conv2d, GlobalAveragePool, Linear, Shuffle
 from igc_ref.networks.architecture import Architecture
@@ -331,10 +331,10 @@ def epochs(name, backend, dtype="float32", count=3):
         return loss, hits
 
     images = rng.integers(0, 256, (11, 3, 16, 16), dtype=np.uint8)
-    pool = Pool(images, rng.integers(0, 10, 11), (125, 123, 114), (63, 62, 67))
+    pool = TrainingData(images, rng.integers(0, 10, 11), (125, 123, 114), (63, 62, 67))
     steps = backend.steps(learn, pool, 4, 4, lines.append)
     if steps:
-        order, rates = Draws(np.arange(11), None), np.full(3, 0.05)
+        order, rates = Sampling(np.arange(11), None), np.full(3, 0.05)
         losses = [loss for _ in range(count) for loss, _ in steps.epoch(order, rates)]
         return losses, model, steps, lines
     x = backend.normalise(backend.asarray(images), pool.mean, pool.std, dtype)

@@ -14,7 +14,7 @@ import pytest
 
 from igc_ref import TrainConfig, build_model, cli, data
 from igc_ref.backends import numba_problem
-from igc_ref.backends.operators.library import Draws
+from igc_ref.backends.operators.library import Sampling
 from igc_ref.errors import CheckpointError, TrainingError
 from igc_ref.training import checkpoint
 from igc_ref.training import folder as runs
@@ -175,7 +175,7 @@ def test_a_numpy_that_draws_other_numbers_does_not_continue_an_epoch(tmp_path, m
     with pytest.raises(RuntimeError):
         train(config(tmp_path, checkpoint_every=1))
     mend()
-    monkeypatch.setattr(Draws, "fingerprint", lambda self: "another")
+    monkeypatch.setattr(Sampling, "fingerprint", lambda self: "another")
     with pytest.raises(CheckpointError, match="draws epoch 1 in another order than the NumPy that"):
         resume(tmp_path / "run")
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from igc_ref.backends.cupy.operators import CudaOperators
 from igc_ref.backends.cupy.steps import CapturedSteps, Learn
-from igc_ref.backends.operators.library import Array, Pool
+from igc_ref.backends.operators.library import Array, TrainingData
 from igc_ref.report import Report
 
 OLDEST_CUPY = (14, 0)
@@ -47,7 +47,7 @@ class CupyBackend(CudaOperators):
     def steps(
         self,
         learn: Learn,
-        pool: Pool,
+        pool: TrainingData,
         batch_size: int,
         padding: int,
         report: Report,

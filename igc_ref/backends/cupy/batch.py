@@ -48,7 +48,7 @@ class Sums(NamedTuple):
     values: Array
 
 
-class Pictures:
+class Batch:
     """A batch inside the cupy backend: what `load` returns and every operator takes.
 
     Attributes

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from igc_ref.backends.cupy.batch import Derivative, Moments, Pictures, Rule, Sums
+from igc_ref.backends.cupy.batch import Batch, Derivative, Moments, Rule, Sums
 from igc_ref.backends.cupy.geometry import Geometry, of_block, of_convolution
 from igc_ref.backends.cupy.kernels import block_macros, f32, i32
-from igc_ref.backends.cupy.lazy import Reading
+from igc_ref.backends.cupy.lazy import LazyBackend
 from igc_ref.backends.cupy.tiles import Tile, choose
-from igc_ref.backends.operators.convolution import ConvSaved, check_groups, check_weights
+from igc_ref.backends.operators.convolution import ConvSaved, check_groups
 from igc_ref.backends.operators.library import Array, Saved
 from igc_ref.errors import SpecError, integer
 from igc_ref.spec.block import IGCSpec, output_length
@@ -19,7 +19,7 @@ from igc_ref.spec.block import IGCSpec, output_length
 class BlockSaved(NamedTuple):
     """What the backward pass of the kernels needs; a convolution has no secondary weight."""
 
-    x: Pictures
+    x: Batch
     primary: Array
     secondary: Array | None
     groups: int
@@ -34,12 +34,12 @@ class GenericSaved(NamedTuple):
     saved: Saved
 
 
-class Blocks(Reading):
+class Convolutions(LazyBackend):
     """The two operators that take nearly all of the time."""
 
     def conv2d(
-        self, x: Pictures, weight: Array, groups: int = 1, stride: int = 1
-    ) -> tuple[Pictures, Saved]:
+        self, x: Batch, weight: Array, groups: int = 1, stride: int = 1
+    ) -> tuple[Batch, Saved]:
         """Convolve in groups; see `GenericBackend.conv2d`."""
         self._check_pictures("x", x)
         self.check("weight", weight, x.dtype)
@@ -58,8 +58,8 @@ class Blocks(Reading):
         return self._wrap(array), GenericSaved(saved)
 
     def conv2d_backward(
-        self, dy: Pictures, saved: Saved, input_gradient: bool = True
-    ) -> tuple[Pictures | None, Array]:
+        self, dy: Batch, saved: Saved, input_gradient: bool = True
+    ) -> tuple[Batch | None, Array]:
         """Return the gradients of `conv2d` with respect to x and weight."""
         if isinstance(saved, BlockSaved):
             x, weight, groups, stride = saved.x, saved.primary, saved.groups, saved.stride
@@ -74,12 +74,10 @@ class Blocks(Reading):
         dx, dweight = super().conv2d_backward(self._array(dy), saved.saved)
         return self._wrap(dx) if input_gradient else None, dweight / dweight.dtype.type(self.scale)
 
-    def igc(
-        self, x: Pictures, primary: Array, secondary: Array, spec: IGCSpec
-    ) -> tuple[Pictures, Saved]:
+    def igc(self, x: Batch, primary: Array, secondary: Array, spec: IGCSpec) -> tuple[Batch, Saved]:
         """Compute x' = P W_d Pᵀ W_p x; see `GenericBackend.igc`."""
         self._check_pictures("x", x)
-        check_weights(primary, secondary, spec)
+        spec.check_weights(primary, secondary)
         check_groups(x.shape[0], primary, spec.L)
         self.check("primary", primary, x.dtype)
         self.check("secondary", secondary, x.dtype)
@@ -93,7 +91,7 @@ class Blocks(Reading):
         array, saved = super().igc(self._array(x), primary, secondary, spec)
         return self._wrap(array), GenericSaved(saved)
 
-    def igc_backward(self, d: Pictures, saved: Saved) -> tuple[Pictures, Array, Array]:
+    def igc_backward(self, d: Batch, saved: Saved) -> tuple[Batch, Array, Array]:
         """Return the gradients of `igc` with respect to x, primary and secondary."""
         if isinstance(saved, BlockSaved):
             assert saved.secondary is not None
@@ -109,9 +107,7 @@ class Blocks(Reading):
         dprimary, dsecondary = (w / w.dtype.type(self.scale) for w in weights)
         return self._wrap(dx), dprimary, dsecondary
 
-    def _output_shape(
-        self, x: Pictures, out: int, k: int, stride: int
-    ) -> tuple[int, int, int, int]:
+    def _output_shape(self, x: Batch, out: int, k: int, stride: int) -> tuple[int, int, int, int]:
         _, N, H, W = x.shape
         HO, WO = (output_length(n, k, stride) for n in (H, W))
         if min(HO, WO) < 1:
@@ -124,12 +120,12 @@ class Blocks(Reading):
 
     def _forward(
         self,
-        x: Pictures,
+        x: Batch,
         primary: Array,
         secondary: Array | None,
         g: Geometry,
         shape: tuple[int, int, int, int],
-    ) -> Pictures | None:
+    ) -> Batch | None:
         """Run block_forward.cu, or return None if it does not fit."""
         tile = self._tile(g, backward=False, dx=False) if self._fast(x) else None
         if tile is None:
@@ -147,8 +143,8 @@ class Blocks(Reading):
         return y
 
     def _backward(
-        self, d: Pictures, saved: BlockSaved, g: Geometry, dx: bool
-    ) -> tuple[Pictures, Array, Array] | None:
+        self, d: Batch, saved: BlockSaved, g: Geometry, dx: bool
+    ) -> tuple[Batch, Array, Array] | None:
         """Run block_backward.cu and add up its shares, or return None if it does not fit."""
         self._check_pictures("d", d, (saved.shape, saved.x.dtype))
         tile = self._tile(g, backward=True, dx=dx)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.backends.cupy.batch import Pictures, Rule
+from igc_ref.backends.cupy.batch import Batch, Rule
 from igc_ref.backends.cupy.device import Device
 from igc_ref.backends.cupy.kernels import Kernels, f32, i64
 from igc_ref.backends.operators.generic import GenericBackend
@@ -20,7 +20,7 @@ LOSS_SCALE = 4096.0  # of gradients stored as float16: they would be too small f
 NO_FLOOR = -np.inf
 
 
-class Reading(GenericBackend):
+class LazyBackend(GenericBackend):
     """A device, its kernels, and batches with something pending.
 
     Parameters
@@ -62,11 +62,11 @@ class Reading(GenericBackend):
         self.check("array", array)
         return self.device.download(array)
 
-    def to_layout(self, images: Array) -> Pictures:
+    def to_layout(self, images: Array) -> Batch:
         """Turn public images (N, C, H, W) into the layout inside, (C, N, H, W)."""
         return self._wrap(self.xp.array(images.swapaxes(0, 1), order="C"))
 
-    def from_layout(self, x: Pictures, gradient: bool = False) -> Array:
+    def from_layout(self, x: Batch, gradient: bool = False) -> Array:
         """Turn the layout inside back into public pictures (N, C, H, W)."""
         y = self.xp.array(self._array(x).swapaxes(0, 1), order="C")
         if gradient and self.half:
@@ -75,13 +75,13 @@ class Reading(GenericBackend):
 
     # -- for operators with kernels --------------------------------------------------------------
 
-    def _fast(self, x: Pictures) -> bool:
+    def _fast(self, x: Batch) -> bool:
         """Say whether the kernels can work on these pictures."""
         C, N, H, W = x.shape
         return x.dtype == np.float32 and x.data.size > 0 and N * H * W < 2**31 and C < 2**16
 
-    def _empty(self, shape: tuple[int, int, int, int]) -> Pictures:
-        return Pictures(self.xp.empty(shape, self.storage))
+    def _empty(self, shape: tuple[int, int, int, int]) -> Batch:
+        return Batch(self.xp.empty(shape, self.storage))
 
     def _numbers(self, *shape: int) -> Array:
         return self.xp.empty(shape, "float32")
@@ -98,14 +98,14 @@ class Reading(GenericBackend):
             self._identities[channels] = self.device.upload(rows)
         return self._identities[channels]
 
-    def _by_rule(self, x: Pictures) -> tuple[Pictures, Rule]:
+    def _by_rule(self, x: Batch) -> tuple[Batch, Rule]:
         """Return pictures and how to read them: by their own rule, or as they are."""
         if isinstance(x.pending, Rule):
             return x, x.pending
         x = self._plain(x)
         return x, Rule(self._identity(x.shape[0]), NO_FLOOR)
 
-    def _plain(self, x: Pictures) -> Pictures:
+    def _plain(self, x: Batch) -> Batch:
         """Return pictures with nothing pending."""
         self._check_pictures("x", x)
         if x.pending is None:
@@ -127,10 +127,10 @@ class Reading(GenericBackend):
         return max(1, min(1024, -(-length // (4 * THREADS)))), channels
 
     def _check_pictures(
-        self, name: str, x: Pictures, like: tuple[tuple[int, ...], np.dtype[Any]] | None = None
+        self, name: str, x: Batch, like: tuple[tuple[int, ...], np.dtype[Any]] | None = None
     ) -> None:
         """Raise unless these are pictures, and of this shape and dtype."""
-        if not isinstance(x, Pictures):
+        if not isinstance(x, Batch):
             raise TypeError(
                 f"{name} is {kind_of(x)}; the {self.name} backend takes what its to_layout returns"
             )
@@ -141,16 +141,16 @@ class Reading(GenericBackend):
 
     # -- for the generic operators ---------------------------------------------------------------
 
-    def _array(self, x: Pictures) -> Array:
+    def _array(self, x: Batch) -> Array:
         """Return pictures as an array on which the generic operators work."""
         data = self._plain(x).data
         return data.astype(x.dtype) if data.dtype != x.dtype else data
 
-    def _wrap(self, array: Array) -> Pictures:
+    def _wrap(self, array: Array) -> Batch:
         """Return an array of a generic operator as pictures."""
         if array.dtype == np.float32 and self.half:
-            return Pictures(array.astype("float16"))
-        return Pictures(self.xp.ascontiguousarray(array))
+            return Batch(array.astype("float16"))
+        return Batch(self.xp.ascontiguousarray(array))
 
     def _no_capture(self, what: str) -> None:
         """Note that an operator of the library is used; a CUDA graph can hold our kernels only."""

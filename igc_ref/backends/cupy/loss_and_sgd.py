@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from igc_ref.backends.cupy.kernels import f32, i32
-from igc_ref.backends.cupy.lazy import THREADS, Reading
+from igc_ref.backends.cupy.lazy import THREADS, LazyBackend
 from igc_ref.backends.operators.library import Array
 from igc_ref.errors import SpecError
 
@@ -22,7 +22,7 @@ class Rates(NamedTuple):
     counter: Array
 
 
-class Learning(Reading):
+class LossAndSGD(LazyBackend):
     """What stands between the last pictures and new weights; what is not float32 is generic."""
 
     def linear(self, x: Array, weight: Array, bias: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -90,12 +90,13 @@ class Learning(Reading):
         labels = self.xp.ascontiguousarray(labels.astype("int64", copy=False))
         logits = self.xp.ascontiguousarray(logits)
         losses, dlogits = self._numbers(N), self._numbers(N, classes)
-        hits, loss, right = self.xp.empty(N, "int32"), self._numbers(1), self.xp.empty(1, "int32")
-        arguments = (losses, hits, dlogits, logits, labels, i32(N), i32(classes))
+        loss, row_correct = self._numbers(1), self.xp.empty(N, "int32")
+        correct = self.xp.empty(1, "int32")
+        arguments = (losses, row_correct, dlogits, logits, labels, i32(N), i32(classes))
         grid = (math.ceil(N / (THREADS // 32)),)
         self.launch("learning.cu", "softmax_cross_entropy", grid, *arguments)
-        self.launch("learning.cu", "mean_loss", (1,), loss, right, losses, hits, i32(N))
-        return loss.reshape(()), right.reshape(()), dlogits
+        self.launch("learning.cu", "mean_loss", (1,), loss, correct, losses, row_correct, i32(N))
+        return loss.reshape(()), correct.reshape(()), dlogits
 
     def sgd_steps(
         self,

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from igc_ref.backends.cupy.batch import Derivative, Moments, Pictures, Rule
-from igc_ref.backends.cupy.convolution import Blocks, GenericSaved
+from igc_ref.backends.cupy.batch import Batch, Derivative, Moments, Rule
+from igc_ref.backends.cupy.convolution import Convolutions, GenericSaved
 from igc_ref.backends.cupy.kernels import f32, i32, i64
 from igc_ref.backends.cupy.lazy import NO_FLOOR, THREADS
-from igc_ref.backends.cupy.loss_and_sgd import Learning
+from igc_ref.backends.cupy.loss_and_sgd import LossAndSGD
 from igc_ref.backends.operators.library import Array, Saved
 from igc_ref.backends.operators.pointwise import check_shuffle
 from igc_ref.errors import SpecError
@@ -26,18 +26,18 @@ PART = 8192  # numbers of a channel that one CUDA block adds up
 class BatchNormSaved(NamedTuple):
     """What the backward pass of batch norm needs."""
 
-    x: Pictures
+    x: Batch
     rule: Rule
     gamma: Array
     train: bool
 
 
-class CudaOperators(Blocks, Learning):
+class CudaOperators(Convolutions, LossAndSGD):
     """Operators of a training step."""
 
     def batch_norm(
         self,
-        x: Pictures,
+        x: Batch,
         gamma: Array,
         beta: Array,
         running_mean: Array,
@@ -47,7 +47,7 @@ class CudaOperators(Blocks, Learning):
         eps: float,
         train: bool,
         relu: bool = False,
-    ) -> tuple[Pictures, Saved]:
+    ) -> tuple[Batch, Saved]:
         """Note how to normalise every channel; see `GenericBackend.batch_norm`."""
         x = self._plain(x)
         arrays = {"gamma": gamma, "beta": beta}
@@ -68,9 +68,9 @@ class CudaOperators(Blocks, Learning):
             rule.table, moments.values, i32(len(moments.values)), i64(N * H * W),
             i32(moments.part), *arrays.values(), f32(momentum), f32(eps), i32(train),
         )  # fmt: skip
-        return Pictures(x.data, rule), BatchNormSaved(x, rule, gamma, train)
+        return Batch(x.data, rule), BatchNormSaved(x, rule, gamma, train)
 
-    def batch_norm_backward(self, dy: Pictures, saved: Saved) -> tuple[Pictures, Array, Array]:
+    def batch_norm_backward(self, dy: Batch, saved: Saved) -> tuple[Batch, Array, Array]:
         """Note how to derive; return the gradients with respect to x, gamma and beta."""
         if isinstance(saved, GenericSaved):
             dx, *rest = super().batch_norm_backward(self._array(dy), saved.saved)
@@ -93,9 +93,9 @@ class CudaOperators(Blocks, Learning):
             table, dgamma, dbeta, sums, i32(len(sums)), i64(length), rule.table, gamma,
             f32(1 / self.scale), i32(train),
         )  # fmt: skip
-        return Pictures(dy.data, Derivative(table, rule.floor, x.data)), dgamma, dbeta
+        return Batch(dy.data, Derivative(table, rule.floor, x.data)), dgamma, dbeta
 
-    def _find_moments(self, x: Pictures) -> Moments:
+    def _find_moments(self, x: Batch) -> Moments:
         C, N, H, W = x.shape
         parts = math.ceil(N * H * W / PART)
         values = self._numbers(parts, C, 3)
@@ -103,25 +103,25 @@ class CudaOperators(Blocks, Learning):
         self.launch("normalise.cu", "find_moments", (parts, C), *arguments)
         return Moments(values, PART)
 
-    def relu(self, x: Pictures) -> tuple[Pictures, Pictures]:
+    def relu(self, x: Batch) -> tuple[Batch, Batch]:
         """Return max(x, 0)."""
         if not self._fast(x):
             y = self._wrap(super().relu(self._array(x))[0])
             return y, y
         x, rule = self._by_rule(x)
-        y = self._plain(Pictures(x.data, Rule(rule.table, max(rule.floor, 0.0))))
+        y = self._plain(Batch(x.data, Rule(rule.table, max(rule.floor, 0.0))))
         return y, y
 
-    def add(self, a: Pictures, b: Pictures) -> Pictures:
+    def add(self, a: Batch, b: Batch) -> Batch:
         """Return a + b."""
         return self._add(a, b, NO_FLOOR)
 
-    def add_relu(self, a: Pictures, b: Pictures) -> tuple[Pictures, Pictures]:
+    def add_relu(self, a: Batch, b: Batch) -> tuple[Batch, Batch]:
         """Return max(a + b, 0)."""
         y = self._add(a, b, 0.0)
         return y, y
 
-    def _add(self, a: Pictures, b: Pictures, lowest: float) -> Pictures:
+    def _add(self, a: Batch, b: Batch, lowest: float) -> Batch:
         self._check_pictures("a", a)
         self._check_pictures("b", b, (a.shape, a.dtype))
         if not (self._fast(a) and self._fast(b)):
@@ -136,7 +136,7 @@ class CudaOperators(Blocks, Learning):
         )  # fmt: skip
         return y
 
-    def relu_backward(self, dy: Pictures, y: Pictures) -> Pictures:
+    def relu_backward(self, dy: Batch, y: Batch) -> Batch:
         """Return the gradient of `relu`, and of `add_relu` with respect to both its arguments."""
         self._check_pictures("dy", dy, (y.shape, y.dtype))
         if not self._fast(y):
@@ -147,7 +147,7 @@ class CudaOperators(Blocks, Learning):
         self.launch("pointwise.cu", "gate", self._grid(N * H * W, C), *arguments)
         return dx
 
-    def shuffle(self, x: Pictures, groups: int) -> tuple[Pictures, int]:
+    def shuffle(self, x: Batch, groups: int) -> tuple[Batch, int]:
         """Return P x, P = interleave(groups, C/groups); see `GenericBackend.shuffle`."""
         self._check_pictures("x", x)
         if not self._fast(x):
@@ -161,7 +161,7 @@ class CudaOperators(Blocks, Learning):
         self.launch("pointwise.cu", "shuffle", self._grid(N * H * W, C), *arguments)
         return y, groups
 
-    def global_average_pool(self, x: Pictures) -> tuple[Array, tuple[int, ...]]:
+    def global_average_pool(self, x: Batch) -> tuple[Array, tuple[int, ...]]:
         """Average every channel of every picture: (C, N, H, W) to (N, C)."""
         self._check_pictures("x", x)
         if not self._fast(x):
@@ -173,7 +173,7 @@ class CudaOperators(Blocks, Learning):
         self.launch("pointwise.cu", "average", grid, *arguments)
         return y, x.shape
 
-    def global_average_pool_backward(self, dy: Array, shape: tuple[int, ...]) -> Pictures:
+    def global_average_pool_backward(self, dy: Array, shape: tuple[int, ...]) -> Batch:
         """Spread dy, shape (N, C), evenly over the positions."""
         self.check("dy", dy)
         C, N, H, W = shape
@@ -188,13 +188,13 @@ class CudaOperators(Blocks, Learning):
         return dx
 
     def max_pool(
-        self, x: Pictures, kernel_size: int, stride: int, padding: int
-    ) -> tuple[Pictures, Saved]:
+        self, x: Batch, kernel_size: int, stride: int, padding: int
+    ) -> tuple[Batch, Saved]:
         """Take the greatest pixel of every window; see `GenericBackend.max_pool`."""
         self._no_capture("max pooling")
         y, saved = super().max_pool(self._array(x), kernel_size, stride, padding)
         return self._wrap(y), saved
 
-    def max_pool_backward(self, dy: Pictures, saved: Saved) -> Pictures:
+    def max_pool_backward(self, dy: Batch, saved: Saved) -> Batch:
         """Send every gradient to the pixel that won its window."""
         return self._wrap(super().max_pool_backward(self._array(dy), saved))

@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.backends.cupy.batch import Pictures
+from igc_ref.backends.cupy.batch import Batch
 from igc_ref.backends.cupy.kernels import i32
 from igc_ref.backends.cupy.lazy import THREADS
 from igc_ref.backends.cupy.loss_and_sgd import Rates
 from igc_ref.backends.cupy.operators import CudaOperators
-from igc_ref.backends.operators.library import Array, Draws, Pool
+from igc_ref.backends.operators.library import Array, Sampling, TrainingData
 from igc_ref.report import Report
 
 WARM_UP = 2  # steps kernel by kernel before one is captured
 
-Learn = Callable[[Pictures, Array, Rates], tuple[Array, Array]]
+Learn = Callable[[Batch, Array, Rates], tuple[Array, Array]]
 
 
 class CapturedSteps:
@@ -39,8 +39,8 @@ class CapturedSteps:
     learn : callable
         ``learn(x, labels, rates)`` runs forward and backward pass and optimiser, and returns the
         loss and the number of right answers as arrays. It may launch our kernels only.
-    pool : Pool
-        Pictures and labels to draw batches from.
+    pool : TrainingData
+        Images and labels to draw batches from.
     batch_size : int
     padding : int
         Of the augmentation, in pixels.
@@ -55,7 +55,7 @@ class CapturedSteps:
         self,
         backend: CudaOperators,
         learn: Learn,
-        pool: Pool,
+        pool: TrainingData,
         batch_size: int,
         padding: int,
         *,
@@ -75,7 +75,7 @@ class CapturedSteps:
             upload(np.zeros(self.size, dtype)) for dtype in ("int32", "int8", "int8", "uint8")
         ]
         self.rates = Rates(upload(np.zeros(steps, "float32")), upload(np.zeros(1, "int32")))
-        self.losses, self.hits = (
+        self.losses, self.correct = (
             upload(np.zeros(steps, "float32")),
             upload(np.zeros(steps, "int32")),
         )
@@ -85,27 +85,27 @@ class CapturedSteps:
 
     def epoch(
         self,
-        draws: Draws,
+        sampling: Sampling,
         rates: npt.NDArray[np.float64],
         first: int = 0,
         pauses: Callable[[int], bool] = lambda done: False,  # noqa: ARG005
     ) -> Iterator[tuple[float, int]]:
-        """Take the steps of one epoch; see `Steps`. Losses are fetched at pauses only."""
-        self._begin(draws, rates, first)
+        """Take the steps of one epoch; see `EpochRunner`. Losses are fetched at pauses only."""
+        self._begin(sampling, rates, first)
         fetched = first
         for step in range(first, len(rates)):
             self._step(min(self.batch_size, self.size - step * self.batch_size))
             if pauses(step + 1) or step + 1 == len(rates):
-                losses, hits = map(self.backend.device.download, (self.losses, self.hits))
+                losses, correct = map(self.backend.device.download, (self.losses, self.correct))
                 for done in range(fetched, step + 1):
-                    yield float(losses[done]), int(hits[done])
+                    yield float(losses[done]), int(correct[done])
                 fetched = step + 1
 
-    def _begin(self, draws: Draws, rates: npt.NDArray[np.float64], first: int) -> None:
+    def _begin(self, sampling: Sampling, rates: npt.NDArray[np.float64], first: int) -> None:
         overwrite, N = self.backend.device.overwrite, self.size
         still = np.full(N, self.padding)  # the window in the middle, as without augmentation
-        windows = draws.windows or (still, still, np.zeros(N))
-        for array, values in zip(self.draws, (draws.order, *windows), strict=True):
+        crops = sampling.crops or (still, still, np.zeros(N))
+        for array, values in zip(self.draws, (sampling.order, *crops), strict=True):
             overwrite(array, np.asarray(values).astype(array.dtype))
         overwrite(self.rates.values, rates.astype("float32"))
         overwrite(self.rates.counter, np.full(1, first, "int32"))
@@ -143,6 +143,6 @@ class CapturedSteps:
             x.data, labels, self.images, self.labels, *self.draws, counter, i32(self.batch_size),
             *self.lines, *numbers,
         )  # fmt: skip
-        loss, hits = self.learn(x, labels, self.rates)
-        arguments = (self.losses, self.hits, counter, loss, hits)
+        loss, correct = self.learn(x, labels, self.rates)
+        arguments = (self.losses, self.correct, counter, loss, correct)
         backend.launch("learning.cu", "finish_step", (1,), *arguments, threads=1)

@@ -33,7 +33,7 @@ class Tile:
     PX, MS : int
         Positions below each other, and secondary partitions, of a thread.
     NP : int
-        Pictures of a CUDA block.
+        Batch of a CUDA block.
     PXD, IS : int
         Positions and inputs of a thread when it computes dx; backward only.
     backward, dx : bool

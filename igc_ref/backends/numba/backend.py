@@ -1,7 +1,7 @@
 """The compiled backend for CPUs: numba. Its kernels live in `compiled`; here they meet the
 operators.
 
-Inside, a batch is a `Pictures` object, opaque to the layers. Batch norm computes no picture: it
+Inside, a batch is a `Batch` object, opaque to the layers. Batch norm computes no picture: it
 notes how the next operator is to read what it normalises, forward and backward.
 """
 
@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from igc_ref.backends.numba import pointwise
-from igc_ref.backends.numba.batch import Derivative, Numbers, Pictures, Rule
-from igc_ref.backends.numba.convolution import Blocks
+from igc_ref.backends.numba.batch import Batch, Derivative, Numbers, Rule
+from igc_ref.backends.numba.convolution import Convolutions
 from igc_ref.backends.numba.lazy import plane
 from igc_ref.backends.numba.warm_up import warm_up
 from igc_ref.backends.operators.library import DTYPES, Array
@@ -26,7 +26,7 @@ from igc_ref.spec.block import output_length
 class BatchNormSaved(NamedTuple):
     """What the backward pass of batch norm needs."""
 
-    x: Pictures
+    x: Batch
     rule: Rule
     gamma: Numbers
     inv_std: Numbers
@@ -42,7 +42,7 @@ class MaxPoolSaved(NamedTuple):
     window: tuple[int, int, int]
 
 
-class NumbaBackend(Blocks):
+class NumbaBackend(Convolutions):
     """Compiled operators on NumPy arrays, on several threads.
 
     Parameters
@@ -61,7 +61,7 @@ class NumbaBackend(Blocks):
 
     def batch_norm(
         self,
-        x: Pictures,
+        x: Batch,
         gamma: Array,
         beta: Array,
         running_mean: Array,
@@ -71,7 +71,7 @@ class NumbaBackend(Blocks):
         eps: float,
         train: bool,
         relu: bool = False,
-    ) -> tuple[Pictures, BatchNormSaved]:
+    ) -> tuple[Batch, BatchNormSaved]:
         """Note how to normalise every channel; see `GenericBackend.batch_norm`."""
         x = self._plain(x)
         arrays = {"gamma": gamma, "beta": beta}
@@ -85,12 +85,10 @@ class NumbaBackend(Blocks):
             momentum, eps, train, relu,
         )  # fmt: skip
         rule = Rule(table, x.dtype.type(0 if relu else -np.inf))
-        y = Pictures(x.data, x.count, rule)
+        y = Batch(x.data, x.count, rule)
         return y, BatchNormSaved(x, rule, gamma, inv_std, train)
 
-    def batch_norm_backward(
-        self, dy: Pictures, saved: BatchNormSaved
-    ) -> tuple[Pictures, Array, Array]:
+    def batch_norm_backward(self, dy: Batch, saved: BatchNormSaved) -> tuple[Batch, Array, Array]:
         """Note how to derive; return the gradients with respect to x, gamma and beta."""
         x, rule, gamma, inv_std, train = saved
         self._check("dy", dy, x.shape, x.dtype)
@@ -106,15 +104,15 @@ class NumbaBackend(Blocks):
         pointwise.derive_by(
             table, dgamma, dbeta, sums, rule.table, inv_std, gamma, N * H * W, train
         )
-        return Pictures(dy.data, N, Derivative(table, x.flat)), dgamma, dbeta
+        return Batch(dy.data, N, Derivative(table, x.flat)), dgamma, dbeta
 
-    def _find_moments(self, x: Pictures) -> None:
+    def _find_moments(self, x: Batch) -> None:
         blocks, C, H, W, V = x.data.shape
         x.moments = np.empty((blocks, C, 3))
         self._planes(pointwise.find_moments, x, x.moments, x.flat, *plane(x), x.count)
         x.counts = np.minimum(V, x.count - V * np.arange(blocks)) * float(H * W)
 
-    def relu(self, x: Pictures) -> tuple[Pictures, Pictures]:
+    def relu(self, x: Batch) -> tuple[Batch, Batch]:
         """Return max(x, 0)."""
         x, rule = self._by_rule(x)
         y = self.pool.pictures(x.shape, x.dtype)
@@ -122,23 +120,23 @@ class NumbaBackend(Blocks):
         self._planes(pointwise.apply_rule, x, y.flat, x.flat, rule.table, floor, *plane(x))
         return y, y
 
-    def add(self, a: Pictures, b: Pictures) -> Pictures:
+    def add(self, a: Batch, b: Batch) -> Batch:
         """Return a + b."""
         return self._add(a, b, -np.inf)
 
-    def add_relu(self, a: Pictures, b: Pictures) -> tuple[Pictures, Pictures]:
+    def add_relu(self, a: Batch, b: Batch) -> tuple[Batch, Batch]:
         """Return max(a + b, 0)."""
         y = self._add(a, b, 0)
         return y, y
 
-    def _add(self, a: Pictures, b: Pictures, lowest: float) -> Pictures:
+    def _add(self, a: Batch, b: Batch, lowest: float) -> Batch:
         (a, a_rule), (b, b_rule) = self._by_rule(a), self._by_rule(b)
         self._check("b", b, a.shape, a.dtype)
         y, floor = self.pool.pictures(a.shape, a.dtype), a.dtype.type(lowest)
         self._planes(pointwise.add, a, y.flat, a.flat, *a_rule, b.flat, *b_rule, floor, *plane(a))
         return y
 
-    def relu_backward(self, dy: Pictures, y: Pictures) -> Pictures:
+    def relu_backward(self, dy: Batch, y: Batch) -> Batch:
         """Return the gradient of `relu`, and of `add_relu` with respect to both its arguments."""
         y = self._plain(y)
         self._check("dy", dy, y.shape, y.dtype)
@@ -146,7 +144,7 @@ class NumbaBackend(Blocks):
         self._planes(pointwise.gate, y, dx.flat, dy.flat, y.flat, *plane(y))
         return dx
 
-    def shuffle(self, x: Pictures, groups: int) -> tuple[Pictures, int]:
+    def shuffle(self, x: Batch, groups: int) -> tuple[Batch, int]:
         """Return P x, P = interleave(groups, C/groups); see `GenericBackend.shuffle`."""
         x, rule = self._by_rule(x)
         C, size = x.shape[0], check_shuffle(x.shape[0], groups)
@@ -157,14 +155,14 @@ class NumbaBackend(Blocks):
             y.counts = x.counts
         return y, groups
 
-    def global_average_pool(self, x: Pictures) -> tuple[Array, tuple[int, ...]]:
+    def global_average_pool(self, x: Batch) -> tuple[Array, tuple[int, ...]]:
         """Average every channel of every picture: (C, N, H, W) to (N, C)."""
         x, rule = self._by_rule(x)
         y = np.empty((x.count, x.shape[0]), x.dtype)
         self._planes(pointwise.average, x, y, x.flat, *rule, *plane(x))
         return y, x.shape
 
-    def global_average_pool_backward(self, dy: Array, shape: tuple[int, ...]) -> Pictures:
+    def global_average_pool_backward(self, dy: Array, shape: tuple[int, ...]) -> Batch:
         """Spread dy, shape (N, C), evenly over the positions."""
         C, N, H, W = shape
         if dy.shape != (N, C) or dy.dtype not in DTYPES:
@@ -174,8 +172,8 @@ class NumbaBackend(Blocks):
         return dx
 
     def max_pool(
-        self, x: Pictures, kernel_size: int, stride: int, padding: int
-    ) -> tuple[Pictures, MaxPoolSaved]:
+        self, x: Batch, kernel_size: int, stride: int, padding: int
+    ) -> tuple[Batch, MaxPoolSaved]:
         """Take the greatest pixel of every window; see `GenericBackend.max_pool`."""
         x, window = self._plain(x), (integer("kernel_size", kernel_size), stride, padding)
         if integer("padding", padding, 0) > kernel_size // 2 or integer("stride", stride) < 1:
@@ -189,7 +187,7 @@ class NumbaBackend(Blocks):
         self._planes(pointwise.max_pool, y, y.data, winner, x.data, *window)
         return y, MaxPoolSaved(x.shape, x.dtype, winner, window)
 
-    def max_pool_backward(self, dy: Pictures, saved: MaxPoolSaved) -> Pictures:
+    def max_pool_backward(self, dy: Batch, saved: MaxPoolSaved) -> Batch:
         """Send every gradient to the pixel that won its window."""
         C, N, *_ = saved.shape
         self._check("dy", dy, (C, N, *saved.winner.shape[2:4]), saved.dtype)

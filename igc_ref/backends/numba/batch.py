@@ -1,4 +1,4 @@
-"""Pictures as the compiled kernels hold them, and the memory they lie in.
+"""Batch as the compiled kernels hold them, and the memory they lie in.
 
 V pictures lie side by side, as the lanes of one vector register: an array (blocks, C, H, W, V).
 A shift of the kernel is then a shift by whole vectors, at any stride and any border, and nothing
@@ -50,7 +50,7 @@ class Sums(NamedTuple):
     values: Numbers
 
 
-class Pictures:
+class Batch:
     """A batch inside the numba backend: what `load` returns and every operator takes.
 
     Attributes
@@ -107,11 +107,11 @@ class Pool:
     def __reduce__(self) -> tuple[type[Pool], tuple[()]]:
         return Pool, ()  # a copy starts empty
 
-    def pictures(self, shape: tuple[int, int, int, int], dtype: npt.DTypeLike) -> Pictures:
+    def pictures(self, shape: tuple[int, int, int, int], dtype: npt.DTypeLike) -> Batch:
         """Return uninitialised pictures of this shape (C, N, H, W)."""
         C, N, H, W = shape
         V = lanes(dtype)
-        return Pictures(self.array((-(-N // V), C, H, W, V), dtype), N)
+        return Batch(self.array((-(-N // V), C, H, W, V), dtype), N)
 
     def array(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Numbers:
         """Return an uninitialised array, aligned for vectors."""

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from igc_ref.backends.numba import convolve, pointwise
-from igc_ref.backends.numba.batch import Numbers, Pictures, Sums
-from igc_ref.backends.numba.lazy import Reading
+from igc_ref.backends.numba.batch import Batch, Numbers, Sums
+from igc_ref.backends.numba.lazy import LazyBackend
 from igc_ref.backends.numba.plan import Plan, Shape, plan
-from igc_ref.backends.operators.convolution import check_groups, check_weights
+from igc_ref.backends.operators.convolution import check_groups
 from igc_ref.backends.operators.library import Array
 from igc_ref.errors import SpecError, integer
 from igc_ref.spec.block import IGCSpec, output_length
@@ -20,18 +20,18 @@ from igc_ref.spec.block import IGCSpec, output_length
 class BlockSaved(NamedTuple):
     """What the backward pass needs; a group convolution has an empty secondary weight."""
 
-    x: Pictures
+    x: Batch
     primary: Numbers
     secondary: Numbers
     shape: Shape
 
 
-class Blocks(Reading):
+class Convolutions(LazyBackend):
     """The two operators that take nearly all of the time."""
 
     def conv2d(
-        self, x: Pictures, weight: Array, groups: int = 1, stride: int = 1
-    ) -> tuple[Pictures, BlockSaved]:
+        self, x: Batch, weight: Array, groups: int = 1, stride: int = 1
+    ) -> tuple[Batch, BlockSaved]:
         """Convolve in groups; see `GenericBackend.conv2d`."""
         self.check("weight", weight)
         if weight.ndim != 4 or weight.shape[2] != weight.shape[3] or weight.size == 0:
@@ -41,28 +41,28 @@ class Blocks(Reading):
         return self._forward(x, weight, none, (len(weight), groups, 0, weight.shape[2], stride))
 
     def conv2d_backward(
-        self, dy: Pictures, saved: BlockSaved, input_gradient: bool = True
-    ) -> tuple[Pictures | None, Array]:
+        self, dy: Batch, saved: BlockSaved, input_gradient: bool = True
+    ) -> tuple[Batch | None, Array]:
         """Return the gradients of `conv2d` with respect to x (None if not wanted) and weight."""
         dx, dweight, _ = self._backward(dy, saved)
         return dx if input_gradient else None, dweight
 
     def igc(
-        self, x: Pictures, primary: Array, secondary: Array, spec: IGCSpec
-    ) -> tuple[Pictures, BlockSaved]:
+        self, x: Batch, primary: Array, secondary: Array, spec: IGCSpec
+    ) -> tuple[Batch, BlockSaved]:
         """Compute x' = P W_d Pᵀ W_p x; see `GenericBackend.igc`."""
-        check_weights(primary, secondary, spec)
+        spec.check_weights(primary, secondary)
         s = spec
         block = s.out_channels, s.L, s.M, s.kernel_size, s.stride
         return self._forward(x, primary, secondary, block)
 
-    def igc_backward(self, d: Pictures, saved: BlockSaved) -> tuple[Pictures, Array, Array]:
+    def igc_backward(self, d: Batch, saved: BlockSaved) -> tuple[Batch, Array, Array]:
         """Return the gradients of `igc` with respect to x, primary and secondary."""
         return self._backward(d, saved)
 
     def _forward(
-        self, x: Pictures, primary: Array, secondary: Array, block: tuple[int, ...]
-    ) -> tuple[Pictures, BlockSaved]:
+        self, x: Batch, primary: Array, secondary: Array, block: tuple[int, ...]
+    ) -> tuple[Batch, BlockSaved]:
         x, rule = self._by_rule(x)
         C, N, H, W = x.shape
         out, L, M, k, stride = block
@@ -87,7 +87,7 @@ class Blocks(Reading):
         )  # fmt: skip
         return y, BlockSaved(x, primary, secondary, shape)
 
-    def _backward(self, d: Pictures, saved: BlockSaved) -> tuple[Pictures, Array, Array]:
+    def _backward(self, d: Batch, saved: BlockSaved) -> tuple[Batch, Array, Array]:
         x, primary, secondary, shape = saved
         p = plan(shape, backward=True)
         g = p.sizes
@@ -119,7 +119,7 @@ class Blocks(Reading):
         zeros[...] = 0
         return zeros
 
-    def _scratch(self, p: Plan, like: Pictures) -> Numbers:
+    def _scratch(self, p: Plan, like: Batch) -> Numbers:
         """Return scratch memory, a row for every thread."""
         return self.pool.array((self.team.count, p.size), like.dtype)
 

@@ -10,20 +10,20 @@ import numpy as np
 import numpy.typing as npt
 
 from igc_ref.backends.numba import pointwise
-from igc_ref.backends.numba.batch import Derivative, Numbers, Pictures, Pool, Rule
+from igc_ref.backends.numba.batch import Batch, Derivative, Numbers, Pool, Rule
 from igc_ref.backends.numba.threads import Team
 from igc_ref.backends.numpy import NumpyBackend
 from igc_ref.backends.operators.library import DTYPES, Array, kind_of
 from igc_ref.errors import SpecError
 
 
-class Reading(NumpyBackend):
+class LazyBackend(NumpyBackend):
     """Base of the numba backend: its memory, its threads, and pictures in both layouts."""
 
     def __init__(self, threads: int | None = None) -> None:
         self.pool, self.team = Pool(), Team(threads)
 
-    def to_layout(self, images: Array) -> Pictures:
+    def to_layout(self, images: Array) -> Batch:
         """Interleave public images (N, C, H, W) into blocks."""
         if images.ndim != 4 or images.size == 0:
             raise SpecError(
@@ -36,18 +36,18 @@ class Reading(NumpyBackend):
         self._planes(pointwise.load, x, x.data, images)
         return x
 
-    def from_layout(self, x: Pictures, gradient: bool = False) -> Array:  # noqa: ARG002
+    def from_layout(self, x: Batch, gradient: bool = False) -> Array:  # noqa: ARG002
         """Write blocks as public pictures (N, C, H, W), with what is pending applied."""
         C, N, H, W = x.shape
         pictures = np.empty((N, C, H, W), x.dtype)
         self.team.run(pointwise.store, N, pictures, self._plain(x).data)
         return pictures
 
-    def _planes(self, kernel: Callable[..., None], x: Pictures, *arguments: Any) -> None:
+    def _planes(self, kernel: Callable[..., None], x: Batch, *arguments: Any) -> None:
         """Run a kernel on all planes, one channel of one block of x each."""
         self.team.run(kernel, x.data.shape[0] * x.data.shape[1], *arguments)
 
-    def _plain(self, x: Pictures) -> Pictures:
+    def _plain(self, x: Batch) -> Batch:
         """Apply what is pending."""
         self._check("x", x)
         if x.pending is None:
@@ -62,14 +62,14 @@ class Reading(NumpyBackend):
             )
         return y
 
-    def _by_rule(self, x: Pictures) -> tuple[Pictures, Rule]:
+    def _by_rule(self, x: Batch) -> tuple[Batch, Rule]:
         """Return pictures and the rule to read them by."""
         self._check("x", x)
         if isinstance(x.pending, Rule):
             return x, x.pending
         return self._plain(x), _as_they_are(x.shape[0], x.dtype)
 
-    def _by_derivative(self, d: Pictures) -> tuple[Pictures, Derivative]:
+    def _by_derivative(self, d: Batch) -> tuple[Batch, Derivative]:
         """Return a gradient and how to read it."""
         if isinstance(d.pending, Derivative):
             return d, d.pending
@@ -79,12 +79,12 @@ class Reading(NumpyBackend):
     def _check(
         self,
         name: str,
-        x: Pictures,
+        x: Batch,
         shape: tuple[int, ...] | None = None,
         dtype: npt.DTypeLike | None = None,
     ) -> None:
         """Raise unless x came from `load`, with this shape and dtype: the kernels trust them."""
-        if not isinstance(x, Pictures):
+        if not isinstance(x, Batch):
             raise TypeError(
                 f"{name} is {kind_of(x)}; the numba backend takes what its to_layout returns"
             )
@@ -94,7 +94,7 @@ class Reading(NumpyBackend):
             raise SpecError(f"{name} has shape {x.shape}; {shape} is needed")
 
 
-def plane(x: Pictures) -> tuple[int, int]:
+def plane(x: Batch) -> tuple[int, int]:
     """Return the numbers of one channel of one block, and V."""
     H, W, V = x.data.shape[2:]
     return H * W * V, V

@@ -1,6 +1,6 @@
 """Everything of a training step that is not a convolution, compiled.
 
-Pictures come as flat arrays of planes: plane b*C + c holds `size` numbers, V pictures a position.
+Batch come as flat arrays of planes: plane b*C + c holds `size` numbers, V pictures a position.
 """
 
 from __future__ import annotations

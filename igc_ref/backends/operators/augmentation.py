@@ -9,7 +9,7 @@ import numpy.typing as npt
 from igc_ref.backends.operators.library import Array, Library
 
 
-class PictureOperators(Library):
+class AugmentationOperators(Library):
     """Operators on pictures of shape (N, 3, H, W)."""
 
     def normalise(

@@ -108,7 +108,7 @@ class ConvolutionOperators(Library):
             If x or the weights have not the shapes that `spec` gives.
         """
         xp, L, M, out = self.xp, spec.L, spec.M, spec.out_channels
-        check_weights(primary, secondary, spec)
+        spec.check_weights(primary, secondary)
         conv = _GroupConvolution(self, x, primary, L, spec.stride)
         W_d = secondary.reshape(M, out // M, out // M)
         y_bar = xp.zeros((out, *conv.out_shape), x.dtype)
@@ -148,15 +148,6 @@ def check_groups(channels: int, weight: Array, groups: int) -> None:
     if weight.shape[1] * groups != channels or len(weight) % groups:
         raise SpecError(
             f"x has {channels} channels and weight shape {weight.shape}: not {groups} groups"
-        )
-
-
-def check_weights(primary: Array, secondary: Array, spec: IGCSpec) -> None:
-    """Raise a SpecError unless these are the weights of a block of this spec."""
-    if (primary.shape, secondary.shape) != (spec.primary_shape, spec.secondary_shape):
-        raise SpecError(
-            f"weights have shapes {primary.shape} and {secondary.shape}; "
-            f"{spec} needs {spec.primary_shape} and {spec.secondary_shape}"
         )
 
 

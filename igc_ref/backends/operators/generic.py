@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.backends.operators.augmentation import PictureOperators
+from igc_ref.backends.operators.augmentation import AugmentationOperators
 from igc_ref.backends.operators.convolution import ConvolutionOperators
-from igc_ref.backends.operators.library import Array, Pool, Steps, kind_of
+from igc_ref.backends.operators.library import Array, EpochRunner, TrainingData, kind_of
 from igc_ref.backends.operators.loss_and_sgd import LearningOperators
 from igc_ref.backends.operators.normalisation import NormalisationOperators
 from igc_ref.backends.operators.pointwise import PointwiseOperators
@@ -31,7 +31,7 @@ class GenericBackend(
     NormalisationOperators,
     PointwiseOperators,
     LearningOperators,
-    PictureOperators,
+    AugmentationOperators,
 ):
     """One library and the operators on its arrays.
 
@@ -66,11 +66,11 @@ class GenericBackend(
     def steps(
         self,
         learn: Callable[[Array, Array, Any], tuple[Array, Array]],  # noqa: ARG002
-        pool: Pool,  # noqa: ARG002
+        pool: TrainingData,  # noqa: ARG002
         batch_size: int,  # noqa: ARG002
         padding: int,  # noqa: ARG002
         report: Report,  # noqa: ARG002
-    ) -> Steps | None:
+    ) -> EpochRunner | None:
         """Return what runs whole epochs on the device, or None if the caller is to go step by step.
 
         Parameters
@@ -78,7 +78,7 @@ class GenericBackend(
         learn : callable
             ``learn(x, labels, lr)`` takes one training step on pictures in the layout inside; it
             returns the loss and the number of right answers.
-        pool : Pool
+        pool : TrainingData
             What the batches are drawn from.
         batch_size, padding : int
         report : callable

@@ -30,13 +30,13 @@ class Library:
 
 
 DTYPES = ("float32", "float64")  # in which networks compute
-STORAGES = ("float32", "float16")  # in which the cupy backend can keep pictures
-Array = Any  # an array of the backend's library; pictures inside are what its `load` returns
-Saved = Any  # what a backward pass needs: opaque to whoever carries it there
+STORAGES = ("float32", "float16")  # in which the cupy backend can keep a batch
+Array = Any  # an array of the backend's library, or a batch in its layout: see `OpaqueBackend`
+Saved = Any  # what a backward pass needs: opaque to the caller, who only carries it there
 
 
-class Pool(NamedTuple):
-    """What batches are drawn from: bytes (n, C, H, W), labels (n,), statistics in 0..255."""
+class TrainingData(NamedTuple):
+    """Where batches come from: bytes (n, C, H, W), labels (n,), channel mean and std in 0..255."""
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
@@ -44,41 +44,41 @@ class Pool(NamedTuple):
     std: Sequence[float]
 
 
-class Windows(NamedTuple):
-    """How pictures are augmented: see `PictureOperators.pad_crop_mirror`; each has shape (n,)."""
+class Crops(NamedTuple):
+    """Crops of n images, see `AugmentationOperators.pad_crop_mirror`; each array has shape (n,)."""
 
     top: npt.NDArray[np.int64]
     left: npt.NDArray[np.int64]
     mirror: npt.NDArray[np.bool_]
 
 
-class Draws(NamedTuple):
-    """The chances of one epoch: which picture is taken when, and how it is augmented, if it is."""
+class Sampling(NamedTuple):
+    """The random numbers of one epoch: the order of the images, and their augmentation, if any."""
 
     order: npt.NDArray[np.int64]
-    windows: Windows | None
+    crops: Crops | None
 
     def fingerprint(self) -> str:
         """Return a short hash: another NumPy may draw other numbers from the same seed."""
         digest = hashlib.blake2b(digest_size=16)
-        for numbers in (self.order, *(self.windows or ())):
+        for numbers in (self.order, *(self.crops or ())):
             digest.update(np.ascontiguousarray(numbers, dtype="<i8").tobytes())
         return digest.hexdigest()
 
 
-class Steps(Protocol):
-    """Epochs of training steps that a backend runs by itself."""
+class EpochRunner(Protocol):
+    """Runs the training steps of whole epochs on a device."""
 
     def epoch(
         self,
-        draws: Draws,
+        sampling: Sampling,
         rates: npt.NDArray[np.float64],
         first: int = 0,
         pauses: Callable[[int], bool] = lambda done: False,  # noqa: ARG005
     ) -> Iterator[tuple[float, int]]:
-        """Take a step for each learning rate from number `first` on.
+        """Take one step for each learning rate, beginning with number `first`.
 
-        Yields loss and right answers of each. After `done` steps for which ``pauses(done)`` is
-        true, and after the last, nothing runs ahead: when their results are yielded, the weights
-        are those of so many steps.
+        Yields the loss and the number of correct answers of each step. The device runs ahead of
+        the results, but not past a pause: when step `done` is yielded and ``pauses(done)`` is
+        true, or it is the last step, the weights are those after exactly `done` steps.
         """

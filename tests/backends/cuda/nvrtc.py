@@ -17,7 +17,7 @@ from igc_ref.backends.cupy.kernels import FOLDER, source
 from igc_ref.backends.cupy.operators import CudaOperators
 from igc_ref.backends.cupy.steps import CapturedSteps
 from igc_ref.backends.cupy.tiles import choose
-from igc_ref.backends.operators.library import Draws, Pool
+from igc_ref.backends.operators.library import Sampling, TrainingData
 from igc_ref.networks.model import build_model
 from igc_ref.training.optim import SGD
 
@@ -170,9 +170,9 @@ def _run(backend: RecordingBackend, batch: int, model: Any) -> None:
         return loss, hits
 
     images = np.zeros((batch, 3, 32, 32), np.uint8)
-    pool = Pool(images, np.zeros(batch, np.int64), (125, 123, 114), (63, 62, 67))
+    pool = TrainingData(images, np.zeros(batch, np.int64), (125, 123, 114), (63, 62, 67))
     steps = CapturedSteps(backend, learn, pool, batch, 4, capture=False, report=print)
-    list(steps.epoch(Draws(np.arange(batch), None), np.ones(1)))
+    list(steps.epoch(Sampling(np.arange(batch), None), np.ones(1)))
     model.forward(backend.asarray(images.astype(np.float32)))  # as in an evaluation
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from igc_ref.backends import NumpyBackend
-from igc_ref.backends.operators.library import Draws, Pool, Windows
+from igc_ref.backends.operators.library import Crops, Sampling, TrainingData
 from igc_ref.testing import assert_close
 from tests.backends.cuda import emulator
 from tests.backends.cuda.test_pointwise import draw, exactly
@@ -134,7 +134,7 @@ def test_the_augmented_batch_has_the_bits_of_the_operators_one_after_another(
     windows = None
     if layout == "augmented":
         top, left = rng.integers(0, 2 * padding + 1, (2, size))
-        windows = Windows(top, left, rng.random(size) < 0.5)
+        windows = Crops(top, left, rng.random(size) < 0.5)
     seen, numbers = [], []
 
     def learn(x, labels, rates):
@@ -143,10 +143,10 @@ def test_the_augmented_batch_has_the_bits_of_the_operators_one_after_another(
         numbers.append(float(rates.values[step]))
         return backend.asarray(np.array([step], "float32")), backend.asarray(np.array([9], "int32"))
 
-    pool = Pool(images, labels, tuple(mean), tuple(std))
+    pool = TrainingData(images, labels, tuple(mean), tuple(std))
     steps = backend.steps(learn, pool, batch, padding, pytest.fail)
     rates = np.array([0.5, 0.25, 0.125])
-    assert list(steps.epoch(Draws(order, windows), rates)) == [(0, 9), (1, 9), (2, 9)]
+    assert list(steps.epoch(Sampling(order, windows), rates)) == [(0, 9), (1, 9), (2, 9)]
     assert numbers == rates.tolist()
     plain = NumpyBackend()
     for step, (x, kept) in enumerate(seen):

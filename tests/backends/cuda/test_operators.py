@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from igc_ref.backends.cupy.batch import Pictures
+from igc_ref.backends.cupy.batch import Batch
 from igc_ref.backends.cupy.geometry import of_block
 from igc_ref.backends.cupy.tiles import choose
 from igc_ref.testing import assert_close
@@ -129,7 +129,7 @@ def test_moments_and_sums_noted_on_the_way_are_those_taken_by_themselves(case):
     assert y.moments is not None
     exact = backend.to_numpy(y.data).astype("float64")
     mean, var = exact.mean(axis=(1, 2, 3)), exact.var(axis=(1, 2, 3))
-    for pictures in (y, Pictures(y.data)):
+    for pictures in (y, Batch(y.data)):
         after, _ = batch_norm(backend, pictures, a["gamma_after"], a["beta_after"])
         table = backend.to_numpy(after.pending.table)
         assert_close(table[:, 2], mean, 1)
@@ -137,7 +137,7 @@ def test_moments_and_sums_noted_on_the_way_are_those_taken_by_themselves(case):
     dx, *_ = case.layer.run_backward(backend, backend.to_layout(a["d"]), saved)
     assert dx.sums is not None
     noted, *one = backend.batch_norm_backward(dx, before)
-    taken, *two = backend.batch_norm_backward(Pictures(dx.data), before)
+    taken, *two = backend.batch_norm_backward(Batch(dx.data), before)
     backend.xp.check()
     for left, right in zip(
         (public(backend, noted), *one), (public(backend, taken), *two), strict=True
@@ -158,7 +158,7 @@ def test_sums_are_not_taken_for_another_batch_norm(case):
     _, other = batch_norm(backend, internal(backend, -a["x"]), *lines)
     dx, *_ = case.layer.run_backward(backend, d, case.layer.run(backend, normal, *weights)[1])
     actual = backend.batch_norm_backward(dx, other)
-    expected = backend.batch_norm_backward(Pictures(dx.data), other)
+    expected = backend.batch_norm_backward(Batch(dx.data), other)
     for left, right in zip(actual[1:], expected[1:], strict=True):
         assert np.array_equal(left, right)
 

@@ -159,7 +159,7 @@ REFUSED = {  # id: (call, error, message)
         lambda b: b.asarray([1.0]), TypeError, "asarray takes a numpy.ndarray, not builtins.list",
     ),
     "pictures for an array": (
-        lambda b: b.to_numpy(pictures(b, *X)), TypeError, "array is .*Pictures; .*backend takes",
+        lambda b: b.to_numpy(pictures(b, *X)), TypeError, "array is .*Batch; .*backend takes",
     ),
     "storage in 8 bits": (
         lambda b: EmulatedBackend("float8"), SpecError, "storage='float8' is unknown",
