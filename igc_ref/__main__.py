@@ -2,7 +2,7 @@
 
 import sys
 
-from igc_ref.cli.commands import main
+from igc_ref.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

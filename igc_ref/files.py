@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 
 @contextmanager
@@ -52,10 +52,11 @@ def _to_disk(folder: Path) -> None:
             os.close(descriptor)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON, whole or not at all; a number that is not finite is a ValueError."""
-    with replacing(path) as file:
-        file.write((json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+def write_json(path: str | Path, value: object) -> None:
+    """Write a value as indented JSON, whole or not at all; a ValueError for NaN or infinity."""
+    text = json.dumps(value, indent=2, allow_nan=False)
+    with replacing(Path(path)) as file:
+        file.write(f"{text}\n".encode())
 
 
 def write_csv(path: str | Path, rows: Iterable[Iterable[object]]) -> None:

@@ -1,18 +1,14 @@
-"""The command ``igc-ref``: train, eval, params, bench, plot; and the studies."""
+"""The commands ``train``, ``eval``, ``params``, ``bench`` and ``plot``, and their options."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import igc_ref
-from igc_ref import backends, bench, data, plots
-from igc_ref.cli import studies
-from igc_ref.cli.options import add_network, add_training, suppressing
-from igc_ref.errors import IGCError, SpecError, choice, integer
+from igc_ref import bench, data, plots
+from igc_ref.cli.options import NETWORK, add_command, add_recipe, add_settings
+from igc_ref.errors import SpecError, choice, integer
 from igc_ref.files import write_csv
 from igc_ref.networks.model import build
 from igc_ref.report import aligned, say
@@ -23,46 +19,50 @@ from igc_ref.training import folder as runs
 from igc_ref.training.config import TrainConfig
 from igc_ref.training.evaluation import evaluate, precise_statistics
 from igc_ref.training.session import resume, train
-from igc_ref.training.signals import Interrupted
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0, or 1 after a one-line error, or 130 after Ctrl-C."""
-    options = vars(_parser().parse_args(arguments))
-    command = options.pop("command")
-    try:
-        command(**options)
-    except (IGCError, OSError) as error:
-        print(f"igc-ref: error: {error}", file=sys.stderr)
-        return 1
-    except MemoryError as error:
-        print(f"igc-ref: error: not enough memory: {error}", file=sys.stderr)
-        return 1
-    except Interrupted as error:
-        print(f"igc-ref: {error}", file=sys.stderr)
-        return 128 + error.signal
-    except KeyboardInterrupt:
-        print("igc-ref: interrupted; train --resume RUN continues a run", file=sys.stderr)
-        return 130
-    return 0
+def add_commands(commands: Any) -> None:
+    """Add the commands of this file to the command line."""
+    _add_train(commands)
+    _add_eval(commands)
+    _add_params(commands)
+    _add_bench(commands)
+    add = add_command(commands, "plot", plot_command, "draw the learning curves of a run")
+    add.add_argument("run", metavar="RUN", help="folder of the run")
+    add.add_argument("--out", metavar="FILE", help="default RUN/curves.png; may end in .svg")
 
 
-def train_command(
-    resume_run: str | None = None, recipe: str | None = None, **settings: Any
-) -> None:
+def _add_train(commands: Any) -> None:
+    add = add_command(
+        commands, "train", train_command, "train a network; by default a small one on shapes"
+    )
+    add_settings(add, [field.name for field in fields(TrainConfig)])
+    add_recipe(add)
+    add.add_argument("--resume", metavar="RUN", dest="resume_run", help="continue this run")
+
+
+def train_command(resume_run: str | None = None, recipe: str | None = None, **given: Any) -> None:
     """Train from scratch, or continue a run.
 
     A recipe gives the settings that are not given otherwise. A run that is continued must have
-    them, as it must have whatever else is given.
+    the settings that are given, by option or by recipe.
     """
     if recipe is not None:
         run = TrainConfig() if resume_run is None else runs.read_config(Path(resume_run))
-        settings = recipes.recipe(recipe, settings.get("data", run.data)) | settings
+        given = recipes.recipe(recipe, given.get("data", run.data)) | given
     if resume_run is None:
-        history = train(TrainConfig(**settings), say)
+        history = train(TrainConfig(**given), say)
     else:
-        history = resume(resume_run, say, **settings)
+        history = resume(resume_run, say, **given)
     say(f"test accuracy {history.test_accuracy:.2%}; checkpoint and log in {history.run}")
+
+
+def _add_eval(commands: Any) -> None:
+    add = add_command(commands, "eval", eval_command, "evaluate a run on its test set")
+    add.add_argument("run", metavar="RUN", help="folder of the run")
+    add_settings(add, ["data_dir", "backend"])
+    text = "first estimate the statistics of batch norm anew, on training images"
+    add.add_argument("--precise-bn", action="store_true", help=text)
 
 
 def eval_command(
@@ -77,10 +77,24 @@ def eval_command(
     test_set = data.load(config.data, "test", data_dir or config.data_dir, say)
     result = evaluate(model, test_set)
     say(
-        f"{model.architecture} on {test_set.name}, {len(test_set):,} pictures, "
+        f"{model.architecture} on {test_set.name}, {len(test_set):,} images, "
         f"{model.backend.name} backend: accuracy {result.accuracy:.2%}, loss {result.loss:.4f}"
         + (" (batch statistics estimated anew)" if precise_bn else "")
     )
+
+
+def _add_params(commands: Any) -> None:
+    add = add_command(
+        commands, "params", params_command, "print a network's layers, parameters, multiply-adds"
+    )
+    add_settings(add, NETWORK)
+    add.add_argument("--num-classes", type=int, metavar="N", help="default 10")
+    text = "print one line a network: this IGC network beside regular, fusion and Xception ones"
+    add.add_argument("--compare", action="store_true", dest="compare_all", help=text)
+    equals = [name.replace("_", "-") for name in EQUAL]
+    add.add_argument("--equal", choices=equals, help="what they have in common; default depth")
+    add.add_argument("--csv", metavar="FILE", help="write the comparison to this file as well")
+    add.add_argument("--paper", action="store_true", help="count all networks of the paper")
 
 
 def params_command(
@@ -107,32 +121,44 @@ def params_command(
         write_csv(csv, csv_rows(counted))
 
 
+BLOCK = {
+    "in_channels": "default L*M",
+    "out_channels": "default L*M",
+    "kernel_size": "default 3",
+    "stride": "default 1",
+    "size": "height and width of the images; default 32",
+}
+
+
+def _add_bench(commands: Any) -> None:
+    add = add_command(
+        commands,
+        "bench",
+        bench_command,
+        "time a block, or with --arch a training step, against other implementations",
+    )
+    add_settings(add, NETWORK)
+    for name, text in {**BLOCK, "batch_size": "default 64"}.items():
+        add.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=text)
+    add.add_argument("--contenders", nargs="+", metavar="NAME", help="default: all that run here")
+    add.add_argument("--threads", type=int, metavar="N", help="default: all cores")
+    add.add_argument("--rounds", type=int, metavar="N", help="turns of each contender; default 7")
+    add.add_argument("--json", metavar="FILE", help="write all measurements to this file")
+
+
 def bench_command(
-    contenders: list[str] | None,
-    threads: int | None,
-    rounds: int,
-    json: str | None,
-    arch: str | None = None,
+    contenders: list[str] | None = None,
+    threads: int | None = None,
+    rounds: int = 7,
     batch_size: int = 64,
+    json: str | None = None,
     **numbers: Any,
 ) -> None:
-    """Time a block of the user's, or with --arch a training step, for everyone who can run here."""
+    """Time a block, or with --arch a training step, in every implementation that runs here."""
     threads = bench.available_threads() if threads is None else integer("threads", threads)
     rounds, batch_size = integer("rounds", rounds), integer("batch_size", batch_size)
-    case: bench.Case
-    if arch is None:
-        for name in {"depth", "width", "doubling"} & set(numbers):
-            raise SpecError(f"{name}={numbers[name]} belongs to a network: give --arch as well")
-        L, M = numbers.pop("L", 4), numbers.pop("M", 8)
-        size = integer("size", numbers.pop("size", 32))
-        G = integer("L", L) * integer("M", M)
-        channels = {"in_channels": G, "out_channels": G}
-        case = bench.BlockCase(IGCSpec(**{**channels, **numbers}, L=L, M=M), size, batch_size)
-    else:
-        for name in set(numbers) - {"depth", "L", "M", "width", "doubling"}:
-            raise SpecError(f"{name}={numbers[name]} belongs to a block: leave out --arch")
-        config = TrainConfig(arch=arch, batch_size=batch_size, **numbers)
-        case = bench.StepCase(config.architecture(num_classes=10), batch_size)
+    make = _step_case if "arch" in numbers else _block_case
+    case: bench.Case = make(batch_size, **numbers)
     able = bench.contenders()
     for name in contenders or []:
         choice("contender", name, able)
@@ -145,6 +171,22 @@ def bench_command(
         bench.write_comparisons(Path(json), [comparison], roofline, threads)
 
 
+def _block_case(
+    batch_size: int, L: int = 4, M: int = 8, size: int = 32, **numbers: int
+) -> bench.BlockCase:
+    for name in set(NETWORK) & set(numbers):
+        raise SpecError(f"{name}={numbers[name]} belongs to a network: give --arch as well")
+    G = integer("L", L) * integer("M", M)
+    spec = IGCSpec(**{"in_channels": G, "out_channels": G, **numbers}, L=L, M=M)
+    return bench.BlockCase(spec, integer("size", size), batch_size)
+
+
+def _step_case(batch_size: int, **numbers: Any) -> bench.StepCase:
+    for name in set(BLOCK) & set(numbers):
+        raise SpecError(f"{name}={numbers[name]} belongs to a block: leave out --arch")
+    return bench.StepCase(TrainConfig(**numbers).architecture(num_classes=10), batch_size)
+
+
 def plot_command(run: str, out: str | None = None) -> None:
     """Draw the learning curves of a run."""
     records, config = runs.read_log(run), runs.read_config(Path(run))
@@ -152,73 +194,3 @@ def plot_command(run: str, out: str | None = None) -> None:
     title = f"{config.architecture(10)} on {config.data}"
     plots.save(plots.draw_curves(records, title), path)
     say(f"curves in {path}")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="igc-ref",
-        description="Interleaved group convolutions: train, evaluate, count, time, draw, study.",
-    )
-    parser.add_argument("--version", action="version", version=f"igc-ref {igc_ref.__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_train(commands)
-
-    add = commands.add_parser("eval", help="evaluate a run on its test set")
-    add.add_argument("run", metavar="RUN", help="folder of the run")
-    add.add_argument("--data-dir", metavar="DIR", help="where the data lies now")
-    add.add_argument("--backend", choices=backends.NAMES, default="auto")
-    text = "first estimate batch statistics anew, on training pictures"
-    add.add_argument("--precise-bn", action="store_true", help=text)
-    add.set_defaults(command=eval_command)
-
-    _add_params(commands)
-    _add_bench(commands)
-
-    add = commands.add_parser("plot", help="draw the learning curves of a run")
-    add.add_argument("run", metavar="RUN", help="folder of the run")
-    add.add_argument("--out", metavar="FILE", help="default RUN/curves.png; may end in .svg")
-    add.set_defaults(command=plot_command)
-
-    studies.add_commands(commands)
-    return parser
-
-
-def _add_train(commands: Any) -> None:
-    add = suppressing(commands, "train", "train a network; by default a small one on shapes")
-    add_network(add)
-    add_training(add)
-    add.add_argument("--out", metavar="RUN", help="folder of the run; default a new one below runs")
-    add.add_argument("--resume", metavar="RUN", dest="resume_run", help="continue this run")
-    add.set_defaults(command=train_command)
-
-
-def _add_params(commands: Any) -> None:
-    add = suppressing(commands, "params", "print a network's layers, parameters, multiply-adds")
-    add_network(add)
-    add.add_argument("--num-classes", type=int, metavar="N", help="default 10")
-    text = "beside regular, summation-fusion and Xception nets"
-    add.add_argument("--compare", action="store_true", dest="compare_all", help=text)
-    equals = [name.replace("_", "-") for name in EQUAL]
-    add.add_argument("--equal", choices=equals, help="what they have in common; default depth")
-    add.add_argument("--csv", metavar="FILE", help="write the comparison there as well")
-    add.add_argument("--paper", action="store_true", help="count all networks of the paper")
-    add.set_defaults(command=params_command)
-
-
-def _add_bench(commands: Any) -> None:
-    add = suppressing(commands, "bench", "time a block, or a training step, against others")
-    add_network(add, "time a training step of this network; default: a block")
-    for name, text in (
-        ("in-channels", "default L*M"),
-        ("out-channels", "default L*M"),
-        ("kernel-size", "default 3"),
-        ("stride", "default 1"),
-        ("size", "height and width of the pictures; default 32"),
-        ("batch-size", "default 64"),
-    ):
-        add.add_argument(f"--{name}", type=int, metavar="N", help=text)
-    add.add_argument("--contenders", nargs="+", default=None, metavar="NAME", help="default: all")
-    add.add_argument("--threads", type=int, default=None, metavar="N", help="default: all cores")
-    add.add_argument("--rounds", type=int, default=7, metavar="N", help="turns of each; default 7")
-    add.add_argument("--json", default=None, metavar="FILE", help="write everything there")
-    add.set_defaults(command=bench_command)

@@ -1,64 +1,64 @@
-"""Options that several commands share. What is not given is absent: `TrainConfig` has defaults."""
+"""Options that are fields of `TrainConfig`. One that is not given is absent, and so has no default.
+
+Their names, types, allowed values and help texts are the fields'.
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Container
+from dataclasses import fields
 from typing import Any
 
-from igc_ref import backends, data
-from igc_ref.backends.operators.library import DTYPES, STORAGES
-from igc_ref.networks.architecture import ARCHITECTURES, DOUBLINGS
-from igc_ref.training import config as recipes
-from igc_ref.training.config import TrainConfig
-from igc_ref.training.optim import SCHEDULES
+from igc_ref.training import config
+from igc_ref.training.config import RECIPES, Setting, TrainConfig
+
+NETWORK = ("arch", "depth", "L", "M", "width", "doubling")
+DEFAULTS = {field.name: field.default for field in fields(TrainConfig)}
+METAVARS = {int: "N", float: "X", str: "DIR"}
 
 
-def suppressing(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
-    """Add a command whose options, if not given, are absent."""
+def add_command(
+    commands: Any, name: str, command: Callable[..., None], text: str
+) -> argparse.ArgumentParser:
+    """Add a command; those of its options that are not given are absent."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, argument_default=argparse.SUPPRESS
-    )
+        name, help=text, description=f"{text[0].upper()}{text[1:]}.",
+        argument_default=argparse.SUPPRESS,
+    )  # fmt: skip
+    parser.set_defaults(command=command)
     return parser
 
 
-def add_network(parser: argparse.ArgumentParser, text: str = "default plain_igc") -> None:
-    """Add the options that name a network."""
-    parser.add_argument("--arch", choices=tuple(ARCHITECTURES), help=text)
-    parser.add_argument("--depth", type=int, metavar="N", help="layers; default 8")
-    parser.add_argument("-L", type=int, metavar="N", help="primary partitions; default 4")
-    parser.add_argument("-M", type=int, metavar="N", help="secondary partitions; default 8")
-    parser.add_argument("--width", type=int, metavar="N", help="width of other nets; default 16")
-    parser.add_argument("--doubling", choices=DOUBLINGS, help="what doubles with the width: M or L")
+def add_settings(parser: argparse.ArgumentParser, names: Container[str]) -> None:
+    """Add an option for each of these fields of `TrainConfig`."""
+    for name, setting in config.settings().items():
+        if name in names:
+            flag = f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
+            default = setting.none if DEFAULTS[name] is None else DEFAULTS[name]
+            text = f"{setting.help}; default {default}"
+            parser.add_argument(flag, dest=name, help=text, **_form(setting, DEFAULTS[name]))
 
 
-def add_training(parser: argparse.ArgumentParser, seed: bool = True) -> None:
-    """Add the options of training: data, backend, every number of the recipe, and the seed."""
-    defaults = TrainConfig()
-    parser.add_argument("--data", choices=data.NAMES, help=f"default {defaults.data}")
-    parser.add_argument(
-        "--data-dir", metavar="DIR", help="folder of the published files; default: fetched"
-    )
+def _form(setting: Setting, default: object) -> dict[str, Any]:
+    """Return how `argparse` reads a setting."""
+    if setting.kind is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if setting.choices:
+        return {"choices": setting.choices}
+
+    def number(text: str) -> Any:
+        return None if text == setting.none else setting.kind(text)
+
+    has_word = setting.none and default is not None  # else None is what is not given
+    return {"type": number if has_word else setting.kind, "metavar": METAVARS[setting.kind]}
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Add ``--recipe``."""
     parser.add_argument(
         "--recipe",
-        choices=tuple(recipes.RECIPES),
-        help="settings of the paper (400 epochs; SVHN 40) or a fast run (30), "
-        "for the published --data; options given beside it win",
-    )
-    parser.add_argument("--backend", choices=backends.NAMES, help=f"default {defaults.backend}")
-    parser.add_argument("--dtype", choices=DTYPES, help=f"default {defaults.dtype}")
-    parser.add_argument("--storage", choices=STORAGES, help="of pictures; float16: cupy only")
-    for name, kind in (
-        ("epochs", int),
-        ("batch-size", int),
-        ("lr", float),
-        ("momentum", float),
-        ("weight-decay", float),
-        *([("seed", int)] if seed else []),
-        ("checkpoint-every", int),
-    ):
-        default = getattr(defaults, name.replace("-", "_"))
-        parser.add_argument(f"--{name}", type=kind, metavar="X", help=f"default {default}")
-    parser.add_argument("--schedule", choices=SCHEDULES, help=f"default {defaults.schedule}")
-    parser.add_argument(
-        "--augment", action=argparse.BooleanOptionalAction, help="pad, crop and mirror; default yes"
+        choices=tuple(RECIPES),
+        help="settings for published data: the paper's (400 epochs; SVHN 40), or a fast run (30); "
+        "options given beside it win",
     )

@@ -1,4 +1,4 @@
-"""What a run reached, epoch by epoch."""
+"""The state of a run, on the disk and in memory: records of its epochs, weights, velocities."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from igc_ref.files import replacing
 from igc_ref.training.config import TrainConfig
 from igc_ref.training.npz import read_arrays
 
-Record = dict[str, float]
-
+FORMAT = 2
 FIELDS = (
     "epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy",
     "seconds", "images_per_second",
 )  # fmt: skip
+
+Arrays = dict[str, npt.NDArray[Any]]
+Record = dict[str, float]  # of an epoch: the FIELDS
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class History:
     run : Path
         Folder with ``config.json``, ``log.jsonl`` and ``checkpoint.npz``.
     records : list of dict
-        For each epoch: train and test loss (nats) and accuracy (0 to 1), seconds, pictures/s.
+        For each epoch: train and test loss (nats) and accuracy (0 to 1), seconds, images/s.
     """
 
     run: Path
@@ -44,40 +46,6 @@ class History:
         return self.records[-1]["test_accuracy"]
 
 
-def check_records(values: object) -> list[Record]:
-    """Return the records of epochs 1, 2, ..., or raise a ValueError that says what is wrong."""
-    if not isinstance(values, list):
-        raise ValueError(f"records must be a list, not {type(values).__name__}")
-    records = [_check_record(value) for value in values]
-    for epoch, record in enumerate(records, start=1):
-        if record["epoch"] != epoch:
-            raise ValueError(f"record {epoch} is of epoch {record['epoch']}")
-    return records
-
-
-def _check_record(value: object) -> Record:
-    """Return the record of one epoch, or raise a ValueError that names what it lacks."""
-    if not isinstance(value, dict):
-        raise ValueError(f"an epoch's record must be a dict, not {type(value).__name__}")
-    for field in FIELDS:
-        number = value.get(field)
-        if isinstance(number, bool) or not isinstance(number, int | float):
-            raise ValueError(f"an epoch's record needs a number for {field}, not {number!r}")
-        if not -1e300 < number < 1e300:
-            raise ValueError(f"{field} of an epoch's record is not a finite number")
-    return {field: value[field] for field in FIELDS}
-
-
-FORMAT = 2
-Arrays = dict[str, npt.NDArray[Any]]
-
-# All that numpy and json raise when a file is not what it should be.
-DAMAGE = (
-    ArithmeticError, AttributeError, EOFError, KeyError, MemoryError, OSError, RuntimeError,
-    SyntaxError, TypeError, ValueError,
-)  # fmt: skip
-
-
 @dataclass(frozen=True)
 class Partial:
     """How far the present epoch is.
@@ -87,7 +55,7 @@ class Partial:
     step : int
         Steps done.
     loss_sum, correct, seconds : float, int, float
-        Of the pictures seen in it; time spent.
+        Over the images seen in this epoch; time spent on it.
     draws : str
         Fingerprint of the epoch's order and augmentation, if ``step > 0``.
     """
@@ -109,7 +77,7 @@ class Checkpoint:
     classes : int
         Classes of the data set.
     fingerprint : str
-        Of all pictures and labels, see `igc_ref.data.fingerprint`.
+        Of all images and labels, see `igc_ref.data.fingerprint`.
     records : list of dict
         One for each epoch done.
     partial : Partial
@@ -117,7 +85,7 @@ class Checkpoint:
     model, velocity : dict of ndarray
         State of the network and of the optimiser.
     numpy : str
-        Version of the NumPy that drew the order of the pictures.
+        Version of the NumPy that drew the order of the images.
     """
 
     config: TrainConfig
@@ -170,44 +138,79 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(f"there is no checkpoint {path}")
     try:
         arrays = read_arrays(path)
-        meta = json.loads(arrays.pop("meta").item())
-        if meta["format"] != FORMAT:
-            raise ValueError(f"format {meta['format']}; this version reads format {FORMAT}")
+        meta = _meta(arrays)
         return Checkpoint(
-            config=TrainConfig.from_dict(meta["config"]),
-            classes=integer("classes", meta["classes"]),
+            config=TrainConfig.from_dict(meta.get("config")),
+            classes=integer("classes", meta.get("classes")),
             fingerprint=_text(meta, "fingerprint"),
-            records=check_records(meta["records"]),
-            partial=_partial(meta["partial"]),
+            records=check_records(meta.get("records")),
+            partial=_partial(meta.get("partial")),
             model=_part(arrays, "model/"),
             velocity=_part(arrays, "velocity/"),
             numpy=_text(meta, "numpy"),
         )
-    except DAMAGE as error:
+    except (ValueError, OSError, RecursionError) as error:  # json recurses where brackets nest
         text = f"{type(error).__name__}: {error}"[:300]  # it may quote the file
         reason = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
         raise CheckpointError(f"{path} is damaged or no checkpoint: {reason}") from error
 
 
-def _text(meta: dict[str, Any], name: str) -> str:
-    if not isinstance(meta[name], str) or len(meta[name]) > 100:
-        raise ValueError(f"its {name} is no short text")
-    return str(meta[name])
+def check_records(values: object) -> list[Record]:
+    """Return the records of epochs 1, 2, ..., or raise a ValueError that says what is wrong."""
+    if not isinstance(values, list):
+        raise ValueError(f"records must be a list, not {type(values).__name__}")
+    records = [{name: _number(value, name) for name in FIELDS} for value in values]
+    for epoch, record in enumerate(records, start=1):
+        if record["epoch"] != epoch:
+            raise ValueError(f"record {epoch} is of epoch {record['epoch']}")
+    return records
 
 
-def _partial(values: dict[str, Any]) -> Partial:
-    """Return what `asdict` made of a `Partial`, or raise a ValueError that names what is wrong."""
-    partial = Partial(
-        step=integer("step", values["step"], minimum=0),
+def _meta(arrays: Arrays) -> dict[str, Any]:
+    """Return what `save` wrote beside the weights."""
+    text = arrays.get("meta", np.array(0))
+    meta = json.loads(text.item()) if text.dtype.kind == "U" and text.ndim == 0 else None
+    if not isinstance(meta, dict):
+        raise ValueError("it does not describe a run")
+    if meta.get("format") != FORMAT:
+        raise ValueError(f"format {meta.get('format')}; this version reads format {FORMAT}")
+    return meta
+
+
+def _partial(values: object) -> Partial:
+    """Return what `asdict` made of a `Partial`, or raise a ValueError that says what is wrong."""
+    if not isinstance(values, dict):
+        raise ValueError(f"its partial epoch is no dict but {type(values).__name__}")
+    for name in ("loss_sum", "seconds"):
+        if _number(values, name) < 0:
+            raise ValueError(f"its {name} is {values[name]}")
+    return Partial(
+        step=integer("step", values.get("step"), minimum=0),
         loss_sum=float(values["loss_sum"]),
-        correct=integer("correct", values["correct"], minimum=0),
+        correct=integer("correct", values.get("correct"), minimum=0),
         seconds=float(values["seconds"]),
         draws=_text(values, "draws"),
     )
-    for name in ("loss_sum", "seconds"):
-        if not 0 <= getattr(partial, name) < 1e300:
-            raise ValueError(f"its {name} is {getattr(partial, name)}")
-    return partial
+
+
+def _number(values: object, name: str) -> float:
+    """Return a finite number of a JSON object."""
+    if not isinstance(values, dict):
+        raise ValueError(f"an epoch's record must be a dict, not {type(values).__name__}")
+    number = values.get(name)
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise ValueError(f"an epoch's record needs a number for {name}, not {number!r}")
+    if not -1e300 < number < 1e300:
+        raise ValueError(f"{name} of an epoch's record is not a finite number")
+    return number
+
+
+def _text(values: dict[str, Any], name: str) -> str:
+    """Return a short text of a JSON object."""
+    text = values.get(name)
+    if not isinstance(text, str) or len(text) > 100:
+        raise ValueError(f"its {name} is no short text")
+    return text
 
 
 def _part(arrays: Arrays, prefix: str) -> Arrays:

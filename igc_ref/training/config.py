@@ -1,17 +1,18 @@
-"""Training recipes: the authors' own, and a fast one.
+"""The settings of a training run, and recipes: settings that go together.
 
-A recipe is a set of values for the fields of `TrainConfig`, one for each published data set;
-whatever is given beside it wins. ``shapes`` has none: nobody has published one, and
-`TrainConfig`'s defaults are made for it.
+Every setting stands once, as a field of `TrainConfig`: its default, its help text, what is
+allowed. The checks, the options of the command line and ``help(TrainConfig)`` are made from it.
 """
 
 from __future__ import annotations
 
-import numbers
+import inspect
+import math
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from numbers import Real
+from typing import Any, NamedTuple
 
 from igc_ref import backends, data
 from igc_ref.backends.operators.library import DTYPES, STORAGES
@@ -19,7 +20,7 @@ from igc_ref.errors import SpecError, choice, integer
 from igc_ref.networks.architecture import ARCHITECTURES, DOUBLINGS, Architecture, numbers_of
 from igc_ref.training.optim import SCHEDULES
 
-# arXiv:1707.02725, section 4, and the training script that the authors published: the rate falls
+# Section 4 of arXiv:1707.02725, and the training script that the authors published: the rate falls
 # to a tenth at 1/2, 3/4 and 7/8 of the epochs; pad by 4, crop and mirror at random, but not digits.
 _PAPER: dict[str, Any] = {
     "batch_size": 64,
@@ -27,6 +28,7 @@ _PAPER: dict[str, Any] = {
     "schedule": "step",
     "momentum": 0.9,  # Nesterov's
     "weight_decay": 1e-4,
+    "bn_momentum": None,  # the authors'
 }
 # One cycle: the rate rises for a quarter of the run, then falls to 0.
 _FAST: dict[str, Any] = {
@@ -35,8 +37,11 @@ _FAST: dict[str, Any] = {
     "schedule": "onecycle",
     "momentum": 0.9,
     "weight_decay": 5e-4,
+    "bn_momentum": 0.9,
 }
 
+# A recipe for each published data set. ``shapes`` has none: nobody has published one, and the
+# defaults of `TrainConfig` are made for it.
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {
         "cifar10": {"epochs": 400, "augment": True, **_PAPER},
@@ -59,12 +64,13 @@ def recipe(name: str, data: str) -> dict[str, Any]:
     Parameters
     ----------
     name : {"paper", "fast"}
+        The authors' own settings, or a run of 30 epochs.
     data : {"cifar10", "cifar100", "svhn", "svhn_extra"}
 
     Raises
     ------
     SpecError
-        For an unknown recipe, or a data set that it says nothing about.
+        For an unknown recipe, or a data set that it has no settings for.
 
     Examples
     --------
@@ -79,122 +85,159 @@ def recipe(name: str, data: str) -> dict[str, Any]:
     return dict(settings)
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """What a run is. The defaults train a small IGC network on the built-in ``shapes``.
-
-    ``TrainConfig.recipe("paper", data="cifar10", depth=20, L=24, M=2)`` has the authors' settings.
+class Setting(NamedTuple):
+    """What a field of `TrainConfig` is, beside its name and its default.
 
     Parameters
     ----------
-    arch, depth, L, M, width, doubling
-        The network, as in `igc_ref.build_model`. One that needs L and M, of which neither is
-        given, has the paper's L = 4, M = 8; one that needs a width has 16 without it.
-    data : {"shapes", "cifar10", "cifar100", "svhn", "svhn_extra"}
-        See `igc_ref.data.load`.
-    data_dir : str, optional
-        Folder of the published files, or a CIFAR archive; without it they are fetched once.
-    backend : {"auto", "numpy", "numba", "cupy"}
-    dtype : {"float32", "float64"}
-    storage : {"float32", "float16"}
-        How pictures are kept between operators; float16 on the cupy backend only, for float32
-        networks: sums and weights stay float32.
-    epochs, batch_size : int
-    lr : float
-        Peak learning rate.
-    schedule : {"step", "onecycle"}
-        See `igc_ref.training.optim.learning_rate`.
-    momentum, weight_decay : float
-    augment : bool
-        Pad by 4, crop at random, mirror at random.
-    seed : int
-        Of weights, order and augmentation. Same seed, same backend: same bits.
-    checkpoint_every : int
-        Steps between two checkpoints within an epoch; 0: only after each epoch.
-    out : str, optional
-        Folder of the run, new or empty; by default one below ``runs``.
+    kind : {int, float, str, bool}
+    help : str
+    choices : sequence of str
+        The allowed values, where they are names.
+    minimum : int
+        Of a whole number.
+    inside, allowed : callable, str
+        Whether a real number is allowed, and which ones are.
+    none : str
+        What None means; empty where None is not allowed.
+    """
+
+    kind: type
+    help: str
+    choices: Sequence[str] = ()
+    minimum: int = 1
+    inside: Callable[[Any], bool] = math.isfinite
+    allowed: str = ""
+    none: str = ""
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return the value as a plain Python one, or raise a SpecError that names it."""
+        if value is None and self.none:
+            return None
+        if self.choices:
+            choice(name, value, self.choices)
+        elif self.kind is int:
+            return integer(name, value, self.minimum)
+        elif self.kind is float:
+            if not isinstance(value, Real) or isinstance(value, bool) or not self.inside(value):
+                raise SpecError(f"{name}={value!r} is not allowed; it must be {self.allowed}")
+            return float(value)
+        elif self.kind is bool and not isinstance(value, bool):
+            raise SpecError(f"{name}={value!r} is neither True nor False")
+        elif self.kind is str:
+            if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+                raise SpecError(f"{name}={value!r} is not a path")
+            return os.fspath(value)
+        return value
+
+
+def settings() -> dict[str, Setting]:
+    """Return what the fields of `TrainConfig` are, by name."""
+    return {f.name: f.metadata["setting"] for f in fields(TrainConfig)}
+
+
+def _field(default: Any, kind: type, text: str, **more: Any) -> Any:
+    return field(default=default, metadata={"setting": Setting(kind, text, **more)})
+
+
+def _documented(cls: type[TrainConfig]) -> type[TrainConfig]:
+    """Insert the settings into the docstring of `TrainConfig`, as its parameters."""
+    lines = ["Parameters", "----------"]
+    for f in fields(cls):
+        of: Setting = f.metadata["setting"]
+        kind = "{" + ", ".join(of.choices) + "}" if of.choices else of.kind.__name__
+        default = f"None ({of.none})" if f.default is None else repr(f.default)
+        lines += [f"{f.name} : {kind}, default {default}", f"    {of.help}"]
+    head, raises, tail = inspect.cleandoc(cls.__doc__ or "").partition("Raises\n")
+    cls.__doc__ = head + "\n".join(lines) + "\n\n" + raises + tail
+    return cls
+
+
+SMALL = {"L": 4, "M": 8, "width": 16}  # the paper's smallest networks
+
+
+@_documented
+@dataclass(frozen=True)
+class TrainConfig:
+    """The settings of a training run. The defaults train a small IGC network on ``shapes``.
+
+    ``TrainConfig.recipe("paper", data="cifar10", depth=20, L=24, M=2)`` has the authors' settings.
 
     Raises
     ------
     SpecError
-        Names the number and what is allowed.
+        If a setting is not allowed; names the value and what is allowed.
+
+    Examples
+    --------
+    >>> config = TrainConfig(depth=20, L=24, M=2, data="cifar10", epochs=10)
+    >>> config.arch, config.lr, config.backend
+    ('plain_igc', 0.1, 'auto')
     """
 
-    arch: str = "plain_igc"
-    depth: int = 8
-    L: int | None = None
-    M: int | None = None
-    width: int | None = None
-    doubling: str = "M"
-    data: str = "shapes"
-    data_dir: str | None = None
-    backend: str = "auto"
-    dtype: str = "float32"
-    storage: str = "float32"
-    epochs: int = 4
-    batch_size: int = 16
-    lr: float = 0.1
-    schedule: str = "onecycle"
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    augment: bool = True
-    seed: int = 0
-    checkpoint_every: int = 0
-    out: str | None = None
+    arch: str = _field("plain_igc", str, "kind of network", choices=tuple(ARCHITECTURES))
+    depth: int = _field(8, int, "number of layers")
+    L: int | None = _field(
+        None, int, "primary partitions in the first stage of an IGC network", none=str(SMALL["L"])
+    )
+    M: int | None = _field(None, int, "secondary partitions there", none=str(SMALL["M"]))
+    width: int | None = _field(
+        None, int, "channels of the first stage without L and M", none=str(SMALL["width"])
+    )
+    doubling: str = _field("M", str, "which of M and L doubles with the width", choices=DOUBLINGS)
+    data: str = _field("shapes", str, "data set", choices=data.NAMES)
+    data_dir: str | None = _field(
+        None, str, "folder of the published files, or a CIFAR archive", none="downloaded"
+    )
+    backend: str = _field("auto", str, "library that does the computing", choices=backends.NAMES)
+    dtype: str = _field("float32", str, "precision of the computation", choices=DTYPES)
+    storage: str = _field(
+        "float32", str, "precision of stored activations; float16 with cupy only", choices=STORAGES
+    )
+    epochs: int = _field(4, int, "passes through the training set")
+    batch_size: int = _field(16, int, "images in a training step")
+    lr: float = _field(
+        0.1, float, "peak learning rate",
+        inside=lambda lr: 0 < lr < 1e30, allowed="greater than 0 and below 1e30",
+    )  # fmt: skip
+    schedule: str = _field(
+        "onecycle", str, "step: a tenth at 1/2, 3/4, 7/8 of the run; onecycle: one rise and fall",
+        choices=SCHEDULES,
+    )  # fmt: skip
+    momentum: float = _field(
+        0.9, float, "Nesterov momentum", inside=lambda m: 0 <= m < 1, allowed="in [0, 1)"
+    )
+    weight_decay: float = _field(
+        5e-4, float, "weight decay of every parameter",
+        inside=lambda w: 0 <= w < 1e30, allowed="at least 0 and below 1e30",
+    )  # fmt: skip
+    bn_momentum: float | None = _field(
+        0.9, float, "weight of the past in the running averages of batch norm; the paper has 0.99 "
+        "in plain networks and 0.9 in residual ones",
+        inside=lambda m: 0 <= m < 1, allowed="in [0, 1), or None for the paper's", none="paper",
+    )  # fmt: skip
+    augment: bool = _field(True, bool, "pad by 4, crop and mirror the training images at random")
+    seed: int = _field(0, int, "seed of weights, order and augmentation", minimum=0)
+    checkpoint_every: int = _field(
+        0, int, "steps between checkpoints within an epoch; 0: only after each epoch", minimum=0
+    )
+    out: str | None = _field(None, str, "folder of the run, new or empty", none="a new one in runs")
 
     def __post_init__(self) -> None:
-        self._check_texts()
-        if "width" not in numbers_of(self.arch) and self.L is None and self.M is None:
-            object.__setattr__(self, "L", 4)
-            object.__setattr__(self, "M", 8)
-        if "width" in numbers_of(self.arch) and self.width is None:
-            object.__setattr__(self, "width", 16)
+        for name, setting in settings().items():
+            object.__setattr__(self, name, setting.check(name, getattr(self, name)))
+        needed = numbers_of(self.arch)
+        if all(getattr(self, name) is None for name in needed):
+            for name in needed:
+                object.__setattr__(self, name, SMALL[name])
         self.architecture(num_classes=10)
         if self.storage != "float32" and self.dtype != "float32":
             raise SpecError(f"storage={self.storage} is for dtype=float32, not {self.dtype}")
-        for name, minimum in (
-            ("epochs", 1),
-            ("batch_size", 1),
-            ("seed", 0),
-            ("checkpoint_every", 0),
-        ):
-            object.__setattr__(self, name, integer(name, getattr(self, name), minimum))
-        if not isinstance(self.augment, bool):
-            raise SpecError(f"augment={self.augment!r} is neither True nor False")
-        self._check_number("lr", lambda lr: lr > 0, "greater than 0")
-        self._check_number("momentum", lambda m: 0 <= m < 1, "in [0, 1)")
-        self._check_number("weight_decay", lambda w: w >= 0, "at least 0")
-
-    def _check_texts(self) -> None:
-        """Check the fields that choose by name, and the paths."""
-        for name, allowed in (
-            ("arch", tuple(ARCHITECTURES)),
-            ("doubling", DOUBLINGS),
-            ("data", data.NAMES),
-            ("backend", backends.NAMES),
-            ("dtype", DTYPES),
-            ("storage", STORAGES),
-            ("schedule", SCHEDULES),
-        ):
-            choice(name, getattr(self, name), allowed)
-        for name in ("data_dir", "out"):
-            value = getattr(self, name)
-            if value is not None:
-                if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-                    raise SpecError(f"{name}={value!r} is not a path")
-                object.__setattr__(self, name, os.fspath(value))
-
-    def _check_number(self, name: str, inside: Callable[[float], bool], allowed: str) -> None:
-        value = getattr(self, name)
-        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not number or not -1e30 < value < 1e30 or not inside(value):
-            raise SpecError(f"{name}={value!r} is not allowed; it must be {allowed} and below 1e30")
-        object.__setattr__(self, name, float(value))
 
     def architecture(self, num_classes: int) -> Architecture:
-        """Return the network of this run, for a data set of so many classes."""
-        numbers = self.L, self.M, self.width
-        return Architecture(self.arch, self.depth, *numbers, num_classes, self.doubling)
+        """Return the network of this run, for a data set with this number of classes."""
+        sizes = self.L, self.M, self.width
+        return Architecture(self.arch, self.depth, *sizes, num_classes, self.doubling)
 
     @classmethod
     def recipe(cls, name: str, data: str, **settings: Any) -> TrainConfig:
@@ -203,7 +246,7 @@ class TrainConfig:
         Parameters
         ----------
         name : {"paper", "fast"}
-            See `igc_ref.training.config`.
+            The authors' own settings, or a run of 30 epochs.
         data : {"cifar10", "cifar100", "svhn", "svhn_extra"}
         settings
             Any other fields.
@@ -211,7 +254,8 @@ class TrainConfig:
         Raises
         ------
         SpecError
-            For an unknown recipe, a data set it says nothing about, or wrong settings.
+            For an unknown recipe, a data set it has no settings for, or a setting that is not
+            allowed.
 
         Examples
         --------
@@ -233,4 +277,6 @@ class TrainConfig:
         unknown = sorted(str(name) for name in set(values) - {f.name for f in fields(cls)})
         if unknown:
             raise SpecError(f"unknown settings {', '.join(unknown)}: made by a newer version?")
-        return cls(**values)
+        # Runs from before this setting existed had the authors' momentum.
+        earlier: dict[str, Any] = {"bn_momentum": None}
+        return cls(**earlier | values)

@@ -3,74 +3,71 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from igc_ref.errors import CheckpointError
-from igc_ref.files import replacing
+from igc_ref.files import replacing, write_json
 from igc_ref.networks.model import Model, build
 from igc_ref.report import Report
 from igc_ref.training import checkpoint
 from igc_ref.training.checkpoint import Record, check_records
 from igc_ref.training.config import TrainConfig
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 CHECKPOINT, PREVIOUS = "checkpoint.npz", "checkpoint-previous.npz"
-CONFIG, LOG = "config.json", "log.jsonl"
+CONFIG, LOG, LOCK = "config.json", "log.jsonl", ".lock"
 
 
 @contextmanager
 def create(config: TrainConfig) -> Iterator[Path]:
-    """Make the folder of a new run, hold it, write its config; refuse one that holds anything."""
+    """Make the folder of a new run, lock it, write its config; refuse one that holds anything."""
     folder = _new_folder(config) if config.out is None else Path(config.out)
-    if folder.exists() and not folder.is_dir():
-        raise _not_empty(folder)
+    _check_empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        if any(not path.name.endswith(".partial") for path in folder.iterdir()):
-            raise _not_empty(folder)
-        with replacing(folder / CONFIG) as file:
-            file.write((json.dumps(config.to_dict(), indent=2) + "\n").encode())
+        _check_empty(folder)  # again: another process may have been quicker
+        write_json(folder / CONFIG, config.to_dict())
         yield folder
 
 
-def _not_empty(folder: Path) -> CheckpointError:
-    return CheckpointError(f"{folder} is not an empty folder; choose another --out, or --resume it")
+def _check_empty(folder: Path) -> None:
+    """Raise a CheckpointError if there is anything but what an attempt that failed leaves."""
+    if not folder.exists():
+        return
+    if not folder.is_dir() or any(
+        path.name != LOCK and path.suffix != ".partial" for path in folder.iterdir()
+    ):
+        raise CheckpointError(
+            f"{folder} is not an empty folder; choose another --out, or --resume it"
+        )
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder of a run, so that no second process trains in it.
+    """Lock the folder of a run, so that no second process trains in it.
 
-    The lock is the system's (flock on the folder): it leaves no file and ends with the process,
-    however that ends. Where there is no flock (Windows), nothing is locked.
+    The system releases the lock when the process ends, however it ends. The file ``.lock`` stays.
 
     Raises
     ------
     CheckpointError
-        If another process holds it, or there is no such folder.
+        If another process has locked it, or there is no such folder.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is no run: there is no such folder")
-    if fcntl is None:
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+    lock = FileLock(folder / LOCK)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CheckpointError(f"another process is training in {folder}") from error
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise CheckpointError(f"another process is training in {folder}") from error
+    try:
         yield
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
 def _new_folder(config: TrainConfig) -> Path:
@@ -160,7 +157,7 @@ def load_newest(folder: Path, report: Report) -> checkpoint.Checkpoint | None:
     Returns
     -------
     Checkpoint or None
-        None if the run was ended before it had written one: it begins anew.
+        None if the run was ended before it had written one.
 
     Raises
     ------
@@ -169,7 +166,7 @@ def load_newest(folder: Path, report: Report) -> checkpoint.Checkpoint | None:
     """
     if not any((folder / name).exists() for name in (CHECKPOINT, PREVIOUS)):
         read_config(folder)  # an error if this is no run at all
-        report(f"{folder} has no checkpoint yet: it begins anew")
+        report(f"{folder} has no checkpoint yet: it starts from the beginning")
         return None
     try:
         return load_checkpoint(folder)
@@ -178,7 +175,7 @@ def load_newest(folder: Path, report: Report) -> checkpoint.Checkpoint | None:
             saved = load_checkpoint(folder, PREVIOUS)
         except CheckpointError:
             raise damage from None
-        report(f"{damage}; going on from {folder / PREVIOUS}, {saved.position}")
+        report(f"{damage}; resuming from {folder / PREVIOUS}, {saved.position}")
         return saved
 
 

@@ -1,22 +1,38 @@
-"""Training from scratch, and from where a run was interrupted."""
+"""A training run: started, saved, stopped, resumed, reported. `loop` has the training itself."""
 
 from __future__ import annotations
 
+import math
+import signal
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
-from igc_ref.errors import CheckpointError
+import numpy as np
+from tqdm import tqdm
+
+from igc_ref import data
+from igc_ref.backends import get_backend
+from igc_ref.backends.operators.library import EpochRunner, Sampling
+from igc_ref.errors import CheckpointError, TrainingError
+from igc_ref.networks import BatchNorm
+from igc_ref.networks.model import build
 from igc_ref.report import Report, silent
+from igc_ref.training import checkpoint
 from igc_ref.training import folder as runs
-from igc_ref.training.checkpoint import History
+from igc_ref.training.checkpoint import Checkpoint, History, Partial, Record
 from igc_ref.training.config import TrainConfig
-from igc_ref.training.evaluation import Evaluation, evaluate
-from igc_ref.training.loop import Trainer
+from igc_ref.training.evaluation import evaluate
+from igc_ref.training.loop import StepByStep, draw, steps_of
+from igc_ref.training.optim import SGD, learning_rate
 
-__all__ = ["Evaluation", "History", "TrainConfig", "Trainer", "evaluate", "resume", "train"]
+__all__ = ["History", "Interrupted", "Session", "resume", "run_to_end", "train"]
 
+PAUSE_EVERY = 64  # steps that a device may run ahead of the host
 MAY_CHANGE = ("backend", "data_dir", "checkpoint_every")  # between a run and its continuation
 
 
@@ -41,17 +57,24 @@ def train(
     Raises
     ------
     IGCError
-        For data, a backend or a folder that cannot serve; raised before anything is written.
+        If the data, the backend or the folder cannot be used; raised before anything is written.
     TrainingError
-        If the loss is not finite any more, or the memory does not suffice.
+        If the loss is no longer finite, or the memory does not suffice.
     Interrupted
         After Ctrl-C or SIGTERM; the run has been saved and can be resumed.
+
+    Examples
+    --------
+    >>> import igc_ref
+    >>> config = igc_ref.TrainConfig(depth=20, L=24, M=2, data="cifar10", epochs=10)
+    >>> igc_ref.train(config, print).test_accuracy  # doctest: +SKIP
+    0.86
     """
-    trainer = Trainer(config, report)
+    session = Session(config, report)
     if initial is not None:
-        trainer.model.load_state_dict(initial)
+        session.model.load_state_dict(initial)
     with runs.create(config) as folder:
-        return trainer.finish(folder, report)
+        return session.run(folder)
 
 
 def resume(
@@ -79,37 +102,30 @@ def resume(
     Raises
     ------
     CheckpointError
-        If there is no run, it is finished, `settings` describe another run, the pictures are not
-        the run's, or another process is at it.
+        If there is no run, it is finished, `settings` describe another run, the images are not
+        the run's, or another process is training in the folder.
     """
     folder = Path(folder)
     with runs.locked(folder):
         saved = runs.load_newest(folder, report)
         config = runs.read_config(folder) if saved is None else saved.config
-        differing = [
-            f"{name}={value} (the run has {getattr(config, name)})"
-            for name, value in settings.items()
-            if name not in MAY_CHANGE and value != getattr(config, name)
-        ]
-        if differing:
-            raise CheckpointError(f"{folder} is another run: {', '.join(differing)}")
+        if differing := _differing(config, settings):
+            raise CheckpointError(f"{folder} is another run: {differing}")
         if saved is not None and len(saved.records) >= config.epochs:
             raise CheckpointError(f"{folder} has finished all its {config.epochs} epochs")
         config = replace(config, **{n: v for n, v in settings.items() if n in MAY_CHANGE})
-        trainer = Trainer(config, report)
+        session = Session(config, report)
         if saved is not None:
-            trainer.restore(saved)
+            session.restore(saved)
         elif initial is not None:
-            trainer.model.load_state_dict(initial)
-        return trainer.finish(folder, report)
+            session.model.load_state_dict(initial)
+        return session.run(folder)
 
 
 def run_to_end(
-    config: TrainConfig,
-    report: Report,
-    initial: Mapping[str, Any] | None = None,
+    config: TrainConfig, report: Report, initial: Mapping[str, Any] | None = None
 ) -> History:
-    """Return what a run reached, after training whatever of it is missing.
+    """Return what a run reached, after training what is missing of it.
 
     Parameters
     ----------
@@ -118,7 +134,7 @@ def run_to_end(
     report : callable
         Receives a line of text at the start and after every epoch.
     initial : dict of ndarrays, optional
-        As in `igc_ref.train.train`.
+        As in `train`.
 
     Raises
     ------
@@ -128,25 +144,267 @@ def run_to_end(
     folder = Path(config.out or "")
     if not (folder / runs.CONFIG).exists():
         return train(config, report, initial)
-    check_same(folder, config)
+    settings = {name: value for name, value in asdict(config).items() if name != "out"}
+    if differing := _differing(runs.read_config(folder), settings):
+        raise CheckpointError(f"{folder} holds another run: {differing}; choose another --out")
     if (folder / runs.LOG).exists():
         records = runs.read_log(folder)
         if len(records) >= config.epochs:
             report(f"{folder} is finished: {records[-1]['test_accuracy']:.2%}")
             return History(folder, records)
-    new = {name: getattr(config, name) for name in MAY_CHANGE}
-    return resume(folder, report, initial, **new)
+    return resume(folder, report, initial, **settings)
 
 
-def check_same(folder: Path, config: TrainConfig) -> None:
-    """Raise a CheckpointError that names what differs unless the run in a folder is this one."""
-    found = asdict(runs.read_config(folder))
-    differing = [
-        f"{name}={value} (the run has {found[name]})"
-        for name, value in asdict(config).items()
-        if name not in (*MAY_CHANGE, "out") and value != found[name]
-    ]
-    if differing:
-        raise CheckpointError(
-            f"{folder} holds another run: {', '.join(differing)}; choose another --out"
+def _differing(config: TrainConfig, settings: Mapping[str, Any]) -> str:
+    """List the settings that a run does not have and cannot be continued with."""
+    return ", ".join(
+        f"{name}={value} (the run has {getattr(config, name)})"
+        for name, value in settings.items()
+        if name not in MAY_CHANGE and value != getattr(config, name)
+    )
+
+
+class Session:
+    """A run at work: its network, optimiser and data, and how far it is.
+
+    Its state is the weights, velocities and running statistics, the records of the epochs done,
+    and how far the present epoch is.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    report : callable
+        Receives lines of text.
+    """
+
+    def __init__(self, config: TrainConfig, report: Report = silent) -> None:
+        self.config, self.report = config, report
+        # The backend first: it fails at once, data may take a while.
+        backend = get_backend(config.backend, config.storage)
+        self.train_set, self.test_set = (
+            data.load(config.data, split, config.data_dir, report) for split in ("train", "test")
+        )
+        architecture = config.architecture(len(self.train_set.classes))
+        self.model = build(architecture, backend, config.dtype, config.seed)
+        if config.bn_momentum is not None:
+            for _, layer in self.model.network.named_layers():
+                if isinstance(layer, BatchNorm):
+                    layer.momentum = config.bn_momentum
+        self.optimiser = SGD(self.model, config.momentum, config.weight_decay)
+        self.fingerprint = data.fingerprint(self.train_set, self.test_set)
+        self.records: list[Record] = []
+        self.partial = Partial()
+        self.saved = "epoch 0"  # position of the last checkpoint
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Take up the state of a checkpoint.
+
+        Raises
+        ------
+        CheckpointError
+            If it is of other images, another network, or of a NumPy that draws other numbers.
+        """
+        if saved.fingerprint != self.fingerprint:
+            raise CheckpointError(
+                f"the run was trained on other images of {self.config.data}: their fingerprint "
+                f"was {saved.fingerprint}, that of these is {self.fingerprint}"
+            )
+        epoch = len(saved.records) + 1
+        if saved.partial.step and saved.partial.draws != self._draw(epoch).fingerprint():
+            raise CheckpointError(
+                f"NumPy {np.__version__} draws epoch {epoch} in another order than the NumPy that "
+                f"began it: continue with that one (the checkpoint says {saved.numpy})"
+            )
+        self.model.load_state_dict(saved.model)
+        self.optimiser.load_state_dict(saved.velocity)
+        self.records, self.partial = list(saved.records), saved.partial
+        self.saved = saved.position
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint of the present state; keep the one before it."""
+        state = Checkpoint(
+            config=self.config,
+            classes=len(self.train_set.classes),
+            fingerprint=self.fingerprint,
+            records=self.records,
+            partial=self.partial,
+            model=self.model.state_dict(),
+            velocity=self.optimiser.state_dict(),
+        )
+        checkpoint.save(folder / runs.CHECKPOINT, state, keep=folder / runs.PREVIOUS)
+        self.saved = state.position
+
+    def run(self, folder: Path) -> History:
+        """Train the epochs that are left, with a checkpoint and a line of the log after each.
+
+        Raises
+        ------
+        TrainingError
+            If a loss is not finite, or the memory does not suffice.
+        Interrupted
+            After Ctrl-C or SIGTERM; the state has been saved.
+        """
+        c, m = self.config, self.model
+        self.report(
+            f"{m.architecture}: {m.num_parameters:,} parameters; {len(self.train_set):,} images of "
+            f"{c.data}; {m.backend.name} backend, {m.dtype}; run folder {folder}"
+        )
+        try:
+            with StopRequest() as stop:
+                if not self.records and not self.partial.step:
+                    self.save(folder)
+                m.backend.prepare(m.dtype, self.report)
+                steps = steps_of(m, self.optimiser, self.train_set, c.batch_size, self.report)
+                for epoch in range(len(self.records) + 1, c.epochs + 1):
+                    with np.errstate(over="ignore", invalid="ignore"):  # the loss is checked
+                        self._train(epoch, steps, folder, stop)
+                        self._test(epoch)
+                    runs.write_log(folder, self.records)
+                    self.save(folder)
+                    self.report(_line(self.records[-1], c.epochs))
+                    if stop.signal is not None:
+                        stop.end(f"after epoch {epoch}", folder)
+        except MemoryError as error:
+            smaller = f"; try --batch-size {c.batch_size // 2}" if c.batch_size > 1 else ""
+            reason = str(error).splitlines()[0] if str(error) else "no more memory"
+            raise TrainingError(
+                f"out of memory with batch size {c.batch_size}{smaller}: {reason}"
+            ) from error
+        return History(folder, self.records)
+
+    def _train(self, epoch: int, steps: EpochRunner, folder: Path, stop: StopRequest) -> None:
+        """Take the steps of an epoch, or those that are left of it; pause to save or to stop."""
+        c, count, begun = self.config, len(self.train_set), time.perf_counter()
+        draws, rates, before = self._draw(epoch), self._rates(epoch), self.partial.seconds
+        done, every = self.partial.step, 1 if isinstance(steps, StepByStep) else PAUSE_EVERY
+
+        def pauses(done: int) -> bool:
+            return done % every == 0 or self._is_due(done)
+
+        with self.model.backend.session():
+            bar = tqdm(
+                steps.epoch(draws, rates, done, pauses), f"epoch {epoch}/{c.epochs}", len(rates),
+                initial=done, leave=False, disable=None,
+            )  # fmt: skip
+            for loss, correct in bar:
+                done += 1
+                if not math.isfinite(loss):
+                    raise TrainingError(
+                        f"the loss is {loss} at epoch {epoch}, step {done}, learning rate "
+                        f"{rates[done - 1]:.4g}; the last checkpoint is of {self.saved}"
+                    )
+                images = min(c.batch_size, count - (done - 1) * c.batch_size)
+                self.partial = replace(
+                    self.partial,
+                    step=done,
+                    loss_sum=self.partial.loss_sum + loss * images,
+                    correct=self.partial.correct + correct,
+                    seconds=before + time.perf_counter() - begun,
+                )
+                if done < len(rates) and pauses(done):
+                    stopping = stop.signal is not None
+                    if stopping or self._is_due(done):
+                        self.partial = replace(self.partial, draws=draws.fingerprint())
+                        self.save(folder)
+                    if stopping:
+                        stop.end(f"at epoch {epoch}, step {done}", folder)
+
+    def _is_due(self, done: int) -> bool:
+        """Say whether a checkpoint is due after this step of an epoch."""
+        return bool(self.config.checkpoint_every) and done % self.config.checkpoint_every == 0
+
+    def _test(self, epoch: int) -> None:
+        """Test the network after an epoch, and turn what is known of the epoch into a record."""
+        tested, partial = evaluate(self.model, self.test_set), self.partial
+        count = len(self.train_set)
+        if not math.isfinite(tested.loss):
+            raise TrainingError(
+                f"the test loss is {tested.loss} after epoch {epoch}; "
+                f"the last checkpoint is of {self.saved}"
+            )
+        self.records.append({
+            "epoch": epoch,
+            "train_loss": partial.loss_sum / count,
+            "train_accuracy": partial.correct / count,
+            "test_loss": tested.loss,
+            "test_accuracy": tested.accuracy,
+            "seconds": partial.seconds,
+            "images_per_second": count / partial.seconds,
+        })  # fmt: skip
+        self.partial = Partial()
+
+    def _rates(self, epoch: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return the learning rate of each step of an epoch."""
+        c = self.config
+        steps = math.ceil(len(self.train_set) / c.batch_size)
+        first = (epoch - 1) * steps
+        return np.array([
+            learning_rate(c.schedule, c.lr, first + step, c.epochs * steps)
+            for step in range(steps)
+        ])  # fmt: skip
+
+    def _draw(self, epoch: int) -> Sampling:
+        c = self.config
+        return draw(c.seed, epoch, len(self.train_set), c.batch_size, c.augment)
+
+
+def _line(record: Record, epochs: int) -> str:
+    return (
+        f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}: "
+        f"train loss {record['train_loss']:.3f}, accuracy {record['train_accuracy']:.1%}; "
+        f"test loss {record['test_loss']:.3f}, accuracy {record['test_accuracy']:.1%}; "
+        f"{record['seconds']:.1f} s, {record['images_per_second']:,.0f} images/s"
+    )
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was asked to end and has saved its state.
+
+    Attributes
+    ----------
+    signal : int
+        SIGINT or SIGTERM.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal = signal_number
+
+
+class StopRequest:
+    """Within this context Ctrl-C and SIGTERM are noted; a second one ends the program at once.
+
+    Outside the main thread, where Python delivers no signals, it does nothing.
+
+    Attributes
+    ----------
+    signal : int or None
+        The signal that came.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def end(self, position: str, folder: Path) -> NoReturn:
+        """Raise `Interrupted`; the state must have been saved."""
+        raise Interrupted(
+            f"interrupted {position}; saved in {folder}; "
+            f"continue with: igc-ref train --resume {folder}",
+            self.signal or signal.SIGINT,
         )

@@ -9,7 +9,7 @@ from igc_ref import IGCSpec
 from igc_ref.backends import NumpyBackend, numba_problem
 from igc_ref.bench import BlockCase, Roofline, StepCase, cases, contenders, time_case
 from igc_ref.bench.harness import Comparison, Measured
-from igc_ref.cli.commands import main
+from igc_ref.cli import main
 from igc_ref.errors import BackendError
 from igc_ref.networks.architecture import ARCHITECTURES, Architecture, numbers_of
 from igc_ref.networks.model import build

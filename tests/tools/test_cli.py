@@ -8,7 +8,7 @@ import pytest
 
 from igc_ref import data
 from igc_ref.backends import cupy_problem
-from igc_ref.cli.commands import main
+from igc_ref.cli import main
 
 SMALL = ["--depth", "5", "-L", "2", "-M", "2", "--backend", "numpy", "--batch-size", "16"]
 

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from igc_ref import build_model
-from igc_ref.cli.commands import main
+from igc_ref.cli import main
 from igc_ref.errors import SpecError
 from igc_ref.networks.architecture import ARCHITECTURES, Architecture, numbers_of
 from igc_ref.networks.builder import cost

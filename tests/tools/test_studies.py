@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from igc_ref import TrainConfig, build_model, data, plots, reference
-from igc_ref.cli.commands import main
+from igc_ref.cli import main
 from igc_ref.errors import CheckpointError, SpecError
 from igc_ref.spec.block import IGCSpec
 from igc_ref.studies.compress import (

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from igc_ref import TrainConfig, build_model, data
-from igc_ref.cli.commands import main
+from igc_ref.cli import main
 from igc_ref.errors import DataError, SpecError
 from igc_ref.testing import assert_close
 from igc_ref.training import evaluation

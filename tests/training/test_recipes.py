@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from igc_ref import TrainConfig, data
-from igc_ref.cli.commands import main
+from igc_ref.cli import main
 from igc_ref.data import NAMES, Dataset
 from igc_ref.errors import SpecError
 from igc_ref.training.config import RECIPES, recipe

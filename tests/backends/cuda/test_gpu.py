@@ -11,7 +11,7 @@ from benchmarks.gpu import check as gpu_check
 from benchmarks.gpu import ours as gpu_ours
 from benchmarks.gpu import training_check as gpu_training_check
 from igc_ref.backends import cupy_problem, get_backend
-from igc_ref.cli.commands import main
+from igc_ref.cli import main
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.model import build
 from igc_ref.training.loop import PAUSE_EVERY
