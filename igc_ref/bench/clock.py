@@ -3,39 +3,57 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, Protocol
-
-Run = Callable[[], object]
+from typing import Any
 
 
-class Clock(Protocol):
-    """Times what a library does."""
+class Clock(ABC):
+    """Times what a library does: marks points in time, and tells the seconds between two marks."""
 
-    def times(self, run: Run, count: int) -> list[float]:
-        """Call `run` `count` times; return the seconds of each call."""
+    @abstractmethod
+    def mark(self) -> Any:
+        """Mark this point in the order of the work."""
 
-    def wait(self) -> None:
+    @abstractmethod
+    def seconds(self, start: Any, stop: Any) -> float:
+        """Return the seconds from one mark to another, once that is reached."""
+
+    @abstractmethod
+    def wait(self) -> object:
         """Wait until nothing is queued any more."""
 
+    def times(self, run: Callable[[], object], count: int) -> list[float]:
+        """Call `run` `count` times; return the seconds of each call.
 
-class WallClock:
-    """For work that is done when the call returns."""
-
-    def times(self, run: Run, count: int) -> list[float]:
-        """See `Clock`."""
-        marks = [time.perf_counter()]
+        >>> seconds = WallClock().times(lambda: sum(range(1000)), count=3)
+        >>> len(seconds), min(seconds) > 0
+        (3, True)
+        """
+        marks = [self.mark()]
         for _ in range(count):
             run()
-            marks.append(time.perf_counter())
-        return [after - before for before, after in pairwise(marks)]
+            marks.append(self.mark())
+        return [self.seconds(*pair) for pair in pairwise(marks)]
+
+
+class WallClock(Clock):
+    """For work that is done when the call returns."""
+
+    def mark(self) -> float:
+        """See `Clock`."""
+        return time.perf_counter()
+
+    def seconds(self, start: float, stop: float) -> float:
+        """See `Clock`."""
+        return stop - start
 
     def wait(self) -> None:
         """See `Clock`."""
 
 
-class EventClock:
+class EventClock(Clock):
     """For work that a call only queues.
 
     Parameters
@@ -60,18 +78,19 @@ class EventClock:
         elapsed: Callable[[Any, Any], float],
         wait: Callable[[], object],
     ) -> None:
-        self.event, self.elapsed, self._wait = event, elapsed, wait
+        self.event, self.elapsed, self.wait_for_device = event, elapsed, wait
 
-    def times(self, run: Run, count: int) -> list[float]:
+    def mark(self) -> Any:
         """See `Clock`."""
-        events = [self.event() for _ in range(count + 1)]
-        events[0].record()
-        for event in events[1:]:
-            run()
-            event.record()
-        events[-1].synchronize()
-        return [self.elapsed(before, after) / 1e3 for before, after in pairwise(events)]
+        event = self.event()
+        event.record()
+        return event
 
-    def wait(self) -> None:
+    def seconds(self, start: Any, stop: Any) -> float:
         """See `Clock`."""
-        self._wait()
+        stop.synchronize()
+        return self.elapsed(start, stop) / 1e3
+
+    def wait(self) -> object:
+        """See `Clock`."""
+        return self.wait_for_device()
