@@ -35,7 +35,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu import ours
+from benchmarks.gpu import blocks, ours, steps, tables
+from benchmarks.gpu.floors import roofline_of
 from benchmarks.gpu.sections import DeviceLostError, Record, Section
 from igc_ref.bench.record import available_threads, machine, output
 from igc_ref.report import say
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.worker:
         return work(options.worker, options)
     if options.show:
-        return show(Record(options.json))
+        return show(Record(options.json), options)
     start = time.time()
     if not options.resume:
         options.json.unlink(missing_ok=True)
@@ -151,7 +152,7 @@ def work(name: str, options: argparse.Namespace) -> int:
         record.values["machine"] |= rivals.versions()
     section = Section(record, name, options.until, lambda: ours.alive(options.emulate))
     try:
-        run(section, options)
+        import_module(f"benchmarks.gpu.{SECTIONS[name][0]}").section(section, options)
     except DeviceLostError as error:
         say(f"{name}: {error}")
         return LOST
@@ -160,20 +161,16 @@ def work(name: str, options: argparse.Namespace) -> int:
     return int(bool(section.failed()))
 
 
-def run(section: Section, options: argparse.Namespace) -> None:
-    """Run a section, or print what the record holds of it."""
-    module = import_module(f"benchmarks.gpu.{SECTIONS[section.name][0]}")
-    module.section(section, options)
-
-
-def show(record: Record) -> int:
-    """Print all tables of a record, with the settings that it was made with."""
-    options = parse([str(word) for word in record.values["settings"]["arguments"]])
-    options.show = options.torch = True
+def show(record: Record, options: argparse.Namespace) -> int:
+    """Print all tables of a record; ``--batch`` and the like are those that it was made with."""
     say(f"{record.values['machine']}\n{record.values['settings']}")
-    for name in (name for name in SECTIONS if record.values["sections"].get(name)):
-        say(f"\n==== {name}")
-        run(Section(record, name, until=None), options)
+    for section in record.values["sections"]:
+        say(f"\n==== {section}")
+        items = record.items(section)
+        for name, value in items.items():
+            say(tables.item(name, value))
+        for summary in (blocks.summary, steps.summary):
+            say(summary(items, options, roofline_of(record)))
     return 0
 
 

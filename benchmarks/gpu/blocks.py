@@ -9,7 +9,6 @@ PyTorch's graph of it is complete in itself.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -18,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cpu import block_cases
-from benchmarks.gpu import ours
-from benchmarks.gpu.contenders import Contender, best, compete, ratio
+from benchmarks.gpu import ours, tables
+from benchmarks.gpu.contenders import Contender, compete
 from benchmarks.gpu.floors import block_floors, ceilings
-from benchmarks.gpu.sections import Section, table
+from benchmarks.gpu.sections import Section
 from igc_ref.bench import BlockCase, Roofline
 from igc_ref.report import say
 from igc_ref.spec.block import IGCSpec
@@ -44,14 +43,22 @@ def sets_for(numbers: int, tiny: bool = False) -> int:
 
 
 def section(section: Section, options: Any) -> None:
-    """Time all blocks; print a table after each and a summary at the end."""
-    roofline, found = ceilings(section, options), {}
+    """Time all blocks."""
+    roofline = ceilings(section, options)
     for case in cases(options.batch, options.tiny):
-        if result := section.item(case.name, partial(block, case, options), 25):
-            found[case] = result
-            say(f"\n{case.name}, N = {case.batch_size}\n{lines(case, result, roofline)}")
-    for variant in ours.VARIANTS:
-        say(f"\n{variant}, N = {options.batch}, us\n{summary(found, variant, roofline)}")
+        section.item(case.name, partial(block, case, options), 25)
+    say(summary(section.items, options, roofline))
+
+
+def summary(items: dict[str, Any], options: Any, roofline: Roofline | None) -> str:
+    """Return a line for every block and variant that has been timed."""
+    timed = {}
+    for case in cases(options.batch, options.tiny):
+        floors, found = block_floors(case, roofline), items.get(case.name, {})
+        timed |= {
+            f"{case.name} {v}": (found[v], floors.get(v)) for v in ours.VARIANTS if v in found
+        }
+    return tables.summary(f"blocks, N = {options.batch}", timed)
 
 
 def block(case: BlockCase, options: Any) -> dict[str, Any]:
@@ -99,38 +106,3 @@ def _add_torch(case: BlockCase, sets: int, options: Any, contenders: Any) -> Non
         contenders["forward"] += inputs.dense()
     except Exception:
         traceback.print_exc()
-
-
-def lines(case: BlockCase, result: dict[str, Any], roofline: Roofline | None) -> str:
-    """Return the table of one shape: all contenders, all variants."""
-    floors = block_floors(case, roofline)
-    names = dict.fromkeys(name for variant in ours.VARIANTS for name in result[variant])
-    rows = [[name, *(_cell(result[v].get(name)) for v in ours.VARIANTS)] for name in names]
-    floor = ["floor", *(floors.get(v) for v in ours.VARIANTS)]
-    return table(["us (10 % to 90 %)", *ours.VARIANTS], floor, *rows)
-
-
-def _cell(value: dict[str, Any] | None) -> str | None:
-    if value is None:
-        return None
-    return (
-        f"{value['us']:.1f} ({value['p10']:.1f}-{value['p90']:.1f})" if "us" in value else "failed"
-    )
-
-
-def summary(found: dict[BlockCase, Any], variant: str, roofline: Roofline | None) -> str:
-    """Return one line a shape: ours, its floor, and the rivals over ours."""
-    head = ["block", "floor", "ours", "ours/floor", "ours f16", "exact torch/ours"]
-    head += ["any torch/ours", "dense TF32/ours", "dense bf16/ours", "best torch"]
-    return table(head, *_summary(found, variant, roofline))
-
-
-def _summary(found: Any, variant: str, roofline: Roofline | None) -> Iterator[list[Any]]:
-    for case, result in found.items():
-        times, least = result[variant], block_floors(case, roofline).get(variant)
-        mine, half = (times.get(f"ours float{bits}", {}).get("us") for bits in (32, 16))
-        name, quickest = best(times, "torch")
-        rivals = [best(times, "torch", exact=True)[1], quickest]
-        rivals += [best(times, s)[1] for s in ("dense TF32", "dense bf16")]
-        over = [ratio(time, mine) for time in rivals]
-        yield [case.name, least, mine, ratio(mine, least), half, *over, name]

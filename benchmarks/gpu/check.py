@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from benchmarks.gpu import ours, programs
 from benchmarks.gpu.blocks import cases
 from benchmarks.gpu.programs import Arrays, Check
-from benchmarks.gpu.sections import Section, table
+from benchmarks.gpu.sections import Section
 from igc_ref.backends import NumpyBackend
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.model import build
@@ -114,35 +115,18 @@ def under_test(check: Check, backends: dict[str, Any]) -> dict[str, Any]:
     return {k: b for k, b in backends.items() if k == "float32" or check.images}
 
 
-def row(name: str, result: dict[str, Any]) -> list[Any]:
-    """Return a line of the table: the worst output of each storage."""
-    cells: list[Any] = []
-    for storage in ("float32", "float16"):
-        found = {n: float(e) for n, e in result["errors"].get(storage, {}).items()}
-        worst = max(found, key=lambda n: (found[n] != found[n], found[n]), default=None)
-        cells.append(None if worst is None else f"{found[worst]:.1e} {worst}")
-    return [name, *cells, f"{result['limit']:.0e}", "PASS" if result["passed"] else "FAIL"]
-
-
 def section(section: Section, options: Any) -> None:
-    """Run all checks; print the table, what failed first."""
-    if not options.show:
-        backends = {"float32": ours.make_backend(options.emulate)}
-        if options.float16:
-            backends["float16"] = ours.make_backend(options.emulate, "float16")
-        for check in checks(options.batch, options.tiny):
-            tested = under_test(check, backends)
-            section.item(check.name, lambda c=check, b=tested: judge(c, b, options), 5)
-        for a in TINY if options.tiny else NETWORKS:
-            for name, f in (("float64", against_float64), ("bits", same_bits)):
-                section.item(f"training {a} {name}", lambda f=f, a=a: f(a, options), 30)
-    bad = section.failed()
-    rows = [row(n, v) for n, v in section.items.items() if "errors" in v and "limit" in v]
-    rows.sort(key=lambda r: r[-1] != "FAIL")
-    say(table(["operator", "float32 error", "float16 error", "limit", ""], *rows))
-    for name in (n for n in section.items if n.startswith("training")):
-        say(f"{'FAIL' if name in bad else 'PASS'} {name}: {section.items[name]}")
-    skipped = sum("skipped" in v for v in section.items.values())
+    """Run all checks."""
+    backends = {"float32": ours.make_backend(options.emulate)}
+    if options.float16:
+        backends["float16"] = ours.make_backend(options.emulate, "float16")
+    for check in checks(options.batch, options.tiny):
+        tested = under_test(check, backends)
+        section.item(check.name, partial(judge, check, tested, options), 5)
+    for a in TINY if options.tiny else NETWORKS:
+        section.item(f"training {a} float64", partial(against_float64, a, options), 30)
+        section.item(f"training {a} bits", partial(same_bits, a, options), 30)
+    bad, skipped = section.failed(), sum("skipped" in v for v in section.items.values())
     passed = len(section.items) - len(bad) - skipped
     say(f"check: {passed} passed, {skipped} skipped, {len(bad)} failed: {bad}")
 

@@ -72,11 +72,13 @@ def poisoned(emulate: bool, megabytes: int) -> Iterator[None]:
     import cupy
 
     pool = cupy.cuda.MemoryPool()
-    with cupy.cuda.using_allocator(pool.malloc):
-        cupy.full(megabytes << 18, np.nan, "float32")  # freed at once: arrays are cut out of it
-        yield
-    cupy.cuda.Device().synchronize()
-    pool.free_all_blocks()
+    try:
+        with cupy.cuda.using_allocator(pool.malloc):
+            cupy.full(megabytes << 18, np.nan, "float32")  # freed at once: arrays are cut out of it
+            yield
+    finally:
+        cupy.cuda.Device().synchronize()
+        pool.free_all_blocks()
 
 
 def block_inputs(case: BlockCase, seed: int = 0) -> list[Any]:

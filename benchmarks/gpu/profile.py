@@ -1,4 +1,4 @@
-"""Section ``floors``: the floors of every block and step, and where the time of a step goes.
+"""Section ``floors``: what the card can do at best, and where the time of a step goes.
 
 The kernels of a training step are timed one by one with events. The host would be too slow for
 that (an event pair would time its launches), so the stream waits in a spinning kernel until all
@@ -13,14 +13,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu import ours
-from benchmarks.gpu.blocks import cases
-from benchmarks.gpu.floors import block_floors, ceilings, step_floors
-from benchmarks.gpu.sections import Section, table
+from benchmarks.gpu.floors import ceilings
+from benchmarks.gpu.sections import Section
 from benchmarks.gpu.steps import NETWORKS, TINY
 from igc_ref.backends.cupy.kernels import Kernels
 from igc_ref.bench.clock import Clock
 from igc_ref.networks.architecture import Architecture
-from igc_ref.report import say
 
 STEPS = 5
 SPIN_CYCLES = 100_000_000  # about 60 ms
@@ -33,16 +31,11 @@ extern "C" __global__ void spin(long long cycles) {
 
 
 def section(section: Section, options: Any) -> None:
-    """Measure the ceilings, print and keep the floors, profile."""
-    networks, roofline = TINY if options.tiny else NETWORKS, ceilings(section, options)
-    floors = {c.name: block_floors(c, roofline) for c in cases(options.batch, options.tiny)}
-    floors |= {f"step of {a}, ms": step_floors(a, options.batch, roofline) for a in networks}
-    for name, least in (section.item("floors", lambda: floors) or {}).items():
-        if isinstance(least, dict):
-            say(f"{name}: " + ", ".join(f"{kind} {value:.4g}" for kind, value in least.items()))
-    for a in (a for a in networks if a.depth < 50):  # more launches than a stream queues
-        if result := section.item(f"kernels {a}", partial(profile, a, options), 30):
-            say(f"\n{a}, N = {options.batch}: kernel by kernel\n{kernel_table(result)}")
+    """Measure the ceilings, then profile."""
+    ceilings(section, options)
+    for a in TINY if options.tiny else NETWORKS:
+        if a.depth < 50:  # a stream does not queue more launches
+            section.item(f"kernels {a}", partial(profile, a, options), 30)
 
 
 class TimedKernels(Kernels):
@@ -129,17 +122,3 @@ def hold() -> None:
     spin = cupy.RawModule(code=SPIN, options=("-std=c++17",)).get_function("spin")
     cupy.cuda.get_current_stream().synchronize()
     spin((1,), (1,), (np.int64(SPIN_CYCLES),))
-
-
-def kernel_table(result: dict[str, Any]) -> str:
-    """Return kernels by their share of the step."""
-    kernels = result["kernels"]
-    calls, total = (sum(k[key] for k in kernels.values()) for key in ("calls", "us"))
-    columns = ("grid", "threads", "shared", "registers", "local", "blocks an SM")
-    rows = [
-        [name, k["calls"], k["us"], k["us"] / k["calls"], f"{k['us'] / (total or 1):.1%}"]
-        + [k.get(column) for column in columns]
-        for name, k in kernels.items()
-    ]
-    rows.append(["total", calls, total, *[None] * 8])
-    return table(["kernel", "calls", "us", "us each", "share", *columns], *rows)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu import tables
 from igc_ref.bench.clock import WallClock
 from igc_ref.files import write_json
-from igc_ref.report import aligned
+from igc_ref.report import say
 
 STATUS = {"failed", "skipped", "running"}  # keys of an item that has no result
 
@@ -52,9 +53,8 @@ class Section:
     ----------
     record : Record
     name : str
-    until : float or None
-        `time.time` at which to stop; an item that needs longer is skipped. None: run nothing, only
-        read the record.
+    until : float
+        `time.time` at which to stop; an item that needs longer than what is left is skipped.
     alive : callable
         Raises if the device does not answer any more.
     """
@@ -63,7 +63,7 @@ class Section:
         self,
         record: Record,
         name: str,
-        until: float | None = float("inf"),
+        until: float = float("inf"),
         alive: Callable[[], object] = lambda: None,
     ) -> None:
         self.record, self.name, self.until, self.alive = record, name, until, alive
@@ -72,34 +72,34 @@ class Section:
             if "running" in value:
                 self.items[item] = {"failed": "the process died in it"}
 
-    def beside(self, name: str) -> Section:
-        """Return another section of the same run."""
-        return Section(self.record, name, self.until, self.alive)
-
     def item(self, name: str, f: Callable[[], dict[str, Any]], seconds: float = 0) -> Any:
         """Run an item that needs about `seconds`, or look it up; return its result, or None."""
-        known = self.items.get(name, {"skipped": ""})
-        if self.until is None or "skipped" not in known:
-            return None if STATUS & set(known) else known
-        if time.time() + seconds > self.until:
-            print(f"{self.name}: {name} skipped, no time left", flush=True)
-            return self._keep(name, {"skipped": "no time left"})
-        self._keep(name, {"running": True})
+        value: dict[str, Any] = self.items.get(name, {"skipped": ""})
+        if "skipped" in value:
+            if time.time() + seconds > self.until:
+                value = {"skipped": "no time left"}
+            else:
+                self._keep(name, {"running": True})
+                value = self._run(name, f)
+            self._keep(name, value)
+        say(tables.item(name, value))
+        return None if STATUS & set(value) else value
+
+    def _run(self, name: str, f: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         value: dict[str, Any] = {}
         try:
             (taken,) = WallClock().times(lambda: value.update(f()), 1)
+            return value | {"seconds": round(taken, 3)}
         except Exception as error:
             traceback.print_exc()
-            self._keep(name, {"failed": f"{type(error).__name__}: {error}"[:2000]})
+            failure = {"failed": f"{type(error).__name__}: {error}"[:2000]}
+            self._keep(name, failure)
             try:
                 self.alive()
             except Exception as lost:
-                raise DeviceLostError(
-                    f"{self.name}: {name} has killed the device: {lost}"
-                ) from error
-            return None
-        self._keep(name, value | {"seconds": round(taken, 3)})
-        return self.items[name]
+                text = f"{self.name}: {name} has killed the device: {lost}"
+                raise DeviceLostError(text) from error
+            return failure
 
     def failed(self) -> list[str]:
         """Return the names of the items that failed, or whose check did."""
@@ -120,14 +120,3 @@ def finite(value: Any) -> Any:
         return value
     number = float(value)
     return number if abs(number) < float("inf") else str(number)
-
-
-def table(*rows: Sequence[Any]) -> str:
-    """Lay rows out in columns; the first row is the header, None is a dash."""
-
-    def cell(value: Any) -> str:
-        if value is None:
-            return "-"
-        return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-    return aligned([[cell(value) for value in row] for row in rows])

@@ -1,4 +1,4 @@
-"""Section ``steps``: whole training steps, ours against every way of PyTorch, in milliseconds.
+"""Section ``steps``: whole training steps, ours against every way of PyTorch, in microseconds.
 
 Ours takes its batch out of the data set on the card, augments and normalises it within the step;
 PyTorch gets one ready batch again and again (what that saves it is the kernel ``take_batch`` in
@@ -15,10 +15,10 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from benchmarks.gpu import ours
-from benchmarks.gpu.contenders import Contender, Times, best, compete, ratio
+from benchmarks.gpu import ours, tables
+from benchmarks.gpu.contenders import Contender, compete
 from benchmarks.gpu.floors import ceilings, step_floors
-from benchmarks.gpu.sections import Section, table
+from benchmarks.gpu.sections import Section
 from igc_ref.bench import Roofline
 from igc_ref.bench.clock import WallClock
 from igc_ref.networks.architecture import Architecture
@@ -40,14 +40,21 @@ OURS = (("float32", True), ("float16", True), ("float32", False))  # storage, ca
 def section(section: Section, options: Any) -> None:
     """Time all networks, without torch.compile first: it may take all the time there is."""
     networks, roofline = TINY if options.tiny else NETWORKS, ceilings(section, options)
-    items = {str(a): partial(step, a, options, compiled=False) for a in networks}
-    if options.compile and options.torch:
-        for a in networks[:COMPILED_FIRST]:
-            items[f"{a} compile"] = partial(step, a, options, compiled=True)
-    for name, f in items.items():
-        if result := section.item(name, f, 150 if name.endswith("compile") else 40):
-            say(f"\n{name}, N = {options.batch}\n{lines(result['times'])}")
-    say(f"\n{summary(section, options.batch, networks, roofline)}")
+    for a in networks:
+        section.item(str(a), partial(step, a, options, compiled=False), 40)
+    for a in networks[:COMPILED_FIRST] if options.compile and options.torch else ():
+        section.item(f"{a} compile", partial(step, a, options, compiled=True), 150)
+    say(summary(section.items, options, roofline))
+
+
+def summary(items: dict[str, Any], options: Any, roofline: Roofline | None) -> str:
+    """Return a line for every item with timings of a network."""
+    timed = {}
+    for a in TINY if options.tiny else NETWORKS:
+        floor = step_floors(a, options.batch, roofline).get("greater")
+        found = {n: v["times"] for n, v in items.items() if n.startswith(str(a)) and "times" in v}
+        timed |= {name: (times, floor) for name, times in found.items()}
+    return tables.summary(f"a step, N = {options.batch}", timed)
 
 
 def step(a: Architecture, options: Any, compiled: bool) -> dict[str, Any]:
@@ -115,40 +122,3 @@ def _torch(a: Architecture, options: Any, compiled: bool) -> Iterator[Contender]
         except Exception:
             traceback.print_exc()
             say(f"{a}: {way} failed")
-
-
-def lines(times: Times) -> str:
-    """Return the milliseconds of all contenders, the fastest first."""
-    rows = []
-    for name, t in sorted(times.items(), key=lambda item: item[1].get("us", 1e18)):
-        if "us" in t:
-            ms = [t[key] / 1e3 for key in ("us", "p10", "p90")]
-            rows.append([name, *ms, t["samples"], t.get("note", "")])
-        else:
-            rows.append([name, "failed", None, None, None, t["failed"]])
-    return table(["ms a step", "median", "10 %", "90 %", "samples", "note"], *rows)
-
-
-def summary(
-    section: Section, batch: int, networks: tuple[Architecture, ...], roofline: Roofline | None
-) -> str:
-    """Return one line a network: ours, its floors, and rivals over ours."""
-    rows = []
-    for a in networks:
-        times, compiled = (
-            section.items.get(name, {}).get("times", {}) for name in (str(a), f"{a} compile")
-        )
-        mine, half = (times.get(f"ours float{bits}", {}).get("us") for bits in (32, 16))
-        beside = compiled.get("ours float32", {}).get("us")
-        floors = step_floors(a, batch, roofline)
-        ms = [None if us is None else us / 1e3 for us in (mine, half)]
-        over = [
-            ratio(best(times, f"torch {kind}", exact)[1], mine)
-            for kind in ("eager", "graph") for exact in (True, None)
-        ]  # fmt: skip
-        over += [ratio(best(compiled, "torch", exact)[1], beside) for exact in (True, None)]
-        least = [floors.get(kind) for kind in ("memory", "fma")]
-        rows.append([str(a), *least, *ms, ratio(ms[0], floors.get("greater")), *over])
-    head = [f"step, N = {batch}", "memory floor ms", "FMA floor ms", "ours ms", "f16 ms"]
-    kinds = [f"{k} {e}/ours" for k in ("eager", "graph", "compile") for e in ("exact", "any")]
-    return table([*head, "ours/floor", *kinds], *rows)
