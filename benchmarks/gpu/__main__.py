@@ -164,13 +164,14 @@ def work(name: str, options: argparse.Namespace) -> int:
 def show(record: Record, options: argparse.Namespace) -> int:
     """Print all tables of a record; ``--batch`` and the like are those that it was made with."""
     say(f"{record.values['machine']}\n{record.values['settings']}")
-    for section in record.values["sections"]:
+    everything: dict[str, Any] = {}
+    for section in list(record.values["sections"]):
         say(f"\n==== {section}")
-        items = record.items(section)
-        for name, value in items.items():
+        for name, value in record.items(section).items():
             say(tables.item(name, value))
-        for summary in (blocks.summary, steps.summary):
-            say(summary(items, options, roofline_of(record)))
+        everything |= record.items(section)
+    for summary in (blocks.summary, steps.summary):
+        say(summary(everything, options, roofline_of(record)))
     return 0
 
 

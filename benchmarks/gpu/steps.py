@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.gpu import ours, tables
-from benchmarks.gpu.contenders import Contender, compete
+from benchmarks.gpu.contenders import Contender, Times, compete
 from benchmarks.gpu.floors import ceilings, step_floors
 from benchmarks.gpu.sections import Section
 from igc_ref.bench import Roofline
@@ -48,12 +48,16 @@ def section(section: Section, options: Any) -> None:
 
 
 def summary(items: dict[str, Any], options: Any, roofline: Roofline | None) -> str:
-    """Return a line for every item with timings of a network."""
+    """Return two lines for every network that has been timed: with torch.compile, and without."""
     timed = {}
     for a in TINY if options.tiny else NETWORKS:
         floor = step_floors(a, options.batch, roofline).get("greater")
-        found = {n: v["times"] for n, v in items.items() if n.startswith(str(a)) and "times" in v}
-        timed |= {name: (times, floor) for name, times in found.items()}
+        for name in (str(a), f"{a} compile"):
+            times: Times = {}
+            for item, value in items.items():  # one item or several
+                if item.startswith(str(a)) and ("compile" in item) == ("compile" in name):
+                    times |= value.get("times", {})
+            timed |= {name: (times, floor)} if times else {}
     return tables.summary(f"a step, N = {options.batch}", timed)
 
 

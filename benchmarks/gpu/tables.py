@@ -81,6 +81,8 @@ def kernels(title: str, found: dict[str, dict[str, Any]]) -> str:
 
 def summary(title: str, timed: dict[str, tuple[Times, float | None]]) -> str:
     """Return one line for each case: our microseconds, the floor, and the rivals over ours."""
+    if not timed:
+        return f"{title}: nothing timed"
     rows = []
     for name, (found, floor) in timed.items():
         ours, half = (found.get(f"ours float{bits}", {}).get("us") for bits in (32, 16))
