@@ -8,7 +8,8 @@ import pytest
 from igc_ref import IGCSpec
 from igc_ref.backends import NumpyBackend, numba_problem
 from igc_ref.bench import BlockCase, Roofline, StepCase, cases, contenders, time_case
-from igc_ref.bench.harness import Comparison, Measured
+from igc_ref.bench.clock import EventClock
+from igc_ref.bench.harness import Comparison, Measured, take_turns
 from igc_ref.cli import main
 from igc_ref.errors import BackendError
 from igc_ref.networks.architecture import ARCHITECTURES, Architecture, numbers_of
@@ -62,6 +63,48 @@ def test_the_rival_is_the_fastest_way_of_pytorch():
     assert row.split()[:3] == ["numba", "1000.00", "2.00"]
     assert row.split()[-1] == "10"
     assert text.endswith("fast as torch compile NCHW; PyTorch's smallest peak 40 MB")
+
+
+def test_contenders_take_turns_in_both_orders_and_one_that_fails_is_left_out():
+    calls, failed = [], {}
+
+    def timed(name, seconds):
+        def times(count):
+            calls.append((name, count))
+            if name == "c":
+                raise ValueError("out of memory")
+            return count * [seconds]
+
+        return times
+
+    times = {"a": timed("a", 0.25), "b": timed("b", 5.0), "c": timed("c", 1.0)}
+    found = take_turns(times, rounds=2, seconds=1.0, most=3, failed=failed.__setitem__)
+    assert found == {"a": 6 * [0.25], "b": 2 * [5.0], "c": []}
+    assert calls == [("c", 2), ("b", 2), ("a", 2), ("a", 3), ("b", 1), ("b", 1), ("a", 3)]
+    assert str(failed["c"]) == "out of memory"
+    with pytest.raises(ValueError, match="out of memory"):
+        take_turns(times, rounds=1, seconds=1.0)
+
+
+def test_events_are_recorded_around_every_run_and_read_at_the_end():
+    order = []
+
+    class Event:
+        def record(self):
+            self.at = len(order)
+            order.append("event")
+
+        def synchronize(self):
+            assert order == ["event", "run", "event", "run", "event"]
+
+    clock = EventClock(Event, lambda a, b: 1e3 * (b.at - a.at), lambda: None)
+    assert clock.times(lambda: order.append("run"), 2) == [2.0, 2.0]
+
+
+def test_shortcut_and_branch_have_the_same_input():
+    shortcut, first = StepCase(Architecture("resnet", 8, width=4), 1).works()[3:5]
+    assert shortcut.inputs == first.inputs == 4 * 32 * 32
+    assert shortcut.outputs == first.outputs == 8 * 16 * 16
 
 
 # -- processes -------------------------------------------------------------------------------------

@@ -9,13 +9,14 @@ import pytest
 
 from benchmarks.gpu import check as gpu_check
 from benchmarks.gpu import ours as gpu_ours
-from benchmarks.gpu import training_check as gpu_training_check
 from igc_ref.backends import cupy_problem, get_backend
 from igc_ref.cli import main
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.model import build
-from igc_ref.training.loop import PAUSE_EVERY
+from igc_ref.report import silent
+from igc_ref.training.loop import draw, steps_of
 from igc_ref.training.optim import SGD
+from igc_ref.training.session import PAUSE_EVERY
 
 PROBLEM = cupy_problem()
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(PROBLEM is not None, reason=str(PROBLEM))]
@@ -32,21 +33,19 @@ def backends():
 
 @pytest.mark.parametrize("check", list(gpu_check.checks(64, tiny=False)), ids=lambda c: c.name)
 def test_an_operator_is_float64_s_to_rounding_whatever_its_memory_held(check, backends):
-    one = {"float32": backends["float32"]}
-    single = check.name.startswith(("sgd", "linear", "augmentation"))  # no pictures
-    result = gpu_check.judge(check, one if single else backends, OPTIONS)
+    result = gpu_check.judge(check, gpu_check.under_test(check, backends), OPTIONS)
     assert result["passed"], result["errors"]
 
 
-@pytest.mark.parametrize("architecture", gpu_training_check.NETWORKS, ids=str)
-def test_twenty_steps_are_those_of_float64_to_rounding(architecture):
-    result = gpu_training_check.against_float64(architecture, OPTIONS)
+@pytest.mark.parametrize("architecture", gpu_check.NETWORKS, ids=str)
+def test_training_steps_are_those_of_float64_to_rounding(architecture):
+    result = gpu_check.against_float64(architecture, OPTIONS)
     assert result["passed"], result
 
 
-@pytest.mark.parametrize("architecture", gpu_training_check.NETWORKS, ids=str)
+@pytest.mark.parametrize("architecture", gpu_check.NETWORKS, ids=str)
 def test_a_graph_gives_the_bits_of_its_kernels_and_a_seed_the_same_bits_again(architecture):
-    result = gpu_training_check.same_bits(architecture, OPTIONS)
+    result = gpu_check.same_bits(architecture, OPTIONS)
     assert result["passed"], result
 
 
@@ -56,14 +55,14 @@ class Epochs:
     def __init__(self, backend, batch=64, steps=2 * PAUSE_EVERY + 3):
         self.backend, self.size = backend, batch * steps - batch // 2
         self.model = build(NETWORK, backend)
-        learn = gpu_ours.learner(self.model, SGD(self.model))
-        pool = gpu_ours.random_pool(self.size)
-        self.rates = np.full(steps, 1e-3)
-        self.steps = backend.steps(learn, pool, batch, gpu_ours.PADDING, lambda line: None)
+        images, optimiser = gpu_ours.random_images(self.size), SGD(self.model)
+        self.batch, self.rates = batch, np.full(steps, 1e-3)
+        self.steps = steps_of(self.model, optimiser, images, batch, silent)
 
     def run(self, seed):
-        draws = gpu_ours.draws(self.size, seed)
-        return list(self.steps.epoch(draws, self.rates, 0, lambda done: done % PAUSE_EVERY == 0))
+        sampling = draw(seed, 1, self.size, self.batch, augment=True)
+        pauses = lambda done: done % PAUSE_EVERY == 0  # noqa: E731
+        return list(self.steps.epoch(sampling, self.rates, 0, pauses))
 
 
 def test_a_captured_epoch_moves_its_draws_in_and_its_losses_out_and_nothing_else(monkeypatch):
