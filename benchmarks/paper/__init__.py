@@ -1,4 +1,4 @@
-"""The paper's claims beside what we measured: ``python -m benchmarks.paper``.
+"""The paper's claims beside our measurements: ``python -m benchmarks.paper``.
 
 - `published`: what the paper and the authors' definitions say.
 - `record`: finished runs, collected into ``benchmarks/results/paper.json``.

@@ -22,7 +22,7 @@ def main():
     add = commands.add_parser("collect", help="add finished runs to the record")
     add.add_argument("folders", nargs="+", type=Path)
     add.add_argument("--commit", required=True, help="of the code that ran")
-    add.add_argument("--data-dir", required=True, help="folder of the pictures")
+    add.add_argument("--data-dir", required=True, help="folder of the images")
     commands.add_parser("write", help="write the document from the record")
     options = parser.parse_args()
     if options.command == "collect":
@@ -35,7 +35,7 @@ def main():
         draw(record, DOCS)
         with replacing(DOCS / "paper.md") as file:
             file.write(document(record).encode())
-        print("written: docs/paper.md and its pictures")
+        print("written: docs/paper.md and its figures")
 
 
 if __name__ == "__main__":

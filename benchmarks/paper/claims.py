@@ -40,7 +40,7 @@ class Reached(NamedTuple):
 
 
 def reached(run):
-    """Return what a run reached."""
+    """Return the accuracies of a run."""
     return Reached(run["records"][-1]["test_accuracy"], run["precise_bn_accuracy"])
 
 
@@ -79,7 +79,7 @@ def claims(record):
 
 
 def counted():
-    """What needs no training: parameters, multiply-adds, the width."""
+    """Yield the claims that need no training: parameters, multiply-adds, the width."""
     ours = {str(a): cost(a) for a in PAPER}
     cifar = {
         f"{family}-{depth} {size}": n
@@ -125,7 +125,7 @@ def counted():
 
 
 def trained(record):
-    """What plain networks of depth 20 reach."""
+    """Yield the claims about plain networks of depth 20."""
     ours = [reached(run) for run in runs_of(record, IGC)]
     for rival in list(PLAIN_20)[1:]:
         theirs = [reached(run) for run in runs_of(record, rival)]
@@ -146,7 +146,7 @@ def trained(record):
 
 
 def swept(record):
-    """Whether the extremes L = 1 and M = 1 are not best."""
+    """Yield the claim that the extremes L = 1 and M = 1 are not best."""
     means, seeds = sweep_means(record)
     claim, command = "the extremes L = 1 and M = 1 are not best", "`igc-ref sweep` (below)"
     if not means or not seeds:
@@ -164,7 +164,7 @@ def swept(record):
 
 
 def unchecked():
-    """What nobody could check here."""
+    """Yield the claims that could not be checked."""
     for data, figures in ACCURACY.items():
         yield Claim(
             f"{data}: L24M2+Ident. against W18+Ident.", "`igc-ref train --recipe paper`", "no run",
@@ -173,7 +173,7 @@ def unchecked():
     best = IMAGENET["imagenet_igc-18 L100M2 doubling L"].error
     regular = IMAGENET["imagenet-18 W64"].error
     yield Claim(
-        "ImageNet top-1 error, L100M2 against ResNet-18", "none: the pictures are not here",
+        "ImageNet top-1 error, L100M2 against ResNet-18", "none: ImageNet is not here",
         "no run", f"{best} % against {regular} %", "not checked",
     )  # fmt: skip
 

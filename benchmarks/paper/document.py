@@ -1,4 +1,4 @@
-"""``docs/paper.md`` and its pictures, from the record alone."""
+"""``docs/paper.md`` and its figures, from the record alone."""
 
 from benchmarks.paper.claims import (
     PLAIN_20,
@@ -13,7 +13,7 @@ from igc_ref import plots
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import cost
 from igc_ref.report import markdown
-from igc_ref.studies.compare import cells, compare, paper_cells
+from igc_ref.studies.compare import cells, compare_networks, paper_cells
 from igc_ref.studies.compress import summary_cells
 from igc_ref.studies.sweep import Result
 
@@ -24,14 +24,14 @@ that can be checked on a small machine, with the command that checks it, our fig
 written by `python -m benchmarks.paper write` from [benchmarks/results/paper.json](../benchmarks/results/paper.json) and from the
 code; a test keeps it so.
 
-**How far this goes.** The pictures are CIFAR-10, JPEG re-encoded, not the published files. The runs are short: where the paper
+**How far this goes.** The images are CIFAR-10, JPEG re-encoded, not the published files. The runs are short: where the paper
 trains for {paper_epochs} epochs, these took {epochs}, with the settings of `--recipe fast` otherwise (one-cycle, peak 0.2, batch 128,
 weight decay 5e-4, pad, crop and mirror). A claim about {paper_epochs} epochs that is "not seen" in so few is not refuted, one that
 is "seen" not proved.
 
 **Which accuracy.** The authors' plain networks average batch statistics with momentum 0.99. After a short run these averages still
 belong to earlier weights, and the networks differ in how much that hurts them. So each run is evaluated twice: as
-logged, and with the statistics estimated anew on 10,000 training pictures (`igc-ref eval RUN --precise-bn`; nothing is learnt).
+logged, and with the statistics estimated anew on 10,000 training images (`igc-ref eval RUN --precise-bn`; no weight changes).
 Verdicts compare the latter.
 """
 
@@ -45,7 +45,7 @@ def document(record):
         markdown([("claim", "command", "ours", "the paper's", "verdict"), *claims(record)]),
         "\nFLOPs are multiply-adds; a figure counts as agreeing if it is the published one rounded "
         "or cut off.\n",
-        "## Parameters and multiply-adds\n\n`igc-ref params --paper`, for one picture:\n",
+        "## Parameters and multiply-adds\n\n`igc-ref params --paper`, for one image:\n",
         markdown(paper_cells()),
         "\nThe published ImageNet table gives 8.61M, 11.329M, 11.205M, 11.151M and 11.333M. Counted "
         "from the authors' own definition files, only the first is right.\n",
@@ -64,7 +64,7 @@ def document(record):
 
 
 def draw(record, folder):
-    """Draw the pictures that the document shows."""
+    """Draw the figures of the document."""
     curves = {
         network: runs_of(record, network)[0]["records"]
         for network in PLAIN_20
@@ -83,8 +83,8 @@ def draw(record, folder):
 def _compared():
     ours = Architecture("plain_igc", 20, 24, 2)
     return (
-        "`igc-ref params --compare --depth 20 -L 24 -M 2`:\n\n" + markdown(cells(compare(ours)))
-        + "\n\nand with `--equal parameters`:\n\n" + markdown(cells(compare(ours, "parameters")))
+        "`igc-ref params --compare --depth 20 -L 24 -M 2`:\n\n" + markdown(cells(compare_networks(ours)))
+        + "\n\nand with `--equal parameters`:\n\n" + markdown(cells(compare_networks(ours, "parameters")))
         + "\n"
     )  # fmt: skip
 
@@ -113,7 +113,7 @@ def _plain(record):
             ))  # fmt: skip
     return (
         markdown(rows)
-        + "\n\nThe train accuracy is that of the last epoch's augmented pictures, in training mode.\n\n"
+        + "\n\nThe train accuracy is that of the last epoch's augmented images, in training mode.\n\n"
         "![Accuracy of plain networks of depth 20 against epochs](paper-plain20.svg)\n\n"
         "The test accuracy is drawn as logged: while the learning rate is high it shows how far the averages lag.\n\n"
         "    igc-ref train --arch plain_igc --depth 20 -L 24 -M 2 --data cifar10 --data-dir DIR \\\n"

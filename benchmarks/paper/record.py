@@ -1,15 +1,15 @@
-"""Finished runs as one JSON file that can be committed: settings, curves, commit and machine."""
+"""Finished runs as one JSON file for the repository: settings, curves, commit and machine."""
 
 import json
 from pathlib import Path
 
 from igc_ref import data
 from igc_ref.bench.record import available_threads, machine
-from igc_ref.files import replacing
+from igc_ref.files import write_json
 from igc_ref.training import folder as runs
 from igc_ref.training.evaluation import evaluate, precise_statistics
 
-PATHS = ("out", "data_dir")  # where things lay on one machine is nobody's business
+PATHS = ("out", "data_dir")  # paths of one machine are not recorded
 
 
 def collect(folders, commit, before, data_dir, save):
@@ -24,10 +24,10 @@ def collect(folders, commit, before, data_dir, save):
     before : dict
         The record so far; a run with the same name is replaced.
     data_dir : str
-        Where the pictures lie: every run is evaluated once more, with batch statistics estimated
+        Folder of the images: every run is evaluated once more, with batch statistics estimated
         anew.
     save : callable
-        Gets the record after every run: evaluating takes a while.
+        Called with the record after every run, because evaluating takes a while.
     """
     record = {"runs": {**before.get("runs", {})}, "compress": {**before.get("compress", {})}}
     for folder in folders:
@@ -75,6 +75,5 @@ def read(path):
 
 
 def write(path, record):
-    """Write a record, whole or not at all."""
-    with replacing(Path(path)) as file:
-        file.write((json.dumps(record, indent=1, allow_nan=False, sort_keys=True) + "\n").encode())
+    """Write a record, its runs in the order of their names."""
+    write_json(path, {kind: dict(sorted(entries.items())) for kind, entries in record.items()})

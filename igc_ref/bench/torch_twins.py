@@ -123,10 +123,10 @@ def twin(layer: ours.Layer, shuffle: Shuffle = shuffle) -> nn.Module:
         return nn.Sequential(*twins.values())
     if isinstance(layer, ours.Residual):
         return Residual(twins["branch"], twins.get("shortcut", nn.Identity()))
-    if isinstance(layer, layers.IGC):
-        return Block(layer.spec, shuffle)
     if isinstance(layer, layers.SummationFusion):
         return Fusion(layer.spec)
+    if isinstance(layer, layers.IGC):
+        return Block(layer.spec, shuffle)
     if isinstance(layer, layers.Conv2d):
         out, per_group, k, _ = layer.parameters["weight"].shape
         options = {"stride": layer.stride, "padding": k // 2, "groups": layer.groups}

@@ -7,13 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from igc_ref import bench, data, plots
-from igc_ref.cli.options import NETWORK, add_command, add_recipe, add_settings
+from igc_ref.cli.options import NETWORK, add_command, add_recipe, add_run, add_settings
 from igc_ref.errors import SpecError, choice, integer
 from igc_ref.files import write_csv
 from igc_ref.networks.model import build
 from igc_ref.report import aligned, say
 from igc_ref.spec.block import IGCSpec
-from igc_ref.studies.compare import EQUAL, cells, compare, csv_rows, paper_cells, summary
+from igc_ref.studies.compare import (
+    EQUAL,
+    cells,
+    compare_networks,
+    csv_rows,
+    paper_cells,
+    summary,
+)
 from igc_ref.training import config as recipes
 from igc_ref.training import folder as runs
 from igc_ref.training.config import TrainConfig
@@ -59,8 +66,7 @@ def train_command(resume_run: str | None = None, recipe: str | None = None, **gi
 
 def _add_eval(commands: Any) -> None:
     add = add_command(commands, "eval", eval_command, "evaluate a run on its test set")
-    add.add_argument("run", metavar="RUN", help="folder of the run")
-    add_settings(add, ["data_dir", "backend"])
+    add_run(add, "folder of the run")
     text = "first estimate the statistics of batch norm anew, on training images"
     add.add_argument("--precise-bn", action="store_true", help=text)
 
@@ -115,7 +121,7 @@ def params_command(
     if not compare_all:
         say(summary(build(architecture, backend="numpy")))
         return
-    counted = compare(architecture, (equal or "depth").replace("-", "_"))
+    counted = compare_networks(architecture, (equal or "depth").replace("-", "_"))
     say(aligned(cells(counted)))
     if csv is not None:
         write_csv(csv, csv_rows(counted))
@@ -124,7 +130,7 @@ def params_command(
 BLOCK = {
     "in_channels": "default L*M",
     "out_channels": "default L*M",
-    "kernel_size": "default 3",
+    "kernel_size": "height and width of the kernel; default 3",
     "stride": "default 1",
     "size": "height and width of the images; default 32",
 }
@@ -138,10 +144,10 @@ def _add_bench(commands: Any) -> None:
         "time a block, or with --arch a training step, against other implementations",
     )
     add_settings(add, NETWORK)
-    for name, text in {**BLOCK, "batch_size": "default 64"}.items():
+    for name, text in {**BLOCK, "batch_size": "images in a batch; default 64"}.items():
         add.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=text)
-    add.add_argument("--contenders", nargs="+", metavar="NAME", help="default: all that run here")
-    add.add_argument("--threads", type=int, metavar="N", help="default: all cores")
+    add.add_argument("--contenders", nargs="+", metavar="NAME", help="default all that run here")
+    add.add_argument("--threads", type=int, metavar="N", help="default all cores")
     add.add_argument("--rounds", type=int, metavar="N", help="turns of each contender; default 7")
     add.add_argument("--json", metavar="FILE", help="write all measurements to this file")
 

@@ -54,6 +54,13 @@ def _form(setting: Setting, default: object) -> dict[str, Any]:
     return {"type": number if has_word else setting.kind, "metavar": METAVARS[setting.kind]}
 
 
+def add_run(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add a run to work with, and with what."""
+    parser.add_argument("run", metavar="RUN", help=text)
+    parser.add_argument("--data-dir", metavar="DIR", help="where the data lies now")
+    add_settings(parser, ["backend"])
+
+
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Add ``--recipe``."""
     parser.add_argument(

@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from igc_ref.cli.options import NETWORK, add_command, add_recipe, add_settings
+from igc_ref.cli.options import NETWORK, add_command, add_recipe, add_run, add_settings
 from igc_ref.errors import SpecError
 from igc_ref.report import aligned, say
 from igc_ref.studies.compress import RESULT, compress, summary_cells
@@ -79,7 +79,7 @@ def _add_compress(commands: Any) -> None:
     add = add_command(
         commands, "compress", compress_command, "turn a trained regular network into an IGC network"
     )
-    add.add_argument("run", metavar="RUN", help="folder of the regular network's run")
+    add_run(add, "folder of the regular network's run")
     add.add_argument("-L", type=int, required=True, metavar="N", help="primary partitions")
     text = "secondary partitions; L*M must be the network's width"
     add.add_argument("-M", type=int, required=True, metavar="N", help=text)
@@ -87,7 +87,6 @@ def _add_compress(commands: Any) -> None:
     add.add_argument("--epochs", type=int, metavar="N", help="epochs of fine-tuning; default 2")
     text = "peak learning rate of fine-tuning; default the run's"
     add.add_argument("--lr", type=float, metavar="X", help=text)
-    add_settings(add, ["data_dir", "backend"])
 
 
 def compress_command(run: str, out: str, **options: Any) -> None:

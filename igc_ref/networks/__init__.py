@@ -1,7 +1,20 @@
-"""Layers with explicit forward and backward passes: no autograd, every derivative is written out.
+"""Networks with explicit forward and backward passes: no autograd, every derivative is written out.
 
-A layer holds its parameters, and between forward and backward what its derivative needs. It
-computes nothing itself: it calls the operators of its backend, on pictures (C, N, H, W).
+- `layer`: what a layer is, and how layers make a network (one after another, beside a shortcut).
+- `layers`: convolution, batch norm, pooling, linear.
+- `blocks`: the IGC block, its baseline with summation fusion, IGCV2 and IGCV3.
+- `architecture`: which networks exist, and the numbers that name them.
+- `builder`: from these numbers to layers, and what a network costs.
+- `model`: `build_model`, and a network with its parameters by name.
+
+Examples
+--------
+>>> import numpy as np
+>>> model = build_model("plain_igc", depth=8, L=4, M=8, backend="numpy")
+>>> logits = model.forward(np.zeros((2, 3, 32, 32), "float32"), train=True)
+>>> dx = model.backward(np.ones_like(logits))
+>>> logits.shape, dx.shape, model.gradients()["stage1.block1.igc.primary"].shape
+((2, 10), (2, 3, 32, 32), (32, 8, 3, 3))
 """
 
 from igc_ref.networks.blocks import IGC, IGCV2, IGCV3, Shuffle, SummationFusion
@@ -12,9 +25,9 @@ from igc_ref.networks.layers import (
     GlobalAveragePool,
     Linear,
     MaxPool,
-    ReLU,
     he_normal,
 )
+from igc_ref.networks.model import build_model
 
 __all__ = [
     "BN_EPS",
@@ -26,8 +39,8 @@ __all__ = [
     "GlobalAveragePool",
     "Linear",
     "MaxPool",
-    "ReLU",
     "Shuffle",
     "SummationFusion",
+    "build_model",
     "he_normal",
 ]

@@ -1,8 +1,14 @@
-"""Which networks exist: the numbers that name one, their validation, and the stages they make."""
+"""Which networks exist: the numbers that name one, their validation, and the stages they make.
+
+The CIFAR networks take images of 3x32x32: a 3x3 stem to C channels; three stages of widths C, 2C,
+4C, stride 2 at the first block of stages 2 and 3; global average pool; linear. C is ``width``, or
+L*M. The ImageNet networks take 3x224x224: a 7x7 stem and max pooling; four stages of two residual
+blocks. `builder` makes the layers.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from igc_ref.errors import SpecError, choice, integer
@@ -11,8 +17,7 @@ INPUT_SHAPE = (3, 32, 32)  # of the CIFAR networks, channels first
 IMAGENET_SHAPE = (3, 224, 224)
 DOUBLINGS = ("M", "L")
 
-# What follows the family is what stands where a regular network has a 3x3 convolution.
-ARCHITECTURES = {
+ARCHITECTURES = {  # name: family, and the unit in the place of a regular 3x3 convolution
     "plain": ("plain", "regular"),
     "plain_igc": ("plain", "igc"),
     "plain_fusion": ("plain", "fusion"),
@@ -26,11 +31,11 @@ ARCHITECTURES = {
     "imagenet_igc": ("imagenet", "igc"),
     "igcv3": ("igcv3", "igcv3"),
 }
-PARTITIONED = ("igc", "fusion")  # the units that L and M describe, and not a width
+PARTITIONED = ("igc", "fusion")  # the units that are described by L and M, not by a width
 
 
 class Stage(NamedTuple):
-    """Blocks of one width; the first of them widens to it, and takes the stride."""
+    """Blocks of one width; the first block has the stride, and widens to `channels`."""
 
     channels: int
     blocks: int
@@ -75,7 +80,7 @@ class Architecture:
     def _check_doubling_L(self) -> None:
         """Stages that double L begin with L partitions of M/2 channels, so M must be even."""
         if self.unit not in PARTITIONED:
-            raise SpecError(f"{self.arch} has no L that could double: doubling='L' is not allowed")
+            raise SpecError(f"{self.arch} has no L to double: doubling='L' is not allowed")
         if (self.M or 1) % 2:
             raise SpecError(f"M={self.M} is not allowed with doubling='L': it must be even")
 
@@ -100,12 +105,12 @@ class Architecture:
 
     @property
     def family(self) -> str:
-        """Which skeleton it has: "plain", "resnet", "imagenet", or IGCV3's own."""
+        """The skeleton: "plain", "resnet", "imagenet" or "igcv3"."""
         return ARCHITECTURES[self.arch][0]
 
     @property
     def unit(self) -> str:
-        """What it convolves with: "regular", "igc", "fusion", "xception", "igcv2" or "igcv3"."""
+        """The convolution: "regular", "igc", "fusion", "xception", "igcv2" or "igcv3"."""
         return ARCHITECTURES[self.arch][1]
 
     @property
@@ -120,7 +125,7 @@ class Architecture:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """Shape (channels, height, width) of the pictures it was designed for."""
+        """Shape (channels, height, width) of the images that the network was designed for."""
         return IMAGENET_SHAPE if self.family == "imagenet" else INPUT_SHAPE
 
     @property
@@ -130,15 +135,15 @@ class Architecture:
 
     @property
     def stem_channels(self) -> int:
-        """Channels before the first stage; half its width where an ImageNet network doubles L."""
+        """Channels of the stem; half the first stage's in an ImageNet network that doubles L."""
         halves = self.family == "imagenet" and self.doubling == "L"
         return self.channels // 2 if halves else self.channels
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        """Blocks of the stages; what does not divide evenly goes to the later ones.
+        """Blocks of the stages; the remainder of a division goes to the later ones.
 
-        None for an IGCV3 network, whose stages do not double: see `igc_ref.networks.builder`.
+        Empty for an IGCV3 network, whose widths do not double: see `builder.BOTTLENECKS`.
         """
         if self.family == "igcv3":
             return ()
@@ -151,7 +156,7 @@ class Architecture:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages: every one but the first doubles the channels and halves the picture."""
+        """The stages: every one but the first doubles the channels and halves the image."""
         return tuple(
             Stage(
                 channels=self.channels * 2**number,
@@ -161,6 +166,19 @@ class Architecture:
             )
             for number, blocks in enumerate(self.blocks)
         )
+
+    def with_unit(
+        self, unit: str, *, L: int | None = None, M: int | None = None, width: int | None = None
+    ) -> Architecture:
+        """Return the network of this family and depth with another unit.
+
+        Examples
+        --------
+        >>> print(Architecture("plain_igc", 8, L=4, M=8).with_unit("regular", width=16))
+        plain-8 W16
+        """
+        arch = next(name for name, kind in ARCHITECTURES.items() if kind == (self.family, unit))
+        return replace(self, arch=arch, L=L, M=M, width=width, doubling="M")
 
     def __str__(self) -> str:
         name = f"L{self.L}M{self.M}" if self.unit in PARTITIONED else f"W{self.width}"

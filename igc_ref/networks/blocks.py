@@ -1,4 +1,10 @@
-"""The paper's blocks: interleaved group convolution, and its baseline with summation fusion."""
+"""The IGC block and its relatives, as layers.
+
+`IGC` is the paper's block: what it holds, its forward and its backward pass. The mathematics is in
+its backend's operators ``igc`` and ``igc_backward``, and as plain matrices in
+`igc_ref.reference.block`. `SummationFusion` is the paper's baseline, an IGC whose secondary weights
+are fixed. `IGCV2` and `IGCV3` are made of group convolutions and shuffles.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +16,7 @@ from igc_ref.backends import GenericBackend
 from igc_ref.backends.operators.library import Array
 from igc_ref.networks.layer import Layer, Sequential, Shape
 from igc_ref.networks.layers import BatchNorm, Conv2d, he_normal
-from igc_ref.spec.block import IGCSpec
+from igc_ref.spec.block import IGCSpec, convolution_text
 from igc_ref.spec.products import Factor, IGCV2Spec, IGCV3Spec
 
 
@@ -36,13 +42,17 @@ class IGC(Layer):
     ) -> None:
         super().__init__()
         self.backend, self.spec = backend, spec
-        for name, shape in (("primary", spec.primary_shape), ("secondary", spec.secondary_shape)):
-            self.parameters[name] = backend.asarray(he_normal(shape, rng), dtype)
+        self.fixed: dict[str, Array] = {}  # weights that are not trained
+        self.parameters["primary"] = backend.asarray(he_normal(spec.primary_shape, rng), dtype)
+        self._add_secondary(rng, dtype)
+
+    def _add_secondary(self, rng: np.random.Generator, dtype: str) -> None:
+        drawn = he_normal(self.spec.secondary_shape, rng)
+        self.parameters["secondary"] = self.backend.asarray(drawn, dtype)
 
     def forward(self, x: Array, train: bool = False) -> Array:
-        y, self._saved = self.backend.igc(
-            x, self.parameters["primary"], self.parameters["secondary"], self.spec
-        )
+        weights = self.parameters | self.fixed
+        y, self._saved = self.backend.igc(x, weights["primary"], weights["secondary"], self.spec)
         return y
 
     def backward(self, dy: Array) -> Array:
@@ -54,66 +64,35 @@ class IGC(Layer):
         return (self.spec.out_channels, *self.spec.output_size(shape[1], shape[2]))
 
     def multiply_adds(self, shape: Shape) -> int:
-        return self.spec.multiply_adds(shape[1], shape[2])
+        return self.num_parameters * math.prod(self.output_shape(shape)[1:])
 
     def describe(self) -> str:
-        s = self.spec
-        stride = f" /{s.stride}" if s.stride > 1 else ""
-        k = s.kernel_size
-        return f"igc {k}x{k}{stride} {s.in_channels}-{s.out_channels} L{s.L} M{s.M}"
+        return str(self.spec)
 
 
-class SummationFusion(Layer):
+class SummationFusion(IGC):
     """Group convolution whose L partial results are added: every W_d^m is all ones, not trained.
 
-    The sums, one for each channel of a partition, go back to all L partitions alike (the paper's
-    section on group convolution with summation fusion).
-
-    Parameters
-    ----------
-    backend : GenericBackend
-    spec : IGCSpec
-    rng : numpy Generator
-        Draws the He-normal weights, fan-in.
-    dtype : str
+    The sums, one for each channel of a partition, go to all L partitions alike (the paper's
+    section on group convolution with summation fusion). Parameters as of `IGC`.
     """
 
-    def __init__(
-        self,
-        backend: GenericBackend,
-        spec: IGCSpec,
-        *,
-        rng: np.random.Generator,
-        dtype: str = "float32",
-    ) -> None:
-        super().__init__()
-        self.backend, self.spec = backend, spec
-        self.parameters["primary"] = backend.asarray(he_normal(spec.primary_shape, rng), dtype)
-        self._ones = backend.asarray(np.ones(spec.secondary_shape), dtype)
-
-    def forward(self, x: Array, train: bool = False) -> Array:
-        y, self._saved = self.backend.igc(x, self.parameters["primary"], self._ones, self.spec)
-        return y
+    def _add_secondary(self, rng: np.random.Generator, dtype: str) -> None:
+        self.fixed["secondary"] = self.backend.asarray(np.ones(self.spec.secondary_shape), dtype)
 
     def backward(self, dy: Array) -> Array:
-        dx, self.gradients["primary"], _ = self.backend.igc_backward(dy, self._take_saved())
+        dx = super().backward(dy)
+        del self.gradients["secondary"]
         return dx
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return (self.spec.out_channels, *self.spec.output_size(shape[1], shape[2]))
-
-    def multiply_adds(self, shape: Shape) -> int:
-        return self.num_parameters * math.prod(self.output_shape(shape)[1:])  # the sums only add
 
     def describe(self) -> str:
         s = self.spec
-        stride = f" /{s.stride}" if s.stride > 1 else ""
-        k = s.kernel_size
-        return f"fusion {k}x{k}{stride} {s.in_channels}-{s.out_channels} L{s.L}"
+        shape = convolution_text(s.kernel_size, s.stride, s.in_channels, s.out_channels)
+        return f"fusion {shape} L{s.L}"
 
 
 class Shuffle(Layer):
-    """P x, P = interleave(groups, C/groups): the channels of equal groups, dealt out like cards.
+    """P x with P = interleave(groups, C/groups): the channels of equal groups, dealt like cards.
 
     Parameters
     ----------
@@ -139,8 +118,8 @@ class Shuffle(Layer):
 class IGCV2(Sequential):
     """The block x' = P_n W_n ... P_1 W_1 x (arXiv:1804.06202), nothing between the factors.
 
-    As in the IGC block; a network has batch norm and ReLU after it. Its parts are ``conv1``,
-    ``shuffle1``, ``conv2`` and so on.
+    Batch norm and ReLU follow the whole block, as they follow an IGC block. Its parts are
+    ``conv1``, ``shuffle1``, ``conv2`` and so on.
 
     Parameters
     ----------
@@ -161,23 +140,20 @@ class IGCV2(Sequential):
     ) -> None:
         parts: dict[str, Layer] = {}
         for i, factor in enumerate(spec.factors, start=1):
-            parts[f"conv{i}"] = factor_convolution(backend, factor, rng, dtype)
+            parts[f"conv{i}"] = _convolution(backend, factor, rng, dtype)
             parts[f"shuffle{i}"] = Shuffle(backend, factor.deal)
         super().__init__(parts)
         self.spec = spec
 
     def describe(self) -> str:
-        s = self.spec
-        stride = f" /{s.stride}" if s.stride > 1 else ""
-        k, K = s.kernel_size, "x".join(map(str, s.K))
-        return f"igcv2 {k}x{k}{stride} {s.in_channels}-{s.out_channels} K{K}"
+        return str(self.spec)
 
 
 class IGCV3(Sequential):
     """The inverted bottleneck of IGCV3 (arXiv:1806.00178), plus x where the shapes agree.
 
     Expand, batch norm, shuffle; depthwise, batch norm, ReLU; project, batch norm, shuffle. The
-    published network clips its ReLU at 6, ours does not.
+    published network clips its ReLU at 6; this one does not.
 
     Parameters
     ----------
@@ -200,7 +176,7 @@ class IGCV3(Sequential):
         dtype: str = "float32",
     ) -> None:
         def normalised(factor: Factor, relu: bool) -> tuple[Layer, Layer]:
-            conv = factor_convolution(backend, factor, rng, dtype)
+            conv = _convolution(backend, factor, rng, dtype)
             out = factor.out_channels
             return conv, BatchNorm(backend, out, momentum=momentum, relu=relu, dtype=dtype)
 
@@ -223,14 +199,10 @@ class IGCV3(Sequential):
         return self.backend.add(dx, dy) if self.spec.is_residual else dx
 
     def describe(self) -> str:
-        s = self.spec
-        stride = f" /{s.stride}" if s.stride > 1 else ""
-        k, groups = s.kernel_size, "x".join(map(str, s.groups))
-        shape = f"{s.in_channels}-{s.hidden}-{s.out_channels}"
-        return f"igcv3 {k}x{k}{stride} {shape} G{groups}" + " + x" * s.is_residual
+        return str(self.spec)
 
 
-def factor_convolution(
+def _convolution(
     backend: GenericBackend, factor: Factor, rng: np.random.Generator, dtype: str
 ) -> Conv2d:
     """Make the layer of a factor's W."""

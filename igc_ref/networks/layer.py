@@ -1,4 +1,10 @@
-"""What a layer is, and how layers make a network: one after another, or beside a shortcut."""
+"""What a layer is, and how layers make a network: one after another, or beside a shortcut.
+
+A layer holds its parameters and, from forward to backward, what its derivative needs. It computes
+nothing itself: it calls the operators of its backend, on batches (C, N, H, W) in the backend's own
+layout. A new layer defines ``forward``, ``backward`` and, where they differ from these defaults,
+``output_shape``, ``multiply_adds`` and ``describe``.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +15,11 @@ from typing import Any, NamedTuple
 from igc_ref.backends import GenericBackend
 from igc_ref.backends.operators.library import Array
 
-Shape = tuple[int, ...]  # (C, H, W) of one picture, or (features,)
+Shape = tuple[int, ...]  # (C, H, W) of one image, or (features,)
 
 
 class Row(NamedTuple):
-    """One line of a network's summary; costs are for one picture."""
+    """One line of a network's summary; costs are for one image."""
 
     name: str
     kind: str
@@ -28,7 +34,8 @@ class Layer:
     Attributes
     ----------
     parameters, gradients, buffers : dict of arrays
-        Trained weights, their gradients (after ``backward``), and what else is state.
+        Trained weights, their gradients (after ``backward``), and state that is not trained, as
+        batch norm's running averages.
     children : dict of layers
         Parts, in the order in which data flows.
     """
@@ -41,7 +48,7 @@ class Layer:
         self._saved: Any = None
 
     def forward(self, x: Array, train: bool = False) -> Array:
-        """Compute the output, and keep what `backward` needs."""
+        """Compute the output, and save what `backward` needs."""
         raise NotImplementedError
 
     def backward(self, dy: Array) -> Array:
@@ -49,24 +56,24 @@ class Layer:
         raise NotImplementedError
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape of the output for one picture of this shape."""
+        """Return the shape of the output for one image of this shape."""
         return shape
 
     def multiply_adds(self, shape: Shape) -> int:
-        """Return the multiply-adds of convolutions and linear layers for one picture."""
+        """Return the multiply-adds of convolutions and linear layers for one image."""
         return 0
 
     @property
     def num_parameters(self) -> int:
-        """Number of trained numbers of this layer, its parts not counted."""
+        """Number of trained parameters of this layer, its parts not counted."""
         return sum(math.prod(p.shape) for p in self.parameters.values())
 
     def describe(self) -> str:
-        """Name the layer and its numbers in a few characters."""
+        """Return the kind of the layer and its numbers in a few characters."""
         return type(self).__name__
 
     def rows(self, shape: Shape, name: str = "") -> Iterator[Row]:
-        """Yield a summary line for every part without parts of its own."""
+        """Yield a summary line for every part that has no parts itself."""
         cost = self.num_parameters, self.multiply_adds(shape)
         yield Row(name, self.describe(), self.output_shape(shape), *cost)
 
@@ -77,7 +84,7 @@ class Layer:
             yield from child.named_layers(f"{prefix}.{name}" if prefix else name)
 
     def _take_saved(self) -> Any:
-        """Hand over what forward kept, once: the memory is free after the backward pass."""
+        """Return what forward saved, once: the memory is free after the backward pass."""
         saved, self._saved = self._saved, None
         if saved is None:
             raise RuntimeError(f"{self.describe()}: backward needs a forward pass before it")

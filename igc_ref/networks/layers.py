@@ -1,4 +1,8 @@
-"""Group convolution, and how weights are drawn."""
+"""The layers that every convolutional network has: convolution, batch norm, pooling, linear.
+
+Group convolution is one layer with regular (groups = 1) and depthwise (groups = channels)
+convolution as its ends. ReLU has no layer: batch norm and the residual sum apply it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,14 @@ from igc_ref.backends import GenericBackend
 from igc_ref.backends.operators.library import Array
 from igc_ref.errors import divides
 from igc_ref.networks.layer import Layer, Shape
-from igc_ref.spec.block import output_length
+from igc_ref.spec.block import convolution_text, output_length
+
+BN_EPS = 2e-5  # the authors'
+
+
+def he_normal(shape: Shape, rng: np.random.Generator) -> np.typing.NDArray[np.float64]:
+    """Draw weights (out, in, ...) from N(0, 2/fan_in) (arXiv:1502.01852)."""
+    return rng.normal(0.0, math.sqrt(2 / math.prod(shape[1:])), shape)
 
 
 class Conv2d(Layer):
@@ -41,7 +52,7 @@ class Conv2d(Layer):
         divides("groups", groups, "in_channels", in_channels)
         divides("groups", groups, "out_channels", out_channels)
         self.backend, self.groups, self.stride = backend, groups, stride
-        self.input_gradient = True  # whether anybody asks for what `backward` returns
+        self.input_gradient = True  # False where nobody needs what `backward` returns
         shape = (out_channels, in_channels // groups, kernel_size, kernel_size)
         self.parameters["weight"] = backend.asarray(he_normal(shape, rng), dtype)
 
@@ -65,20 +76,11 @@ class Conv2d(Layer):
     def describe(self) -> str:
         out, per_group, k, _ = self.parameters["weight"].shape
         groups = f" groups {self.groups}" if self.groups > 1 else ""
-        stride = f" /{self.stride}" if self.stride > 1 else ""
-        return f"conv {k}x{k}{stride} {per_group * self.groups}-{out}{groups}"
-
-
-def he_normal(shape: Shape, rng: np.random.Generator) -> np.typing.NDArray[np.float64]:
-    """Draw weights (out, in, ...) from N(0, 2/fan_in) (arXiv:1502.01852)."""
-    return rng.normal(0.0, math.sqrt(2 / math.prod(shape[1:])), shape)
-
-
-BN_EPS = 2e-5
+        return f"conv {convolution_text(k, self.stride, per_group * self.groups, out)}{groups}"
 
 
 class BatchNorm(Layer):
-    """Batch normalisation, with a ReLU after it on request.
+    """Batch normalisation, followed by a ReLU if asked for.
 
     Parameters
     ----------
@@ -128,26 +130,8 @@ class BatchNorm(Layer):
         return "batch norm, relu" if self.relu else "batch norm"
 
 
-class ReLU(Layer):
-    """max(x, 0)."""
-
-    def __init__(self, backend: GenericBackend) -> None:
-        super().__init__()
-        self.backend = backend
-
-    def forward(self, x: Array, train: bool = False) -> Array:
-        y, self._saved = self.backend.relu(x)
-        return y
-
-    def backward(self, dy: Array) -> Array:
-        return self.backend.relu_backward(dy, self._take_saved())
-
-    def describe(self) -> str:
-        return "relu"
-
-
 class MaxPool(Layer):
-    """The greatest pixel of every window; padding never wins."""
+    """The maximum of every window; padding is never the maximum."""
 
     def __init__(
         self, backend: GenericBackend, kernel_size: int = 3, stride: int = 2, padding: int = 1

@@ -1,10 +1,4 @@
-"""The paper's networks, and the ones that it compares with.
-
-CIFAR: input 3x32x32; a 3x3 stem to C channels; three stages of widths C, 2C, 4C, stride 2 at the
-first block of stages 2 and 3; global average pool; linear. C is ``width``, or L*M. ImageNet: input
-3x224x224; a 7x7 stem and max pooling; four stages of two residual blocks. `builder` makes the
-layers.
-"""
+"""`build_model`, and a network on public images with its parameters by name."""
 
 from __future__ import annotations
 
@@ -18,10 +12,10 @@ import numpy.typing as npt
 from igc_ref.backends import GenericBackend, get_backend
 from igc_ref.backends.operators.library import DTYPES, Array
 from igc_ref.errors import CheckpointError, SpecError, choice, integer
-from igc_ref.networks import Conv2d
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import Builder
 from igc_ref.networks.layer import Layer, Row
+from igc_ref.networks.layers import Conv2d
 
 
 def build_model(
@@ -42,10 +36,10 @@ def build_model(
     Parameters
     ----------
     arch : str
-        A family, ``plain``, ``resnet`` ("+Ident." in the paper) or ``imagenet``, and what it
-        convolves with: regular convolutions, or ``_igc``; for ``plain`` and ``resnet`` also the
-        paper's baselines ``_fusion`` (group convolution with summation fusion) and ``_xception``
-        (M = 1), and ``plain_igcv2``; and ``igcv3``. See `architecture.ARCHITECTURES`.
+        A family, ``plain``, ``resnet`` ("+Ident." in the paper) or ``imagenet``, of regular
+        convolutions; or with ``_igc`` of IGC blocks. ``plain`` and ``resnet`` also have the paper's
+        baselines, ``_fusion`` (group convolution with summation fusion) and ``_xception`` (M = 1).
+        Besides ``plain_igcv2`` and ``igcv3``. See `architecture.ARCHITECTURES`.
     depth : int
         Layers: ``3n + 2`` for the plain networks; even and at least 8 for the residual ones; 18
         for the ImageNet ones; 54, 99, ... for IGCV3.
@@ -57,7 +51,7 @@ def build_model(
     doubling : {"M", "L"}
         Which of the two doubles with the width; the other stays. With "L", M must be even, and an
         ImageNet network has half as wide a stem (the paper's L100M2).
-    backend : {"auto", "numpy", "cupy"} or a backend object
+    backend : {"auto", "numpy", "numba", "cupy"} or a backend object
     dtype : {"float32", "float64"}
     seed : int
         Seed of the weights; the same on every backend.
@@ -87,24 +81,26 @@ def build(
     backend: str | GenericBackend = "auto",
     dtype: str = "float32",
     seed: int = 0,
+    *,
+    bn_momentum: float | None = None,
 ) -> Model:
-    """Build the network that `architecture` names; see `build_model`."""
+    """Build the network that `architecture` names; see `build_model` and `Builder`."""
     choice("dtype", dtype, DTYPES)
     if isinstance(backend, str):
         backend = get_backend(backend)
     rng = np.random.default_rng(integer("seed", seed, minimum=0))
-    network = Builder(architecture, backend, dtype, rng).network()
+    network = Builder(architecture, backend, dtype, rng, bn_momentum=bn_momentum).network()
     return Model(architecture, network, backend, dtype)
 
 
 class Model:
-    """A network on public pictures (N, 3, H, W), with its parameters by name.
+    """A network on public images (N, 3, H, W), with its parameters by name.
 
     Attributes
     ----------
     architecture : Architecture
     network : Layer
-        Its layers, on pictures in the backend's own layout.
+        Its layers, on batches in the backend's own layout.
     backend : GenericBackend
     dtype : str
     """
@@ -118,13 +114,14 @@ class Model:
         self._logits_shape: tuple[int, ...] | None = None
 
     def forward(self, x: Array, train: bool = False) -> Array:
-        """Compute logits (N, num_classes) of pictures (N, 3, H, W).
+        """Compute logits (N, num_classes) of images (N, 3, H, W).
 
         Parameters
         ----------
         x : array of the backend's library and the model's dtype
         train : bool
-            Normalise by the batch and update running statistics, instead of using these.
+            Normalise by the statistics of the batch and update the running ones, which are used
+            otherwise.
 
         Raises
         ------
@@ -139,19 +136,19 @@ class Model:
         return self.forward_inside(self.backend.to_layout(x), train)
 
     def forward_inside(self, x: Array, train: bool = False) -> Array:
-        """Compute logits of pictures that are in the backend's own layout; see `forward`."""
+        """Compute logits of a batch that is in the backend's own layout; see `forward`."""
         logits = self.network.forward(x, train)
         self._logits_shape = logits.shape
         return logits
 
     def backward(self, dlogits: Array, input_gradient: bool = True) -> Array | None:
-        """Pull dlogits (N, num_classes) back to the pictures, and fill `gradients`.
+        """Pull dlogits (N, num_classes) back to the images, and fill `gradients`.
 
         Parameters
         ----------
         dlogits : array, shape (N, num_classes)
         input_gradient : bool
-            Whether to compute the gradient with respect to the pictures; training needs none.
+            Whether to compute the gradient with respect to the images; training needs none.
 
         Returns
         -------
@@ -198,14 +195,11 @@ class Model:
 
     @property
     def num_parameters(self) -> int:
-        """Number of trained numbers, batch norm's gamma and beta included."""
+        """Number of trained parameters, batch norm's gamma and beta included."""
         return sum(math.prod(array.shape) for array in self.parameters().values())
 
     def rows(self) -> list[Row]:
-        """Return a summary line for every layer, with its parameters and multiply-adds.
-
-        For one picture of the size that the network was designed for.
-        """
+        """Return a summary line for every layer; costs are for one image of the intended size."""
         return list(self.network.rows(self.architecture.input_shape))
 
     def _state(self) -> dict[str, Array]:

@@ -1,12 +1,28 @@
-"""The definition: the block as explicit matrices, its special cases, the nearest IGC, and products
-of more factors.
+"""The definition: the block as explicit matrices. Read the files in this order.
+
+- `structure`: block-diagonal matrices and interleaving permutations.
+- `patches`: convolution as one matrix of zeros and ones, unfold and fold.
+- `block`: the block x' = P W_d Pᵀ W_p x, forward and backward, in a few lines.
+- `special_cases`: regular, group and Xception convolutions, Kronecker products, the FFT.
+- `nearest`: which dense kernels are IGCs, and which IGC is nearest to one that is not.
+- `products`: more than two factors, IGCV2 and IGCV3.
 
 Everything here is naive on purpose, in float64 or complex128, and shares no code with the
 backends that are checked against it.
 """
 
+from igc_ref.reference import products, special_cases
 from igc_ref.reference.block import Gradients, backward, composed_kernel, forward
-from igc_ref.reference.nearest import Projection, is_igc, project, singular_values, slices
+from igc_ref.reference.nearest import (
+    Nearest,
+    Projection,
+    is_igc,
+    nearest_block,
+    nearest_groups,
+    project,
+    singular_values,
+    slices,
+)
 from igc_ref.reference.patches import fold, patch_operator, unfold
 from igc_ref.reference.structure import (
     Matrices,
@@ -21,6 +37,7 @@ from igc_ref.reference.structure import (
 __all__ = [
     "Gradients",
     "Matrices",
+    "Nearest",
     "Projection",
     "backward",
     "block_diagonal",
@@ -33,6 +50,8 @@ __all__ = [
     "interleave",
     "is_igc",
     "matrices",
+    "nearest_block",
+    "nearest_groups",
     "patch_operator",
     "products",
     "project",

@@ -1,4 +1,9 @@
-"""The block itself, forward and backward, exactly as the equations stand."""
+"""The block itself, forward and backward, line by line as in the equations.
+
+forward    y = W_p z,   x' = P W_d Pᵀ y                   for every output position
+backward   dz̄ = Pᵀ d,   dW_d = blockmask(dz̄ ȳᵀ),   dȳ = W_dᵀ dz̄
+           dy = P dȳ,   dW_p = blockmask(dy zᵀ),    dz = W_pᵀ dy
+"""
 
 from __future__ import annotations
 
@@ -15,7 +20,7 @@ Array = npt.NDArray[Any]
 
 
 class Gradients(NamedTuple):
-    """Gradients of a scalar loss: with respect to the pictures and to both weights."""
+    """Gradients of a scalar loss: with respect to the images and to both weights."""
 
     x: Array
     primary: Array
@@ -30,7 +35,7 @@ def forward(
     Parameters
     ----------
     x : ndarray, shape (N, in, H, W)
-        Pictures, float64 or complex128.
+        Images, float64 or complex128.
     primary, secondary : ndarray
         Weights, shapes ``spec.primary_shape`` and ``spec.secondary_shape``.
     spec : IGCSpec
@@ -45,7 +50,15 @@ def forward(
     Raises
     ------
     SpecError
-        If pictures or weights have not the shapes that `spec` gives.
+        If x or the weights have other shapes than `spec` says.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> spec = IGCSpec.square(L=3, M=2, stride=2)
+    >>> primary, secondary = np.ones(spec.primary_shape), np.ones(spec.secondary_shape)
+    >>> forward(np.ones((1, 6, 8, 8)), primary, secondary, spec).shape
+    (1, 6, 4, 4)
     """
     W_p, P, W_d = matrices(primary, secondary, spec, sparse)
     Pt = first_permutation(spec, sparse)  # = P.T when M = out/L
@@ -53,7 +66,7 @@ def forward(
     Z = _patches(x, spec)
     X = P @ W_d @ Pt @ W_p @ Z
 
-    return _to_pictures(X, x.shape, spec)
+    return _to_images(X, x.shape, spec)
 
 
 def backward(
@@ -76,7 +89,7 @@ def backward(
     Raises
     ------
     SpecError
-        If d, pictures or weights have not the shapes that `spec` gives.
+        If d, x or the weights have other shapes than `spec` says.
 
     Notes
     -----
@@ -122,14 +135,14 @@ def _patches(x: Array, spec: IGCSpec) -> Array:
     return unfold(x, spec.kernel_size, spec.stride)
 
 
-def _to_pictures(X: Array, x_shape: tuple[int, ...], spec: IGCSpec) -> Array:
-    """Reshape columns (out, positions*N) to pictures (N, out, out_height, out_width)."""
+def _to_images(X: Array, x_shape: tuple[int, ...], spec: IGCSpec) -> Array:
+    """Reshape columns (out, positions*N) to images (N, out, out_height, out_width)."""
     height, width = spec.output_size(*x_shape[2:])
     return X.reshape(spec.out_channels, height, width, x_shape[0]).transpose(3, 0, 1, 2)
 
 
 def _to_columns(d: Array, x_shape: tuple[int, ...], spec: IGCSpec) -> Array:
-    """Reshape pictures (N, out, out_height, out_width) to columns (out, positions*N)."""
+    """Reshape images (N, out, out_height, out_width) to columns (out, positions*N)."""
     expected = (x_shape[0], spec.out_channels, *spec.output_size(*x_shape[2:]))
     if d.shape != expected:
         raise SpecError(f"d has shape {d.shape}; x of shape {x_shape} gives {expected}")

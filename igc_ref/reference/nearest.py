@@ -1,13 +1,21 @@
-"""Which dense kernels are IGCs, and which IGC is nearest to one that is not.
+"""Which dense kernels are IGCs, and which IGC is nearest to one that is not: one theorem.
 
-The composed kernel of a block with M = out/L is, entry by entry,
+The block of spec (in, out, L, M) with ``out = q*L*M`` amounts to one dense kernel, entry by entry
 
-    K[a*M+m, b*(in/L)+i, s] = W_d^m[a, b] * W_p^b[m, i, s].
+    K[r*M+m, b*(in/L)+i, s] = Σ_{j<q} W_d^m[r, j*L+b] * W_p^b[m*q+j, i, s].
 
-Fix m and b: what remains is a column times a row. So a dense kernel is an IGC(L, M) if and only
-if each of its L*M slices ``K[m::M, b*in/L:(b+1)*in/L]``, read as an ``L x (in/L*S)`` matrix, has
-rank at most 1. Different slices share no weights, so the nearest IGC in Frobenius norm takes the
-best rank-1 piece of every slice (Eckart-Young).
+Fix m and b. What remains is a sum of q products of a column (r) and a row (i, s), so each of the
+M*L slices ``K[m::M, b*in/L:(b+1)*in/L]``, read as an ``out/M x (in/L*S)`` matrix, has rank at most
+q. The formula also reads backwards: q columns and q rows for every slice *are* the weights of a
+block, and no weight belongs to two slices. Therefore:
+
+**Theorem.** A dense kernel is an IGC(L, M) if and only if every slice has rank at most
+``q = out/(L*M)``. The nearest IGC in Frobenius norm takes the best rank-q piece of every slice,
+from its singular value decomposition (Eckart and Young), and
+
+    ‖K - K'‖² = Σ over all slices of Σ_{t>q} σ_t².
+
+The paper's square block has q = 1. The widening blocks of the residual networks have q = 2.
 """
 
 from __future__ import annotations
@@ -19,48 +27,57 @@ import numpy as np
 import numpy.typing as npt
 
 from igc_ref.errors import SpecError, divides, integer
+from igc_ref.spec.block import IGCSpec
 
 Array = npt.NDArray[Any]
 
 
 class Projection(NamedTuple):
-    """Weights of the nearest IGC: primary (out, in/L, k, k) and secondary (out, L)."""
+    """Weights of the nearest IGC with q = 1: primary (out, in/L, k, k) and secondary (out, L)."""
 
     primary: Array
     secondary: Array
 
 
+class Nearest(NamedTuple):
+    """Weights of the nearest block, and ‖K - K'‖ / ‖K‖ in Frobenius norm, from 0 to 1."""
+
+    primary: Array
+    secondary: Array
+    error: float
+
+
 def slices(kernel: Array, L: int, M: int) -> Array:
-    """Cut a dense kernel into the matrices that must have rank 1.
+    """Cut a dense kernel into the matrices whose rank must not exceed q = out/(L*M).
 
     Parameters
     ----------
-    kernel : ndarray, shape (L*M, in, k, k)
-        Dense kernel, in divisible by L.
+    kernel : ndarray, shape (out, in, k, k)
+        Dense kernel; L*M divides out, L divides in.
     L, M : int
         Partitions of the block.
 
     Returns
     -------
-    ndarray, shape (M, L, L, in/L*S)
+    ndarray, shape (M, L, out/M, in/L*S)
         Entry [m, b] is the slice of secondary partition m and primary partition b.
 
     Raises
     ------
     SpecError
-        If the kernel has not L*M output channels, or L does not divide its input channels.
+        If L and M do not fit the kernel, or it holds numbers that are not finite.
     """
     L, M = integer("L", L), integer("M", M)
     if kernel.ndim != 4 or kernel.shape[2] != kernel.shape[3]:
         raise SpecError(f"the kernel has shape {kernel.shape}; allowed is (out, in, k, k)")
     out_channels, in_channels = kernel.shape[:2]
-    if out_channels != L * M:
-        raise SpecError(f"the kernel has {out_channels} output channels; L*M = {L}*{M} = {L * M}")
+    if out_channels % (L * M):
+        raise SpecError(f"out_channels={out_channels} is not divisible by L*M = {L}*{M} = {L * M}")
     divides("L", L, "in_channels", in_channels)
     if not np.isfinite(kernel).all():
         raise SpecError("the kernel holds numbers that are not finite")
-    K = kernel.reshape(L, M, L, -1)  # (a, m, b, i*S + s)
-    return K.transpose(1, 2, 0, 3)  # (m, b, a, i*S + s)
+    K = kernel.reshape(out_channels // M, M, L, -1)  # (r, m, b, i*S + s)
+    return K.transpose(1, 2, 0, 3)  # (m, b, r, i*S + s)
 
 
 def singular_values(kernel: Array, L: int, M: int) -> Array:
@@ -69,12 +86,13 @@ def singular_values(kernel: Array, L: int, M: int) -> Array:
 
 
 def is_igc(kernel: Array, L: int, M: int, rtol: float | None = None) -> bool:
-    """Say whether a dense kernel is an IGC(L, M): whether all its slices have rank at most 1.
+    """Say whether a dense kernel is an IGC(L, M): whether no slice has a rank above q.
 
     Parameters
     ----------
-    kernel : ndarray, shape (L*M, in, k, k)
+    kernel : ndarray, shape (out, in, k, k)
     L, M : int
+        L*M divides out; q = out/(L*M), 1 for the paper's square block.
     rtol : float, optional
         A singular value counts as zero if it is at most `rtol` times the greatest of all slices;
         by default the square root of its dtype's machine epsilon, 1.5e-8 in float64.
@@ -83,15 +101,23 @@ def is_igc(kernel: Array, L: int, M: int, rtol: float | None = None) -> bool:
     ------
     SpecError
         If L and M do not fit the kernel.
+
+    Examples
+    --------
+    >>> is_igc(np.ones((6, 6, 3, 3)), L=3, M=2)
+    True
+    >>> is_igc(np.random.default_rng(0).normal(size=(6, 6, 3, 3)), L=3, M=2)
+    False
     """
     sigma = singular_values(kernel, L, M)
     if rtol is None:
         rtol = math.sqrt(np.finfo(sigma.dtype).eps)
-    return bool(np.all(sigma[..., 1:] <= rtol * sigma.max(initial=0)))
+    q = len(kernel) // (L * M)
+    return bool(np.all(sigma[..., q:] <= rtol * sigma.max(initial=0)))
 
 
 def project(kernel: Array, L: int, M: int) -> Projection:
-    """Find the IGC(L, M) nearest to a dense kernel in Frobenius norm, in closed form.
+    """Find the IGC(L, M) nearest to a dense kernel in Frobenius norm: `nearest_block` with q = 1.
 
     Parameters
     ----------
@@ -114,13 +140,86 @@ def project(kernel: Array, L: int, M: int) -> Projection:
     Notes
     -----
     Each weight pair of a slice is known up to a factor and its inverse; here both have equal norm.
+
+    Examples
+    --------
+    >>> kernel = np.random.default_rng(0).normal(size=(6, 6, 3, 3))
+    >>> primary, secondary = project(kernel, L=3, M=2)
+    >>> primary.shape, secondary.shape
+    ((6, 2, 3, 3), (6, 3))
     """
-    u, sigma, vh = np.linalg.svd(slices(kernel, L, M), full_matrices=False)
-    root = np.sqrt(sigma[..., 0])[..., None]  # (M, L, 1)
-    W_d = u[..., 0] * root  # (m, b, a)
-    W_p = vh[..., 0, :] * root  # (m, b, i*S + s)
-    k = kernel.shape[-1]
-    return Projection(
-        primary=W_p.transpose(1, 0, 2).reshape(L * M, -1, k, k),  # row b*M + m
-        secondary=W_d.transpose(0, 2, 1).reshape(M * L, L),  # row m*L + a, column b
+    out, q = len(kernel), slices(kernel, L, M).shape[2] // L
+    if q != 1:
+        raise SpecError(f"the kernel has {out} output channels; L*M = {L}*{M} = {L * M}")
+    spec = IGCSpec(kernel.shape[1], out, L, M, kernel.shape[-1])
+    primary, secondary, _ = nearest_block(kernel, spec)
+    return Projection(primary, secondary)
+
+
+def nearest_block(kernel: Array, spec: IGCSpec) -> Nearest:
+    """Find the block of this spec that is nearest to a dense kernel in Frobenius norm.
+
+    Parameters
+    ----------
+    kernel : ndarray, shape ``spec.composed_shape``
+        Real or complex.
+    spec : IGCSpec
+        L*M divides the output channels.
+
+    Returns
+    -------
+    primary, secondary : ndarrays
+        Shapes ``spec.primary_shape`` and ``spec.secondary_shape``; both weights of a slice have
+        the same norm.
+    error : float
+        ‖K - K'‖ / ‖K‖; 0 for a kernel of zeros.
+
+    Raises
+    ------
+    SpecError
+        If the kernel has another shape, or L*M does not divide its output channels.
+    """
+    L, M, out = spec.L, spec.M, spec.out_channels
+    if kernel.shape != spec.composed_shape:
+        raise SpecError(f"the kernel has shape {kernel.shape}; {spec} needs {spec.composed_shape}")
+    U, sigma, Vh = np.linalg.svd(slices(kernel, L, M), full_matrices=False)
+    q, rank = out // (L * M), sigma.shape[-1]  # a slice may be smaller than q: the rest is zero
+    root = np.sqrt(sigma[..., :q])  # (m, b, j)
+    W_d = np.zeros((M, L, out // M, q), U.dtype)  # (m, b, r, j)
+    W_p = np.zeros((M, L, q, Vh.shape[-1]), U.dtype)  # (m, b, j, i*S + s)
+    W_d[..., :rank] = U[..., :q] * root[..., None, :]
+    W_p[..., :rank, :] = Vh[..., :q, :] * root[..., None]
+    return Nearest(
+        primary=W_p.swapaxes(0, 1).reshape(spec.primary_shape),  # row b*(out/L) + m*q + j
+        secondary=W_d.transpose(0, 2, 3, 1).reshape(spec.secondary_shape),  # column j*L + b
+        error=_ratio(float(np.sum(sigma[..., q:] ** 2)), float(np.sum(sigma**2))),
     )
+
+
+def nearest_groups(kernel: Array, groups: int) -> tuple[Array, float]:
+    """Find the group convolution nearest to a dense kernel: its diagonal blocks.
+
+    Parameters
+    ----------
+    kernel : ndarray, shape (out, in, k, k)
+        groups divides out and in.
+    groups : int
+
+    Returns
+    -------
+    weight : ndarray, shape (out, in/groups, k, k)
+    error : float
+        ‖K - K'‖ / ‖K‖ in Frobenius norm; 0 for a kernel of zeros.
+    """
+    out, inp = kernel.shape[:2]
+    divides("groups", integer("groups", groups), "out_channels", out)
+    divides("groups", groups, "in_channels", inp)
+    blocks = kernel.reshape(groups, out // groups, groups, inp // groups, *kernel.shape[2:])
+    kept = np.concatenate([blocks[g, :, g] for g in range(groups)])
+    total, inside = (float(np.sum(np.abs(array) ** 2)) for array in (kernel, kept))
+    return kept, _ratio(total - inside, total)
+
+
+def _ratio(lost: float, total: float) -> float:
+    """Return the relative error of an approximation from squared norms."""
+    return math.sqrt(max(0.0, lost / total)) if total else 0.0

@@ -1,6 +1,6 @@
-"""The patch operator: picture to patches (unfold) and its adjoint (fold), as one sparse matrix.
+"""The patch operator: image to patches (unfold) and its adjoint (fold), as one sparse matrix.
 
-A convolution is linear in the picture because unfolding is: it copies pixels and multiplies
+A convolution is linear in the image because unfolding is: it copies pixels and multiplies
 by nothing. Here it *is* a matrix of zeros and ones, so its adjoint is its transpose.
 """
 
@@ -21,12 +21,12 @@ Array = npt.NDArray[Any]
 def patch_operator(
     channels: int, height: int, width: int, kernel_size: int, stride: int = 1
 ) -> sp.csr_array:
-    """Build U with ``U @ x.ravel()`` = all patches of the picture x, padding ``k // 2``.
+    """Build U with ``U @ x.ravel()`` = all patches of the image x, padding ``k // 2``.
 
     Parameters
     ----------
     channels, height, width : int
-        Shape of the picture; any size, odd or even, in pixels.
+        Shape of the image; any size, odd or even, in pixels.
     kernel_size, stride : int
         Side of the square patches and the step between them, in pixels.
 
@@ -41,7 +41,7 @@ def patch_operator(
     ky, oy, iy = np.nonzero(U_y)
     kx, ox, ix = np.nonzero(U_x)
     k, out_h, out_w = kernel_size, U_y.shape[1], U_x.shape[1]
-    # Every pair of a vertical and a horizontal tap that hit the picture is a one of the matrix.
+    # Every pair of a vertical and a horizontal tap inside the image is a one of the matrix.
     rows = ((ky[:, None] * k + kx) * out_h + oy[:, None]) * out_w + ox
     columns = iy[:, None] * width + ix
     plane = sp.csr_array(
@@ -52,7 +52,7 @@ def patch_operator(
 
 
 def _row_operator(length: int, kernel_size: int, stride: int) -> Array:
-    """Return the same operator for a single row of pixels: one where tap, output and input meet."""
+    """Return the same operator for a single row of pixels: 1 where tap, output and input meet."""
     length = integer("length", length)
     positions = output_length(length, kernel_size, integer("stride", stride))
     tap, position, pixel = np.ogrid[:kernel_size, :positions, :length]
@@ -60,9 +60,9 @@ def _row_operator(length: int, kernel_size: int, stride: int) -> Array:
 
 
 def unfold(x: Array, kernel_size: int, stride: int = 1) -> Array:
-    """Return the patch matrix Z, shape (channels*S, positions*N), of pictures (N, channels, H, W).
+    """Return the patch matrix Z, shape (channels*S, positions*N), of x, shape (N, channels, H, W).
 
-    Column ``position*N + n`` is the patch vector z of picture n at that output position.
+    Column ``position*N + n`` is the patch vector z of image n at that output position.
     """
     N, C, H, W = x.shape
     U = patch_operator(C, H, W, kernel_size, stride)
@@ -76,7 +76,7 @@ def fold(Z: Array, shape: tuple[int, ...], kernel_size: int, stride: int = 1) ->
     ----------
     Z : ndarray, shape (channels*S, positions*N)
     shape : (N, channels, H, W)
-        Shape of the pictures that were unfolded.
+        Shape of the batch that was unfolded.
     """
     N, C, H, W = shape
     U = patch_operator(C, H, W, kernel_size, stride)

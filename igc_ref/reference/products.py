@@ -4,8 +4,8 @@
 
 W_i is block-diagonal and P_i an interleaving permutation. A spatial factor reads patches: for one
 output position it takes the patch vector z_i of its input, ordered (channel, ky, kx), and
-x_i = P_i W_i z_i; for a 1 x 1 factor z_i is the pixel. The linear maps are meant: an IGCV3 layer
-has batch norm and ReLU between its factors, this product has not.
+x_i = P_i W_i z_i; for a 1 x 1 factor z_i is the pixel. Only the linear map is
+meant: an IGCV3 layer has batch norm and ReLU between its factors, this product has not.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class FactorMatrices(NamedTuple):
 
 
 class ProductGradients(NamedTuple):
-    """Gradients of a scalar loss: with respect to the pictures and to all factors' weights."""
+    """Gradients of a scalar loss: with respect to the images and to all factors' weights."""
 
     x: Array
     weights: tuple[Array, ...]
@@ -61,7 +61,7 @@ def matrices(
     Raises
     ------
     SpecError
-        If the weights have not the shapes that `product` gives.
+        If the weights have other shapes than `product` says.
     """
     needed = [factor.weight_shape for factor in product.factors]
     found = [weight.shape for weight in weights]
@@ -82,7 +82,7 @@ def forward(x: Array, weights: Sequence[Array], product: Product, sparse: bool =
     Parameters
     ----------
     x : ndarray, shape (N, in, H, W)
-        Pictures, float64 or complex128.
+        Images, float64 or complex128.
     weights, product, sparse
         As in `matrices`.
 
@@ -93,9 +93,9 @@ def forward(x: Array, weights: Sequence[Array], product: Product, sparse: bool =
     Raises
     ------
     SpecError
-        If pictures or weights have not the shapes that `product` gives.
+        If x or the weights have other shapes than `product` says.
     """
-    *_, last = _pictures(x, matrices(weights, product, sparse), product)
+    *_, last = _images(x, matrices(weights, product, sparse), product)
     return last
 
 
@@ -108,7 +108,7 @@ def backward(
 
         dy = Pᵀ d,   dW = blockmask(dy zᵀ),   dz = Wᵀ dy,
 
-    and dz, folded from patches to pictures, is the gradient of the output before it.
+    and dz, folded from patches to images, is the gradient of the output before it.
 
     Parameters
     ----------
@@ -125,14 +125,14 @@ def backward(
     Raises
     ------
     SpecError
-        If d, pictures or weights have not the shapes that `product` gives.
+        If d, x or the weights have other shapes than `product` says.
 
     Notes
     -----
     The pairing is bilinear, ``sum(d * dx')``, also for complex arrays: transposes, no conjugates.
     """
     explicit = matrices(weights, product, sparse)
-    *inputs, output = _pictures(x, explicit, product)
+    *inputs, output = _images(x, explicit, product)
     if d.shape != output.shape:
         raise SpecError(f"d has shape {d.shape}; x of shape {x.shape} gives {output.shape}")
     gradients = []
@@ -162,7 +162,7 @@ def composed_kernel(weights: Sequence[Array], product: Product) -> Array:
 def paths(product: Product) -> npt.NDArray[np.int64]:
     """Count the paths from every input channel to every output channel, shape (out, in).
 
-    Each W_i is replaced by its mask: one where a block is, whatever the tap, and zero elsewhere.
+    Each W_i is replaced by its mask: 1 on the blocks, taps aside, and 0 elsewhere.
     The product of the masks and the permutations counts the ways through the blocks.
     """
     count = np.eye(product.in_channels)
@@ -183,22 +183,22 @@ def is_complementary(product: Product) -> bool:
 
 
 def is_loosely_complementary(product: Product) -> bool:
-    """Say whether equally many paths join every input with every output channel.
+    """Say whether the number of paths is the same between all inputs and all outputs.
 
     For IGCV3 that is its loose complementary condition (arXiv:1806.00178), the complementary one
     over super-channels. The paths from input i to output o lead through the hidden channels that
     are both in the group of i in W_1 and in the group of o in W_3: one super-channel, and
-    ``paths`` is its size. All sizes are equal (and then none is 0) exactly when every group of W_1
-    shares one super-channel, of one size, with every group of W_3.
+    ``paths`` is its size. All sizes are equal (and then none is 0) if and only if every group of
+    W_1 shares one super-channel, of one size, with every group of W_3.
     """
     count = paths(product)
     return bool(count.min() == count.max())
 
 
-def _pictures(
+def _images(
     x: Array, explicit: Sequence[FactorMatrices], product: Product
 ) -> list[npt.NDArray[Any]]:
-    """Return the pictures before every factor, x first, and after the last one."""
+    """Return the images before every factor, x first, and after the last one."""
     if x.ndim != 4 or x.shape[1] != product.in_channels:
         raise SpecError(f"x has shape {x.shape}; {product} needs (N, {product.in_channels}, H, W)")
     found = [x]
@@ -208,7 +208,7 @@ def _pictures(
 
 
 def _apply(x: Array, W: Matrix, P: Matrix, factor: Factor) -> Array:
-    """Return P W z for all positions of pictures (N, in_i, H, W), as pictures again."""
+    """Return P W z for all positions of images (N, in_i, H, W), as images again."""
     N, _, height, width = x.shape
     X: Array = P @ W @ unfold(x, factor.kernel_size, factor.stride)  # (out_i, positions*N)
     height, width = factor.output_size(height, width)

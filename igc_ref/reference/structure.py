@@ -1,4 +1,4 @@
-"""The structured matrices of the block: block-diagonal weights and interleaving permutations.
+"""Block-diagonal matrices and interleaving permutations, the pieces of the block.
 
 For one output position, with z the patch vector of length in*S:
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from igc_ref.errors import SpecError, integer
+from igc_ref.errors import integer
 from igc_ref.spec.block import IGCSpec
 
 Array = npt.NDArray[Any]
@@ -23,7 +23,7 @@ Matrix = Any  # a NumPy matrix or a scipy.sparse array: both know @ and .T
 
 
 class Matrices(NamedTuple):
-    """The three matrices of the block, in the order in which a patch meets them.
+    """The three matrices of the block, in the order in which they are applied.
 
     ``W_p`` has shape (out, in*S), ``P`` and ``W_d`` have shape (out, out).
     """
@@ -70,7 +70,7 @@ def blockmask(matrix: Array, B: int) -> Array:
 
 
 def masked_product(a: Array, b: Array, B: int, sparse: bool = False) -> Matrix:
-    """Return blockmask(a bᵀ); the sparse form never computes what the mask would discard."""
+    """Return blockmask(a bᵀ); the sparse form computes the diagonal blocks only."""
     if not sparse:
         return blockmask(a @ b.T, B)
     blocks = [a_i @ b_i.T for a_i, b_i in zip(np.split(a, B), np.split(b, B), strict=True)]
@@ -94,6 +94,11 @@ def interleave(groups: int, size: int, sparse: bool = False) -> Matrix:
     -------
     ndarray or sparse array of float64, shape (groups*size, groups*size)
         The matrix with ``(interleave @ y)[j*groups + l] == y[l*size + j]``.
+
+    Examples
+    --------
+    >>> interleave(2, 3) @ np.arange(6)
+    array([0., 3., 1., 4., 2., 5.])
     """
     groups, size = integer("groups", groups), integer("size", size)
     source = np.arange(groups * size).reshape(groups, size).T.ravel()
@@ -134,25 +139,22 @@ def matrices(primary: Array, secondary: Array, spec: IGCSpec, sparse: bool = Fal
     Raises
     ------
     SpecError
-        If the weights have not the shapes that `spec` gives.
+        If the weights have other shapes than `spec` says.
 
     References
     ----------
     .. [1] arXiv:1707.02725, section 3.
+
+    Examples
+    --------
+    >>> spec = IGCSpec.square(L=3, M=2)
+    >>> W_p, P, W_d = matrices(np.ones(spec.primary_shape), np.ones(spec.secondary_shape), spec)
+    >>> W_p.shape, P.shape, W_d.shape
+    ((6, 54), (6, 6), (6, 6))
     """
-    check_weights(primary, secondary, spec)
+    spec.check_weights(primary, secondary)
     L, M, out = spec.L, spec.M, spec.out_channels
     W_p = block_diagonal(primary.reshape(L, out // L, -1), sparse)  # L blocks (out/L, in/L*S)
     W_d = block_diagonal(secondary.reshape(M, out // M, -1), sparse)  # M blocks (out/M, out/M)
     P = interleave(M, out // M, sparse)
     return Matrices(W_p, P, W_d)
-
-
-def check_weights(primary: Array, secondary: Array, spec: IGCSpec) -> None:
-    """Raise a SpecError unless the weights have the shapes that `spec` gives."""
-    for name, array, shape in (
-        ("primary", primary, spec.primary_shape),
-        ("secondary", secondary, spec.secondary_shape),
-    ):
-        if array.shape != shape:
-            raise SpecError(f"{name} weights have shape {array.shape}; {spec} needs {shape}")

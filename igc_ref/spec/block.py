@@ -42,6 +42,8 @@ class IGCSpec:
     ((48, 2, 3, 3), (48, 24))
     >>> spec.parameters
     2016
+    >>> print(spec)
+    igc 3x3 48-48 L24 M2
     """
 
     in_channels: int
@@ -74,7 +76,7 @@ class IGCSpec:
 
     @property
     def padding(self) -> int:
-        """Zeros added on each side of the picture, in pixels: k // 2."""
+        """Zeros added on each side of the image, in pixels: k // 2."""
         return self.kernel_size // 2
 
     @property
@@ -106,18 +108,17 @@ class IGCSpec:
         """Whether this is the paper's block, G = L*M channels in and out."""
         return self.in_channels == self.out_channels == self.L * self.M
 
-    @property
-    def has_inverse_permutations(self) -> bool:
-        """Whether M = out/L, so that the second permutation undoes the first."""
-        return self.out_channels == self.L * self.M
-
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of x', in pixels, for a picture of this height and width."""
+        """Height and width of x', in pixels, for an image of this height and width."""
         sizes = []
         for name, size in (("height", height), ("width", width)):
             size = integer(name, size)
             sizes.append(output_length(size, self.kernel_size, self.stride))
         return sizes[0], sizes[1]
+
+    def __str__(self) -> str:
+        shape = convolution_text(self.kernel_size, self.stride, self.in_channels, self.out_channels)
+        return f"igc {shape} L{self.L} M{self.M}"
 
     # -- costs (paper, section 3) -----------------------------------------------------------
 
@@ -127,14 +128,14 @@ class IGCSpec:
         return math.prod(self.primary_shape) + math.prod(self.secondary_shape)
 
     def multiply_adds(self, height: int, width: int) -> int:
-        """Multiply-adds of one forward pass over one picture: T times the output positions."""
+        """Multiply-adds of one forward pass over one image: T times the output positions."""
         return self.parameters * math.prod(self.output_size(height, width))
 
     @property
     def is_wider_than_regular(self) -> bool:
-        """The width theorem: G > C exactly when L/(L-1) < M*S (square block).
+        """The width theorem: G > C if and only if L/(L-1) < M*S (square block).
 
-        C is the width of the regular convolution of equally many parameters, C²S = T.
+        C is the width of the regular convolution with the same number of parameters, C²S = T.
 
         Raises
         ------
@@ -174,7 +175,27 @@ def maximal_width(parameters: float, kernel_size: int = 3) -> float:
 
 
 def output_length(length: int, kernel_size: int, stride: int, padding: int | None = None) -> int:
-    """Return how many output positions a row of this length has; padding is ``k // 2`` or given."""
+    """Return the number of output positions in a row of `length` pixels.
+
+    The padding on each side is ``kernel_size // 2`` unless it is given.
+
+    Examples
+    --------
+    >>> output_length(32, kernel_size=3, stride=2)
+    16
+    """
     if padding is None:
         padding = kernel_size // 2
     return (length + 2 * padding - kernel_size) // stride + 1
+
+
+def convolution_text(kernel_size: int, stride: int, *channels: int) -> str:
+    """Write a convolution in a few characters: kernel, stride if it is not 1, channels.
+
+    Examples
+    --------
+    >>> convolution_text(3, 2, 8, 16)
+    '3x3 /2 8-16'
+    """
+    step = f" /{stride}" if stride > 1 else ""
+    return f"{kernel_size}x{kernel_size}{step} {'-'.join(map(str, channels))}"

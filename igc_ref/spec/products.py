@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from igc_ref.errors import SpecError, divides, integer
-from igc_ref.spec.block import output_length
+from igc_ref.spec.block import convolution_text, output_length
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ class Factor:
         return (self.out_channels, self.in_channels // self.groups, k, k)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the output, in pixels, for a picture of this height and width."""
+        """Height and width of the output, in pixels, for an image of this height and width."""
         k, stride = self.kernel_size, self.stride
         return output_length(height, k, stride), output_length(width, k, stride)
 
 
 class Product:
-    """Base of the specs: what follows from the factors alone."""
+    """Base of the two specs: shapes and costs that follow from the factors alone."""
 
     in_channels: int
     out_channels: int
@@ -72,7 +72,7 @@ class Product:
 
     @property
     def factors(self) -> tuple[Factor, ...]:
-        """The factors, in the order in which a picture meets them."""
+        """The factors, in the order in which they are applied."""
         raise NotImplementedError
 
     @property
@@ -86,14 +86,14 @@ class Product:
         return sum(math.prod(factor.weight_shape) for factor in self.factors)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of x', in pixels, for a picture of this height and width."""
+        """Height and width of x', in pixels, for an image of this height and width."""
         height, width = integer("height", height), integer("width", width)
         for factor in self.factors:
             height, width = factor.output_size(height, width)
         return height, width
 
     def multiply_adds(self, height: int, width: int) -> int:
-        """Multiply-adds for one picture: every factor's weights times its output positions."""
+        """Multiply-adds for one image: every factor's weights times its output positions."""
         total = 0
         for factor in self.factors:
             height, width = factor.output_size(height, width)
@@ -160,7 +160,7 @@ class IGCV2Spec(Product):
         kernel_size: int = 3,
         stride: int = 1,
     ) -> IGCV2Spec:
-        """Return the product of so many factors with the fewest parameters; see `is_balanced`.
+        """Return the product of `factors` factors with the fewest parameters; see `is_balanced`.
 
         It is found by trying all: integers seldom meet the balance condition exactly. Of equally
         cheap ones it has the smallest K_1; K_2 <= ... <= K_n.
@@ -192,6 +192,11 @@ class IGCV2Spec(Product):
         spatial = Factor(self.in_channels, out, groups, self.kernel_size, self.stride, groups)
         return spatial, *(Factor(out, out, out // radix, deal=out // radix) for radix in rest)
 
+    def __str__(self) -> str:
+        channels = self.in_channels, self.out_channels
+        shape = convolution_text(self.kernel_size, self.stride, *channels)
+        return f"igcv2 {shape} K{'x'.join(map(str, self.K))}"
+
     @property
     def weights_per_output(self) -> tuple[int, ...]:
         """``(S*a, K_2, ..., K_n)``, a = in/G_1: weights of one output channel of every factor."""
@@ -201,14 +206,14 @@ class IGCV2Spec(Product):
     def is_balanced(self) -> bool:
         """The balance condition: ``S*a = K_2 = ... = K_n``, where a = in/G_1 (square: a = K_1).
 
-        Of all products of n factors between these channels, such a one has the fewest parameters.
-        There are ``T = out * (S*a + K_2 + ... + K_n)``, and ``a * K_2 * ... * K_n = in`` because
-        G_1 = K_2*...*K_n. The arithmetic mean is at least the geometric one, so
+        Among all products of n factors between these channels, a balanced one has the fewest
+        parameters. There are ``T = out * (S*a + K_2 + ... + K_n)``, and ``a * K_2 * ... * K_n = in``
+        because G_1 = K_2*...*K_n. The arithmetic mean is at least the geometric one, so
 
-            T >= n * out * (S*in)^(1/n),   with equality exactly when S*a = K_2 = ... = K_n.
+            T >= n * out * (S*in)^(1/n),   with equality if and only if S*a = K_2 = ... = K_n.
 
-        Where the first factor is depthwise, a = 1, its share is S whatever the others are; for
-        them the same argument says K_2 = ... = K_n = in^(1/(n-1)).
+        If the first factor is depthwise, a = 1, its share is always S; for the other factors the
+        same argument says K_2 = ... = K_n = in^(1/(n-1)).
         """
         return len(set(self.weights_per_output)) == 1
 
@@ -230,11 +235,12 @@ class IGCV3Spec(Product):
 
     W_1 widens, 1 x 1 in G_1 groups, to ``hidden = expansion*in`` channels; W_2 is k x k and
     depthwise; W_3 narrows, 1 x 1 in G_2 groups. ``P_1 = interleave(G_1, hidden/G_1)``, and
-    ``P_3 = interleave(out/G_2, G_2)`` deals back. Batch norm and ReLU are the layer's matter.
+    ``P_3 = interleave(out/G_2, G_2)`` deals back. The layer `igc_ref.networks.IGCV3` adds batch
+    norm and ReLU.
 
     The hidden channels from one group of W_1 to one group of W_3 are a *super-channel*. Any two
     groups share exactly one, and all have ``hidden/(G_1*G_2)`` channels: the *loose complementary
-    condition*. So many paths lead from every input to every output.
+    condition*. This is also the number of paths from every input to every output.
 
     Parameters
     ----------
@@ -286,6 +292,12 @@ class IGCV3Spec(Product):
         same = self.in_channels == self.out_channels
         return same and self.stride == 1 and self.kernel_size % 2 == 1
 
+    def __str__(self) -> str:
+        channels = self.in_channels, self.hidden, self.out_channels
+        shape = convolution_text(self.kernel_size, self.stride, *channels)
+        groups = "x".join(map(str, self.groups))
+        return f"igcv3 {shape} G{groups}" + " + x" * self.is_residual
+
     @property
     def factors(self) -> tuple[Factor, ...]:
         """W_1 and P_1; W_2; W_3 and P_3."""
@@ -298,7 +310,7 @@ class IGCV3Spec(Product):
 
 
 def _factorisations(number: int, parts: int, least: int = 1) -> Iterator[tuple[int, ...]]:
-    """Yield the growing tuples of so many divisors whose product is `number`."""
+    """Yield the non-decreasing tuples of `parts` divisors whose product is `number`."""
     if parts == 0:
         if number == 1:
             yield ()

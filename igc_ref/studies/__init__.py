@@ -1,6 +1,6 @@
-"""The paper's questions, asked again: what costs how much, which L and M, what a trained net keeps.
+"""The paper's questions, asked again.
 
-- `compare`: IGC, regular, summation-fusion and Xception networks at equal depth or equal budget.
-- `sweep`: all (L, M) of nearly one cost, each trained, with the width beside its accuracy.
-- `compress`: a trained regular network as IGC network, by the nearest blocks in closed form.
+- `compare`: IGC, regular, summation-fusion and Xception networks at equal depth or equal cost.
+- `sweep`: all (L, M) of nearly the same cost, each trained; width and accuracy side by side.
+- `compress`: a trained regular network turned into an IGC network by the nearest blocks.
 """

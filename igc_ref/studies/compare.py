@@ -1,21 +1,25 @@
-"""Networks side by side: IGC, regular, summation fusion, Xception, at equal depth or budget."""
+"""Networks side by side: IGC, regular, summation fusion, Xception, at equal depth or equal cost.
+
+`compare_networks` and `regular_of_equal_cost` choose the networks, `of_equal_cost` finds a width by
+bisection. The rest lays out tables: a comparison, the paper's networks, one network layer by layer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from typing import NamedTuple
 
 from igc_ref.errors import SpecError, choice
 from igc_ref.networks.architecture import ARCHITECTURES, Architecture
 from igc_ref.networks.builder import Cost, cost, rows
 from igc_ref.networks.model import Model
+from igc_ref.report import aligned
 
 EQUAL = ("depth", "parameters", "multiply_adds")
 
 
 class Counted(NamedTuple):
-    """A network, what it costs, and that cost as a multiple of the first network's."""
+    """A network, its cost, and that cost as a multiple of the first network's."""
 
     architecture: Architecture
     cost: Cost
@@ -23,7 +27,7 @@ class Counted(NamedTuple):
     multiply_adds_ratio: float
 
 
-def compare(architecture: Architecture, equal: str = "depth") -> list[Counted]:
+def compare_networks(architecture: Architecture, equal: str = "depth") -> list[Counted]:
     """Set an IGC network beside the other networks of its family.
 
     Parameters
@@ -43,28 +47,37 @@ def compare(architecture: Architecture, equal: str = "depth") -> list[Counted]:
     ------
     SpecError
         If `architecture` is not an IGC network, or `equal` is unknown.
+
+    Examples
+    --------
+    >>> for row in compare_networks(Architecture("plain_igc", 8, L=24, M=2), "parameters"):
+    ...     print(row.architecture, row.cost.parameters)
+    plain_igc-8 L24M2 48442
+    plain-8 W13 49943
+    plain_fusion-8 L24M2 32314
+    plain_xception-8 W31 47285
     """
     choice("equal", equal, EQUAL)
     if not architecture.is_igc:
-        raise SpecError(f"{architecture} is no IGC network to compare others with")
-    others = [with_size(architecture, unit) for unit in _other_units(architecture)]
-    found = [architecture]
-    for of_size in others:
-        if equal == "depth":
-            found.append(of_size(architecture.channels))
-        else:
-            found.append(nearest(of_size, equal, getattr(cost(architecture), equal)))
-    ours = cost(architecture)
+        raise SpecError(f"{architecture} is not an IGC network: nothing to compare with")
+    own, found = cost(architecture), [architecture]
+    for unit in ("regular", "fusion", "xception"):
+        if (architecture.family, unit) in ARCHITECTURES.values():
+            of_size = with_size(architecture, unit)
+            if equal == "depth":
+                found.append(of_size(architecture.channels))
+            else:
+                found.append(of_equal_cost(of_size, equal, getattr(own, equal)))
     return [
-        Counted(a, c, c.parameters / ours.parameters, c.multiply_adds / ours.multiply_adds)
+        Counted(a, c, c.parameters / own.parameters, c.multiply_adds / own.multiply_adds)
         for a, c in ((a, cost(a)) for a in found)
     ]
 
 
-def nearest_regular(architecture: Architecture) -> Architecture:
+def regular_of_equal_cost(architecture: Architecture) -> Architecture:
     """Return the regular network of equal depth with the nearest number of parameters."""
     target = cost(architecture).parameters
-    return nearest(with_size(architecture, "regular"), "parameters", target)
+    return of_equal_cost(with_size(architecture, "regular"), "parameters", target)
 
 
 def with_size(architecture: Architecture, unit: str) -> Callable[[int], Architecture]:
@@ -72,19 +85,18 @@ def with_size(architecture: Architecture, unit: str) -> Callable[[int], Architec
 
     Summation fusion keeps L, so its channels are rounded down to a multiple of it.
     """
-    kinds = {kind: name for name, kind in ARCHITECTURES.items()}
-    arch, L = kinds[architecture.family, unit], architecture.L or 1
+    L = architecture.L or 1
 
     def of_size(channels: int) -> Architecture:
         if unit == "fusion":
-            return replace(architecture, arch=arch, M=max(1, channels // L), doubling="M")
-        return replace(architecture, arch=arch, L=None, M=None, width=channels, doubling="M")
+            return architecture.with_unit(unit, L=L, M=max(1, channels // L))
+        return architecture.with_unit(unit, width=channels)
 
     return of_size
 
 
-def nearest(of_size: Callable[[int], Architecture], what: str, target: int) -> Architecture:
-    """Return the network whose cost is nearest to the target; cost grows with the channels."""
+def of_equal_cost(of_size: Callable[[int], Architecture], what: str, target: int) -> Architecture:
+    """Return the network whose cost is nearest to the target, by bisection over its channels."""
 
     def count(channels: int) -> int:
         counted: int = getattr(cost(of_size(channels)), what)
@@ -103,13 +115,10 @@ def nearest(of_size: Callable[[int], Architecture], what: str, target: int) -> A
     return of_size(min((narrower, wider), key=lambda channels: abs(count(channels) - target)))
 
 
-def _other_units(architecture: Architecture) -> list[str]:
-    """Name the units, other than IGC blocks, that networks of this family exist with."""
-    units = ("regular", "fusion", "xception")
-    return [unit for unit in units if (architecture.family, unit) in ARCHITECTURES.values()]
-
+# -- tables ----------------------------------------------------------------------------------------
 
 HEADER = ("network", "channels", "parameters", "ratio", "multiply-adds", "ratio")
+CSV_HEADER = ("network", "depth", "L", "M", "channels", "parameters", "multiply_adds")
 
 
 def cells(counted: list[Counted]) -> list[tuple[str, ...]]:
@@ -130,18 +139,15 @@ def cells(counted: list[Counted]) -> list[tuple[str, ...]]:
     ]
 
 
-CSV_HEADER = ("network", "depth", "L", "M", "channels", "parameters", "multiply_adds")
-
-
 def csv_rows(counted: list[Counted]) -> list[tuple[object, ...]]:
     """Return the comparison as plain values, a header first."""
-    rows: list[tuple[object, ...]] = [CSV_HEADER]
+    table: list[tuple[object, ...]] = [CSV_HEADER]
     for a, c, *_ in counted:
-        rows.append((a.arch, a.depth, a.L or "", a.M or "", a.channels, *c))
-    return rows
+        table.append((a.arch, a.depth, a.L or "", a.M or "", a.channels, *c))
+    return table
 
 
-PAPER = (  # every network whose parameters the authors' definitions tell: DESIGN, section 5
+PAPER = (  # every network whose parameters follow from the authors' published definitions
     *(Architecture("plain", d, width=w) for w in (16, 18) for d in (8, 20, 38, 62)),
     *(Architecture("plain_igc", d, L, M) for L, M in ((4, 8), (24, 2)) for d in (8, 20, 38, 62)),
     *(Architecture("resnet", d, width=w) for w in (16, 18) for d in (50, 74, 98)),
@@ -166,41 +172,30 @@ def paper_cells() -> list[tuple[str, ...]]:
     return table
 
 
-LAYER_HEADER = ("shape", "output", "parameters", "multiply-adds")
-
-
 def summary(model: Model) -> str:
-    """Lay out a network as a table: layer, shape, parameters, multiply-adds for one picture.
+    """Lay out a network as a table: layer, shape, parameters, multiply-adds for one image.
 
-    An IGC network gets the regular network of equal depth beside it whose number of parameters
-    is nearest; their layers correspond one to one.
+    An IGC network gets beside it the regular network of equal depth whose number of parameters is
+    nearest; their layers correspond one to one.
     """
     architecture = model.architecture
     names = ["", "layer", *(row.name for row in rows(architecture)), "total"]
-    columns = [_align(names, left=True), *_costs(architecture)]
+    columns = [names, *_columns(architecture)]
     if architecture.is_igc and architecture.doubling == "M":
-        columns += [["|"] * len(names), *_costs(nearest_regular(architecture))]
-    return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
+        columns += [["|"] * len(names), *_columns(regular_of_equal_cost(architecture))]
+    return aligned(list(zip(*columns, strict=True)))
 
 
-def _costs(architecture: Architecture) -> list[list[str]]:
-    """Return the columns of one network, cells of equal width, its name in the first line."""
+def _columns(architecture: Architecture) -> list[list[str]]:
+    """Return the columns of one network in `summary`, the network's name in the first line."""
     layers = rows(architecture)
-    shapes = [row.kind for row in layers]
-    outputs = ["x".join(map(str, row.output)) for row in layers]
-    columns = [
-        _align([str(architecture), LAYER_HEADER[0], *shapes, ""], left=True),
-        _align(["", LAYER_HEADER[1], *outputs, ""]),
-        _align(["", LAYER_HEADER[2], *_with_total([row.parameters for row in layers])]),
-        _align(["", LAYER_HEADER[3], *_with_total([row.multiply_adds for row in layers])]),
+    parameters = [row.parameters for row in layers]
+    adds = [row.multiply_adds for row in layers]
+    shapes = [str(architecture), "shape", *(row.kind for row in layers), ""]
+    width = max(map(len, shapes))
+    return [
+        [cell.ljust(width) for cell in shapes],  # to the left, among numbers to the right
+        ["", "output", *("x".join(map(str, row.output)) for row in layers), ""],
+        ["", "parameters", *(f"{count:,}" for count in (*parameters, sum(parameters)))],
+        ["", "multiply-adds", *(f"{count:,}" for count in (*adds, sum(adds)))],
     ]
-    return columns
-
-
-def _with_total(counts: list[int]) -> list[str]:
-    return [f"{count:,}" for count in [*counts, sum(counts)]]
-
-
-def _align(cells: Sequence[str], left: bool = False) -> list[str]:
-    width = max(map(len, cells))
-    return [cell.ljust(width) if left else cell.rjust(width) for cell in cells]

@@ -1,26 +1,28 @@
-"""Compressing a trained network: projected, fine-tuned, and beside a twin trained from scratch."""
+"""A trained regular network, compressed to an IGC network.
+
+Every convolution is replaced by the nearest block (`igc_ref.reference.nearest`), then the network
+is fine-tuned, beside a twin of the same architecture that is trained from scratch.
+"""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from igc_ref import data
 from igc_ref.errors import SpecError
-from igc_ref.files import replacing
+from igc_ref.files import write_json
 from igc_ref.networks import IGC, Conv2d
-from igc_ref.networks.architecture import ARCHITECTURES, Architecture
+from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import cost
 from igc_ref.networks.model import Model, build
+from igc_ref.reference import nearest_block, nearest_groups
 from igc_ref.report import Report
-from igc_ref.spec.block import IGCSpec
 from igc_ref.training import folder as runs
 from igc_ref.training.config import TrainConfig
 from igc_ref.training.evaluation import evaluate, precise_statistics
@@ -28,79 +30,18 @@ from igc_ref.training.session import run_to_end
 
 Array = npt.NDArray[Any]
 
-
-class Projected(NamedTuple):
-    """The nearest block to a dense kernel, and ‖K - K'‖ / ‖K‖ in Frobenius norm, from 0 to 1."""
-
-    primary: Array
-    secondary: Array
-    error: float
-
-
-def nearest_block(kernel: Array, spec: IGCSpec) -> Projected:
-    """Find the block nearest to a dense kernel in Frobenius norm.
-
-    Parameters
-    ----------
-    kernel : ndarray, shape ``spec.composed_shape``
-        float64.
-    spec : IGCSpec
-        L*M must divide the output channels.
-
-    Returns
-    -------
-    primary, secondary : ndarrays
-        Shapes ``spec.primary_shape`` and ``spec.secondary_shape``; both factors of a slice have
-        the same norm.
-    error : float
-
-    Raises
-    ------
-    SpecError
-        If the kernel has another shape, or L*M does not divide its output channels.
-    """
-    L, M, out = spec.L, spec.M, spec.out_channels
-    if kernel.shape != spec.composed_shape:
-        raise SpecError(f"the kernel has shape {kernel.shape}; {spec} needs {spec.composed_shape}")
-    if out % (L * M):
-        raise SpecError(f"out_channels={out} is not divisible by L*M = {L}*{M} = {L * M}")
-    q = out // (L * M)
-    K = kernel.reshape(out // M, M, L, -1).transpose(1, 2, 0, 3)  # (m, b, r, n*S)
-    U, sigma, V = np.linalg.svd(K, full_matrices=False)
-    kept = min(q, sigma.shape[-1])
-    root = np.sqrt(sigma[..., :kept])
-    W_d = np.zeros((M, L, out // M, q), kernel.dtype)  # (m, b, r, j)
-    W_p = np.zeros((M, L, q, K.shape[-1]), kernel.dtype)  # (m, b, j, n*S)
-    W_d[..., :kept] = U[..., :kept] * root[..., None, :]
-    W_p[..., :kept, :] = V[..., :kept, :] * root[..., None]
-    total = float((sigma**2).sum())
-    lost = float((sigma[..., kept:] ** 2).sum())
-    return Projected(
-        primary=W_p.transpose(1, 0, 2, 3).reshape(spec.primary_shape),  # row b*(out/L) + q*m + j
-        secondary=W_d.transpose(0, 2, 3, 1).reshape(spec.secondary_shape),  # column j*L + b
-        error=math.sqrt(lost / total) if total else 0.0,
-    )
-
-
-def nearest_groups(kernel: Array, groups: int) -> tuple[Array, float]:
-    """Find the group convolution nearest to a dense one: its diagonal blocks; and the error."""
-    out, inp = kernel.shape[:2]
-    blocks = kernel.reshape(groups, out // groups, groups, inp // groups, *kernel.shape[2:])
-    kept = np.concatenate([blocks[g, :, g] for g in range(groups)])
-    total, inside = float((kernel**2).sum()), float((kept**2).sum())
-    return kept, math.sqrt(max(0.0, 1 - inside / total)) if total else 0.0
+RESULT = "compress.json"
 
 
 def compressed(regular: Architecture, L: int, M: int) -> Architecture:
     """Return the IGC network of the same family and depth; a SpecError if its width differs."""
-    kinds = {kind: name for name, kind in ARCHITECTURES.items()}
     if regular.unit != "regular":
-        raise SpecError(f"{regular} is no regular network: only such a one can be compressed")
+        raise SpecError(f"{regular} is no regular network: only a regular one can be compressed")
     if regular.channels != L * M:
         raise SpecError(
             f"L*M = {L}*{M} = {L * M} is not the width of {regular}; it must be {regular.channels}"
         )
-    return replace(regular, arch=kinds[regular.family, "igc"], L=L, M=M, width=None)
+    return regular.with_unit("igc", L=L, M=M)
 
 
 def project_network(
@@ -113,14 +54,14 @@ def project_network(
     model : Model
         A regular network.
     architecture : Architecture
-        The IGC network that is wanted, as `compressed` names it.
+        The IGC network, as `compressed` returns it.
 
     Returns
     -------
     state : dict of ndarrays
         As `Model.load_state_dict` of the IGC network takes it.
     errors : dict of float
-        ‖K - K'‖ / ‖K‖ of every convolution that was replaced, by name.
+        ‖K - K'‖ / ‖K‖ of every convolution that is replaced, by name.
     """
     target = build(architecture, "numpy", model.dtype)
     ours, state, errors = model.state_dict(), dict[str, Array](), dict[str, float]()
@@ -137,7 +78,7 @@ def project_network(
 def _of_layer(
     name: str, layer: Any, ours: Mapping[str, Array]
 ) -> tuple[dict[str, Array], float] | None:
-    """Return weights and error of a layer that is not what it was, or None."""
+    """Return weights and error of a layer that takes the place of a convolution, or None."""
     if isinstance(layer, IGC):
         kernel = ours[name.removesuffix("igc") + "conv.weight"].astype(np.float64)
         primary, secondary, error = nearest_block(kernel, layer.spec)
@@ -147,9 +88,6 @@ def _of_layer(
         weight, error = nearest_groups(kernel, layer.groups)
         return {f"{name}.weight": weight}, error
     return None
-
-
-RESULT = "compress.json"
 
 
 def compress(
@@ -164,7 +102,7 @@ def compress(
     backend: str = "auto",
     data_dir: str | None = None,
 ) -> dict[str, Any]:
-    """Turn a trained regular network into an IGC network, and see what it keeps.
+    """Turn a trained regular network into an IGC network, and measure what it keeps.
 
     Parameters
     ----------
@@ -173,8 +111,8 @@ def compress(
     L, M : int
         Partitions of the first stage; L*M is the network's width.
     out : str
-        Folder for the runs ``finetuned`` and ``scratch`` and for ``compress.json``. What is there
-        already is not trained again.
+        Folder for the runs ``finetuned`` and ``scratch`` and for ``compress.json``. Runs that are
+        already finished are not trained again.
     report : callable
         Receives lines of text.
     epochs : int
@@ -219,8 +157,7 @@ def compress(
         "cost_before": cost(model.architecture)._asdict(),
         "cost_after": cost(target)._asdict(),
     }
-    with replacing(Path(out) / RESULT) as file:
-        file.write((json.dumps(result, indent=2, allow_nan=False) + "\n").encode())
+    write_json(Path(out) / RESULT, result)
     return result
 
 
@@ -249,7 +186,7 @@ def _project(
 
 
 def summary_cells(result: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Return what compressing gave as rows of text, a header first."""
+    """Return the result of `compress` as rows of text, a header first."""
     accuracy, epochs = result["accuracies"], result["epochs"]
     before, after = (result[f"cost_{when}"]["parameters"] for when in ("before", "after"))
     config = TrainConfig.from_dict(result["run"])

@@ -1,8 +1,11 @@
-"""The paper's study of L and M: networks of one cost, one after the other, and what they reach."""
+"""The paper's study of L and M: train networks that cost the same, and compare their accuracy.
+
+`settings_near` enumerates the (L, M) near a budget; `Sweep` trains each of them, at every depth and
+with every seed, and writes a table and a figure after every run.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,15 +17,15 @@ from igc_ref.files import write_csv
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import Cost, cost
 from igc_ref.report import Report, aligned
-from igc_ref.spec.block import optimal_L
 from igc_ref.training.config import TrainConfig
 from igc_ref.training.session import run_to_end
 
 COSTS = ("parameters", "multiply_adds")
+CSV, PICTURE = "sweep.csv", "sweep.svg"
 
 
 class Setting(NamedTuple):
-    """One choice of L and M, and what the network costs with it."""
+    """One choice of L and M, and the cost of the network with it."""
 
     L: int
     M: int
@@ -33,23 +36,18 @@ class Setting(NamedTuple):
         """G = L*M, the channels of the first stage."""
         return self.L * self.M
 
-    @property
-    def distance_from_optimum(self) -> float:
-        """|log2(L / (M*S))|: 0 where the first stage is as wide as its cost allows."""
-        return abs(math.log2(self.L / optimal_L(self.M)))
-
 
 def settings_near(
     architecture: Architecture, budget: int, what: str = "parameters", tolerance: float = 0.05
 ) -> list[Setting]:
-    """Find for every M the L whose network costs nearest to a budget.
+    """Find, for every M, the L with which the network's cost is nearest to a budget.
 
     Parameters
     ----------
     architecture : Architecture
         An IGC network that doubles M; its L and M are replaced.
     budget : int
-        Parameters, or multiply-adds for one picture.
+        Parameters, or multiply-adds for one image.
     what : {"parameters", "multiply_adds"}
     tolerance : float
         Allowed distance from the budget, as a part of it.
@@ -57,13 +55,13 @@ def settings_near(
     Returns
     -------
     list of Setting
-        Ordered by L. The nearest with L = 1 and the nearest with M = 1 are always among them,
-        whatever they cost: the extremes that the paper claims are not best.
+        Ordered by L. The nearest with L = 1 and the nearest with M = 1 are always among them, even
+        outside the tolerance: the extremes that the paper claims are not best.
 
     Raises
     ------
     SpecError
-        If the network is no such network, or a number is not allowed.
+        If the network is not an IGC network that doubles M, or a number is not allowed.
     """
     choice("what", what, COSTS)
     budget = integer("budget", budget)
@@ -79,18 +77,18 @@ def settings_near(
         counted: int = getattr(setting.cost, what)
         return abs(counted / budget - 1)
 
-    regular = _nearest(lambda M: at(1, M), distance)
-    depthwise = _nearest(lambda L: at(L, 1), distance)
-    # L = 1 has the greatest M, so these are all.
-    between = [_nearest(lambda L, M=M: at(L, M), distance) for M in range(2, regular.M)]  # type: ignore[misc]
+    regular = _closest(lambda M: at(1, M), distance)
+    depthwise = _closest(lambda L: at(L, 1), distance)
+    # L = 1 has the greatest M, so no M is left out.
+    between = [_closest(lambda L, M=M: at(L, M), distance) for M in range(2, regular.M)]  # type: ignore[misc]
     near = [setting for setting in between if distance(setting) <= tolerance]
     return sorted({regular, depthwise, *near})
 
 
-def _nearest(at: Callable[[int], Setting], distance: Callable[[Setting], float]) -> Setting:
-    """Return the setting of the least distance; the cost grows with the number it is a function of.
+def _closest(at: Callable[[int], Setting], distance: Callable[[Setting], float]) -> Setting:
+    """Return the setting of the least distance, where `at` is a setting as a function of a number.
 
-    So the distance falls up to there and rises after it.
+    The cost grows with the number, so the distance falls up to the nearest and rises after it.
     """
     number, best = 1, at(1)
     while distance(following := at(number + 1)) < distance(best):
@@ -98,11 +96,8 @@ def _nearest(at: Callable[[int], Setting], distance: Callable[[Setting], float])
     return best
 
 
-CSV, PICTURE = "sweep.csv", "sweep.svg"
-
-
 class Result(NamedTuple):
-    """What one network of a sweep reached."""
+    """The settings, cost and test accuracy (0 to 1) of one network of a sweep."""
 
     L: int
     M: int
@@ -122,11 +117,11 @@ class Sweep:
     Parameters
     ----------
     training : TrainConfig
-        How all of them are trained; its L, M, depth, seed and out are replaced.
+        Settings of all runs; its L, M, depth, seed and out are replaced.
     folder : str
-        Where the runs lie, a folder each, with ``sweep.csv`` and ``sweep.svg``.
+        For the runs, a folder each, and for ``sweep.csv`` and ``sweep.svg``.
     budget : int
-        Cost at the first of the depths; the same (L, M) are taken at the others.
+        Cost at the first depth; the other depths use the same (L, M).
     what : {"parameters", "multiply_adds"}
         What the budget counts.
     tolerance : float
@@ -151,7 +146,9 @@ class Sweep:
         for name, minimum in (("depths", 1), ("seeds", 0)):
             numbers = tuple(integer(name[:-1], n, minimum) for n in getattr(self, name))
             if not numbers or len(set(numbers)) < len(numbers):
-                raise SpecError(f"{name}={list(numbers)} is not allowed: different numbers, please")
+                raise SpecError(
+                    f"{name}={list(numbers)} is not allowed: different numbers are needed"
+                )
             object.__setattr__(self, name, numbers)
         for depth in self.depths:
             self._architecture(depth)
@@ -174,7 +171,7 @@ class Sweep:
                     yield replace(self.training, L=L, M=M, depth=depth, seed=seed, out=str(out))
 
     def run(self, report: Report) -> list[Result]:
-        """Train what is missing; write the table and the picture anew after every run."""
+        """Train the runs that are not finished; rewrite the table and the figure after each."""
         report(aligned(_setting_cells(self.settings())))
         results = []
         for config in self.configs():

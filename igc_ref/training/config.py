@@ -180,7 +180,7 @@ class TrainConfig:
     L: int | None = _field(
         None, int, "primary partitions in the first stage of an IGC network", none=str(SMALL["L"])
     )
-    M: int | None = _field(None, int, "secondary partitions there", none=str(SMALL["M"]))
+    M: int | None = _field(None, int, "secondary partitions in it", none=str(SMALL["M"]))
     width: int | None = _field(
         None, int, "channels of the first stage without L and M", none=str(SMALL["width"])
     )
@@ -212,8 +212,8 @@ class TrainConfig:
         inside=lambda w: 0 <= w < 1e30, allowed="at least 0 and below 1e30",
     )  # fmt: skip
     bn_momentum: float | None = _field(
-        0.9, float, "weight of the past in the running averages of batch norm; the paper has 0.99 "
-        "in plain networks and 0.9 in residual ones",
+        0.9, float, "weight of the past in the running averages of batch norm; 'paper' (None) is "
+        "the authors': 0.99 in plain networks, 0.9 in residual ones",
         inside=lambda m: 0 <= m < 1, allowed="in [0, 1), or None for the paper's", none="paper",
     )  # fmt: skip
     augment: bool = _field(True, bool, "pad by 4, crop and mirror the training images at random")

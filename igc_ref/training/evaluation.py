@@ -9,7 +9,7 @@ from igc_ref.errors import DataError, integer
 from igc_ref.networks import BatchNorm
 from igc_ref.networks.model import Model
 
-PRECISE_BATCH = 200  # pictures whose statistics are taken together
+PRECISE_BATCH = 200  # images whose statistics are taken together
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def evaluate(model: Model, dataset: Dataset, batch_size: int = 256) -> Evaluatio
     model : Model
     dataset : Dataset
     batch_size : int
-        Pictures at a time; changes memory, not the result beyond rounding.
+        Images at a time; changes memory, not the result beyond rounding.
 
     Raises
     ------
@@ -47,27 +47,27 @@ def evaluate(model: Model, dataset: Dataset, batch_size: int = 256) -> Evaluatio
             batch = dataset[start : start + batch_size]
             labels, images = backend.asarray(batch.labels), backend.asarray(batch.images)
             logits = model.forward(backend.normalise(images, batch.mean, batch.std, model.dtype))
-            mean, hits, _ = backend.loss(logits, labels)
+            mean, count, _ = backend.loss(logits, labels)
             loss += float(mean) * len(batch)
-            correct += int(hits)
+            correct += int(count)
     return Evaluation(loss / len(dataset), correct / len(dataset))
 
 
 def precise_statistics(model: Model, dataset: Dataset, batches: int = 50) -> None:
-    """Replace the running statistics of a network by their means over batches of pictures.
+    """Replace the running statistics of a network by their means over batches of images.
 
-    Running averages lag behind weights that move: by 100 steps with the paper's momentum of 0.99.
-    After a short run, or where weights were exchanged, they are those of another network. This is
-    known as precise batch norm (arXiv:2105.07576).
+    Running averages lag behind weights that move: by about 100 steps with a momentum of 0.99. After
+    a short run, or where weights were exchanged, they do not fit the weights. This is known as
+    precise batch norm (arXiv:2105.07576).
 
     Parameters
     ----------
     model : Model
         Its running statistics are overwritten; its weights stay.
     dataset : Dataset
-        Training pictures; the first ``200 * batches`` are taken, without augmentation.
+        Training images; the first ``200 * batches`` are taken, without augmentation.
     batches : int
-        Of 200 pictures each.
+        Of 200 images each.
 
     Raises
     ------

@@ -26,20 +26,20 @@ CONFIG, LOG, LOCK = "config.json", "log.jsonl", ".lock"
 def create(config: TrainConfig) -> Iterator[Path]:
     """Make the folder of a new run, lock it, write its config; refuse one that holds anything."""
     folder = _new_folder(config) if config.out is None else Path(config.out)
-    _check_empty(folder)
+    if not (folder / LOCK).exists():  # no run's folder: no lock is left in it
+        _check_empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        _check_empty(folder)  # again: another process may have been quicker
+        _check_empty(folder)
         write_json(folder / CONFIG, config.to_dict())
         yield folder
 
 
 def _check_empty(folder: Path) -> None:
-    """Raise a CheckpointError if there is anything but what an attempt that failed leaves."""
-    if not folder.exists():
-        return
-    if not folder.is_dir() or any(
-        path.name != LOCK and path.suffix != ".partial" for path in folder.iterdir()
+    """Raise a CheckpointError if there is anything but what a failed attempt leaves behind."""
+    left = (LOCK, f"{CONFIG}.partial")
+    if folder.exists() and (
+        not folder.is_dir() or any(path.name not in left for path in folder.iterdir())
     ):
         raise CheckpointError(
             f"{folder} is not an empty folder; choose another --out, or --resume it"
@@ -189,6 +189,8 @@ def load_run(folder: str | Path, backend: str = "auto") -> tuple[Model, TrainCon
     """
     saved = load_checkpoint(Path(folder))
     config = saved.config
-    model = build(config.architecture(saved.classes), backend, config.dtype, config.seed)
+    model = build(
+        config.architecture(saved.classes), backend, config.dtype, bn_momentum=config.bn_momentum
+    )
     model.load_state_dict(saved.model)
     return model, config

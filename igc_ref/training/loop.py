@@ -26,6 +26,7 @@ from igc_ref.report import Report
 from igc_ref.training.optim import SGD
 
 PADDING = 4  # pixels added on each side before the random crop
+PAUSE_EVERY = 64  # steps that a device may run ahead of the host
 
 
 def training_step(
@@ -75,27 +76,27 @@ class StepByStep:
 
     def epoch(
         self,
-        draws: Sampling,
+        sampling: Sampling,
         rates: npt.NDArray[np.float64],
         first: int = 0,
         pauses: Callable[[int], bool] | None = None,  # noqa: ARG002
     ) -> Iterator[tuple[float, int]]:
         """Take a step for each learning rate from number `first` on; see `EpochRunner`."""
         for number in range(first, len(rates)):
-            images, labels = self.batch(draws, number)
+            images, labels = self.batch(sampling, number)
             x, lr = self.model.backend.to_layout(images), float(rates[number])
             loss, correct = training_step(self.model, self.optimiser, x, labels, lr)
             yield float(loss), int(correct)
 
-    def batch(self, draws: Sampling, number: int) -> tuple[Array, Array]:
+    def batch(self, sampling: Sampling, number: int) -> tuple[Array, Array]:
         """Return a batch of normalised, augmented images (N, 3, H, W), and its labels (N,)."""
         backend, dataset = self.model.backend, self.dataset
         chosen = slice(number * self.batch_size, (number + 1) * self.batch_size)
-        rows = draws.order[chosen]
+        rows = sampling.order[chosen]
         images = backend.asarray(dataset.images[rows])
         x = backend.normalise(images, dataset.mean, dataset.std, self.model.dtype)
-        if draws.crops is not None:
-            top, left, mirror = (backend.asarray(draw[chosen]) for draw in draws.crops)
+        if sampling.crops is not None:
+            top, left, mirror = (backend.asarray(draw[chosen]) for draw in sampling.crops)
             x = backend.pad_crop_mirror(x, top, left, mirror, PADDING)
         return x, backend.asarray(dataset.labels[rows])
 
@@ -106,9 +107,9 @@ def steps_of(
     """Return the backend's own way to take the steps of an epoch, or one step after the other."""
     own = None
     if model.dtype == "float32":
-        pool = TrainingData(dataset.images, dataset.labels, dataset.mean, dataset.std)
+        images = TrainingData(dataset.images, dataset.labels, dataset.mean, dataset.std)
         learn = partial(training_step, model, optimiser)
-        own = model.backend.steps(learn, pool, batch_size, PADDING, report)
+        own = model.backend.steps(learn, images, batch_size, PADDING, report)
     return own or StepByStep(model, optimiser, dataset, batch_size)
 
 

@@ -6,7 +6,8 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
@@ -19,7 +20,6 @@ from igc_ref import data
 from igc_ref.backends import get_backend
 from igc_ref.backends.operators.library import EpochRunner, Sampling
 from igc_ref.errors import CheckpointError, TrainingError
-from igc_ref.networks import BatchNorm
 from igc_ref.networks.model import build
 from igc_ref.report import Report, silent
 from igc_ref.training import checkpoint
@@ -27,12 +27,11 @@ from igc_ref.training import folder as runs
 from igc_ref.training.checkpoint import Checkpoint, History, Partial, Record
 from igc_ref.training.config import TrainConfig
 from igc_ref.training.evaluation import evaluate
-from igc_ref.training.loop import StepByStep, draw, steps_of
+from igc_ref.training.loop import PAUSE_EVERY, StepByStep, draw, steps_of
 from igc_ref.training.optim import SGD, learning_rate
 
 __all__ = ["History", "Interrupted", "Session", "resume", "run_to_end", "train"]
 
-PAUSE_EVERY = 64  # steps that a device may run ahead of the host
 MAY_CHANGE = ("backend", "data_dir", "checkpoint_every")  # between a run and its continuation
 
 
@@ -185,16 +184,16 @@ class Session:
             data.load(config.data, split, config.data_dir, report) for split in ("train", "test")
         )
         architecture = config.architecture(len(self.train_set.classes))
-        self.model = build(architecture, backend, config.dtype, config.seed)
-        if config.bn_momentum is not None:
-            for _, layer in self.model.network.named_layers():
-                if isinstance(layer, BatchNorm):
-                    layer.momentum = config.bn_momentum
+        self.model = build(
+            architecture, backend, config.dtype, config.seed, bn_momentum=config.bn_momentum
+        )
         self.optimiser = SGD(self.model, config.momentum, config.weight_decay)
         self.fingerprint = data.fingerprint(self.train_set, self.test_set)
         self.records: list[Record] = []
         self.partial = Partial()
         self.saved = "epoch 0"  # position of the last checkpoint
+        self.steps: EpochRunner  # once the backend is prepared
+        self.signals: list[int] = []  # that came while it ran
 
     def restore(self, saved: Checkpoint) -> None:
         """Take up the state of a checkpoint.
@@ -250,20 +249,20 @@ class Session:
             f"{c.data}; {m.backend.name} backend, {m.dtype}; run folder {folder}"
         )
         try:
-            with StopRequest() as stop:
+            with noted_signals() as self.signals:
                 if not self.records and not self.partial.step:
                     self.save(folder)
                 m.backend.prepare(m.dtype, self.report)
-                steps = steps_of(m, self.optimiser, self.train_set, c.batch_size, self.report)
+                self.steps = steps_of(m, self.optimiser, self.train_set, c.batch_size, self.report)
                 for epoch in range(len(self.records) + 1, c.epochs + 1):
                     with np.errstate(over="ignore", invalid="ignore"):  # the loss is checked
-                        self._train(epoch, steps, folder, stop)
+                        self._train(epoch, folder)
                         self._test(epoch)
                     runs.write_log(folder, self.records)
                     self.save(folder)
                     self.report(_line(self.records[-1], c.epochs))
-                    if stop.signal is not None:
-                        stop.end(f"after epoch {epoch}", folder)
+                    if self.signals:
+                        self._stop(folder)
         except MemoryError as error:
             smaller = f"; try --batch-size {c.batch_size // 2}" if c.batch_size > 1 else ""
             reason = str(error).splitlines()[0] if str(error) else "no more memory"
@@ -272,46 +271,59 @@ class Session:
             ) from error
         return History(folder, self.records)
 
-    def _train(self, epoch: int, steps: EpochRunner, folder: Path, stop: StopRequest) -> None:
+    def _train(self, epoch: int, folder: Path) -> None:
         """Take the steps of an epoch, or those that are left of it; pause to save or to stop."""
-        c, count, begun = self.config, len(self.train_set), time.perf_counter()
-        draws, rates, before = self._draw(epoch), self._rates(epoch), self.partial.seconds
-        done, every = self.partial.step, 1 if isinstance(steps, StepByStep) else PAUSE_EVERY
+        c, size, begun = self.config, len(self.train_set), time.perf_counter()
+        sampling, rates, before = self._draw(epoch), self._rates(epoch), self.partial.seconds
+        every = 1 if isinstance(self.steps, StepByStep) else PAUSE_EVERY
 
         def pauses(done: int) -> bool:
-            return done % every == 0 or self._is_due(done)
+            return done < len(rates) and (done % every == 0 or self._is_due(done))
 
         with self.model.backend.session():
-            bar = tqdm(
-                steps.epoch(draws, rates, done, pauses), f"epoch {epoch}/{c.epochs}", len(rates),
-                initial=done, leave=False, disable=None,
-            )  # fmt: skip
-            for loss, correct in bar:
-                done += 1
+            results = tqdm(
+                self.steps.epoch(sampling, rates, self.partial.step, pauses),
+                f"epoch {epoch}/{c.epochs}",
+                len(rates),
+                initial=self.partial.step,
+                leave=False,
+                disable=None,
+            )
+            for done, (loss, correct) in enumerate(results, start=self.partial.step + 1):
                 if not math.isfinite(loss):
                     raise TrainingError(
                         f"the loss is {loss} at epoch {epoch}, step {done}, learning rate "
                         f"{rates[done - 1]:.4g}; the last checkpoint is of {self.saved}"
                     )
-                images = min(c.batch_size, count - (done - 1) * c.batch_size)
-                self.partial = replace(
-                    self.partial,
-                    step=done,
-                    loss_sum=self.partial.loss_sum + loss * images,
-                    correct=self.partial.correct + correct,
-                    seconds=before + time.perf_counter() - begun,
+                images = min(c.batch_size, size - (done - 1) * c.batch_size)
+                self.partial = Partial(
+                    done,
+                    self.partial.loss_sum + loss * images,
+                    self.partial.correct + correct,
+                    before + time.perf_counter() - begun,
                 )
-                if done < len(rates) and pauses(done):
-                    stopping = stop.signal is not None
-                    if stopping or self._is_due(done):
-                        self.partial = replace(self.partial, draws=draws.fingerprint())
-                        self.save(folder)
-                    if stopping:
-                        stop.end(f"at epoch {epoch}, step {done}", folder)
+                if pauses(done):
+                    self._pause(sampling, folder)
 
     def _is_due(self, done: int) -> bool:
         """Say whether a checkpoint is due after this step of an epoch."""
         return bool(self.config.checkpoint_every) and done % self.config.checkpoint_every == 0
+
+    def _pause(self, sampling: Sampling, folder: Path) -> None:
+        """Save if a checkpoint is due or a signal came; after a signal, stop."""
+        stopping = bool(self.signals)
+        if stopping or self._is_due(self.partial.step):
+            self.partial = replace(self.partial, draws=sampling.fingerprint())
+            self.save(folder)
+        if stopping:
+            self._stop(folder)
+
+    def _stop(self, folder: Path) -> NoReturn:
+        raise Interrupted(
+            f"interrupted at {self.saved}; saved in {folder}; "
+            f"continue with: igc-ref train --resume {folder}",
+            self.signals[0],
+        )
 
     def _test(self, epoch: int) -> None:
         """Test the network after an epoch, and turn what is known of the epoch into a record."""
@@ -371,40 +383,24 @@ class Interrupted(KeyboardInterrupt):
         self.signal = signal_number
 
 
-class StopRequest:
-    """Within this context Ctrl-C and SIGTERM are noted; a second one ends the program at once.
+@contextmanager
+def noted_signals() -> Iterator[list[int]]:
+    """Within this context note Ctrl-C and SIGTERM; a second one ends the program at once.
 
     Outside the main thread, where Python delivers no signals, it does nothing.
-
-    Attributes
-    ----------
-    signal : int or None
-        The signal that came.
     """
+    noted: list[int] = []
 
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        if self.signal is not None:
+    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        if noted:
             raise KeyboardInterrupt
-        self.signal = number
+        noted.append(number)
 
-    def end(self, position: str, folder: Path) -> NoReturn:
-        """Raise `Interrupted`; the state must have been saved."""
-        raise Interrupted(
-            f"interrupted {position}; saved in {folder}; "
-            f"continue with: igc-ref train --resume {folder}",
-            self.signal or signal.SIGINT,
-        )
+    in_main = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if in_main else ()
+    before = {number: signal.signal(number, note) for number in numbers}
+    try:
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

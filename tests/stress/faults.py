@@ -2,10 +2,10 @@
 
     python -m tests.stress.faults --kills 50 --backend numba
 
-Every child process trains a small network and saves within the epochs; after a random time it gets
-SIGKILL (or, every fifth time, SIGTERM, or SIGINT), and the run is resumed. In the end all weights,
-velocities, running statistics and the log must have the same bits as those of a run that nobody
-touched. Then every write of a run is made to fail once, by a full disk: nothing may be lost.
+Each child process trains a small network and saves within the epochs; after a random time it gets
+SIGKILL (two times out of five SIGTERM or SIGINT), and the run is resumed. In the end all weights,
+velocities, running statistics and the log must have the same bits as those of an undisturbed run.
+Then each write of a run is made to fail once, by a full disk: nothing may be lost.
 """
 
 from __future__ import annotations
@@ -25,15 +25,14 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-# A child that trains on a few pictures; it says "ready" when the run has its first checkpoint.
+# A child process that trains on a few images.
 CHILD = """
 import errno, json, os, sys
-from igc_ref import TrainConfig, data, train
+from igc_ref import TrainConfig, data, resume, train
 from igc_ref.errors import CheckpointError
-from igc_ref.train import resume
 order = json.loads(sys.argv[1])
 draw = data.shapes
-data.shapes = lambda split: draw(split, size=order["pictures"])
+data.shapes = lambda split: draw(split, size=order["images"])
 if order["fail"]:
     left, fsync = [order["fail"]], os.fsync
     def failing(descriptor):
@@ -62,7 +61,7 @@ def start(folder: Path, options: argparse.Namespace, fail: int = 0) -> subproces
         "depth": 5, "L": 2, "M": 2, "batch_size": 8, "epochs": options.epochs, "lr": 0.05,
         "backend": options.backend, "checkpoint_every": 3, "out": str(folder), "seed": options.seed,
     }  # fmt: skip
-    order = {"settings": settings, "pictures": options.pictures, "fail": fail}
+    order = {"settings": settings, "images": options.images, "fail": fail}
     return subprocess.Popen(
         [sys.executable, "-c", CHILD, json.dumps(order)],
         stdout=subprocess.PIPE,
@@ -73,7 +72,7 @@ def start(folder: Path, options: argparse.Namespace, fail: int = 0) -> subproces
 
 
 def state(folder: Path) -> dict[str, bytes]:
-    """Return all that must be the same: arrays of the checkpoint, and the log without times."""
+    """Return what must be the same: arrays of the checkpoint, and the log without times."""
     with np.load(folder / "checkpoint.npz") as file:
         found = {name: file[name].tobytes() for name in file.files if name != "meta"}
     for line in (folder / "log.jsonl").read_text().splitlines():
@@ -84,7 +83,7 @@ def state(folder: Path) -> dict[str, bytes]:
 
 
 def kill_often(folder: Path, options: argparse.Namespace, chance: random.Random) -> Counter[str]:
-    """Kill and continue a run until it ends by itself; return how it was ended each time."""
+    """Kill and resume a run until it ends by itself; count how it was ended."""
     ends: Counter[str] = Counter()
     kinds = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
     while True:
@@ -109,7 +108,7 @@ def kill_often(folder: Path, options: argparse.Namespace, chance: random.Random)
 def fail_every_write(
     folder: Path, options: argparse.Namespace, expected: dict[str, bytes]
 ) -> tuple[int, int]:
-    """Let the first write of a run fail, then the second, ...; return how many, how many lost."""
+    """Let the first write of a run fail, then the second, ...; count failures and losses."""
     failures = lost = 0
     while True:
         run = folder / f"full-disk-{failures + 1}"
@@ -129,7 +128,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--backend", default="numpy")
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--pictures", type=int, default=120)
+    parser.add_argument("--images", type=int, default=120)
     parser.add_argument("--longest", type=float, default=1.0, help="seconds before a kill")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

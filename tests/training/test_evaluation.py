@@ -1,9 +1,11 @@
-"""Batch statistics estimated anew: the means over batches, and nothing else changes."""
+"""Evaluation, and batch statistics estimated anew: what is computed; nothing else changes."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from igc_ref import TrainConfig, build_model, data
+from igc_ref import build_model, data
 from igc_ref.cli import main
 from igc_ref.errors import DataError, SpecError
 from igc_ref.testing import assert_close
@@ -11,20 +13,41 @@ from igc_ref.training import evaluation
 from igc_ref.training import folder as runs
 from igc_ref.training.evaluation import evaluate, precise_statistics
 from igc_ref.training.session import train
+from tests.support.runs import config
 
 
 @pytest.fixture(autouse=True)
-def few_pictures(monkeypatch):
-    sizes, draw = {"train": 28, "test": 20}, data.shapes
-    monkeypatch.setattr(data, "shapes", lambda split: draw(split, size=sizes[split]))
+def small_batches(monkeypatch):
     monkeypatch.setattr(evaluation, "PRECISE_BATCH", 8)
+
+
+def test_a_loaded_run_is_the_network_that_was_trained_and_evaluation_changes_nothing(tmp_path):
+    history = train(config(tmp_path))
+    model, _ = runs.load_run(history.run, "numpy")
+    before, test_set = model.state_dict(), data.load("shapes", "test")
+    for batch_size in (256, 7):  # does not matter
+        result = evaluate(model, test_set, batch_size)
+        assert result.accuracy == history.test_accuracy
+        assert result.loss == pytest.approx(history.records[-1]["test_loss"], rel=1e-5)
+    assert all(np.array_equal(before[name], a) for name, a in model.state_dict().items())
+
+
+def test_an_evaluation_that_cannot_mean_anything_is_refused():
+    model, test_set = build_model("plain", 5, width=3, backend="numpy"), data.shapes("test")
+    with pytest.raises(SpecError, match="batch_size=-1 is not an integer of at least 1"):
+        evaluate(model, test_set, batch_size=-1)
+    with pytest.raises(DataError, match="is empty"):
+        evaluate(model, test_set[:0])
+    more = replace(test_set, classes=(*test_set.classes, "eleventh"))
+    with pytest.raises(DataError, match="has 11 classes, the network 10"):
+        evaluate(model, more)
 
 
 @pytest.mark.parametrize(("batches", "starts"), [(2, [0, 8]), (50, [0, 8, 16, 24])])
 def test_statistics_are_the_means_over_the_batches(backend, batches, starts):
     model = build_model("plain", 5, width=3, backend=backend, dtype="float64")
     weights = {name: backend.to_numpy(array) for name, array in model.parameters().items()}
-    dataset = data.shapes("train")
+    dataset = data.shapes("train")[:28]
     precise_statistics(model, dataset, batches)
     state = model.state_dict()
     means, variances = [], []
@@ -50,7 +73,7 @@ def test_an_error_midway_leaves_the_momentum_as_it_was(monkeypatch):
     assert model.network.children["stem"].children["bn"].momentum == 0.99
 
 
-def test_no_pictures_or_no_batches_are_refused():
+def test_no_images_or_no_batches_are_refused():
     model = build_model("plain", 5, width=3, backend="numpy")
     with pytest.raises(DataError, match="is empty"):
         precise_statistics(model, data.shapes("train")[:0])
@@ -59,8 +82,7 @@ def test_no_pictures_or_no_batches_are_refused():
 
 
 def test_the_command_evaluates_with_fresh_statistics_and_leaves_the_run_alone(tmp_path, capsys):
-    folder = tmp_path / "run"
-    train(TrainConfig(depth=5, L=2, M=2, backend="numpy", epochs=1, out=str(folder)))
+    folder = train(config(tmp_path, epochs=1)).run
     before = (folder / "checkpoint.npz").read_bytes()
     assert main(["eval", str(folder), "--backend", "numpy", "--precise-bn"]) == 0
     shown = capsys.readouterr().out

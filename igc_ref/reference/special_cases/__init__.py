@@ -3,6 +3,21 @@
 Every construction returns ``Weights(primary, secondary, spec)``, so that
 ``forward(x, *weights)``, ``matrices(*weights)`` and ``composed_kernel(*weights)`` take it as it
 is. ``tests/proofs/test_special_cases.py`` proves each of them against an independent form.
+
+Examples
+--------
+>>> import numpy as np
+>>> from igc_ref.reference import forward
+>>> igc = regular_convolution(np.ones((4, 3, 3, 3)))
+>>> print(igc.spec)
+igc 3x3 3-4 L1 M4
+>>> forward(np.ones((1, 3, 8, 8)), *igc).shape
+(1, 4, 8, 8)
+>>> composed_matrix(kronecker(np.eye(2), np.ones((2, 2)))).astype(int)
+array([[1, 1, 0, 0],
+       [1, 1, 0, 0],
+       [0, 0, 1, 1],
+       [0, 0, 1, 1]])
 """
 
 from igc_ref.reference.special_cases.convolutions import (
@@ -16,11 +31,11 @@ from igc_ref.reference.special_cases.convolutions import (
     xception,
 )
 from igc_ref.reference.special_cases.transforms import (
+    complementary_product,
     composed_matrix,
     cooley_tukey,
     decimate,
     fourier,
-    igcv2,
     kronecker,
     monarch,
     walsh_hadamard,
@@ -29,12 +44,12 @@ from igc_ref.reference.special_cases.weights import Weights
 
 __all__ = [
     "Weights",
+    "complementary_product",
     "composed_matrix",
     "cooley_tukey",
     "decimate",
     "fourier",
     "group_convolution",
-    "igcv2",
     "kronecker",
     "monarch",
     "regular_convolution",

@@ -1,4 +1,4 @@
-"""Structured matrices that are IGC blocks with S = 1: Monarch, Kronecker, Fourier, IGCV2."""
+"""Structured matrices that are IGC blocks with S = 1: Monarch, Kronecker, Fourier, and products."""
 
 from __future__ import annotations
 
@@ -115,13 +115,14 @@ def fourier(factors: Sequence[int]) -> Array:
     return F
 
 
-def igcv2(factors: Sequence[Array]) -> Weights:
-    """IGCV2: a product of n >= 2 structured sparse factors that meet the complementary condition.
+def complementary_product(factors: Sequence[Array]) -> Weights:
+    """IGCV2 without taps: a product of structured sparse factors under its complementary condition.
 
     The channels are numbered by n digits, d_1 slowest, of radix K_1, ..., K_n with
     K_1 * ... * K_n = C. A factor mixes the channels that differ in one digit alone. Each input
     then reaches each output along exactly one path, which is the complementary condition of
-    arXiv:1804.06202. All factors but the slowest digit's make up the primary blocks.
+    arXiv:1804.06202. All factors but the slowest digit's make up the primary blocks. The same
+    product with taps and n factors of its own is `igc_ref.spec.IGCV2Spec`.
 
     Parameters
     ----------
@@ -135,7 +136,7 @@ def igcv2(factors: Sequence[Array]) -> Weights:
         L = K_1, M = C/K_1, S = 1; W_p^b is the product of the other factors where d_1 = b.
     """
     if not factors:
-        raise SpecError("igcv2 needs at least one factor")
+        raise SpecError("a product needs at least one factor")
     K = [factor.shape[-1] for factor in factors]
     C = int(np.prod(K))
     for t, factor in enumerate(factors):
@@ -148,7 +149,9 @@ def igcv2(factors: Sequence[Array]) -> Weights:
     if not rest:
         return monarch(np.ones((L, 1, 1)), first)
     per_branch = [np.split(factor, L) for factor in rest]  # the slowest digit numbers the branches
-    W_p = [composed_matrix(igcv2([part[b] for part in per_branch])) for b in range(L)]
+    W_p = [
+        composed_matrix(complementary_product([part[b] for part in per_branch])) for b in range(L)
+    ]
     return monarch(np.stack(W_p), first)
 
 

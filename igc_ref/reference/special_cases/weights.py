@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
-from igc_ref.reference.structure import check_weights
 from igc_ref.spec.block import IGCSpec
 
 Array = npt.NDArray[Any]
@@ -22,5 +21,5 @@ class Weights(NamedTuple):
 
 def weights(primary: Array, secondary: Array, spec: IGCSpec) -> Weights:
     """Return the weights of a block; a SpecError if their shapes are not the block's."""
-    check_weights(primary, secondary, spec)
+    spec.check_weights(primary, secondary)
     return Weights(primary, secondary, spec)

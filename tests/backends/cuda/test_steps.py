@@ -1,7 +1,5 @@
 """Whole training steps of the cupy backend, on the emulator: captured, replayed, counted."""
 
-import sys
-
 import numpy as np
 import pytest
 
@@ -10,9 +8,9 @@ from igc_ref.backends import get_backend
 from igc_ref.backends.cupy import convolution as blocks
 from igc_ref.data import Dataset
 from igc_ref.errors import TrainingError
-from igc_ref.training import checkpoint
-from igc_ref.training.loop import Trainer
-from igc_ref.training.session import resume, train
+from igc_ref.training import session as sessions
+from igc_ref.training.loop import draw
+from igc_ref.training.session import Session
 from tests.backends.cuda import emulator
 
 if emulator.problem():
@@ -20,7 +18,6 @@ if emulator.problem():
 
 from tests.backends.cuda.emulator.backend import EmulatedBackend
 
-MODULE = sys.modules[Trainer.__module__]  # igc_ref.train is the function
 SIZE, BATCH = 11, 4  # steps of 4, 4 and 3 pictures
 
 
@@ -36,22 +33,28 @@ def few_pictures(monkeypatch):
 
 
 def run(monkeypatch, tmp_path, backend, **settings):
-    """Train three epochs on this backend; return the trainer and the lines it reported."""
-    monkeypatch.setattr(MODULE, "get_backend", lambda name, storage: backend)
+    """Train three epochs on this backend; return the session and the lines it reported."""
+    monkeypatch.setattr(sessions, "get_backend", lambda name, storage: backend)
     settings = {"L": 2, "M": 2, "batch_size": BATCH, "epochs": 3, "lr": 0.02, **settings}
-    trainer, lines = Trainer(TrainConfig(**settings)), []
+    lines = []
+    session = Session(TrainConfig(**settings), lines.append)
     folder = tmp_path / str(len(list(tmp_path.iterdir())))
     folder.mkdir()
-    trainer.finish(folder, lines.append)
-    return trainer, lines
+    session.run(folder)
+    return session, lines
 
 
-def losses(trainer):
-    return [record["train_loss"] for record in trainer.records]
+def another_epoch(session):
+    """Take the steps of one more epoch."""
+    return list(session.steps.epoch(draw(0, 4, SIZE, BATCH, augment=True), np.full(3, 0.01)))
 
 
-def state(trainer):
-    return {**trainer.model.state_dict(), **trainer.optimiser.state_dict()}
+def losses(session):
+    return [record["train_loss"] for record in session.records]
+
+
+def state(session):
+    return {**session.model.state_dict(), **session.optimiser.state_dict()}
 
 
 @pytest.mark.parametrize("settings", [{}, {"arch": "resnet_igc"}, {"augment": False}], ids=str)
@@ -73,8 +76,8 @@ def test_a_run_on_the_kernels_is_the_run_of_the_numpy_backend_to_rounding(
 def test_a_replayed_step_gives_the_bits_of_a_step_kernel_by_kernel(monkeypatch, tmp_path):
     captured, _ = run(monkeypatch, tmp_path, EmulatedBackend())
     plain, _ = run(monkeypatch, tmp_path, EmulatedBackend(capture=False))
-    assert set(captured.device_steps._graphs) == {4, 3}
-    assert not plain.device_steps._graphs
+    assert set(captured.steps._graphs) == {4, 3}
+    assert not plain.steps._graphs
     assert losses(captured) == losses(plain)
     assert all(np.array_equal(array, state(plain)[name]) for name, array in state(captured).items())
 
@@ -89,43 +92,20 @@ def test_two_runs_with_the_same_seed_give_the_same_bits_and_another_seed_others(
     assert all(np.array_equal(array, state(two)[name]) for name, array in state(one).items())
 
 
-def test_a_run_that_was_cut_short_continues_bit_for_bit(monkeypatch, tmp_path):
-    monkeypatch.setattr(MODULE, "get_backend", lambda name, storage: EmulatedBackend(storage))
-    settings = {"L": 2, "M": 2, "batch_size": BATCH, "epochs": 3}
-    whole = train(TrainConfig(**settings, out=str(tmp_path / "whole")))
-    with monkeypatch.context() as cut:
-        cut.setattr(Trainer, "train_epoch", stopping_after(2, Trainer.train_epoch))
-        with pytest.raises(KeyboardInterrupt):
-            train(TrainConfig(**settings, out=str(tmp_path / "cut")))
-    resumed = resume(tmp_path / "cut")
-    assert [r["train_loss"] for r in resumed.records] == [r["train_loss"] for r in whole.records]
-    weights = [checkpoint.load(h.run / "checkpoint.npz").model for h in (whole, resumed)]
-    assert all(np.array_equal(array, weights[1][name]) for name, array in weights[0].items())
-
-
-def stopping_after(epochs, train_epoch):
-    def stopping(self, epoch, *rest):
-        if epoch > epochs:
-            raise KeyboardInterrupt
-        return train_epoch(self, epoch, *rest)
-
-    return stopping
-
-
 def test_an_epoch_crosses_the_border_a_few_times_whatever_its_steps(monkeypatch, tmp_path):
-    trainer, _ = run(monkeypatch, tmp_path, EmulatedBackend())
-    device = trainer.model.backend.device
+    session, _ = run(monkeypatch, tmp_path, EmulatedBackend())
+    device = session.model.backend.device
     device.crossings.clear()
     device.launches.clear()
-    trainer.train_epoch(3)
+    another_epoch(session)
     # In: order, window, mirror; learning rates, step number. Out: losses, right answers.
     assert device.crossings == ["overwrite"] * 6 + ["download"] * 2
     assert device.launches.count("take_batch") == device.launches.count("finish_step") == 3
 
 
 def test_nothing_of_a_captured_step_is_left_to_the_library(monkeypatch, tmp_path):
-    trainer, _ = run(monkeypatch, tmp_path, EmulatedBackend())
-    xp = trainer.model.backend.xp
+    session, _ = run(monkeypatch, tmp_path, EmulatedBackend())
+    xp = session.model.backend.xp
     allowed = {"empty", "empty_like", "ascontiguousarray", "ndarray", "float32"}
 
     class Strict:
@@ -133,20 +113,20 @@ def test_nothing_of_a_captured_step_is_left_to_the_library(monkeypatch, tmp_path
             assert name in allowed, f"xp.{name} inside a graph"
             return getattr(xp, name)
 
-    trainer.model.backend.xp = Strict()
-    trainer.device_steps._graphs.clear()
-    trainer.train_epoch(1)
+    session.model.backend.xp = Strict()
+    session.steps._graphs.clear()
+    another_epoch(session)
 
 
 def test_a_network_without_kernels_is_trained_uncaptured_and_that_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(blocks, "of_block", lambda *numbers: None)
-    trainer, lines = run(monkeypatch, tmp_path, EmulatedBackend(), epochs=2)
-    assert not trainer.device_steps._graphs
+    session, lines = run(monkeypatch, tmp_path, EmulatedBackend(), epochs=2)
+    assert not session.steps._graphs
     said = [line for line in lines if "not captured" in line]
     assert len(said) == 1
-    assert "IGCSpec(" in said[0]
+    assert "igc 3x3" in said[0]
     theirs, _ = run(monkeypatch, tmp_path, get_backend("numpy"), dtype="float64", epochs=2)
-    assert losses(trainer) == pytest.approx(losses(theirs), rel=1e-4)
+    assert losses(session) == pytest.approx(losses(theirs), rel=1e-4)
 
 
 def test_losses_are_fetched_in_time_to_stop_a_run_that_diverges(monkeypatch, tmp_path):

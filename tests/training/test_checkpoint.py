@@ -1,0 +1,183 @@
+"""Files of a run that are damaged, hostile, or of another run: each is named, none is believed."""
+
+import json
+import os
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from igc_ref.errors import CheckpointError
+from igc_ref.training import checkpoint
+from igc_ref.training import folder as runs
+from igc_ref.training.checkpoint import FIELDS, check_records
+from igc_ref.training.session import resume, train
+from tests.support.runs import config
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished run of two epochs."""
+    return train(config(tmp_path)).run
+
+
+def rewrite(path, edit):
+    """Write a checkpoint again, its description edited."""
+    with np.load(path) as file:
+        arrays = dict(file)
+    meta = json.loads(arrays["meta"].item())
+    edit(meta)
+    np.savez(path, **arrays | {"meta": np.array(json.dumps(meta))})
+    return meta
+
+
+def one_byte(content):
+    return content[:2000] + bytes([content[2000] ^ 255]) + content[2001:]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"PK\x03\x04 but no archive", one_byte],
+    ids=["half", "empty", "garbage", "one byte"],
+)
+def test_a_damaged_checkpoint_is_named(run, damage):
+    path = run / "checkpoint.npz"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(CheckpointError, match=r"checkpoint\.npz is damaged"):
+        runs.load_run(run, "numpy")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 99}, "format 99; this version reads format 2"),
+        ({"config": {"groups": 3}}, "unknown settings groups"),
+        ({"config": None}, "settings must be a dict by name, not NoneType"),
+        ({"classes": "ten"}, "classes='ten' is not an integer"),
+        ({"fingerprint": 7}, "its fingerprint is no short text"),
+        ({"records": 3}, "records must be a list, not int"),
+        ({"partial": {"step": -1}}, "step=-1"),
+        ({"partial": {"step": 1.5}}, "step=1.5"),
+        ({"partial": {"loss_sum": -1.0}}, "its loss_sum is -1.0"),
+        ({"partial": {"seconds": 10**400}}, "seconds of an epoch's record is not a finite number"),
+        ({"partial": {"draws": 3}}, "its draws is no short text"),
+        ({"partial": None}, "its partial epoch is no dict but NoneType"),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_that_describes_no_run_is_refused(run, changes, message):
+    def edit(meta):
+        for name, value in changes.items():
+            meta[name] = meta[name] | value if isinstance(value, dict) else value
+
+    rewrite(run / "checkpoint.npz", edit)
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.load(run / "checkpoint.npz")
+
+
+def test_a_run_of_an_earlier_version_is_read_with_the_authors_batch_norm(run):
+    meta = rewrite(run / "checkpoint.npz", lambda meta: meta["config"].pop("bn_momentum"))
+    (run / "config.json").write_text(json.dumps(meta["config"]))
+    _, found = runs.load_run(run, "numpy")
+    assert found.bn_momentum is None
+
+
+def test_a_checkpoint_that_hides_a_pickle_is_not_unpickled(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "executed"), "w"))
+
+    path = tmp_path / "checkpoint.npz"
+    np.savez(path, meta=np.array([Trap()], dtype=object))
+    with pytest.raises(CheckpointError, match="damaged"):
+        checkpoint.load(path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_an_archive_that_is_compressed_or_holds_something_else_is_refused(run):
+    path = run / "checkpoint.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("model/junk", b"x")
+    with pytest.raises(CheckpointError, match="'model/junk' is no array"):
+        checkpoint.load(path)
+    np.savez_compressed(path, **arrays, bomb=np.zeros(10**7))
+    with pytest.raises(CheckpointError, match="compressed members"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"L": 4}, r"plain_igc-5 L4M2.*says plain_igc-5 L2M2"),
+        ({"dtype": "float64"}, r"float64.*float32"),
+    ],
+)
+def test_a_checkpoint_of_another_network_is_refused_with_both_names(
+    run, tmp_path, changes, message
+):
+    other = train(config(tmp_path, "other", **changes)).run
+    (run / "checkpoint.npz").write_bytes((other / "checkpoint.npz").read_bytes())
+    with pytest.raises(CheckpointError, match=message):
+        runs.load_run(run, "numpy")
+
+
+def test_a_run_whose_velocities_do_not_fit_is_not_resumed(run):
+    saved = checkpoint.load(run / "checkpoint.npz")
+    del saved.velocity["linear.bias"]
+    checkpoint.save(run / "checkpoint.npz", replace(saved, records=saved.records[:1]))
+    with pytest.raises(CheckpointError, match=r"the state lacks 'linear\.bias'"):
+        resume(run)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is damaged"),
+        ("[1, 2]", "settings must be a dict by name, not list"),
+        ('{"epochs": "abc"}', "epochs='abc' is not an integer"),
+        ('{"colour": 1}', "unknown settings colour"),
+        ("[" * 100_000, "is damaged"),
+    ],
+)
+def test_a_damaged_config_is_named_with_what_is_wrong(run, text, message):
+    (run / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=message):
+        runs.load_run(run, "numpy")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no epoch was finished"),
+        ("{", "is damaged"),
+        ("3", "must be a dict, not int"),
+        ('{"epoch": 1, "train_loss": 1' + "0" * 400 + "}", "is not a finite number"),
+        ('{"epoch": 1}', "needs a number for train_loss, not None"),
+        ('{"epoch": 1, "train_loss": NaN}', "train_loss of an epoch's record is not"),
+        ("\xff", "is damaged"),
+    ],
+)
+def test_a_damaged_log_is_named_with_what_is_wrong(tmp_path, text, message):
+    (tmp_path / "log.jsonl").write_text(text, encoding="latin-1")
+    with pytest.raises(CheckpointError, match=message):
+        runs.read_log(tmp_path)
+
+
+def test_records_are_numbers_of_consecutive_epochs_and_nothing_else():
+    record = dict.fromkeys(FIELDS, 0.5) | {"epoch": 1}
+    assert check_records([record | {"more": 1}]) == [record]
+    for wrong in ({"epoch": 2}, {"train_loss": True}, {"seconds": "1"}):
+        with pytest.raises(ValueError, match=r"epoch"):
+            check_records([record | wrong])
+
+
+def test_what_is_no_file_is_no_log_and_no_checkpoint(tmp_path):
+    os.mkfifo(tmp_path / "log.jsonl")  # opening it would wait for ever
+    os.mkfifo(tmp_path / "checkpoint.npz")
+    with pytest.raises(CheckpointError, match="is no run: there is no"):
+        runs.read_log(tmp_path)
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        checkpoint.load(tmp_path / "checkpoint.npz")

@@ -1,0 +1,188 @@
+"""Settings: each has an option and a help text, is checked, and has the recipes' values."""
+
+import json
+import re
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from igc_ref import TrainConfig, data
+from igc_ref.cli import main
+from igc_ref.data import Dataset
+from igc_ref.errors import SpecError
+from igc_ref.training import folder as runs
+from igc_ref.training.config import RECIPES, recipe, settings
+from tests.support.runs import config
+
+AUTHORS = {
+    "batch_size": 64, "lr": 0.1, "schedule": "step", "momentum": 0.9, "weight_decay": 1e-4,
+    "bn_momentum": None,
+}  # fmt: skip
+FAST = {
+    "batch_size": 128, "lr": 0.2, "schedule": "onecycle", "momentum": 0.9, "weight_decay": 5e-4,
+    "bn_momentum": 0.9,
+}  # fmt: skip
+EPOCHS = {"cifar10": (400, 30), "cifar100": (400, 30), "svhn": (40, 30), "svhn_extra": (40, 30)}
+EXPECTED = {
+    (name, dataset): {"epochs": number, "augment": dataset.startswith("cifar"), **values}
+    for dataset, numbers in EPOCHS.items()
+    for name, number, values in zip(("paper", "fast"), numbers, (AUTHORS, FAST), strict=True)
+}
+
+
+# -- every setting stands once ---------------------------------------------------------------
+
+
+def test_every_setting_has_an_option_with_its_help_and_default_and_is_documented(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    shown = re.sub(r"\s+", " ", capsys.readouterr().out)
+    for field in fields(TrainConfig):
+        setting = settings()[field.name]
+        flag = f"-{field.name}" if len(field.name) == 1 else f"--{field.name.replace('_', '-')}"
+        default = setting.none if field.default is None else field.default
+        assert f" {flag} " in shown.replace(",", " ")
+        assert f"{setting.help}; default {default}" in shown
+        assert f"{field.name} : " in TrainConfig.__doc__
+        assert setting.help in TrainConfig.__doc__
+    assert "(default: None)" not in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("--bn-momentum 0.5", {"bn_momentum": 0.5}),
+        ("--bn-momentum paper", {"bn_momentum": None}),
+        ("--no-augment -L 3 -M 2", {"augment": False, "L": 3, "M": 2}),
+        ("--schedule step --weight-decay 0 --lr 1", {"weight_decay": 0.0, "lr": 1.0}),
+    ],
+)
+def test_what_is_given_on_the_command_line_is_what_is_trained(tmp_path, options, expected):
+    small = "train --depth 5 --epochs 1 --backend numpy --out"
+    assert main([*small.split(), str(tmp_path / "run"), *options.split()]) == 0
+    assert expected.items() <= runs.read_config(tmp_path / "run").to_dict().items()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "epochs=0 is not an integer of at least 1"),
+        ({"batch_size": 2.5}, r"batch_size=2\.5 is not an integer"),
+        ({"seed": -1}, "seed=-1 is not an integer of at least 0"),
+        ({"epochs": 10**400}, "epochs is too large; at most 2147483647"),
+        ({"lr": 0.0}, r"lr=0\.0 is not allowed; it must be greater than 0 and below 1e30"),
+        ({"lr": float("nan")}, "lr=nan is not allowed"),
+        ({"lr": 1e39}, "lr=1e\\+39 is not allowed"),
+        ({"lr": None}, "lr=None is not allowed"),
+        ({"lr": True}, "lr=True is not allowed"),
+        ({"momentum": 1.0}, r"momentum=1\.0 is not allowed; it must be in \[0, 1\)"),
+        ({"bn_momentum": 1}, r"bn_momentum=1 is not allowed; it must be in \[0, 1\), or None"),
+        ({"weight_decay": -1e-4}, r"weight_decay=-0\.0001 is not allowed"),
+        ({"augment": 1}, "augment=1 is neither True nor False"),
+        ({"out": ""}, "out='' is not a path"),
+        ({"out": 5}, "out=5 is not a path"),
+        ({"data": "mnist"}, "data='mnist' is unknown; choose one of shapes, cifar10"),
+        ({"schedule": "cosine"}, "schedule='cosine' is unknown"),
+        ({"backend": "torch"}, "backend='torch' is unknown; choose one of auto"),
+        ({"dtype": "int8"}, "dtype='int8' is unknown"),
+        ({"depth": 6}, "depth=6 is not allowed"),
+        ({"M": None}, "M is missing"),
+    ],
+)
+def test_a_setting_that_is_not_allowed_is_named_with_what_is(tmp_path, changes, message):
+    with pytest.raises(SpecError, match=message):
+        config(tmp_path, **changes)
+
+
+def test_the_defaults_are_the_paper_s_small_network_or_a_regular_one_of_width_16():
+    assert (TrainConfig().L, TrainConfig().M, TrainConfig().width) == (4, 8, None)
+    assert TrainConfig(arch="resnet").width == 16
+
+
+def test_paths_and_numpy_numbers_make_the_same_config_as_plain_ones(tmp_path):
+    made = config(tmp_path, out=tmp_path / "run", lr=np.float64(0.05), epochs=np.int64(2))
+    assert made == config(tmp_path)
+    assert json.loads(json.dumps(made.to_dict())) == made.to_dict()
+    assert type(config(tmp_path, lr=1).lr) is float
+
+
+def test_settings_of_an_earlier_version_have_the_authors_batch_norm_and_unknown_ones_are_refused():
+    values = TrainConfig().to_dict()
+    del values["bn_momentum"]
+    assert TrainConfig.from_dict(values) == TrainConfig(bn_momentum=None)
+    with pytest.raises(SpecError, match="unknown settings groups: made by a newer version"):
+        TrainConfig.from_dict({"groups": 3})
+
+
+# -- recipes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "dataset"), EXPECTED)
+def test_a_recipe_is_what_the_paper_and_its_authors_say(name, dataset):
+    assert recipe(name, dataset) == EXPECTED[name, dataset]
+    made = TrainConfig.recipe(name, data=dataset, depth=20, L=24, M=2)
+    expected = TrainConfig().to_dict() | EXPECTED[name, dataset]
+    assert made.to_dict() == expected | {"data": dataset, "depth": 20, "L": 24, "M": 2}
+
+
+def test_every_published_set_has_every_recipe_and_shapes_has_none():
+    for name, table in RECIPES.items():
+        assert set(table) == set(data.NAMES) - {"shapes"}
+        with pytest.raises(SpecError, match=f"'{name}' says nothing about data='shapes'"):
+            TrainConfig.recipe(name, data="shapes")
+    with pytest.raises(SpecError, match="recipe='slow' is unknown; choose one of paper, fast"):
+        TrainConfig.recipe("slow", data="cifar10")
+
+
+def test_what_is_given_wins_and_a_recipe_is_not_changed_by_its_use():
+    made = TrainConfig.recipe("fast", data="cifar10", epochs=5, lr=0.05, augment=False)
+    assert (made.epochs, made.lr, made.augment, made.batch_size) == (5, 0.05, False, 128)
+    recipe("fast", "cifar10")["epochs"] = 1
+    assert recipe("fast", "cifar10")["epochs"] == 30
+
+
+@pytest.fixture
+def grey(monkeypatch):
+    """Let every published set be 60 grey images."""
+
+    def load(name, split, data_dir=None, report=print):
+        images = np.full((60, 3, 32, 32), 128, np.uint8)
+        labels = np.arange(60, dtype=np.int64) % 10
+        statistics = (128.0,) * 3, (64.0,) * 3
+        return Dataset(f"{name}/{split}", images, labels, tuple("0123456789"), *statistics)
+
+    monkeypatch.setattr(data, "load", load)
+
+
+def failing(capsys, *arguments):
+    capsys.readouterr()
+    assert main([str(argument) for argument in arguments]) == 1
+    return capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("grey")
+def test_a_run_stores_its_recipe_s_settings_and_is_continued_with_no_others(tmp_path, capsys):
+    small = "--depth 5 -L 2 -M 2 --backend numpy --data cifar10".split()
+    run, given = tmp_path / "run", [*small, "--recipe", "fast", "--epochs", "2"]
+    assert main(["train", *given, "--out", str(run)]) == 0
+    stored = json.loads((run / "config.json").read_text())
+    assert stored.items() >= (EXPECTED["fast", "cifar10"] | {"epochs": 2, "depth": 5}).items()
+    assert "recipe" not in stored
+    (run / "checkpoint-previous.npz").replace(run / "checkpoint.npz")  # as after the first epoch
+    for arguments in (
+        ["--recipe", "paper", "--epochs", "2"],
+        ["--recipe", "fast"],  # it was run for 2 epochs, not 30
+        ["--recipe", "fast", "--epochs", "2", "--data", "svhn"],
+    ):
+        assert "is another run: " in failing(capsys, "train", "--resume", run, *arguments)
+    assert "is no run" in failing(capsys, "train", "--resume", tmp_path, "--recipe", "fast")
+    assert main(["train", "--resume", str(run), "--recipe", "fast", "--epochs", "2"]) == 0
+    assert "epoch 2/2" in capsys.readouterr().out
+
+
+def test_a_recipe_without_a_published_set_is_an_error_that_names_them(tmp_path, capsys):
+    out = tmp_path / "run"
+    err = failing(capsys, "train", "--recipe", "paper", "--out", out)
+    assert "data='shapes'; it is for cifar10, cifar100, svhn, svhn_extra" in err
+    assert not out.exists()

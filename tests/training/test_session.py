@@ -1,0 +1,358 @@
+"""Runs: repeated bit for bit, stopped, killed, resumed, and refused before anything is written."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from igc_ref import TrainConfig, cli, data
+from igc_ref.backends import numba_problem
+from igc_ref.backends.operators.library import Sampling
+from igc_ref.errors import CheckpointError, DataError, TrainingError
+from igc_ref.training import checkpoint, loop, session
+from igc_ref.training import folder as runs
+from igc_ref.training.evaluation import Evaluation
+from igc_ref.training.session import Interrupted, noted_signals, resume, train
+from tests.backends.cuda import emulator
+from tests.support.runs import SMALL, STEPS, config, outcome
+
+
+@pytest.fixture(params=["numpy", "numba", "emulated"])
+def backend(request, monkeypatch):
+    """Every backend that can be had here, by the name to give to a config."""
+    if request.param == "emulated":
+        if emulator.problem():
+            pytest.skip(emulator.problem())
+        from tests.backends.cuda.emulator.backend import EmulatedBackend
+
+        monkeypatch.setattr(session, "get_backend", lambda name, storage: EmulatedBackend(storage))
+        return "numpy"
+    if request.param == "numba" and numba_problem():
+        pytest.skip(numba_problem())
+    return request.param
+
+
+@pytest.fixture
+def at_step(monkeypatch):
+    """Let something happen at the n-th training step from now; return what arranges it."""
+    step = loop.training_step
+
+    def arrange(number, happen):
+        taken = []
+
+        def counting(*arguments):
+            taken.append(arguments)
+            if len(taken) == number:
+                happen()
+            return step(*arguments)
+
+        monkeypatch.setattr(loop, "training_step", counting)
+
+    return arrange
+
+
+def failing(error):
+    def fail():
+        raise error
+
+    return fail
+
+
+def killing(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+# -- what a run leaves -----------------------------------------------------------------------
+
+
+def test_a_run_leaves_config_log_and_checkpoints_and_says_what_it_did(tmp_path):
+    lines = []
+    history = train(config(tmp_path), lines.append)
+    assert {path.name for path in history.run.iterdir()} - {".lock"} == {
+        "checkpoint-previous.npz", "checkpoint.npz", "config.json", "log.jsonl",
+    }  # fmt: skip
+    assert len(lines) == 3
+    assert "plain_igc-5 L2M2" in lines[0]
+    assert "60 images of shapes" in lines[0]
+    assert lines[2].startswith("epoch 2/2: train loss ")
+    assert [record["epoch"] for record in runs.read_log(history.run)] == [1, 2]
+    for record in history.records:
+        assert record["images_per_second"] == pytest.approx(60 / record["seconds"])
+    assert history.test_accuracy == history.records[-1]["test_accuracy"]
+    assert runs.read_config(history.run) == config(tmp_path)
+    found = [checkpoint.load(history.run / n).position for n in (runs.CHECKPOINT, runs.PREVIOUS)]
+    assert found == ["epoch 2", "epoch 1"]
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path):
+    one, two, other = (
+        outcome(train(config(tmp_path, f"run{number}", seed=seed)).run)
+        for number, seed in enumerate((3, 3, 4))
+    )
+    assert one == two
+    assert one[0] != other[0]
+
+
+def test_checkpoints_come_every_n_steps_and_after_every_epoch(tmp_path, monkeypatch):
+    positions, save = [], checkpoint.save
+
+    def noting(path, saved, keep):
+        positions.append(saved.position)
+        save(path, saved, keep)
+
+    monkeypatch.setattr(checkpoint, "save", noting)
+    train(config(tmp_path, checkpoint_every=3))
+    assert positions == [
+        "epoch 0", "epoch 1, step 3", "epoch 1", "epoch 2, step 3", "epoch 2",
+    ]  # fmt: skip
+
+
+# -- resuming --------------------------------------------------------------------------------
+
+
+def test_a_run_that_signals_end_twice_has_the_bits_of_one_left_alone(backend, tmp_path, at_step):
+    whole = train(config(tmp_path, "whole", backend=backend))
+    said = r"saved in .*run; continue with: igc-ref train --resume"
+    at_step(2, killing(signal.SIGINT))
+    with pytest.raises(Interrupted, match=f"epoch 1, step 2; {said}"):
+        train(config(tmp_path, backend=backend, checkpoint_every=1))
+    at_step(STEPS - 2 + 1, killing(signal.SIGTERM))
+    with pytest.raises(Interrupted, match=f"epoch 2, step 1; {said}"):
+        resume(tmp_path / "run")
+    resume(tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(whole.run)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "flipped"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_resumed(tmp_path, damage):
+    folder = train(config(tmp_path)).run
+    whole, path = outcome(folder), folder / runs.CHECKPOINT
+    weights = checkpoint.load(path).model["linear.weight"].tobytes()
+    content = bytearray(path.read_bytes())
+    content[content.index(weights)] ^= 1  # one bit of one number: the archive's checksum tells
+    path.write_bytes(content if damage == "flipped" else content[:1000])
+    if damage == "missing":
+        path.unlink()
+    with pytest.raises(CheckpointError, match=r"checkpoint\.npz"):  # only `resume` goes back
+        runs.load_run(folder, "numpy")
+    lines = []
+    resume(folder, lines.append)
+    assert "checkpoint.npz" in lines[0]
+    assert lines[0].endswith(f"resuming from {folder / runs.PREVIOUS}, epoch 1")
+    assert outcome(folder) == whole
+    for name in (runs.CHECKPOINT, runs.PREVIOUS):  # without either, the newest is named
+        (folder / name).write_bytes(b"not a checkpoint")
+    with pytest.raises(CheckpointError, match=r"checkpoint\.npz is damaged"):
+        resume(folder)
+
+
+def test_a_run_that_was_ended_before_its_first_checkpoint_starts_from_the_beginning(tmp_path):
+    whole = train(config(tmp_path, "whole"))
+    with runs.create(config(tmp_path)):
+        pass  # the process ended here
+    lines = []
+    resume(tmp_path / "run", lines.append)
+    assert lines[0].endswith("run has no checkpoint yet: it starts from the beginning")
+    assert outcome(tmp_path / "run") == outcome(whole.run)
+
+
+def test_a_finished_or_different_run_is_not_resumed(tmp_path):
+    folder = train(config(tmp_path)).run
+    with pytest.raises(CheckpointError, match="has finished all its 2 epochs"):
+        resume(folder)
+    with pytest.raises(CheckpointError, match=r"arch=plain \(the run has plain_igc\), lr=0\.2"):
+        resume(folder, arch="plain", lr=0.2)
+    with pytest.raises(CheckpointError, match="nowhere is no run: there is no such folder"):
+        resume(tmp_path / "nowhere")
+
+
+def test_a_continued_run_may_find_its_data_elsewhere_but_not_change_its_epochs(
+    tmp_path, monkeypatch, at_step
+):
+    at_step(6, failing(RuntimeError))
+    with pytest.raises(RuntimeError):
+        train(config(tmp_path))
+    with pytest.raises(CheckpointError, match=r"epochs=9 \(the run has 2\)"):
+        resume(tmp_path / "run", epochs=9)
+    seen, load = [], data.load
+    monkeypatch.setattr(
+        data, "load", lambda name, split, where, _: seen.append(where) or load(name, split, where)
+    )
+    resume(tmp_path / "run", data_dir="elsewhere")
+    assert seen == ["elsewhere", "elsewhere"]
+
+
+def test_a_run_is_not_continued_on_other_images(tmp_path, monkeypatch, at_step):
+    at_step(5, failing(RuntimeError))
+    with pytest.raises(RuntimeError):
+        train(config(tmp_path))
+    draw = data.shapes
+
+    def one_pixel_off(split):
+        images = draw(split).images.copy()
+        images[0, 0, 0, 0] ^= 1
+        return replace(draw(split), images=images)
+
+    monkeypatch.setattr(data, "shapes", one_pixel_off)
+    with pytest.raises(CheckpointError, match="trained on other images of shapes: their finger"):
+        resume(tmp_path / "run")
+
+
+def test_a_numpy_that_draws_other_numbers_does_not_continue_an_epoch(
+    tmp_path, monkeypatch, at_step
+):
+    at_step(3, failing(RuntimeError))
+    with pytest.raises(RuntimeError):
+        train(config(tmp_path, checkpoint_every=1))
+    monkeypatch.setattr(Sampling, "fingerprint", lambda self: "another")
+    with pytest.raises(CheckpointError, match="draws epoch 1 in another order than the NumPy that"):
+        resume(tmp_path / "run")
+
+
+# -- signals, kills, locks -------------------------------------------------------------------
+
+
+def test_the_command_line_says_where_an_interrupted_run_lies(tmp_path, at_step, capsys):
+    at_step(2, killing(signal.SIGTERM))
+    small = "--depth 5 -L 2 -M 2 --backend numpy --out".split()
+    assert cli.main(["train", *small, str(tmp_path / "run")]) == 128 + signal.SIGTERM
+    err = capsys.readouterr().err
+    assert f"igc-ref: interrupted at epoch 1, step 2; saved in {tmp_path / 'run'}" in err
+
+
+def test_a_second_signal_does_not_wait_and_handlers_are_given_back():
+    before = signal.getsignal(signal.SIGINT)
+    with noted_signals() as noted:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert noted == [signal.SIGINT]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_thread_can_train_though_it_gets_no_signals(tmp_path):
+    thread = threading.Thread(target=train, args=(config(tmp_path, epochs=1),))
+    thread.start()
+    thread.join()
+    assert len(runs.read_log(tmp_path / "run")) == 1
+
+
+def test_a_folder_is_one_process_s_at_a_time_and_free_once_that_is_killed(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from igc_ref.training import folder\n"
+        "with folder.locked(Path(sys.argv[1])): print('locked', flush=True); time.sleep(60)"
+    )
+    with runs.create(config(tmp_path)):
+        pass
+    folder = tmp_path / "run"
+    command = [sys.executable, "-c", code, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        for attempt in (lambda: resume(folder), lambda: train(config(tmp_path))):
+            with pytest.raises(CheckpointError, match=r"another process is training in .*run"):
+                attempt()
+        other.kill()
+    assert len(resume(folder).records) == 2
+
+
+@pytest.mark.slow
+def test_killed_runs_and_full_disks_lose_nothing():
+    command = [sys.executable, "-m", "tests.stress.faults", "--kills", "3", "--epochs", "2"]
+    done = subprocess.run(
+        [*command, "--images", "48", "--longest", "0.4"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| disk full at one write |" in done.stdout
+
+
+# -- disk, memory, numbers -------------------------------------------------------------------
+
+
+def test_a_disk_that_is_full_at_any_write_loses_nothing(tmp_path, monkeypatch):
+    whole = outcome(train(config(tmp_path, "whole")).run)
+    fsync, named = os.fsync, []
+    while True:
+        left = [len(named) + 1]
+
+        def failing(descriptor, left=left):
+            left[0] -= 1
+            if left[0] == 0:
+                raise OSError(28, "No space left on device")
+            fsync(descriptor)
+
+        folder = tmp_path / f"run{len(named)}"
+        monkeypatch.setattr(os, "fsync", failing)
+        try:
+            train(config(tmp_path, folder.name, checkpoint_every=2))
+            break
+        except OSError as error:
+            named.append(os.path.basename(error.filename))
+        finally:
+            monkeypatch.setattr(os, "fsync", fsync)
+        assert not list(folder.glob("*.partial"))
+        if (folder / runs.CHECKPOINT).exists():  # else nothing was there to lose
+            with suppress(CheckpointError):  # the last write of all: the run is finished
+                resume(folder)
+            assert outcome(folder) == whole
+    assert len(named) >= 12
+    assert set(named) == {"config.json", "log.jsonl", "checkpoint.npz"}
+
+
+def test_out_of_memory_names_a_smaller_batch(tmp_path, at_step):
+    at_step(2, failing(MemoryError("Out of memory allocating 4,096 bytes")))
+    with pytest.raises(
+        TrainingError, match="with batch size 16; try --batch-size 8: Out of memory allocating"
+    ):
+        train(config(tmp_path))
+
+
+def test_a_run_that_diverges_ends_with_its_step_and_the_last_checkpoint(tmp_path):
+    message = r"the loss is (nan|inf) at epoch 1, step 2, learning rate 1e\+20; .* epoch 1, step 1"
+    with np.errstate(all="ignore"), pytest.raises(TrainingError, match=message):
+        train(config(tmp_path, lr=1e20, schedule="step", checkpoint_every=1))
+
+
+def test_a_test_loss_that_is_not_finite_stops_the_run_with_its_epoch(tmp_path, monkeypatch):
+    monkeypatch.setattr(session, "evaluate", lambda model, test_set: Evaluation(np.nan, 0.1))
+    with pytest.raises(TrainingError, match="the test loss is nan after epoch 1; the last check"):
+        train(config(tmp_path))
+    assert checkpoint.load(tmp_path / "run" / "checkpoint.npz").records == []
+
+
+# -- folders ---------------------------------------------------------------------------------
+
+
+def test_runs_without_a_folder_of_their_own_never_share_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = []
+    for _ in range(3):
+        with runs.create(TrainConfig(**SMALL)) as folder:
+            folders.append(folder)
+    assert [folder.name[-2:] for folder in folders] == ["-1", "-2", "-3"]
+
+
+def test_a_folder_that_holds_anything_is_refused_and_left_alone(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("precious")
+    with pytest.raises(CheckpointError, match="is not an empty folder"):
+        train(config(tmp_path))
+    assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
+    with pytest.raises(CheckpointError, match=r"thesis\.txt is not an empty folder"):
+        train(config(tmp_path, out=str(folder / "thesis.txt")))
+    assert (folder / "thesis.txt").read_text() == "precious"
+
+
+def test_missing_data_leaves_no_folder_behind(tmp_path):
+    missing = tmp_path / "missing"
+    with pytest.raises(DataError, match="missing"):
+        train(config(tmp_path, data="cifar10", data_dir=str(missing)))
+    with pytest.raises(DataError, match="--data-dir"):
+        train(config(tmp_path, data="cifar10"))
+    assert not (tmp_path / "run").exists()
