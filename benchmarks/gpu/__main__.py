@@ -144,12 +144,6 @@ def run_all(
 def work(name: str, options: argparse.Namespace) -> int:
     """Run one section in this process; 0: all right, 1: something failed, 3: the device is lost."""
     record = Record(options.json)
-    if not options.emulate:
-        record.values["machine"] |= card()
-    if name in ("blocks", "steps") and options.torch:
-        from benchmarks.gpu import rivals
-
-        record.values["machine"] |= rivals.versions()
     section = Section(record, name, options.until, lambda: ours.alive(options.emulate))
     try:
         import_module(f"benchmarks.gpu.{SECTIONS[name][0]}").section(section, options)
@@ -173,24 +167,6 @@ def show(record: Record, options: argparse.Namespace) -> int:
     for summary in (blocks.summary, steps.summary):
         say(summary(everything, options, roofline_of(record)))
     return 0
-
-
-def card() -> dict[str, Any]:
-    """Return what CuPy says of the card; nothing without one."""
-    try:
-        import cupy
-
-        found = cupy.cuda.runtime.getDeviceProperties(0)
-        return {
-            "chip": found["name"].decode(), "compute capability": found["major"] * 10
-            + found["minor"], "multiprocessors": found["multiProcessorCount"],
-            "l2": found["l2CacheSize"], "memory": found["totalGlobalMem"],
-            "cuda driver": cupy.cuda.runtime.driverGetVersion(),
-            "cuda runtime": cupy.cuda.runtime.runtimeGetVersion(),
-            "nvrtc": list(cupy.cuda.nvrtc.getVersion()),
-        }  # fmt: skip
-    except Exception as error:
-        return {"chip": f"unknown: {type(error).__name__}: {error}"}
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ PyTorch's graph of it is complete in itself.
 
 from __future__ import annotations
 
-import traceback
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -65,7 +64,6 @@ def block(case: BlockCase, options: Any) -> dict[str, Any]:
     """Time one shape; return variants by name, of each the contenders."""
     (work,) = case.works()
     sets = sets_for(work.inputs + work.outputs, options.tiny)
-    result: dict[str, Any] = {"sets": sets}
     contenders: dict[str, list[Contender]] = {v: [] for v in ours.VARIANTS}
     with ExitStack() as stack:
         for storage in ("float32", "float16")[: 1 + options.float16]:
@@ -73,36 +71,15 @@ def block(case: BlockCase, options: Any) -> dict[str, Any]:
             stack.enter_context(backend.session())
             own, clock = ours.OurBlock(backend, case, sets), ours.clock(options.emulate)
             for variant, several in contenders.items():
-                run, note = ours.replayed(backend, getattr(own, variant), sets)
-                exact = storage == "float32"
-                several.append(Contender(f"ours {storage}", run, clock, sets, exact, note))
+                prepare = partial(ours.replayed, backend, getattr(own, variant), sets)
+                name, exact = f"ours {storage}", storage == "float32"
+                several.append(Contender(name, prepare, clock, sets, exact))
         if options.torch:
-            _add_torch(case, sets, options, contenders)
-        for variant, several in contenders.items():
-            result[variant] = compete(several, options.rounds)
+            from benchmarks.gpu import rivals
+
+            for variant, contender in rivals.blocks(case, sets, options):
+                contenders[variant].append(contender)
+        times = {v: compete(several, options.rounds) for v, several in contenders.items()}
     contenders.clear()
-    if options.torch:
-        from benchmarks.gpu import rivals
-
-        rivals.clean()
-    return result
-
-
-def _add_torch(case: BlockCase, sets: int, options: Any, contenders: Any) -> None:
-    """Add PyTorch's contenders; one that cannot even be captured is named and left out."""
-    from benchmarks.gpu import rivals
-
-    inputs, clock = rivals.Blocks(case, sets, options.device), rivals.clock(options.device)
-    for way in rivals.EAGER[:: 4 if options.tiny else 1]:
-        for variant, f in inputs.functions(way).items():
-            try:
-                run = rivals.graphed(f, sets, options.device)
-            except Exception:
-                traceback.print_exc()
-                say(f"{case.name}: {way} {variant} failed")
-                continue
-            contenders[variant].append(Contender(str(way), run, clock, sets, exact=not way.tf32))
-    try:
-        contenders["forward"] += inputs.dense()
-    except Exception:
-        traceback.print_exc()
+    ours.alive(options.emulate)
+    return {"sets": sets, **times}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,39 +13,38 @@ import numpy as np
 from igc_ref.bench.clock import Clock
 from igc_ref.bench.harness import take_turns
 
+Each = Callable[[int], object]  # computes on the inputs with this number
 Times = dict[str, dict[str, Any]]  # by contender: what `compete` returns
 MOST_CALLS = 200  # a turn: an event for each
 
 
 @dataclass
 class Contender:
-    """One who computes a case.
+    """One way to compute a case.
 
     Parameters
     ----------
     name : str
-    run : callable
-        Does the work ``units`` times, or queues it.
+    prepare : callable
+        Compiles and captures; returns what does the work ``units`` times, or queues it, and a note
+        for the reader.
     clock : Clock
     units : int
     exact : bool
         Whether multiply-adds are float32's, not TF32's or of 16 bits.
-    note : str
-        What a reader should know.
     """
 
     name: str
-    run: Callable[[], object]
+    prepare: Callable[[], tuple[Callable[[], object], str]]
     clock: Clock
     units: int = 1
     exact: bool = True
-    note: str = ""
 
-    def times(self, count: int) -> list[float]:
+    def times(self, run: Callable[[], object], count: int) -> list[float]:
         """Return the seconds of each of `count` runs, after one that does not count."""
         self.clock.wait()
-        self.run()
-        return self.clock.times(self.run, count)
+        run()
+        return self.clock.times(run, count)
 
 
 def compete(contenders: Sequence[Contender], rounds: int, seconds: float = 0.02) -> Times:
@@ -52,23 +52,27 @@ def compete(contenders: Sequence[Contender], rounds: int, seconds: float = 0.02)
 
     A contender that fails is named and left out.
     """
-    failed: dict[str, str] = {}
+    result: Times = {c.name: {"exact": c.exact} for c in contenders}
 
-    def note(name: str, error: Exception) -> None:
+    def failed(name: str, error: Exception) -> None:
         traceback.print_exception(error)
-        failed[name] = f"{type(error).__name__}: {error}"[:500]
+        result[name]["failed"] = f"{type(error).__name__}: {error}"[:500]
 
-    times = {c.name: c.times for c in contenders}
-    found = take_turns(times, rounds, seconds, most=MOST_CALLS, failed=note)
-    result: Times = {}
+    ready = {}
     for c in contenders:
-        about: dict[str, Any] = {"exact": c.exact} | ({"note": c.note} if c.note else {})
-        if c.name in failed or not found[c.name]:
-            result[c.name] = about | {"failed": failed.get(c.name, "not timed")}
+        try:
+            run, note = c.prepare()
+        except Exception as error:
+            failed(c.name, error)
         else:
+            ready[c.name] = partial(c.times, run)
+            result[c.name] |= {"note": note} if note else {}
+    found = take_turns(ready, rounds, seconds, most=MOST_CALLS, failed=failed)
+    for c in contenders:
+        if "failed" not in result[c.name]:
             spread = np.percentile(found[c.name], (10, 50, 90)) / c.units * 1e6
             named = dict(zip(("p10", "us", "p90"), map(float, spread), strict=True))
-            result[c.name] = about | named | {"samples": len(found[c.name])}
+            result[c.name] |= named | {"samples": len(found[c.name])}
     return result
 
 
@@ -83,8 +87,3 @@ def best(
     }
     name = min(found, key=lambda n: found[n], default=None)
     return (None, None) if name is None else (name, found[name])
-
-
-def ratio(a: float | None, b: float | None) -> float | None:
-    """Return a/b, or None where one is missing."""
-    return None if a is None or b is None else a / b

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.gpu.contenders import Each
 from igc_ref.backends.cupy.batch import Batch, Sums
 from igc_ref.bench import BlockCase
 from igc_ref.bench.clock import Clock, EventClock, WallClock
@@ -21,7 +22,6 @@ from igc_ref.training.loop import draw, steps_of
 from igc_ref.training.optim import SGD
 
 VARIANTS = ("forward", "both", "training")
-Each = Callable[[int], object]  # computes on the inputs with this number
 
 
 def make_backend(emulate: bool, storage: str = "float32", capture: bool = True) -> Any:

@@ -18,8 +18,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.gpu.contenders import Contender
-from benchmarks.gpu.ours import Each, block_inputs
+from benchmarks.gpu.contenders import Contender, Each
+from benchmarks.gpu.ours import VARIANTS, block_inputs
 from igc_ref.bench import BlockCase, torch_twins
 from igc_ref.bench.clock import Clock, EventClock, WallClock
 from igc_ref.networks import BN_EPS
@@ -63,11 +63,6 @@ EAGER = [
     for layout, search, tf32 in product(("NCHW", "channels_last"), (True, False), (False, True))
 ]
 COMPILED = [Way("compile", "NCHW", True, tf32) for tf32 in (False, True)]  # it chooses formats
-
-
-def versions() -> dict[str, Any]:
-    """Return the libraries that PyTorch brings."""
-    return {"torch cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
 
 
 def clock(device: str) -> Clock:
@@ -150,34 +145,40 @@ class Blocks:
         training = backward(layers, list(layers.parameters()))
         return {"forward": forward, "both": both, "training": training}
 
-    def dense(self) -> Iterator[Contender]:
-        """Yield the composed kernel P Wd Pᵀ Wp as one dense convolution, forward only."""
-        s = self.case.spec
+    def graph(self, way: Way, variant: str) -> tuple[Callable[[], object], str]:
+        """Capture a variant of the block."""
+        return graphed(self.functions(way)[variant], self.sets, self.device), ""
+
+    def dense(self, way: Way, dtype: Any) -> tuple[Callable[[], object], str]:
+        """Capture the composed kernel P Wd Pᵀ Wp as one dense convolution; note its error."""
+        s, few = self.case.spec, min(8, self.case.batch_size)
         composed = composed_kernel(*(w.astype(float) for w in self.weights), s)
         kernel = torch.from_numpy(composed).to(self.device)
-        kinds = {"TF32": torch.float32, "bf16": torch.bfloat16, "float32": torch.float32}
-        for layout, (name, dtype) in product(("channels_last", "NCHW"), kinds.items()):
-            way = Way("dense", layout, True, tf32=name == "TF32")
-            weight = kernel.to(dtype).contiguous(memory_format=way.format)
-            x = [t.detach() for t in self.tensors("x", way, dtype)]
+        weight = kernel.to(dtype).contiguous(memory_format=way.format)
+        inputs = [t.detach() for t in self.tensors("x", way, dtype)]
 
-            def forward(i: int, x: Any = x, weight: Any = weight, way: Way = way) -> Any:
-                with way.on(), torch.no_grad():
-                    return functional.conv2d(x[i], weight, stride=s.stride, padding=s.padding)
+        def forward(i: int) -> Any:
+            with way.on(), torch.no_grad():
+                return functional.conv2d(inputs[i], weight, stride=s.stride, padding=s.padding)
 
-            error = self._error(forward(0), kernel)
-            run = graphed(forward, self.sets, self.device)
-            yield Contender(
-                f"dense {name} {layout}", run, clock(self.device), self.sets,
-                exact=name == "float32", note=f"error {error:.1e}",
-            )  # fmt: skip
-
-    def _error(self, y: Any, kernel: Any) -> float:
-        """Return ||y - exact|| / ||exact|| on the first images of the first set."""
-        s, few = self.case.spec, min(8, self.case.batch_size)
         x = torch.from_numpy(self.x[:few]).to(self.device, torch.float64)
         exact = functional.conv2d(x, kernel, stride=s.stride, padding=s.padding)
-        return float((y[:few].double() - exact).norm() / exact.norm())
+        error = float((forward(0)[:few].double() - exact).norm() / exact.norm())
+        return graphed(forward, self.sets, self.device), f"error {error:.1e}"
+
+
+def blocks(case: BlockCase, sets: int, options: Any) -> Iterator[tuple[str, Contender]]:
+    """Yield variants of the block and PyTorch's contenders for them."""
+    clean()
+    inputs, time = Blocks(case, sets, options.device), clock(options.device)
+    for way, variant in product(EAGER[:: 4 if options.tiny else 1], VARIANTS):
+        prepare = partial(inputs.graph, way, variant)
+        yield variant, Contender(str(way), prepare, time, sets, exact=not way.tf32)
+    kinds = {"TF32": torch.float32, "bf16": torch.bfloat16, "float32": torch.float32}
+    for layout, (kind, dtype) in product(("channels_last", "NCHW"), kinds.items()):
+        prepare = partial(inputs.dense, Way("dense", layout, True, kind == "TF32"), dtype)
+        name, exact = f"dense {kind} {layout}", kind == "float32"
+        yield "forward", Contender(name, prepare, time, sets, exact)
 
 
 class Step:
@@ -208,3 +209,22 @@ class Step:
             self.optimiser.zero_grad(set_to_none=True)
             functional.cross_entropy(self.run(self.x), self.labels).backward()
             self.optimiser.step()
+
+
+def steps(a: Architecture, options: Any, compiled: bool) -> Iterator[Contender]:
+    """Yield PyTorch's contenders for a training step: those that compile, or the others."""
+    clean()
+    time = clock(options.device)
+
+    def prepare(way: Way, graph: bool) -> tuple[Callable[[], object], str]:
+        step = Step(a, options.batch, way, options.device)
+        (seconds,) = WallClock().times(lambda: [step() for _ in range(6)], 1)
+        note = f"compiled in {seconds:.0f} s" if compiled else ""
+        return (graphed(step, 1, options.device) if graph else step), note
+
+    for way in COMPILED if compiled else EAGER[:: 4 if options.tiny else 1]:
+        exact = not way.tf32
+        yield Contender(str(way), partial(prepare, way, False), time, exact=exact)
+        if way.search and not compiled:  # a graph keeps its memory: only the quicker half
+            name = str(way).replace("eager", "graph")
+            yield Contender(name, partial(prepare, way, True), time, exact=exact)

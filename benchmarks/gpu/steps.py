@@ -9,8 +9,7 @@ decay, PyTorch with its fused kernel. ``graph`` is an eager step captured by han
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -63,66 +62,38 @@ def summary(items: dict[str, Any], options: Any, roofline: Roofline | None) -> s
 
 def step(a: Architecture, options: Any, compiled: bool) -> dict[str, Any]:
     """Time a step of ours and of every way of PyTorch: those that compile, or the others."""
-    contenders, about = [], {}
+    contenders = []
     with ExitStack() as stack:
         for storage, capture in OURS[:1] if compiled else OURS:
-            if storage == "float16" and not options.float16:
-                continue
-            name = f"ours {storage}{'' if capture else ' uncaptured'}"
-            try:
+            if storage == "float32" or options.float16:
                 backend = ours.make_backend(options.emulate, storage, capture)
                 stack.enter_context(backend.session())
-                own, about[name] = _ours(backend, a, name, options)
-                contenders.append(own)
-            except Exception as error:
-                traceback.print_exc()
-                about[name] = {"failed": f"{type(error).__name__}: {error}"[:500]}
-                ours.alive(options.emulate)
+                contenders.append(_ours(backend, a, storage, options))
         if options.torch:
-            contenders += _torch(a, options, compiled)
+            from benchmarks.gpu import rivals
+
+            contenders += rivals.steps(a, options, compiled)
         times = compete(contenders, options.rounds, SECONDS_A_TURN)
     contenders.clear()
-    if options.torch:
-        from benchmarks.gpu import rivals
-
-        rivals.clean()
-    return {"times": times, "ours": about}
+    ours.alive(options.emulate)
+    return {"times": times}
 
 
-def _ours(backend: Any, a: Architecture, name: str, options: Any) -> tuple[Contender, Any]:
+def _ours(backend: Any, a: Architecture, storage: str, options: Any) -> Contender:
     count = 4 if options.tiny else STEPS
-    own = ours.OurStep(backend, a, options.batch, count)
-    (seconds,) = WallClock().times(own.epoch, 1)
 
-    def run() -> None:
-        own.begin()
-        for _ in range(count):
-            own.run_one()
+    def prepare() -> tuple[Callable[[], None], str]:
+        own = ours.OurStep(backend, a, options.batch, count)
+        (seconds,) = WallClock().times(own.epoch, 1)
+        captured = "" if own.steps.captured else "not captured; "
 
-    about = {
-        "graph": bool(own.steps.captured), "lines": own.lines, "first loss": own.losses[0],
-        "ms a step with draws in and losses out": seconds / count * 1e3,
-    }  # fmt: skip
-    return Contender(name, run, ours.clock(options.emulate), count, "16" not in name), about
+        def run() -> None:
+            own.begin()
+            for _ in range(count):
+                own.run_one()
 
+        return run, f"{captured}an epoch: {seconds / count * 1e6:.1f} us a step"
 
-def _torch(a: Architecture, options: Any, compiled: bool) -> Iterator[Contender]:
-    from benchmarks.gpu import rivals
-
-    clock = rivals.clock(options.device)
-    ways = rivals.COMPILED if compiled else rivals.EAGER[:: 4 if options.tiny else 1]
-    for way in ways:
-        try:
-            run = rivals.Step(a, options.batch, way, options.device)
-            (seconds,) = WallClock().times(lambda run=run: [run() for _ in range(6)], 1)
-            note = f"compiled in {seconds:.0f} s" if compiled else ""
-            yield Contender(str(way), run, clock, exact=not way.tf32, note=note)
-            if compiled or not way.search:
-                continue  # a graph keeps its memory: only the quicker half
-            again = rivals.Step(a, options.batch, way, options.device)
-            graph = rivals.graphed(again, 1, options.device)
-            name = str(way).replace("eager", "graph")
-            yield Contender(name, graph, clock, exact=not way.tf32)
-        except Exception:
-            traceback.print_exc()
-            say(f"{a}: {way} failed")
+    name = f"ours {storage}{'' if backend.capture else ' uncaptured'}"
+    clock = ours.clock(options.emulate)
+    return Contender(name, prepare, clock, count, exact=storage == "float32")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from benchmarks.gpu.contenders import Times, best, ratio
+from benchmarks.gpu.contenders import Times, best
 from benchmarks.gpu.ours import VARIANTS
 from igc_ref.report import aligned
 
@@ -14,6 +14,11 @@ RIVALS = {  # column: how its contenders' names begin, and whether they must be 
     "exact torch/ours": ("torch", True), "any torch/ours": ("torch", None),
     "dense TF32/ours": ("dense TF32", None), "dense bf16/ours": ("dense bf16", None),
 }  # fmt: skip
+
+
+def ratio(a: float | None, b: float | None) -> float | None:
+    """Return a/b, or None where one is missing."""
+    return None if a is None or b is None else a / b
 
 
 def table(*rows: Iterable[Any]) -> str:
