@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -53,32 +54,23 @@ class WallClock(Clock):
         """See `Clock`."""
 
 
+@dataclass(frozen=True)
 class EventClock(Clock):
     """For work that a call only queues.
 
     Parameters
     ----------
     event : callable
-        Makes an event, with ``record()`` and ``synchronize()``.
+        Makes an event, with ``record()`` and ``synchronize()``: ``cupy.cuda.Event``.
     elapsed : callable
-        Returns the milliseconds from one event to another.
-    wait : callable
-        Waits for the device.
-
-    Examples
-    --------
-    On CuPy's current stream::
-
-        EventClock(cupy.cuda.Event, cupy.cuda.get_elapsed_time, cupy.cuda.Device().synchronize)
+        Returns milliseconds from one event to another: ``cupy.cuda.get_elapsed_time``.
+    wait_for_device : callable
+        ``cupy.cuda.Device().synchronize``.
     """
 
-    def __init__(
-        self,
-        event: Callable[[], Any],
-        elapsed: Callable[[Any, Any], float],
-        wait: Callable[[], object],
-    ) -> None:
-        self.event, self.elapsed, self.wait_for_device = event, elapsed, wait
+    event: Callable[[], Any]
+    elapsed: Callable[[Any, Any], float]
+    wait_for_device: Callable[[], object]
 
     def mark(self) -> Any:
         """See `Clock`."""

@@ -54,12 +54,9 @@ def take_turns(
     rounds : int
         Turns of each contender, after a short one that finds how many calls fill a turn.
     seconds : float
-        Length of a turn; a turn has at least one call.
-    most : int
-        The greatest number of calls in a turn.
+        Length of a turn of 1 to `most` calls.
     failed : callable, optional
-        Gets the name and the error of a contender that fails; it has no further turns. Without
-        `failed` the error is raised.
+        Gets name and error of a contender that fails; without it, the error is raised.
 
     Examples
     --------

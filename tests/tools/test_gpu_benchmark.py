@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.gpu import __main__ as gpu
-from benchmarks.gpu import blocks, check, floors, ours
+from benchmarks.gpu import blocks, check, floors, ours, profile
 from benchmarks.gpu.contenders import Contender, best, compete
 from benchmarks.gpu.sections import DeviceLostError, Record, Section
 from igc_ref import IGCSpec, reference
@@ -16,7 +16,7 @@ from igc_ref.bench import BlockCase, Roofline
 from igc_ref.bench.clock import WallClock
 from igc_ref.networks import BN_EPS
 from igc_ref.networks.architecture import Architecture
-from tests.backends.cuda import emulator
+from tests.backends.cuda import emulator, nvrtc
 
 needs_emulator = pytest.mark.skipif(bool(emulator.problem()), reason=str(emulator.problem()))
 H200 = Roofline(bandwidth=4.3e12, flops=67e12)
@@ -47,6 +47,14 @@ def test_the_floors_of_a_step():
     assert found["memory"] == pytest.approx(800, abs=5)
     assert found["fma"] == pytest.approx(760, abs=5)
     assert max(found["memory"], found["fma"]) < found["greater"]
+
+
+@pytest.mark.skipif(bool(nvrtc.problem()), reason=str(nvrtc.problem()))
+def test_the_kernels_that_measure_the_card_compile(monkeypatch):
+    monkeypatch.setattr(nvrtc, "source", {"floors": floors.SOURCE, "profile": profile.SPIN}.get)
+    for file, names in {"floors": {"fma_rate", "copy"}, "profile": {"spin"}}.items():
+        kernels, _ = nvrtc.build(file, ("-std=c++17",), "sm_90")
+        assert set(kernels) == names
 
 
 def test_inputs_rotate_through_more_than_the_cache_holds():
