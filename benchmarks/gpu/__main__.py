@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu --only check --budget 540 --json check.json
     python -m benchmarks.gpu --only blocks,steps,floors --budget 540 --json speed.json
-    python -m benchmarks.gpu --show --json speed.json
+    python -m benchmarks.gpu --show speed.json
 
 Run it from the repository's root. It needs CuPy, NumPy, SciPy, tqdm and threadpoolctl; PyTorch if
 it is to be measured. Sections, always in this order:
@@ -64,7 +64,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--budget", type=float, default=3000, metavar="SECONDS", help="stop in time, skip the rest")
     add("--json", type=Path, default=Path("gpu.json"), metavar="FILE")
     add("--resume", action="store_true", help="keep what the file holds, do the rest")
-    add("--show", action="store_true", help="run nothing, print the tables of the file")
+    add("--show", type=Path, metavar="FILE", help="run nothing, print the tables of this file")
     add("--batch", type=int, help="images a batch; default 256, tiny 4")
     add("--rounds", type=int, help="turns of each contender; default 5, tiny 1")
     add("--seed", type=int, help="of the checks' inputs; default: drawn, and printed")
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.worker:
         return work(options.worker, options)
     if options.show:
-        return show(Record(options.json), options)
+        return show(Record(options.show), options)
     start = time.time()
     if not options.resume:
         options.json.unlink(missing_ok=True)

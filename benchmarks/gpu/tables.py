@@ -32,7 +32,7 @@ def _text(value: Any) -> str:
 
 def item(name: str, value: dict[str, Any]) -> str:
     """Return an item as a table, or as a line if it is something else than timings."""
-    variants = {v: value[v] for v in VARIANTS if v in value}
+    variants = {v: value[v] for v in VARIANTS if isinstance(value.get(v), dict)}
     if "times" in value or variants:
         return f"\n{times(name, variants or {'step': value['times']})}"
     if "kernels" in value:

@@ -3,6 +3,7 @@
 import json
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,13 +146,21 @@ def test_a_record_is_printed_with_floors_at_the_rates_that_were_measured(tmp_pat
     record.items("blocks")[case.name] = {"sets": 3, "forward": rivals}
     record.items("steps")["plain-20 W16"] = {"failed": "ValueError: no such luck"}
     record.save()
-    assert gpu.main(["--show", "--json", str(path)]) == 0
+    assert gpu.main(["--show", str(path)]) == 0
     text = capsys.readouterr().out
     row = next(line for line in text.splitlines() if line.startswith(f"{case.name} forward"))
     numbers = row.removeprefix(f"{case.name} forward").split()
     assert numbers[:5] == ["23.41", "47", "2.008", "-", "2"]  # floor, ours, ratio, float16, torch
     assert row.endswith("torch eager NCHW")
     assert "plain-20 W16: {'failed': 'ValueError: no such luck'}" in text
+
+
+@pytest.mark.parametrize("gpu_name", ["h100", "h200"])
+def test_the_records_in_the_repository_can_be_printed(gpu_name, capsys):
+    path = Path(gpu.__file__).parents[1] / "results" / f"gpu-{gpu_name}.json"
+    assert gpu.main(["--show", str(path)]) == 0
+    step = capsys.readouterr().out.splitlines()[-3:]
+    assert any(line.startswith("plain_igc-20 L24M2") for line in step)
 
 
 # -- contenders ------------------------------------------------------------------------------------
