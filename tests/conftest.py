@@ -9,6 +9,7 @@ from igc_ref.backends import cupy_problem, get_backend, numba_problem
 
 settings.register_profile(
     "ci",
+    max_examples=30,
     derandomize=True,
     deadline=None,
     print_blob=True,

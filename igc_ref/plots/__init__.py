@@ -1,25 +1,44 @@
-"""Pictures, for the command line and the notebooks. Needs matplotlib: ``igc-ref[plots]``."""
+"""Figures, for the command line and the notebooks. Needs matplotlib: ``igc-ref[plots]``.
 
-from igc_ref.plots.curves import draw_bars, draw_curves, draw_lines, draw_rivals, draw_sweep
+- `matrices`: matrices cell by cell.
+- `wires`: permutations, the block and the four branches as wires.
+- `images`: images, patches, and what a network answers.
+- `widths`: the width of a block beside the regular convolution of equal cost.
+- `curves`: lines, points and bars.
+- `style`: colours, markers, and `save`.
+
+Functions named ``draw_...`` return a matplotlib figure, or draw on the axes that they are given.
+"""
+
+from igc_ref.plots.curves import (
+    draw_bars,
+    draw_curves,
+    draw_lines,
+    draw_ratios,
+    draw_rivals,
+    draw_roofline,
+    draw_singular_values,
+    draw_sweep,
+)
 from igc_ref.plots.images import (
     draw_answer,
+    draw_band,
     draw_confusion,
     draw_filters,
+    draw_patch,
     draw_pictures,
-    draw_singular_values,
+)
+from igc_ref.plots.matrices import (
+    draw_block,
+    draw_matrix,
+    draw_phases,
+    draw_product,
+    draw_values,
     draw_weights,
 )
-from igc_ref.plots.matrices import draw_block, draw_matrix, draw_phases, draw_product, draw_values
 from igc_ref.plots.style import PALETTE, available, pyplot, save
-from igc_ref.plots.widths import (
-    draw_band,
-    draw_equal_cost,
-    draw_ratios,
-    draw_roofline,
-    draw_width_map,
-    draw_width_trade,
-)
-from igc_ref.plots.wires import draw_branches, draw_patch, draw_permutation, draw_wiring
+from igc_ref.plots.widths import draw_equal_cost, draw_width_map, draw_width_trade
+from igc_ref.plots.wires import draw_branches, draw_permutation, draw_wiring
 
 __all__ = [
     "PALETTE",

@@ -1,4 +1,4 @@
-"""What training reached, against epochs."""
+"""Numbers as lines, points and bars: learning curves, sweeps, rooflines, singular values."""
 
 from __future__ import annotations
 
@@ -7,32 +7,22 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from igc_ref.plots.style import GRID, PALETTE, pyplot
+from igc_ref.plots.style import (
+    DARK,
+    GRID,
+    HATCHES,
+    MARKERS,
+    PALETTE,
+    Axes,
+    Figure,
+    label_plainly,
+    line_style,
+    subplots,
+)
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-DASHES = ("-", "--", "-.", ":")
-HATCHES = ("", "///", "...", "xx")
-DARK = (PALETTE[0], PALETTE[5], PALETTE[2], PALETTE[7], PALETTE[3], PALETTE[4], PALETTE[1])
-
-
-def line_style(number: int) -> dict[str, Any]:
-    """Return the colour, marker and dash of line `number`; also told apart when printed grey."""
-    return {
-        "color": DARK[number % len(DARK)],
-        "marker": MARKERS[number % len(MARKERS)],
-        "linestyle": DASHES[number % len(DASHES)],
-        "markersize": 5,
-    }
-
-
-def label_plainly(axis: Any) -> None:
-    """Label a logarithmic axis with 1, 2, 5, 10, 20, ..., not with powers."""
-    from matplotlib.ticker import LogLocator
-
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter("{x:,g}")
-    axis.set_minor_formatter("")
+Array = npt.NDArray[Any]
 
 
 def draw_lines(
@@ -42,7 +32,7 @@ def draw_lines(
     y: str,
     title: str = "",
     log: str = "",
-) -> Any:
+) -> Figure:
     """Draw one line for every series.
 
     Parameters
@@ -54,12 +44,8 @@ def draw_lines(
     title : str
     log : str
         Axes with a logarithmic scale: ``""``, ``"x"``, ``"y"`` or ``"xy"``.
-
-    Returns
-    -------
-    matplotlib Figure
     """
-    figure, axes = pyplot().subplots(figsize=(7, 3.6), layout="constrained")
+    figure, axes = subplots(figsize=(7, 3.6))
     for number, (name, (xs, ys)) in enumerate(series.items()):
         axes.plot(xs, ys, label=name, **line_style(number))
     for letter in log:
@@ -73,7 +59,7 @@ def draw_lines(
 
 def draw_bars(
     labels: Sequence[str], series: Mapping[str, Sequence[float]], *, y: str, title: str = ""
-) -> Any:
+) -> Figure:
     """Draw groups of bars: a group for every label, a bar in it for every series.
 
     Parameters
@@ -83,12 +69,8 @@ def draw_bars(
     y : str
         Label of the axis, with its unit.
     title : str
-
-    Returns
-    -------
-    matplotlib Figure
     """
-    figure, axes = pyplot().subplots(figsize=(8, 3.4), layout="constrained")
+    figure, axes = subplots(figsize=(8, 3.4))
     width, places = 0.8 / len(series), np.arange(len(labels))
     for number, (name, numbers) in enumerate(series.items()):
         bars = axes.bar(
@@ -107,7 +89,26 @@ def draw_bars(
     return figure
 
 
-def draw_curves(records: Sequence[Mapping[str, float]], title: str) -> Any:
+def draw_ratios(ratios: Mapping[str, float], x: str, title: str) -> Figure:
+    """Draw ratios as bars, with a line at 1.
+
+    Parameters
+    ----------
+    ratios : mapping of name to number
+    x : str
+        Label of the axis: what is divided by what.
+    title : str
+    """
+    figure, axes = subplots(figsize=(8, 0.9 + 0.32 * len(ratios)))
+    bars = axes.barh(list(ratios), list(ratios.values()), color=PALETTE[4], edgecolor="black")
+    axes.bar_label(bars, fmt="%.1f", padding=3)
+    axes.axvline(1, color="black", linestyle="--")
+    axes.invert_yaxis()
+    axes.set(xlabel=x, title=title, xlim=(0, 1.12 * max(ratios.values())))
+    return figure
+
+
+def draw_curves(records: Sequence[Mapping[str, float]], title: str) -> Figure:
     """Draw loss and accuracy against epochs.
 
     Parameters
@@ -115,14 +116,9 @@ def draw_curves(records: Sequence[Mapping[str, float]], title: str) -> Any:
     records : sequence of dict
         As in ``log.jsonl``: one for each epoch.
     title : str
-
-    Returns
-    -------
-    matplotlib Figure
     """
-    plt = pyplot()
     epochs = [record["epoch"] for record in records]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    figure, (left, right) = subplots(1, 2, figsize=(9, 3.4))
     for split, colour, marker in (("train", PALETTE[0], "o"), ("test", PALETTE[5], "s")):
         style = {"color": colour, "marker": marker, "markersize": 4, "label": split}
         left.plot(epochs, [record[f"{split}_loss"] for record in records], **style)
@@ -131,14 +127,13 @@ def draw_curves(records: Sequence[Mapping[str, float]], title: str) -> Any:
     left.set(xlabel="epoch", ylabel="cross-entropy (nats)")
     right.set(xlabel="epoch", ylabel="accuracy (%)")
     for axes in (left, right):
-        axes.grid(color=GRID)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        _whole_numbers(axes)
         axes.legend()
     figure.suptitle(title)
     return figure
 
 
-def draw_rivals(curves: Mapping[str, Sequence[Mapping[str, float]]], title: str) -> Any:
+def draw_rivals(curves: Mapping[str, Sequence[Mapping[str, float]]], title: str) -> Figure:
     """Draw train and test accuracy of several networks against epochs.
 
     Parameters
@@ -146,32 +141,26 @@ def draw_rivals(curves: Mapping[str, Sequence[Mapping[str, float]]], title: str)
     curves : dict of records
         By the name of the network; records as in `draw_curves`.
     title : str
-
-    Returns
-    -------
-    matplotlib Figure
     """
-    plt = pyplot()
-    figure, both = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
+    figure, both = subplots(1, 2, figsize=(9, 3.8), sharey=True)
     for split, axes in zip(("train", "test"), both, strict=True):
         for number, (name, records) in enumerate(curves.items()):
             axes.plot(
                 [record["epoch"] for record in records],
                 [100 * record[f"{split}_accuracy"] for record in records],
                 color=PALETTE[number % len(PALETTE)],
-                marker="osD^vPX*"[number % 8],
+                marker=MARKERS[number % len(MARKERS)],
                 markersize=4,
                 label=name,
             )
         axes.set(xlabel="epoch", ylabel=f"{split} accuracy (%)")
-        axes.grid(color=GRID)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        _whole_numbers(axes)
     both[0].legend(fontsize=8)
     figure.suptitle(title)
     return figure
 
 
-def draw_sweep(results: Sequence[Any], title: str) -> Any:
+def draw_sweep(results: Sequence[Any], title: str) -> Figure:
     """Draw accuracy, and the width G = L*M, against L and against M.
 
     Parameters
@@ -180,15 +169,8 @@ def draw_sweep(results: Sequence[Any], title: str) -> Any:
         Each with ``L``, ``M``, ``width``, ``depth`` and ``test_accuracy`` (0 to 1), as
         `igc_ref.studies.sweep.Result`. A dot each; the line goes through the means over seeds.
     title : str
-
-    Returns
-    -------
-    matplotlib Figure
     """
-    plt = pyplot()
-    figure, axes = plt.subplots(
-        2, 2, figsize=(9, 5.4), sharex="col", height_ratios=(3, 2), layout="constrained"
-    )
+    figure, axes = subplots(2, 2, figsize=(9, 5.4), sharex="col", height_ratios=(3, 2))
     for column, name in enumerate(("L", "M")):
         upper, lower = axes[:, column]
         for number, depth in enumerate(sorted({r.depth for r in results})):
@@ -214,7 +196,74 @@ def draw_sweep(results: Sequence[Any], title: str) -> Any:
     return figure
 
 
-def _ticks(axes: Any, values: Sequence[int]) -> None:
-    """Write the values that occur below their dots, not powers of two."""
+def _whole_numbers(axes: Axes) -> None:
+    """Draw the grid, with ticks at whole numbers only."""
+    axes.grid(color=GRID)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _ticks(axes: Axes, values: Sequence[int]) -> None:
+    """Label the axis with the values that occur, not with powers of two."""
     axes.set_xticks(values, labels=[str(value) for value in values])
     axes.minorticks_off()
+
+
+def draw_roofline(
+    bandwidth: float, flops: float, points: Mapping[str, tuple[float, float]], title: str
+) -> Figure:
+    """Draw the roofline of a machine, and measured points below it.
+
+    Parameters
+    ----------
+    bandwidth : float
+        Bytes per second.
+    flops : float
+        Operations per second.
+    points : mapping of name to (intensity, rate)
+        Operations per byte that crosses to memory, and operations per second.
+    title : str
+    """
+    figure, axes = subplots(figsize=(8, 4))
+    ridge = flops / bandwidth
+    intensity = np.geomspace(0.5, 100, 200)
+    roof = np.minimum(flops, bandwidth * intensity)
+    axes.plot(intensity, roof / 1e9, color="black", linewidth=2)
+    axes.axvline(ridge, color="black", linestyle=":", linewidth=1)
+    axes.annotate("memory sets the pace", (0.55, flops / 1.5e9))
+    axes.annotate("arithmetic sets the pace", (ridge * 1.1, flops / 1e9 * 1.1))
+    for number, (name, (x, rate)) in enumerate(points.items()):
+        colour, marker = DARK[number % len(DARK)], MARKERS[number % len(MARKERS)]
+        axes.plot([x], [rate / 1e9], marker, color=colour, markersize=9, label=name)
+    axes.set(xscale="log", yscale="log", title=title, ylim=(None, flops / 1e9 * 1.6))
+    axes.set(xlabel="intensity (operations per byte)", ylabel="rate (GFLOP/s)")
+    for axis in (axes.xaxis, axes.yaxis):
+        label_plainly(axis)
+    axes.grid(color=GRID)
+    axes.legend(loc="lower right")
+    return figure
+
+
+def draw_singular_values(axes: Axes, spectra: Mapping[str, Array], title: str) -> None:
+    """Draw the median and the range of the singular values of all slices, relative to the greatest.
+
+    A kernel is a square IGC if and only if its range falls to zero at the second value.
+
+    Parameters
+    ----------
+    axes : matplotlib Axes
+    spectra : mapping of str to ndarray, shape (M, L, rank)
+        From `igc_ref.reference.singular_values`, by the name of the kernel.
+    title : str
+    """
+    for i, (name, sigma) in enumerate(spectra.items()):
+        lines = sigma.reshape(-1, sigma.shape[-1])
+        lines = lines / np.maximum(lines[:, :1], np.finfo(float).tiny)
+        number = np.arange(1, lines.shape[1] + 1)
+        colour = PALETTE[i % len(PALETTE)]
+        axes.fill_between(number, lines.min(0), lines.max(0), color=colour, alpha=0.2, linewidth=0)
+        marker = MARKERS[i % len(MARKERS)]
+        axes.plot(number, np.median(lines, axis=0), marker=marker, color=colour, label=name)
+    axes.set(xlabel="number of the singular value", ylim=(-0.03, 1.03), title=title)
+    axes.set_ylabel("singular value / greatest of its slice")
+    _whole_numbers(axes)
+    axes.legend(title="median, range of slices", loc="upper left", bbox_to_anchor=(1.01, 1))

@@ -1,36 +1,31 @@
-"""What a network sees and says: pictures, answers, confusions, filters, weights."""
+"""Images, and what a network makes of them: patches, bands, answers, confusions, filters."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.plots.curves import MARKERS
-from igc_ref.plots.style import GRID, PALETTE, pyplot
+from igc_ref.plots.style import GRID, PALETTE, Axes, Figure, pyplot, subplots
 
 Array = npt.NDArray[Any]
 
+MIDDLE: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}  # of a cell
 
-def draw_pictures(images: Array, titles: Sequence[str], columns: int = 10) -> Any:
-    """Draw small pictures in rows.
+
+def draw_pictures(images: Array, titles: Sequence[str], columns: int = 10) -> Figure:
+    """Draw small images in rows.
 
     Parameters
     ----------
     images : ndarray of uint8, shape (n, 3, height, width)
     titles : sequence of n str
     columns : int
-
-    Returns
-    -------
-    matplotlib Figure
     """
     rows = -(-len(images) // columns)
-    figure, all_axes = pyplot().subplots(
-        rows, columns, figsize=(0.95 * columns, 1.2 * rows), squeeze=False, layout="constrained"
-    )
+    figure, all_axes = subplots(rows, columns, figsize=(0.95 * columns, 1.2 * rows), squeeze=False)
     for axes in all_axes.flat:
         axes.set_axis_off()
     for axes, image, title in zip(all_axes.flat, images, titles, strict=False):
@@ -39,8 +34,100 @@ def draw_pictures(images: Array, titles: Sequence[str], columns: int = 10) -> An
     return figure
 
 
-def draw_answer(image: Array, probabilities: Array, classes: Sequence[str], truth: int) -> Any:
-    """Draw a picture beside the probabilities that a network gives its classes.
+def draw_patch(x: Array, z: Array, row: int, column: int) -> Figure:
+    """Draw an image channel by channel, a window in it, and the patch vector of that window.
+
+    Parameters
+    ----------
+    x : ndarray, shape (C, H, W)
+    z : ndarray, shape (C*S,)
+        The patch around (row, column), ordered (channel, ky, kx); S is a square.
+    row, column : int
+        The middle of the window, in pixels.
+    """
+    from matplotlib.patches import Rectangle
+
+    C, H, W = x.shape
+    k = round((z.size // C) ** 0.5)
+    figure, all_axes = pyplot().subplot_mosaic(
+        [[f"x{c}" for c in range(C)], ["z"] * C], figsize=(9, 3.6), height_ratios=[3, 1],
+        layout="constrained",
+    )  # fmt: skip
+    shades = {"cmap": "gray_r", "vmin": 0, "vmax": max(float(x.max()), 1.0) * 2}
+    for c in range(C):
+        axes = all_axes[f"x{c}"]
+        _numbers(axes, x[c], shades)
+        corner = (column - k // 2, row - k // 2)
+        colour = PALETTE[c % len(PALETTE)]
+        axes.add_patch(Rectangle(corner, k, k, fill=False, ec=colour, lw=3, clip_on=False))
+        for down, right in np.ndindex(k, k):
+            x_, y_ = corner[0] + right, corner[1] + down
+            if not (0 <= x_ < W and 0 <= y_ < H):
+                axes.text(x_ + 0.5, y_ + 0.5, "0", color="gray", **MIDDLE)
+        axes.set(title=f"channel {c} of $x$", xlabel="column (pixels)", xlim=(-1, W + 1))
+        axes.set(ylabel="row (pixels)" if c == 0 else "", ylim=(H + 1, -1))
+        axes.set(xticks=range(0, W + 1, 2), yticks=range(0, H + 1, 2))
+    axes = all_axes["z"]
+    _numbers(axes, z[None], shades, aspect="auto")
+    for c in range(C):
+        colour = PALETTE[c % len(PALETTE)]
+        box = Rectangle((c * k * k, 0), k * k, 1, fill=False, ec=colour, lw=3, clip_on=False)
+        axes.add_patch(box)
+    axes.set(yticks=[], xlabel="entry of $z$: channel, then row, then column of the window")
+    axes.set_title("$z$")
+    axes.set_xticks(np.arange(0, z.size + 1, k * k))
+    return figure
+
+
+def _numbers(axes: Axes, values: Array, shades: dict[str, Any], **options: Any) -> None:
+    """Draw one channel, with its numbers written in its cells if there are few."""
+    height, width = values.shape
+    axes.imshow(values, extent=(0, width, height, 0), **shades, **options)
+    if values.size <= 64:
+        for (row, column), value in np.ndenumerate(values):
+            axes.text(column + 0.5, row + 0.5, f"{value:g}", **MIDDLE)
+
+
+def draw_band(height: int, band: int, step: int, padding: int = 1) -> Figure:
+    """Draw which rows one step of a banded block reads, keeps and writes.
+
+    Parameters
+    ----------
+    height : int
+        Rows of the image.
+    band : int
+        Output rows that one step computes.
+    step : int
+        Which band, from 0; the last one may be shorter.
+    padding : int
+        Rows that the kernel needs above and below.
+    """
+    top = min(step * band, height - 1)
+    bottom = min(top + band, height)
+    first, last = max(0, top - padding), min(height, bottom + padding)
+    figure, axes = subplots(figsize=(7, 3.2))
+    for place, hatch in ((0, ""), (1, "..."), (2, "")):
+        rows = height if place != 1 else bottom - top
+        start = 0 if place != 1 else top
+        _rows(axes, place, start, start + rows, "white", hatch)
+    _rows(axes, 0, first, last, PALETTE[4], "///")  # its neighbours, read once more
+    _rows(axes, 0, top, bottom, PALETTE[4])
+    _rows(axes, 1, top, bottom, PALETTE[1], "...")
+    _rows(axes, 2, 0, top, GRID)
+    _rows(axes, 2, top, bottom, PALETTE[0])
+    names = ("x: read", "$\\bar y$: in the cache,\nthen forgotten", "x': written")
+    axes.set(xticks=(0, 1, 2), xticklabels=names, xlim=(-0.5, 2.5), ylim=(height + 0.5, -0.5))
+    axes.set(ylabel="row of the image (number)", title=f"rows {top} to {bottom - 1} of x'")
+    return figure
+
+
+def _rows(axes: Axes, place: int, first: int, last: int, colour: str, hatch: str = "") -> None:
+    style = {"facecolor": colour, "edgecolor": "black", "hatch": hatch, "linewidth": 0.6}
+    axes.bar(place, last - first, bottom=first, width=0.6, **style)
+
+
+def draw_answer(image: Array, probabilities: Array, classes: Sequence[str], truth: int) -> Figure:
+    """Draw an image beside the probabilities that a network gives its classes.
 
     Parameters
     ----------
@@ -48,15 +135,9 @@ def draw_answer(image: Array, probabilities: Array, classes: Sequence[str], trut
     probabilities : ndarray, shape (classes,)
     classes : sequence of str
     truth : int
-        The right class: its bar is hatched.
-
-    Returns
-    -------
-    matplotlib Figure
+        The true class: its bar is hatched.
     """
-    figure, (left, right) = pyplot().subplots(
-        1, 2, figsize=(7, 2.8), width_ratios=(1, 2), layout="constrained"
-    )
+    figure, (left, right) = subplots(1, 2, figsize=(7, 2.8), width_ratios=(1, 2))
     left.imshow(np.moveaxis(image, 0, -1))
     left.set(title=f"truth: {classes[truth]}", xlabel="column (pixel)", ylabel="row (pixel)")
     bars = right.barh(range(len(classes)), 100 * probabilities, color=PALETTE[4])
@@ -67,19 +148,15 @@ def draw_answer(image: Array, probabilities: Array, classes: Sequence[str], trut
     return figure
 
 
-def draw_confusion(counts: Array, classes: Sequence[str]) -> Any:
-    """Draw how often pictures of each class (rows) were taken for each class (columns).
+def draw_confusion(counts: Array, classes: Sequence[str]) -> Figure:
+    """Draw how often images of each class (rows) got each class as answer (columns).
 
     Parameters
     ----------
     counts : integer ndarray, shape (classes, classes)
     classes : sequence of str
-
-    Returns
-    -------
-    matplotlib Figure
     """
-    figure, axes = pyplot().subplots(figsize=(6, 5), layout="constrained")
+    figure, axes = subplots(figsize=(6, 5))
     drawn = axes.imshow(counts, cmap="Greys", vmin=0)
     places = range(len(classes))
     axes.set(xticks=places, yticks=places, yticklabels=classes)
@@ -89,28 +166,22 @@ def draw_confusion(counts: Array, classes: Sequence[str]) -> Any:
         if count:
             dark = count > counts.max() / 2
             axes.text(column, row, count, ha="center", va="center", color="w" if dark else "k")
-    figure.colorbar(drawn, label="pictures (number)")
+    figure.colorbar(drawn, label="images (number)")
     return figure
 
 
-def draw_filters(filters: Array, responses: Array) -> Any:
-    """Draw the filters of a first layer, and below each what it makes of a picture.
+def draw_filters(filters: Array, responses: Array) -> Figure:
+    """Draw the filters of a first layer, and below each its response to an image.
 
     Parameters
     ----------
     filters : ndarray, shape (n, 3, k, k)
         Red, green and blue; grey stands for 0, each filter at its own scale.
     responses : ndarray, shape (n, height, width)
-        Black is each response's least number, white its greatest.
-
-    Returns
-    -------
-    matplotlib Figure
+        Black is the least number of each response, white its greatest.
     """
     n = len(filters)
-    figure, all_axes = pyplot().subplots(
-        2, n, figsize=(0.62 * n, 1.6), squeeze=False, layout="constrained"
-    )
+    figure, all_axes = subplots(2, n, figsize=(0.62 * n, 1.6), squeeze=False)
     for number in range(n):
         weight, (top, below) = filters[number], all_axes[:, number]
         top.imshow(np.moveaxis(0.5 + 0.5 * weight / abs(weight).max(), 0, -1))
@@ -122,65 +193,3 @@ def draw_filters(filters: Array, responses: Array) -> Any:
     all_axes[1, 0].set_ylabel("response", fontsize=8)
     figure.supxlabel("output channel of the first layer (number)", fontsize=9)
     return figure
-
-
-def draw_weights(matrices: Sequence[Array], titles: Sequence[str], x: str, y: str) -> Any:
-    """Draw small matrices as squares: area for size, white for plus, black for minus (Hinton).
-
-    Parameters
-    ----------
-    matrices : sequence of ndarrays, shape (rows, columns)
-        All at one scale.
-    titles : sequence of str
-    x, y : str
-        What columns and rows are, with the unit.
-
-    Returns
-    -------
-    matplotlib Figure
-    """
-    from matplotlib.patches import Rectangle
-
-    n, greatest = len(matrices), max(abs(matrix).max() for matrix in matrices)
-    figure, all_axes = pyplot().subplots(
-        1, n, figsize=(2.0 * n, 2.5), squeeze=False, layout="constrained"
-    )
-    for axes, matrix, title in zip(all_axes[0], matrices, titles, strict=True):
-        rows, columns = matrix.shape
-        for (row, column), weight in np.ndenumerate(matrix):
-            side = np.sqrt(abs(weight) / greatest)
-            corner = (column - side / 2, row - side / 2)
-            colour = "white" if weight > 0 else "black"
-            axes.add_patch(Rectangle(corner, side, side, facecolor=colour, edgecolor="none"))
-        axes.set(xlim=(-0.6, columns - 0.4), ylim=(rows - 0.4, -0.6), aspect="equal")
-        axes.set(xticks=range(columns), yticks=range(rows), facecolor="#999999", title=title)
-    figure.supxlabel(x)
-    figure.supylabel(y)
-    return figure
-
-
-def draw_singular_values(axes: Any, spectra: Mapping[str, Array], title: str) -> None:
-    """Draw the median and the range of the singular values of all slices, relative to the greatest.
-
-    A kernel is an IGC exactly when its range falls to zero at the second value.
-
-    Parameters
-    ----------
-    axes : matplotlib Axes
-    spectra : mapping of str to ndarray, shape (M, L, rank)
-        What `igc_ref.reference.singular_values` returns, by the name of the kernel.
-    title : str
-    """
-    for i, (name, sigma) in enumerate(spectra.items()):
-        lines = sigma.reshape(-1, sigma.shape[-1])
-        lines = lines / np.maximum(lines[:, :1], np.finfo(float).tiny)
-        number = np.arange(1, lines.shape[1] + 1)
-        colour = PALETTE[i % len(PALETTE)]
-        axes.fill_between(number, lines.min(0), lines.max(0), color=colour, alpha=0.2, linewidth=0)
-        marker = MARKERS[i % len(MARKERS)]
-        axes.plot(number, np.median(lines, axis=0), marker=marker, color=colour, label=name)
-    axes.set(xlabel="number of the singular value", ylim=(-0.03, 1.03), title=title)
-    axes.set_ylabel("singular value / greatest of its slice")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.grid(color=GRID)
-    axes.legend(title="median, range of slices", loc="upper left", bbox_to_anchor=(1.01, 1))

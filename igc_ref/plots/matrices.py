@@ -1,4 +1,4 @@
-"""The matrices of the block as pictures: coloured cells, empty zeros."""
+"""Matrices cell by cell: coloured blocks, numbers as squares, complex numbers as clock hands."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.plots.style import GRID, PALETTE, pyplot
+from igc_ref.plots.style import GRID, PALETTE, Axes, Figure, subplots
 from igc_ref.spec.block import IGCSpec
 
 Array = npt.NDArray[Any]
 
-
 WIDTH = 9.5  # of all matrices of a block together, in inches
-FINEST = 64  # rows or columns; a grid finer than that is grey all over
+FINEST = 64  # rows or columns; a finer grid would be grey all over
 MOST_TICKS = 9  # on one side of a matrix
+POSITIVE, NEGATIVE = PALETTE[0], PALETTE[5]
+LARGEST = 0.9  # side of the square of the greatest number, in cells
+LONGEST = 0.8  # clock hand, in cells
 
 
 def draw_matrix(
-    axes: Any,
+    axes: Axes,
     matrix: Array,
     groups: Array,
     title: str,
@@ -40,17 +42,17 @@ def draw_matrix(
     rows, columns : str
         What rows and columns number. Below stand the shape and the number of coloured cells.
     taps : int
-        So many columns have one number, as the taps of one channel have, and a line after them.
+        Columns that share one number, as the taps of one channel do; a line follows each group.
     """
     from matplotlib.colors import to_rgb
 
     palette = np.array([to_rgb(colour) for colour in PALETTE])
     palette = np.concatenate([palette, (palette + 1) / 2])  # a second, paler round
-    picture = np.ones((*matrix.shape, 3))
+    colours = np.ones((*matrix.shape, 3))
     filled = matrix != 0
-    picture[filled] = palette[np.broadcast_to(groups, matrix.shape)[filled] % len(palette)]
+    colours[filled] = palette[np.broadcast_to(groups, matrix.shape)[filled] % len(palette)]
     height, width = matrix.shape
-    axes.imshow(picture, extent=(0, width, height, 0), interpolation="none")
+    axes.imshow(colours, extent=(0, width, height, 0), interpolation="none")
     if max(height, width) <= FINEST:
         axes.hlines(range(1, height), 0, width, color=GRID, linewidth=0.5)
         axes.vlines(range(1, width), 0, height, color=GRID, linewidth=0.5)
@@ -59,31 +61,7 @@ def draw_matrix(
     frame(axes, matrix, title, rows, columns, taps)
 
 
-def frame(axes: Any, matrix: Array, title: str, rows: str, columns: str, taps: int = 1) -> None:
-    """Set limits, title, ticks and labels of axes on which a matrix is drawn, one unit a cell."""
-    height, width = matrix.shape
-    axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
-    across, down = numbers(width // taps), numbers(height)
-    axes.set_xticks((across + 0.5) * taps, across)
-    axes.set_yticks(down + 0.5, down)
-    axes.tick_params(length=0, labelsize=6, pad=1)
-    axes.set_title(title, fontsize=13, pad=8)
-    size = f"{height} x {width}\n{counted(int(np.count_nonzero(matrix)), 'cell')}"
-    axes.set_xlabel(f"{columns}\n{size}" if columns else size, fontsize=8)
-    axes.set_ylabel(rows, fontsize=8)
-
-
-def numbers(n: int) -> npt.NDArray[np.int64]:
-    """Return which of the numbers below n are written beside a matrix."""
-    return np.arange(0, n, -(-n // MOST_TICKS))
-
-
-def counted(n: int, word: str) -> str:
-    """Return "1 cell", "2 cells"."""
-    return f"{n} {word}" if n == 1 else f"{n} {word}s"
-
-
-def draw_block(matrices: Sequence[Array], spec: IGCSpec) -> Any:
+def draw_block(matrices: Sequence[Array], spec: IGCSpec) -> Figure:
     """Draw x' = P W_d Pᵀ W_p z: the four matrices of a block side by side.
 
     Cells of W_p and Pᵀ have the colour of their primary partition, those of W_d and P the colour
@@ -94,12 +72,7 @@ def draw_block(matrices: Sequence[Array], spec: IGCSpec) -> Any:
     matrices : sequence of ndarrays
         P, W_d, Pᵀ, W_p, dense, in the order of the equation.
     spec : IGCSpec
-
-    Returns
-    -------
-    matplotlib Figure
     """
-    plt = pyplot()
     L, M, out = spec.L, spec.M, spec.out_channels
     channels = np.arange(out)
     secondary = channels // (out // M) + L  # of a column of P and W_d
@@ -112,9 +85,7 @@ def draw_block(matrices: Sequence[Array], spec: IGCSpec) -> Any:
     widths = [matrix.shape[1] for matrix in matrices]
     cell = WIDTH / sum(widths)
     height = max(2.2, min(out * cell, 4.0) + 1.4)
-    figure, all_axes = plt.subplots(
-        1, 4, figsize=(WIDTH + 2, height), width_ratios=widths, layout="constrained"
-    )
+    figure, all_axes = subplots(1, 4, figsize=(WIDTH + 2, height), width_ratios=widths)
     taps = (1, 1, 1, spec.taps)
     for i, axes in enumerate(all_axes):
         draw_matrix(axes, matrices[i], groups[i], titles[i], rows[i], columns[i], taps[i])
@@ -123,7 +94,7 @@ def draw_block(matrices: Sequence[Array], spec: IGCSpec) -> Any:
     return figure
 
 
-def draw_product(factors: Sequence[Array], product: Array, titles: Sequence[str]) -> Any:
+def draw_product(factors: Sequence[Array], product: Array, titles: Sequence[str]) -> Figure:
     """Draw factors side by side, an equals sign, and their product.
 
     Parameters
@@ -133,17 +104,11 @@ def draw_product(factors: Sequence[Array], product: Array, titles: Sequence[str]
     product : ndarray
     titles : sequence of str
         One for every factor, and one for the product.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     everything = [*factors, product]
     heights, widths = zip(*(matrix.shape for matrix in everything), strict=True)
     height = 0.9 + 8.5 * max(heights) / sum(widths)  # cells of all matrices are of one size
-    figure, all_axes = pyplot().subplots(
-        1, len(everything), figsize=(9.5, height), width_ratios=widths, layout="constrained"
-    )
+    figure, all_axes = subplots(1, len(everything), figsize=(9.5, height), width_ratios=widths)
     for axes, matrix, title in zip(all_axes, everything, titles, strict=True):
         draw_matrix(axes, matrix, blocks_of(matrix), title)
     all_axes[-1].set_ylabel("=", rotation=0, fontsize=16, labelpad=14, va="center")
@@ -153,7 +118,7 @@ def draw_product(factors: Sequence[Array], product: Array, titles: Sequence[str]
 def blocks_of(matrix: Array) -> npt.NDArray[np.int64]:
     """Number the blocks of a matrix, cell by cell: rows that mix the same columns are one block.
 
-    It finds them wherever a permutation has put them.
+    Permutations of rows and columns do not hide a block.
 
     Parameters
     ----------
@@ -172,13 +137,8 @@ def blocks_of(matrix: Array) -> npt.NDArray[np.int64]:
     return np.broadcast_to(number[:, None], matrix.shape).astype(np.int64)
 
 
-POSITIVE, NEGATIVE = PALETTE[0], PALETTE[5]
-LARGEST = 0.9  # side of the square of the greatest number, in cells
-LONGEST = 0.8  # clock hand, in cells
-
-
 def draw_values(
-    axes: Any,
+    axes: Axes,
     matrix: Array,
     title: str,
     rows: str = "",
@@ -194,7 +154,7 @@ def draw_values(
     title, rows, columns : str
         As in `draw_matrix`.
     greatest : float, optional
-        The size that fills a cell, to compare pictures; by default the greatest of this matrix.
+        The size that fills a cell, to compare figures; by default the greatest of this matrix.
     """
     from matplotlib.collections import PatchCollection
     from matplotlib.patches import Rectangle
@@ -213,7 +173,7 @@ def draw_values(
     frame(axes, matrix, title, rows, columns)
 
 
-def draw_phases(axes: Any, matrix: Array, title: str, rows: str = "", columns: str = "") -> None:
+def draw_phases(axes: Axes, matrix: Array, title: str, rows: str = "", columns: str = "") -> None:
     """Draw a complex matrix as clock hands: length is the modulus, angle the phase (1 is right).
 
     Parameters
@@ -234,8 +194,61 @@ def draw_phases(axes: Any, matrix: Array, title: str, rows: str = "", columns: s
     frame(axes, matrix, title, rows, columns)
 
 
-def _grid(axes: Any, matrix: Array) -> None:
+def draw_weights(matrices: Sequence[Array], titles: Sequence[str], x: str, y: str) -> Figure:
+    """Draw small matrices as squares: area for size, white for plus, black for minus (Hinton).
+
+    Parameters
+    ----------
+    matrices : sequence of ndarrays, shape (rows, columns)
+        All at one scale.
+    titles : sequence of str
+    x, y : str
+        What columns and rows are, with the unit.
+    """
+    from matplotlib.patches import Rectangle
+
+    n, greatest = len(matrices), max(abs(matrix).max() for matrix in matrices)
+    figure, all_axes = subplots(1, n, figsize=(2.0 * n, 2.5), squeeze=False)
+    for axes, matrix, title in zip(all_axes[0], matrices, titles, strict=True):
+        rows, columns = matrix.shape
+        for (row, column), weight in np.ndenumerate(matrix):
+            side = np.sqrt(abs(weight) / greatest)
+            corner = (column - side / 2, row - side / 2)
+            colour = "white" if weight > 0 else "black"
+            axes.add_patch(Rectangle(corner, side, side, facecolor=colour, edgecolor="none"))
+        axes.set(xlim=(-0.6, columns - 0.4), ylim=(rows - 0.4, -0.6), aspect="equal")
+        axes.set(xticks=range(columns), yticks=range(rows), facecolor="#999999", title=title)
+    figure.supxlabel(x)
+    figure.supylabel(y)
+    return figure
+
+
+def frame(axes: Axes, matrix: Array, title: str, rows: str, columns: str, taps: int = 1) -> None:
+    """Set limits, title, ticks and labels of axes on which a matrix is drawn, one unit a cell."""
+    height, width = matrix.shape
+    axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
+    across, down = numbers(width // taps), numbers(height)
+    axes.set_xticks((across + 0.5) * taps, across)
+    axes.set_yticks(down + 0.5, down)
+    axes.tick_params(length=0, labelsize=6, pad=1)
+    axes.set_title(title, fontsize=13, pad=8)
+    size = f"{height} x {width}\n{counted(int(np.count_nonzero(matrix)), 'cell')}"
+    axes.set_xlabel(f"{columns}\n{size}" if columns else size, fontsize=8)
+    axes.set_ylabel(rows, fontsize=8)
+
+
+def _grid(axes: Axes, matrix: Array) -> None:
     height, width = matrix.shape
     if max(height, width) <= FINEST:
         axes.hlines(range(1, height), 0, width, color=GRID, linewidth=0.5, zorder=0)
         axes.vlines(range(1, width), 0, height, color=GRID, linewidth=0.5, zorder=0)
+
+
+def numbers(n: int) -> npt.NDArray[np.int64]:
+    """Return which of the numbers below n are written beside a matrix."""
+    return np.arange(0, n, -(-n // MOST_TICKS))
+
+
+def counted(n: int, word: str) -> str:
+    """Return "1 cell", "2 cells"."""
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"

@@ -1,6 +1,7 @@
-"""What all pictures share: matplotlib on demand, colours, and files that are the same every time.
+"""What all figures share: matplotlib on demand, colours, markers, and the same bytes every time.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart.
+Colours are Okabe and Ito's, which colour-blind readers can tell apart. `Figure` and `Axes` are
+matplotlib's, which is imported only when something is drawn.
 """
 
 from __future__ import annotations
@@ -12,8 +13,15 @@ from typing import Any
 from igc_ref.errors import IGCError
 from igc_ref.files import replacing
 
+Figure = Any
+Axes = Any
+
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+DARK = (PALETTE[0], PALETTE[5], PALETTE[2], PALETTE[7], PALETTE[3], PALETTE[4], PALETTE[1])
 GRID = "#DDDDDD"
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+DASHES = ("-", "--", "-.", ":")
+HATCHES = ("", "///", "...", "xx")
 ENDINGS = ("png", "svg")
 
 
@@ -22,7 +30,7 @@ def pyplot() -> Any:
     try:
         import matplotlib.pyplot as plt
     except ImportError:
-        raise IGCError("pictures need matplotlib: pip install 'igc-ref[plots]'") from None
+        raise IGCError("figures need matplotlib: pip install 'igc-ref[plots]'") from None
     return plt
 
 
@@ -31,7 +39,13 @@ def available() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def save(figure: Any, path: str | Path) -> None:
+def subplots(*shape: int, **options: Any) -> tuple[Figure, Any]:
+    """Return a new figure and its axes, from the arguments of `matplotlib.pyplot.subplots`."""
+    figure, axes = pyplot().subplots(*shape, layout="constrained", **options)
+    return figure, axes
+
+
+def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as SVG or PNG, by its ending, without a date: same figure, same bytes."""
     plt, path = pyplot(), Path(path)
     ending = path.suffix[1:]
@@ -41,3 +55,22 @@ def save(figure: Any, path: str | Path) -> None:
     with plt.rc_context({"svg.hashsalt": "igc_ref"}), replacing(path) as file:
         figure.savefig(file, format=ending, metadata=metadata, dpi=150)
     plt.close(figure)
+
+
+def line_style(number: int) -> dict[str, Any]:
+    """Return the colour, marker and dash of line `number`; also told apart when printed grey."""
+    return {
+        "color": DARK[number % len(DARK)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": DASHES[number % len(DASHES)],
+        "markersize": 5,
+    }
+
+
+def label_plainly(axis: Any) -> None:
+    """Label a logarithmic axis with 1, 2, 5, 10, 20, ... instead of powers."""
+    from matplotlib.ticker import LogLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:,g}")
+    axis.set_minor_formatter("")

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from igc_ref.errors import SpecError
-from igc_ref.plots.style import PALETTE, pyplot
+from igc_ref.plots.style import PALETTE, Axes, Figure, subplots
 from igc_ref.spec.block import IGCSpec
 
 Array = npt.NDArray[Any]
@@ -18,7 +18,7 @@ DOT = 70  # area of a channel, in square points
 
 
 def draw_permutation(
-    axes: Any, matrix: Array, groups: Array, title: str, left: float = 0, right: float = 1
+    axes: Axes, matrix: Array, groups: Array, title: str, left: float = 0, right: float = 1
 ) -> None:
     """Draw a permutation as lines from where a channel stands to where it goes.
 
@@ -50,7 +50,7 @@ def draw_permutation(
     axes.tick_params(length=0)
 
 
-def draw_wiring(spec: IGCSpec) -> Any:
+def draw_wiring(spec: IGCSpec) -> Figure:
     """Draw a block as boxes and wires: W_p, the crossing Pᵀ, W_d, and P that crosses back.
 
     Up to W_d a channel has the colour of its primary partition, after it that of its secondary
@@ -61,10 +61,6 @@ def draw_wiring(spec: IGCSpec) -> Any:
     spec : IGCSpec
         A square block.
 
-    Returns
-    -------
-    matplotlib Figure
-
     Raises
     ------
     SpecError
@@ -72,9 +68,8 @@ def draw_wiring(spec: IGCSpec) -> Any:
     """
     if not spec.is_square:
         raise SpecError(f"the wiring is drawn for square blocks, L*M channels, not {spec}")
-    plt = pyplot()
     G, L, M = spec.out_channels, spec.L, spec.M
-    figure, axes = plt.subplots(figsize=(9, 0.42 * G + 1.3), layout="constrained")
+    figure, axes = subplots(figsize=(9, 0.42 * G + 1.3))
     primary, secondary = np.arange(G) // M, np.arange(G) // L + L
     order = np.arange(G).reshape(L, M).T.ravel()  # the channel that Pᵀ puts at each place
     draw_permutation(axes, np.eye(G)[order], primary, "", 2, 4)
@@ -94,18 +89,13 @@ def draw_wiring(spec: IGCSpec) -> Any:
     return figure
 
 
-def draw_branches(n: int = 2) -> Any:
+def draw_branches(n: int = 2) -> Figure:
     """Draw a regular convolution as n² branches, the paper's way (four for n = 2).
 
     The input is cut into n pieces and repeated n times; branch (i, j) convolves x_j with the block
     W_ij of the kernel; the fixed sums of row i give y_i, and are repeated n times as well.
-
-    Returns
-    -------
-    matplotlib Figure
     """
-    plt = pyplot()
-    figure, axes = plt.subplots(figsize=(7, 0.75 * n * n + 0.6), layout="constrained")
+    figure, axes = subplots(figsize=(7, 0.75 * n * n + 0.6))
     for p in range(n):
         for q in range(n):  # the branch (i, j) = (p, q); on the right the copy p of the sum q
             height, faint = -(p * n + q), p > 0
@@ -124,8 +114,8 @@ def draw_branches(n: int = 2) -> Any:
     return figure
 
 
-def _boxes(axes: Any, middle: float, names: Sequence[str], channels: int) -> None:
-    """Draw boxes one below the other, each over so many channels, as wide as 0.9."""
+def _boxes(axes: Axes, middle: float, names: Sequence[str], channels: int) -> None:
+    """Draw a column of boxes, each as high as `channels` channels and 0.9 wide."""
     from matplotlib.patches import FancyBboxPatch
 
     for i, name in enumerate(names):
@@ -137,7 +127,7 @@ def _boxes(axes: Any, middle: float, names: Sequence[str], channels: int) -> Non
         axes.text(middle, (top + bottom) / 2, name, ha="center", va="center", zorder=5)
 
 
-def _label(axes: Any, x: float, y: float, text: str, faint: bool, colour: str) -> None:
+def _label(axes: Axes, x: float, y: float, text: str, faint: bool, colour: str) -> None:
     """Write in a box that hides the lines below it; copies are written faintly."""
     box = {"boxstyle": "round", "fc": "white", "ec": "#AAAAAA" if faint else colour}
     shade = "#888888" if faint else "black"
@@ -154,65 +144,3 @@ def _dashes(group: int) -> str | tuple[int, Iterable[float]]:
 
 def _line(group: int) -> dict[str, Any]:
     return {"color": _colour(group), "linestyle": _dashes(group), "linewidth": 1.8, "zorder": 1}
-
-
-MIDDLE: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}  # of a cell
-
-
-def draw_patch(x: Array, z: Array, row: int, column: int) -> Any:
-    """Draw a picture channel by channel, a window in it, and the patch vector that it gives.
-
-    Parameters
-    ----------
-    x : ndarray, shape (C, H, W)
-    z : ndarray, shape (C*S,)
-        The patch around (row, column), ordered (channel, ky, kx); S is a square.
-    row, column : int
-        The middle of the window, in pixels.
-
-    Returns
-    -------
-    matplotlib Figure
-    """
-    from matplotlib.patches import Rectangle
-
-    plt = pyplot()
-    C, H, W = x.shape
-    k = round((z.size // C) ** 0.5)
-    figure, all_axes = plt.subplot_mosaic(
-        [[f"x{c}" for c in range(C)], ["z"] * C], figsize=(9, 3.6), height_ratios=[3, 1],
-        layout="constrained",
-    )  # fmt: skip
-    shades = {"cmap": "gray_r", "vmin": 0, "vmax": max(float(x.max()), 1.0) * 2}
-    for c in range(C):
-        axes = all_axes[f"x{c}"]
-        _numbers(axes, x[c], shades)
-        corner = (column - k // 2, row - k // 2)
-        colour = PALETTE[c % len(PALETTE)]
-        axes.add_patch(Rectangle(corner, k, k, fill=False, ec=colour, lw=3, clip_on=False))
-        for down, right in np.ndindex(k, k):
-            x_, y_ = corner[0] + right, corner[1] + down
-            if not (0 <= x_ < W and 0 <= y_ < H):
-                axes.text(x_ + 0.5, y_ + 0.5, "0", color="gray", **MIDDLE)
-        axes.set(title=f"channel {c} of $x$", xlabel="column (pixels)", xlim=(-1, W + 1))
-        axes.set(ylabel="row (pixels)" if c == 0 else "", ylim=(H + 1, -1))
-        axes.set(xticks=range(0, W + 1, 2), yticks=range(0, H + 1, 2))
-    axes = all_axes["z"]
-    _numbers(axes, z[None], shades, aspect="auto")
-    for c in range(C):
-        colour = PALETTE[c % len(PALETTE)]
-        box = Rectangle((c * k * k, 0), k * k, 1, fill=False, ec=colour, lw=3, clip_on=False)
-        axes.add_patch(box)
-    axes.set(yticks=[], xlabel="entry of $z$: channel, then row, then column of the window")
-    axes.set_title("$z$")
-    axes.set_xticks(np.arange(0, z.size + 1, k * k))
-    return figure
-
-
-def _numbers(axes: Any, values: Array, shades: dict[str, Any], **options: Any) -> None:
-    """Draw a picture with its numbers, if there are few, written in its cells."""
-    height, width = values.shape
-    axes.imshow(values, extent=(0, width, height, 0), **shades, **options)
-    if values.size <= 64:
-        for (row, column), value in np.ndenumerate(values):
-            axes.text(column + 0.5, row + 0.5, f"{value:g}", **MIDDLE)

@@ -207,8 +207,9 @@ class IGCV2Spec(Product):
         """The balance condition: ``S*a = K_2 = ... = K_n``, where a = in/G_1 (square: a = K_1).
 
         Among all products of n factors between these channels, a balanced one has the fewest
-        parameters. There are ``T = out * (S*a + K_2 + ... + K_n)``, and ``a * K_2 * ... * K_n = in``
-        because G_1 = K_2*...*K_n. The arithmetic mean is at least the geometric one, so
+        parameters. Their number is ``T = out * (S*a + K_2 + ... + K_n)``, and the product
+        ``a * K_2 * ... * K_n`` is ``in``, because G_1 = K_2*...*K_n. The arithmetic mean is at
+        least the geometric one, so
 
             T >= n * out * (S*in)^(1/n),   with equality if and only if S*a = K_2 = ... = K_n.
 

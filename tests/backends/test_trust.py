@@ -82,9 +82,8 @@ def test_the_check_finds_a_gradient_that_is_a_millionth_too_large():
     assert wrong == {f"stage{s}.block1.igc.secondary" for s in (1, 2, 3)}
 
 
-@pytest.mark.parametrize("name", ["relu", "max pool"])
-def test_the_check_refuses_a_point_on_a_kink(name):
-    case, rng = CHECKED[name], np.random.default_rng(0)
+def test_the_check_refuses_a_point_on_a_kink():
+    case, rng = CHECKED["max pool"], np.random.default_rng(0)
     with pytest.raises(checks.KinkError):
         checks.derivative_errors(
             Subject(case, fresh_backend("numpy"), "float64"), np.zeros(case.shape), {},

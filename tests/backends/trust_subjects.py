@@ -20,7 +20,6 @@ from igc_ref.networks import (
     GlobalAveragePool,
     Linear,
     MaxPool,
-    ReLU,
     Shuffle,
 )
 from igc_ref.networks.architecture import Architecture
@@ -130,7 +129,6 @@ LAYERS = MULTILINEAR | {
     "batch norm, relu": Case(
         lambda b, dtype: BatchNorm(b, 3, relu=True, dtype=dtype), (6, 3, 5, 3), (True, False)
     ),
-    "relu": Case(lambda backend, dtype: ReLU(backend), (6, 2, 4, 3)),
     "max pool": Case(lambda backend, dtype: MaxPool(backend), (3, 2, 7, 6)),
 }
 CHECKED = LAYERS | {
@@ -247,5 +245,5 @@ def on(backend, dtype, name, seed):
 GATES = [
     marked(backend, name)
     for backend in ("numpy", "numba", "emulated")
-    for name in ("relu", "batch norm, relu", "max pool")
+    for name in ("batch norm, relu", "max pool")
 ]

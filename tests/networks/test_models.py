@@ -1,18 +1,22 @@
-"""Layers and networks: counts, names, derivatives of whole networks, errors."""
+"""Networks: counts, values against their definition, names, states, errors.
+
+`tests/backends/test_trust.py` checks the derivatives of whole networks.
+"""
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from igc_ref import build_model, reference
-from igc_ref.backends import get_backend
 from igc_ref.errors import CheckpointError, SpecError
-from igc_ref.networks import IGC, BatchNorm, Conv2d, GlobalAveragePool, Linear, MaxPool, ReLU
+from igc_ref.networks import BatchNorm
 from igc_ref.networks.architecture import Architecture
-from igc_ref.networks.layer import Residual, Sequential
+from igc_ref.networks.builder import cost, igcv3_blocks
 from igc_ref.networks.model import build
+from igc_ref.reference.products import is_loosely_complementary
 from igc_ref.spec.block import IGCSpec
-from igc_ref.studies.compare import nearest_regular, summary
-from igc_ref.testing import assert_close, check_grads
+from igc_ref.testing import assert_close
 from tests.support import oracles
 
 PUBLISHED = [  # parameters by depth, counted from the authors' definitions
@@ -31,18 +35,6 @@ IMAGENET = [  # convolutions and linear layer; with gamma and beta: counted from
     ("imagenet_igc", {"L": 4, "M": 32}, 12_232_040, 12_251_240),
     ("imagenet", {"width": 64}, 11_679_912, 11_689_512),
     ("imagenet", {"width": 69}, 13_532_107, 13_542_457),
-]
-SMALL = [
-    ("plain_igcv2", 5, {"width": 4}),
-    ("plain_fusion", 5, {"L": 3, "M": 2}),
-    ("plain_xception", 5, {"width": 4}),
-    ("plain_igc", 5, {"L": 2, "M": 2, "doubling": "L"}),
-    ("resnet_fusion", 8, {"L": 2, "M": 2}),
-    ("imagenet_igc", 18, {"L": 2, "M": 2, "doubling": "L"}),
-    ("plain", 5, {"width": 3}),
-    ("plain_igc", 8, {"L": 3, "M": 2}),
-    ("resnet", 8, {"width": 4}),
-    ("resnet_igc", 8, {"L": 2, "M": 3}),
 ]
 
 
@@ -69,10 +61,9 @@ def test_an_imagenet_network_has_the_number_of_parameters_of_its_definition(
     assert model.rows()[-3].output[1:] == (7, 7)  # before the pool, from 224 x 224
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("arch", "numbers"), [(row[0], row[1]) for row in IMAGENET], ids=str)
-def test_an_imagenet_network_runs_both_ways_at_its_own_size(arch, numbers):
-    model = build_model(arch, 18, **numbers, num_classes=1000, backend="numpy")
+def test_an_imagenet_network_runs_both_ways_at_its_own_size():
+    numbers = {"L": 100, "M": 2, "doubling": "L", "num_classes": 1000}
+    model = build_model("imagenet_igc", 18, **numbers, backend="numpy")
     x = np.random.default_rng(0).normal(size=(1, 3, 224, 224)).astype("float32")
     logits = model.forward(x, train=True)
     assert logits.shape == (1, 1000)
@@ -80,32 +71,6 @@ def test_an_imagenet_network_runs_both_ways_at_its_own_size(arch, numbers):
     assert dx.shape == x.shape
     assert 0 < np.abs(dx).max() < np.inf
     assert all(np.isfinite(g).all() for g in model.gradients().values())
-
-
-@pytest.mark.parametrize(("arch", "depth", "numbers"), SMALL, ids=lambda v: str(v))
-@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
-def test_a_whole_network_s_gradients_are_its_derivatives(arch, depth, numbers, train):
-    rng = np.random.default_rng(5)
-    model = build_model(arch, depth, **numbers, backend="numpy", dtype="float64")
-    # 45 rows leave an ImageNet network 2 positions at its end.
-    x = rng.normal(size=(3, 3, 45, 10) if arch.startswith("imagenet") else (3, 3, 8, 10))
-    names = list(model.parameters())
-    for name, array in model.parameters().items():  # zero betas would sit on the kinks of ReLU
-        if name.endswith("beta"):
-            array[...] = rng.normal(size=array.shape)
-
-    def f(pictures, *arrays):
-        for name, array in zip(names, arrays, strict=True):
-            model.parameters()[name][...] = array
-        return model.forward(pictures, train=train)
-
-    arguments = (x, *(model.parameters()[name].copy() for name in names))
-
-    def vjp(c):
-        f(*arguments)
-        return [model.backward(c), *(model.gradients()[name].copy() for name in names)]
-
-    check_grads(f, vjp, arguments, rng, directions=1, eps=1e-7, rtol=1e-5)
 
 
 class ByDefinition:
@@ -224,20 +189,34 @@ def test_a_network_computes_what_its_definition_says(backend, arch, depth, numbe
     assert bool(definition.running) == train
 
 
+NORM = ["gamma", "beta", "running_mean", "running_var"]
+
+
 def test_the_state_is_in_the_order_in_which_data_flows():
     names = list(build_model("resnet_igc", 8, L=2, M=2, backend="numpy").state_dict())
-    norm = ["gamma", "beta", "running_mean", "running_var"]
-    expected = ["stem.conv.weight", *(f"stem.bn.{n}" for n in norm)]
+    expected = ["stem.conv.weight", *(f"stem.bn.{n}" for n in NORM)]
     for stage in (1, 2, 3):
         block = f"stage{stage}.block1"
         if stage > 1:
             expected += [f"{block}.shortcut.conv.weight"]
-            expected += [f"{block}.shortcut.bn.{n}" for n in norm]
+            expected += [f"{block}.shortcut.bn.{n}" for n in NORM]
         for unit in (1, 2):
             igc = f"{block}.branch.unit{unit}"
             expected += [f"{igc}.igc.primary", f"{igc}.igc.secondary"]
-            expected += [f"{igc}.bn.{n}" for n in norm]
+            expected += [f"{igc}.bn.{n}" for n in NORM]
     assert names == [*expected, "linear.weight", "linear.bias"]
+
+
+def test_the_state_of_igcv2_and_igcv3_networks_follows_their_factors():
+    names = list(build_model("igcv3", 54, width=4, backend="numpy").state_dict())
+    assert [name.removeprefix("block1.") for name in names if name.startswith("block1.")] == [
+        name
+        for conv in ("expand", "depthwise", "project")
+        for name in (f"{conv}.weight", *(f"{conv}_bn.{key}" for key in NORM))
+    ]
+    names = list(build_model("plain_igcv2", 5, width=8, backend="numpy").state_dict())
+    block = [key for key in names if key.startswith("stage2.block1.")]
+    assert block[:3] == [f"stage2.block1.igcv2.conv{i}.weight" for i in (1, 2, 3)]
 
 
 def test_weights_depend_on_the_seed_alone():
@@ -247,6 +226,25 @@ def test_weights_depend_on_the_seed_alone():
     assert not np.array_equal(
         same.state_dict()["stem.conv.weight"], other.state_dict()["stem.conv.weight"]
     )
+
+
+@pytest.mark.parametrize(
+    ("arch", "depth", "numbers", "authors"),
+    [
+        ("plain_igc", 8, {"L": 2, "M": 2}, 0.99),
+        ("resnet", 8, {"width": 4}, 0.9),
+        ("igcv3", 54, {"width": 4}, 0.9),
+    ],
+)
+def test_batch_norm_s_momentum_is_the_authors_unless_it_is_given(arch, depth, numbers, authors):
+    architecture = Architecture(arch, depth, **numbers)
+    for given, expected in ((None, authors), (0.5, 0.5)):
+        model = build(architecture, "numpy", bn_momentum=given)
+        norms = [n for _, n in model.network.named_layers() if isinstance(n, BatchNorm)]
+        assert {norm.momentum for norm in norms} == {expected}
+    for wrong in (-0.1, 1.0, float("nan")):
+        with pytest.raises(SpecError, match=rf"bn_momentum={wrong} is not allowed; .*\[0, 1\)"):
+            build(architecture, "numpy", bn_momentum=wrong)
 
 
 def test_batch_norm_starts_as_the_identity():
@@ -335,6 +333,13 @@ def test_a_foreign_state_is_refused_and_changes_nothing():
         (("plain_igc", 8, 4, 8, 16), "takes no width=16"),
         (("plain_igc", 8, 4, 0), "M=0 is not an integer of at least 1"),
         (("plain", 8.5, None, None, 16), r"depth=8\.5 is not an integer"),
+        (
+            ("igcv3", 50, None, None, 32),
+            "depth=50 is not allowed: an IGCV3 network has 54, 99, 144",
+        ),
+        (("igcv3", 9, None, None, 32), "depth=9 is not allowed"),
+        (("igcv3", 54, None, None, 30), "width=30 is not allowed: it must be divisible by 4"),
+        (("igcv3", 54, None, None, 0), "width=0 is not an integer"),
     ],
 )
 def test_a_network_that_does_not_exist_is_refused_with_its_numbers(arguments, message):
@@ -390,68 +395,6 @@ def test_gradients_do_not_change_when_the_caller_reuses_his_array(N):
         assert np.array_equal(gradient, expected[name]), name
 
 
-def test_every_layer_says_the_shape_it_gives_and_the_multiply_adds_it_takes():
-    backend, rng = get_backend("numpy"), np.random.default_rng(0)
-    options = {"rng": rng, "dtype": "float64"}
-    conv = Conv2d(backend, 4, 6, kernel_size=5, stride=2, groups=2, **options)
-    branch = Conv2d(backend, 4, 4, **options)
-    cases = [
-        (conv, 6 * 2 * 25 * 4 * 5),
-        (IGC(backend, IGCSpec(4, 8, 2, 4, stride=2), **options), (8 * 2 * 9 + 8 * 2) * 4 * 5),
-        (BatchNorm(backend, 4, dtype="float64"), 0),
-        (ReLU(backend), 0),
-        (MaxPool(backend), 0),
-        (GlobalAveragePool(backend), 0),
-        (Residual(backend, branch, None), 4 * 4 * 9 * 7 * 9),
-        (Sequential({"a": ReLU(backend), "b": conv}), 6 * 2 * 25 * 4 * 5),
-    ]
-    x = rng.normal(size=(4, 2, 7, 9))
-    assert Conv2d(backend, 4, 6, kernel_size=2, **options).output_shape((4, 7, 9)) == (6, 8, 10)
-    assert MaxPool(backend).output_shape((4, 8, 6)) == (4, 4, 3)
-    assert MaxPool(backend, 2, 2, 0).output_shape((4, 7, 9)) == (4, 3, 4)
-    for layer, cost in cases:
-        y = layer.forward(x, train=True)
-        shape = (y.shape[1],) if y.ndim == 2 else (y.shape[0], *y.shape[2:])
-        assert layer.output_shape((4, 7, 9)) == shape, layer.describe()
-        assert sum(row.multiply_adds for row in layer.rows((4, 7, 9))) == cost, layer.describe()
-        assert layer.backward(np.ones_like(y)).shape == x.shape, layer.describe()
-    linear = Linear(backend, 4, 3, **options)
-    assert (linear.output_shape((4,)), linear.multiply_adds((4,))) == ((3,), 12)
-
-
-def test_the_summary_sets_an_igc_network_beside_the_nearest_regular_one():
-    model = build_model("plain_igc", 8, L=4, M=8, backend="numpy")
-    text = summary(model)
-    assert "78,634" in text
-    assert "plain-8 W16" in text
-    assert "75,290" in text
-    assert len({line.count("|") for line in text.splitlines()}) == 1
-    assert "|" not in summary(build_model("plain", 8, width=16, backend="numpy"))
-
-
-def test_the_summary_names_shape_parameters_and_multiply_adds_of_every_layer():
-    model = build_model("plain_igc", 5, L=2, M=3, num_classes=7, backend="numpy")
-    lines = [[half.split() for half in row.split("|")] for row in summary(model).splitlines()]
-    igc, regular = lines[4]  # stage1.block1: after the name, the header, the stem
-    spec = IGCSpec.square(2, 3)
-    assert igc[0] == "stage1.block1.igc"
-    assert igc[1:] == [
-        *"igc 3x3 6-6 L2 M3 6x32x32".split(),
-        f"{spec.parameters:,}",
-        f"{spec.parameters * 1024:,}",
-    ]
-    assert regular[0] == "conv"
-    total, beside = lines[-1]
-    assert total == [
-        "total",
-        f"{model.num_parameters:,}",
-        f"{sum(row.multiply_adds for row in model.rows()):,}",
-    ]
-    nearest = nearest_regular(model.architecture)
-    assert beside[0] == f"{build(nearest, 'numpy').num_parameters:,}"
-    assert nearest.num_classes == 7
-
-
 def test_the_rows_of_a_network_follow_the_shape_of_the_data_through_it():
     rows = build_model("resnet_igc", 8, L=2, M=2, backend="numpy").rows()
     outputs = {row.name: row.output for row in rows}
@@ -462,11 +405,71 @@ def test_the_rows_of_a_network_follow_the_shape_of_the_data_through_it():
     assert (outputs["pool"], outputs["linear"]) == ((16,), (10,))
 
 
-@pytest.mark.parametrize(("L", "M"), [(4, 8), (24, 2), (1, 1), (3, 5)])
-def test_no_other_width_is_nearer_in_parameters_than_the_one_beside(L, M):
-    model = build_model("plain_igc", 5, L=L, M=M, backend="numpy")
-    chosen = build(nearest_regular(model.architecture), "numpy")
-    target, width = model.num_parameters, chosen.architecture.width
-    for other in {max(1, width - 1), width + 1}:
-        rival = build_model("plain", 5, width=other, backend="numpy")
-        assert abs(rival.num_parameters - target) >= abs(chosen.num_parameters - target)
+# -- IGCV2 and IGCV3 -------------------------------------------------------------------------
+
+
+def least_igcv2_parameters(inp, out):
+    """Of all products of three factors, by trying all: an output channel has 9*a + K_2 + K_3."""
+    return out * min(
+        9 * a + K_2 + inp // a // K_2
+        for a in range(1, inp + 1)
+        if inp % a == 0 and out % (inp // a) == 0
+        for K_2 in range(1, inp + 1)
+        if inp // a % K_2 == 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("width", "depth", "parameters"),
+    [(16, 8, 6_266), (48, 8, 24_538), (48, 20, 71_194), (64, 20, 104_650), (144, 20, 294_490)],
+)
+def test_plain_igcv2_has_the_fewest_parameters_that_three_factors_allow(width, depth, parameters):
+    blocks = (depth - 2) // 3
+    widths = [width] * (blocks + 1) + [2 * width] * blocks + [4 * width] * blocks
+    total = sum(widths) * 2 + 27 * width + 40 * width + 10  # norms, stem, linear
+    total += sum(least_igcv2_parameters(inp, out) for inp, out in pairwise(widths))
+    counted = cost(Architecture("plain_igcv2", depth, width=width)).parameters
+    assert counted == total == parameters
+
+
+# Expansion, channels, blocks of every stage, as in the authors' definition (symbols/igcv3.py).
+IGCV3_D = ((1, 16, 1), (6, 24, 4), (6, 32, 6), (6, 64, 8), (6, 96, 6), (6, 160, 6), (6, 320, 1))
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "parameters"), [(10, 2_223_498), (100, 2_338_788), (1000, 3_491_688)]
+)
+def test_igcv3_has_the_parameters_of_the_published_definition(num_classes, parameters):
+    total, inp = 27 * 32 + 2 * 32, 32  # stem
+    for t, out, blocks in IGCV3_D:
+        for _ in range(blocks):
+            total += t * inp * inp // 2 + 9 * t * inp + t * inp * out // 2  # convolutions
+            total += 2 * (t * inp + t * inp + out)  # norms
+            inp = out
+    total += 320 * 1280 + 2 * 1280 + 1280 * num_classes + num_classes  # head, linear
+    architecture = Architecture("igcv3", 99, width=32, num_classes=num_classes)
+    assert cost(architecture).parameters == total == parameters
+
+
+@pytest.mark.parametrize(("depth", "blocks"), [(54, 17), (99, 32), (144, 47)])
+@pytest.mark.parametrize("width", [4, 12, 32])
+def test_every_igcv3_network_is_loosely_complementary(depth, blocks, width):
+    specs = list(igcv3_blocks(Architecture("igcv3", depth, width=width)))
+    assert len(specs) == blocks
+    assert 3 * blocks + 3 == depth
+    assert all(is_loosely_complementary(spec) for spec in {*specs})
+    assert [s.stride for s in specs].count(2) == 3
+    size = 32, 32
+    for spec in specs:
+        size = spec.output_size(*size)
+    assert size == (4, 4)
+
+
+def test_a_small_igcv3_network_computes_logits_and_all_gradients():
+    model = build_model("igcv3", 54, width=4, num_classes=7, backend="numpy", dtype="float64")
+    x = np.random.default_rng(0).normal(size=(2, 3, 32, 32))
+    logits = model.forward(x, train=True)
+    assert logits.shape == (2, 7)
+    assert model.backward(np.ones_like(logits)).shape == x.shape
+    assert model.gradients().keys() == model.parameters().keys()
+    assert all(np.isfinite(gradient).all() for gradient in model.gradients().values())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.signal
 import scipy.sparse as sp
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from igc_ref import IGCSpec, reference
@@ -20,7 +20,6 @@ from igc_ref.reference import (
     interleave,
     matrices,
     patch_operator,
-    project,
     special_cases,
     unfold,
 )
@@ -146,7 +145,6 @@ def test_forward_equals_loops(spec, data, seed, dtype, sparse):
     assert_close(actual, naive_block(x, primary, secondary, spec), spec.parameters)
 
 
-@settings(max_examples=40)
 @given(specs(), st.data(), seeds, st.booleans())
 def test_backward_is_the_derivative_of_forward(spec, data, seed, sparse):
     rng = np.random.default_rng(seed)
@@ -161,7 +159,7 @@ def test_backward_is_the_derivative_of_forward(spec, data, seed, sparse):
 
 
 @given(specs(), st.data(), seeds, dtypes)
-def test_backward_to_the_pictures_is_the_adjoint_of_forward(spec, data, seed, dtype):
+def test_backward_to_the_images_is_the_adjoint_of_forward(spec, data, seed, dtype):
     rng = np.random.default_rng(seed)
     shape = data.draw(pictures(spec))
     primary, secondary = weights(rng, spec, dtype)
@@ -223,7 +221,7 @@ def test_a_large_sparse_block_agrees_with_its_definition_on_few_channels():
 # -- bad input -------------------------------------------------------------------------------
 
 
-def test_weights_and_pictures_of_the_wrong_shape_are_refused():
+def test_weights_and_images_of_the_wrong_shape_are_refused():
     spec = IGCSpec.square(2, 3)
     primary, secondary = weights(np.random.default_rng(0), spec)
     x = np.zeros((1, 6, 4, 4))
@@ -246,7 +244,6 @@ def test_weights_and_pictures_of_the_wrong_shape_are_refused():
         (lambda: patch_operator(1, 5, 5, 3, 0), "stride=0 is not an integer"),
         (lambda: interleave(-2, 3), "groups=-2 is not an integer"),
     ],
-    ids=["kernel", "channels", "height", "stride", "groups"],
 )
 def test_operators_that_cannot_exist_are_refused_with_their_numbers(call, message):
     with pytest.raises(SpecError, match=message):
@@ -301,23 +298,18 @@ def test_everything_public_has_a_docstring():
         (lambda: special_cases.kronecker(np.ones((2, 3)), np.eye(2)), "both must be square"),
         (lambda: special_cases.cooley_tukey(2, 3, np.eye(2)), r"allowed is \(3, 3\)"),
         (lambda: special_cases.cooley_tukey(0, 3), "L=0 is not an integer of at least 1"),
-        (lambda: special_cases.igcv2([]), "needs at least one factor"),
+        (lambda: special_cases.complementary_product([]), "needs at least one factor"),
         (lambda: special_cases.walsh_hadamard(8.0), r"order=8\.0 is not an integer"),
-        (lambda: project(np.full((6, 6, 1, 1), np.nan), 2, 3), "that are not finite"),
         (lambda: special_cases.walsh_hadamard(1), "order=1 is not a power of two"),
         (lambda: special_cases.walsh_hadamard(12), "order=12 is not a power of two"),
         (
-            lambda: special_cases.igcv2([np.ones((3, 2, 2)), np.ones((3, 3, 3))]),
+            lambda: special_cases.complementary_product([np.ones((3, 2, 2)), np.ones((3, 3, 3))]),
             r"factor 1 has shape \(3, 3, 3\)",
         ),
-        (lambda: project(np.ones((6, 6, 9)), 2, 3), r"allowed is \(out, in, k, k\)"),
-        (lambda: project(np.ones((6, 6, 3, 3)), -2, -3), "L=-2 is not an integer"),
         (
             lambda: special_cases.shufflenet(np.ones((4, 2, 3, 3)), np.ones((2, 4)), 2),
             r"secondary weights have shape \(2, 4\)",
         ),
-        (lambda: project(np.ones((6, 6, 3, 3)), 2, 2), r"L\*M = 2\*2 = 4"),
-        (lambda: project(np.ones((6, 5, 3, 3)), 2, 3), "in_channels=5 is not divisible by L=2"),
     ],
     ids=lambda value: value if isinstance(value, str) else "refused",
 )

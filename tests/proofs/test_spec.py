@@ -28,7 +28,7 @@ from tests.support.strategies import pictures, specs
     ],
 )
 def test_an_impossible_block_is_refused_with_its_numbers(arguments, message):
-    with pytest.raises(SpecError, match=message.replace("(", r"\(")):
+    with pytest.raises(SpecError, match=message):
         IGCSpec(*arguments)
 
 
@@ -120,10 +120,10 @@ def test_the_second_permutation_inverts_the_first_when_M_is_out_over_L(spec):
     _, P, _ = matrices(np.ones(spec.primary_shape), np.ones(spec.secondary_shape), spec)
     Pt = first_permutation(spec)
     inverse = np.array_equal(P @ Pt, np.eye(spec.out_channels))
-    if spec.has_inverse_permutations:
+    if spec.out_channels == spec.L * spec.M:
         assert inverse
         assert np.array_equal(P.T, Pt)
-    else:  # only two permutations that are both the identity cancel besides
+    else:  # otherwise only two identities cancel
         identity = np.eye(spec.out_channels)
         assert inverse == (np.array_equal(P, identity) and np.array_equal(Pt, identity))
 
@@ -131,5 +131,4 @@ def test_the_second_permutation_inverts_the_first_when_M_is_out_over_L(spec):
 def test_the_authors_transition_block_keeps_a_second_permutation_that_does_not_invert():
     spec = IGCSpec(48, 96, 24, 2, stride=2)  # M = in/L, out = 2*in
     _, P, _ = matrices(np.ones(spec.primary_shape), np.ones(spec.secondary_shape), spec)
-    assert not spec.has_inverse_permutations
     assert not np.array_equal(P @ first_permutation(spec), np.eye(96))

@@ -1,25 +1,25 @@
-"""What an IGC block contains, as theorems: every test name is one, every example a trial of it.
+"""What an IGC block contains, as theorems: every test name states one, every example tries it.
 
 Left sides are the explicit matrices of `igc_ref.reference`; right sides are independent: loops over
 positions, ``numpy.kron``, ``scipy.linalg.hadamard``, ``numpy.fft``, sums over indices.
+`tests/proofs/test_nearest.py` goes on with the IGC that is nearest to a dense kernel.
 """
 
 import itertools
 import math
 
+import hypothesis
 import numpy as np
 import pytest
 import scipy.linalg
-from hypothesis import given
 from hypothesis import strategies as st
 
-from igc_ref import IGCSpec
 from igc_ref.reference import (
     backward,
     composed_kernel,
     forward,
     is_igc,
-    project,
+    nearest_block,
     singular_values,
     slices,
     special_cases,
@@ -27,7 +27,22 @@ from igc_ref.reference import (
 from igc_ref.reference.special_cases import composed_matrix
 from igc_ref.testing import assert_close
 from tests.support import oracles
-from tests.support.strategies import kernel_sizes, normal, seeds, specs, strides, weights
+from tests.support.strategies import (
+    kernel_sizes,
+    normal,
+    ranked_specs,
+    seeds,
+    specs,
+    strides,
+    weights,
+)
+
+
+def given(*strategies):
+    """`hypothesis.given` with at least 100 examples: the theorems are tried most often."""
+    count = max(100, hypothesis.settings.default.max_examples)
+    return lambda test: hypothesis.settings(max_examples=count)(hypothesis.given(*strategies)(test))
+
 
 numbers = st.integers(1, 3)
 partitions = st.integers(1, 4)
@@ -36,13 +51,13 @@ dtypes = st.sampled_from([np.float64, np.complex128])
 
 
 class Trial:
-    """Drawn numbers of one convolution: batch, picture, kernel, stride, dtype, random stream."""
+    """Drawn numbers of one convolution: batch, image, kernel, stride, dtype, random stream."""
 
     def __init__(self, N, H, W, k, stride, dtype, seed):
         self.N, self.H, self.W, self.k, self.stride = N, H, W, k, stride
         self.dtype, self.rng = dtype, np.random.default_rng(seed)
 
-    def pictures(self, channels):
+    def images(self, channels):
         return normal(self.rng, (self.N, channels, self.H, self.W), self.dtype)
 
     def kernel(self, out, per_group):
@@ -82,7 +97,7 @@ def mix_gradients(d, matrix, y):
 
 @given(trials, numbers, numbers)
 def test_a_regular_convolution_is_an_igc_with_one_primary_partition(t, inp, out):
-    x, kernel = t.pictures(inp), t.kernel(out, inp)
+    x, kernel = t.images(inp), t.kernel(out, inp)
     igc = special_cases.regular_convolution(kernel, t.stride)
     y = forward(x, *igc)
     agree(y, t.loop(x, kernel))
@@ -92,7 +107,7 @@ def test_a_regular_convolution_is_an_igc_with_one_primary_partition(t, inp, out)
 
 @given(trials, numbers, numbers)
 def test_a_regular_convolution_has_the_gradients_of_its_igc(t, inp, out):
-    x, kernel = t.pictures(inp), t.kernel(out, inp)
+    x, kernel = t.images(inp), t.kernel(out, inp)
     igc = special_cases.regular_convolution(kernel, t.stride)
     d = t.like(forward(x, *igc))
     dx, dkernel = t.loop_gradients(d, x, kernel)
@@ -103,7 +118,7 @@ def test_a_regular_convolution_has_the_gradients_of_its_igc(t, inp, out):
 
 @given(trials, numbers, numbers, numbers)
 def test_a_regular_convolution_is_an_igc_of_n_squared_branches(t, n, inp, out):
-    x, kernel = t.pictures(n * inp), t.kernel(n * out, n * inp)
+    x, kernel = t.images(n * inp), t.kernel(n * out, n * inp)
     igc = special_cases.regular_convolution_by_branches(kernel, n, t.stride)
     repeated = forward(np.tile(x, (1, n, 1, 1)), *igc)
     agree(repeated, np.tile(t.loop(x, kernel), (1, n, 1, 1)))
@@ -114,7 +129,7 @@ def test_a_regular_convolution_is_an_igc_of_n_squared_branches(t, n, inp, out):
 
 @given(trials, numbers, numbers, numbers)
 def test_a_regular_convolution_has_the_gradients_of_its_branches(t, n, inp, out):
-    x, kernel = t.pictures(n * inp), t.kernel(n * out, n * inp)
+    x, kernel = t.images(n * inp), t.kernel(n * out, n * inp)
     igc = special_cases.regular_convolution_by_branches(kernel, n, t.stride)
     tiled = np.tile(x, (1, n, 1, 1))
     d = t.like(forward(tiled, *igc))
@@ -129,7 +144,7 @@ def test_a_regular_convolution_has_the_gradients_of_its_branches(t, n, inp, out)
 
 @given(trials, numbers, numbers)
 def test_the_four_branches_of_two_regular_convolutions_chain(t, inp, out):
-    x, first, second = t.pictures(2 * inp), t.kernel(2 * out, 2 * inp), t.kernel(2, 2 * out)
+    x, first, second = t.images(2 * inp), t.kernel(2 * out, 2 * inp), t.kernel(2, 2 * out)
     y = np.tile(x, (1, 2, 1, 1))
     for kernel in (first, second):
         y = forward(y, *special_cases.regular_convolution_by_branches(kernel, 2, t.stride))
@@ -141,7 +156,7 @@ def test_the_four_branches_of_two_regular_convolutions_chain(t, inp, out):
 
 @given(trials, partitions, numbers, numbers)
 def test_a_group_convolution_is_an_igc_with_identity_secondary(t, L, inp, out):
-    x, kernel = t.pictures(L * inp), t.kernel(L * out, inp)
+    x, kernel = t.images(L * inp), t.kernel(L * out, inp)
     igc = special_cases.group_convolution(kernel, L, t.stride)
     agree(forward(x, *igc), t.loop(x, kernel, L))
     for block in np.split(igc.secondary, igc.spec.M):
@@ -150,7 +165,7 @@ def test_a_group_convolution_is_an_igc_with_identity_secondary(t, L, inp, out):
 
 @given(trials, partitions, numbers, numbers)
 def test_a_group_convolution_has_the_gradients_of_its_igc(t, L, inp, out):
-    x, kernel = t.pictures(L * inp), t.kernel(L * out, inp)
+    x, kernel = t.images(L * inp), t.kernel(L * out, inp)
     igc = special_cases.group_convolution(kernel, L, t.stride)
     d = t.like(forward(x, *igc))
     dx, dkernel = t.loop_gradients(d, x, kernel, L)
@@ -161,7 +176,7 @@ def test_a_group_convolution_has_the_gradients_of_its_igc(t, L, inp, out):
 
 @given(trials, partitions, numbers, numbers)
 def test_summation_fusion_is_an_igc_whose_secondary_weights_are_all_one(t, L, inp, out):
-    x, kernel = t.pictures(L * inp), t.kernel(L * out, inp)
+    x, kernel = t.images(L * inp), t.kernel(L * out, inp)
     igc = special_cases.summation_fusion(kernel, L, t.stride)
     total = sum(np.split(t.loop(x, kernel, L), L, axis=1))
     agree(forward(x, *igc), np.tile(total, (1, L, 1, 1)))
@@ -170,7 +185,7 @@ def test_summation_fusion_is_an_igc_whose_secondary_weights_are_all_one(t, L, in
 
 @given(trials, partitions, numbers, numbers)
 def test_summation_fusion_has_the_gradients_of_its_igc(t, L, inp, out):
-    x, kernel = t.pictures(L * inp), t.kernel(L * out, inp)
+    x, kernel = t.images(L * inp), t.kernel(L * out, inp)
     igc = special_cases.summation_fusion(kernel, L, t.stride)
     d = t.like(forward(x, *igc))
     every = np.tile(sum(np.split(d, L, axis=1)), (1, L, 1, 1))  # to every summand the same
@@ -185,7 +200,7 @@ def test_summation_fusion_has_the_gradients_of_its_igc(t, L, inp, out):
 
 @given(trials, partitions, numbers)
 def test_an_xception_block_is_an_igc_with_one_secondary_partition(t, C, widening):
-    x, depthwise = t.pictures(C), t.kernel(C, 1)
+    x, depthwise = t.images(C), t.kernel(C, 1)
     pointwise = t.matrix(widening * C, C)
     igc = special_cases.xception(depthwise, pointwise, t.stride)
     agree(forward(x, *igc), mix(pointwise, t.loop(x, depthwise, C)))
@@ -197,7 +212,7 @@ def test_an_xception_block_is_an_igc_with_one_secondary_partition(t, C, widening
 
 @given(trials, partitions, numbers)
 def test_an_xception_block_has_the_gradients_of_its_igc(t, C, widening):
-    x, depthwise, pointwise = t.pictures(C), t.kernel(C, 1), t.matrix(widening * C, C)
+    x, depthwise, pointwise = t.images(C), t.kernel(C, 1), t.matrix(widening * C, C)
     igc = special_cases.xception(depthwise, pointwise, t.stride)
     d = t.like(forward(x, *igc))
     dy, dpointwise = mix_gradients(d, pointwise, t.loop(x, depthwise, C))
@@ -212,7 +227,7 @@ def test_an_xception_block_has_the_gradients_of_its_igc(t, C, widening):
 def test_resnext_s_aggregated_transformation_is_an_igc_with_one_secondary_partition(
     t, L, inp, d, spare
 ):
-    x, branches = t.pictures(L * inp), t.kernel(L * d, inp)
+    x, branches = t.images(L * inp), t.kernel(L * d, inp)
     expansion = t.matrix(L * (d + spare), L * d)
     igc = special_cases.resnext(branches, expansion, L, t.stride)
     y = np.split(t.loop(x, branches, L), L, axis=1)
@@ -223,7 +238,7 @@ def test_resnext_s_aggregated_transformation_is_an_igc_with_one_secondary_partit
 
 @given(trials, partitions, numbers, numbers, st.integers(0, 2))
 def test_resnext_s_aggregated_transformation_has_the_gradients_of_its_igc(t, L, inp, d, spare):
-    x, branches = t.pictures(L * inp), t.kernel(L * d, inp)
+    x, branches = t.images(L * inp), t.kernel(L * d, inp)
     expansion = t.matrix(L * (d + spare), L * d)
     igc = special_cases.resnext(branches, expansion, L, t.stride)
     upstream = t.like(forward(x, *igc))
@@ -238,7 +253,7 @@ def test_resnext_s_aggregated_transformation_has_the_gradients_of_its_igc(t, L, 
 
 @given(trials, partitions, numbers, numbers)
 def test_shufflenet_s_pair_of_group_convolutions_is_an_igc_up_to_a_last_shuffle(t, g, inp, n):
-    x, first = t.pictures(g * inp), t.kernel(g * n, inp)
+    x, first = t.images(g * inp), t.kernel(g * n, inp)
     second = t.matrix(g * n, n)
     igc = special_cases.shufflenet(first, second, g, t.stride)
     y = oracles.shuffle(t.loop(x, first, g), g)
@@ -249,7 +264,7 @@ def test_shufflenet_s_pair_of_group_convolutions_is_an_igc_up_to_a_last_shuffle(
 
 @given(trials, partitions, numbers, numbers)
 def test_shufflenet_s_pair_of_group_convolutions_has_the_gradients_of_its_igc(t, g, inp, n):
-    x, first, second = t.pictures(g * inp), t.kernel(g * n, inp), t.matrix(g * n, n)
+    x, first, second = t.images(g * inp), t.kernel(g * n, inp), t.matrix(g * n, n)
     igc = special_cases.shufflenet(first, second, g, t.stride)
     d = t.like(forward(x, *igc))
     y = oracles.shuffle(t.loop(x, first, g), g)
@@ -265,7 +280,7 @@ def test_shufflenet_s_pair_of_group_convolutions_has_the_gradients_of_its_igc(t,
 @given(trials, partitions, numbers)
 def test_shufflenet_s_whole_unit_is_one_igc_with_factored_primary_weights(t, g, n):
     C = g * n
-    x, reduce, expand, depthwise = t.pictures(C), t.matrix(C, n), t.matrix(C, n), t.kernel(C, 1)
+    x, reduce, expand, depthwise = t.images(C), t.matrix(C, n), t.matrix(C, n), t.kernel(C, 1)
     igc = special_cases.shufflenet_unit(reduce, depthwise, expand, g)
     y = oracles.convolve(x, reduce[:, :, None, None], groups=g)
     y = oracles.convolve(oracles.shuffle(y, g), depthwise, groups=C)
@@ -278,7 +293,7 @@ def test_shufflenet_s_whole_unit_is_one_igc_with_factored_primary_weights(t, g, 
 @given(trials, partitions, numbers)
 def test_shufflenet_s_whole_unit_has_the_gradients_of_its_igc(t, g, n):
     C = g * n
-    x, reduce, expand, depthwise = t.pictures(C), t.matrix(C, n), t.matrix(C, n), t.kernel(C, 1)
+    x, reduce, expand, depthwise = t.images(C), t.matrix(C, n), t.matrix(C, n), t.kernel(C, 1)
     igc = special_cases.shufflenet_unit(reduce, depthwise, expand, g)
     kernels = reduce[:, :, None, None], depthwise, expand[:, :, None, None]
     shuffled = oracles.shuffle(oracles.convolve(x, kernels[0], groups=g), g)
@@ -335,13 +350,13 @@ def test_one_cooley_tukey_step_is_an_igc_on_decimated_input(L, M, seed):
     agree(forward(z.reshape(1, L * M, 1, 1), *igc).ravel(), np.fft.fft(x))
 
 
-@given(st.lists(st.integers(1, 5), max_size=4))
+@given(st.lists(st.integers(1, 4), max_size=4))
 def test_the_fast_fourier_transform_of_any_factored_length_is_igcs_all_the_way_down(factors):
     n = math.prod(factors)
     agree(special_cases.fourier(factors), np.fft.fft(np.eye(n)))
 
 
-radices = st.lists(st.integers(1, 4), min_size=2, max_size=4)
+radices = st.lists(st.integers(1, 4), min_size=2, max_size=4).filter(lambda K: math.prod(K) <= 64)
 
 
 def path_sum(factors, K):
@@ -366,7 +381,7 @@ def path_sum(factors, K):
 def test_igcv2_s_product_of_structured_sparse_factors_is_an_igc(K, seed, dtype):
     rng, C = np.random.default_rng(seed), math.prod(K)
     factors = [normal(rng, (C // radix, radix, radix), dtype) for radix in K]
-    igc = special_cases.igcv2(factors)
+    igc = special_cases.complementary_product(factors)
     agree(composed_matrix(igc), path_sum(factors, K))
     assert (igc.spec.L, igc.spec.M, igc.spec.taps) == (K[0], C // K[0], 1)
 
@@ -375,35 +390,37 @@ def test_igcv2_s_product_of_structured_sparse_factors_is_an_igc(K, seed, dtype):
 def test_igcv2_s_complementary_condition_gives_exactly_one_path_between_any_two_channels(K):
     C = math.prod(K)
     ones = [np.ones((C // radix, radix, radix)) for radix in K]
-    assert np.array_equal(composed_matrix(special_cases.igcv2(ones)), np.ones((C, C)))
+    assert np.array_equal(
+        composed_matrix(special_cases.complementary_product(ones)), np.ones((C, C))
+    )
 
 
 # -- if and only if --------------------------------------------------------------------------
 
-square = specs(square=True)
 
-
-@given(square, seeds, dtypes)
-def test_every_igc_has_slices_of_rank_at_most_one(spec, seed, dtype):
+@given(ranked_specs(), seeds, dtypes)
+def test_every_igc_has_slices_of_rank_at_most_one_or_q_if_it_is_q_times_as_wide(spec, seed, dtype):
     kernel = composed_kernel(*weights(np.random.default_rng(seed), spec, dtype), spec)
+    rows, n = spec.out_channels // spec.M, spec.in_channels // spec.L
     for m, b in np.ndindex(spec.M, spec.L):
-        piece = kernel[m :: spec.M, b * spec.M : (b + 1) * spec.M].reshape(spec.L, -1)
-        assert np.linalg.matrix_rank(piece) <= 1
+        piece = kernel[m :: spec.M, b * n : (b + 1) * n].reshape(rows, -1)
+        assert np.linalg.matrix_rank(piece) <= rows // spec.L
         assert np.array_equal(slices(kernel, spec.L, spec.M)[m, b], piece)
     assert is_igc(kernel, spec.L, spec.M)
 
 
-@given(square, seeds, dtypes)
-def test_every_kernel_with_slices_of_rank_at_most_one_is_an_igc(spec, seed, dtype):
-    rng = np.random.default_rng(seed)
-    L, M, k = spec.L, spec.M, spec.kernel_size
-    kernel = np.zeros(spec.composed_shape, dtype)
+@given(ranked_specs(), seeds, dtypes)
+def test_every_kernel_with_slices_of_such_a_rank_is_an_igc(spec, seed, dtype):
+    rng, kernel = np.random.default_rng(seed), np.zeros(spec.composed_shape, dtype)
+    L, M, k, n = spec.L, spec.M, spec.kernel_size, spec.in_channels // spec.L
+    rows = spec.out_channels // M
     for m, b in np.ndindex(M, L):
-        column, row = normal(rng, (L, 1), dtype), normal(rng, (1, M * k * k), dtype)
-        zero = rng.random() < 0.2  # rank 0 is allowed too
-        kernel[m::M, b * M : (b + 1) * M] = 0 if zero else (column @ row).reshape(L, M, k, k)
-    assert is_igc(kernel, L, M)
-    agree(composed_kernel(*project(kernel, L, M), spec), kernel)
+        rank = rng.integers(rows // L + 1)  # from 0 to q
+        piece = normal(rng, (rows, rank), dtype) @ normal(rng, (rank, n * k * k), dtype)
+        kernel[m::M, b * n : (b + 1) * n] = piece.reshape(rows, n, k, k)
+    assert is_igc(kernel, spec.L, spec.M)
+    primary, secondary, _ = nearest_block(kernel, spec)
+    agree(composed_kernel(primary, secondary, spec), kernel)
 
 
 @given(specs(square=True).filter(lambda s: s.L > 1 and s.M * s.taps > 1), seeds, dtypes)
@@ -412,80 +429,3 @@ def test_a_random_dense_kernel_is_not_an_igc(spec, seed, dtype):
     assert not is_igc(kernel, spec.L, spec.M)
     second = singular_values(kernel, spec.L, spec.M)[..., 1]
     assert second.min() > 1e-6 * np.abs(kernel).max()
-
-
-# -- the nearest IGC -------------------------------------------------------------------------
-
-
-@given(square, st.integers(1, 3), seeds, dtypes)
-def test_the_projection_recovers_an_igc_exactly_even_one_that_changes_width(spec, n, seed, dtype):
-    L, M = spec.L, spec.M
-    spec = IGCSpec(L * n, L * M, L, M, spec.kernel_size)
-    kernel = composed_kernel(*weights(np.random.default_rng(seed), spec, dtype), spec)
-    agree(composed_kernel(*project(kernel, L, M), spec), kernel)
-
-
-@given(square, seeds, dtypes)
-def test_the_squared_distance_to_the_nearest_igc_is_the_sum_of_discarded_squares(spec, seed, dtype):
-    kernel = normal(np.random.default_rng(seed), spec.composed_shape, dtype)
-    nearest = composed_kernel(*project(kernel, spec.L, spec.M), spec)
-    discarded = 0.0
-    for m, b in np.ndindex(spec.M, spec.L):
-        piece = kernel[m :: spec.M, b * spec.M : (b + 1) * spec.M].reshape(spec.L, -1)
-        gram = np.linalg.eigvalsh(piece @ piece.conj().T)  # squares, smallest first
-        discarded += gram[:-1].sum()
-    distance = np.sum(np.abs(kernel - nearest) ** 2)
-    assert distance == pytest.approx(discarded, rel=1e-9, abs=1e-12 * np.sum(np.abs(kernel) ** 2))
-    reported = np.sum(singular_values(kernel, spec.L, spec.M)[..., 1:] ** 2)
-    assert distance == pytest.approx(reported, rel=1e-9, abs=1e-12 * np.sum(np.abs(kernel) ** 2))
-
-
-@given(square, seeds, st.floats(1e-6, 1.0), dtypes)
-def test_no_perturbed_igc_is_nearer_than_the_projection(spec, seed, size, dtype):
-    rng = np.random.default_rng(seed)
-    kernel = normal(rng, spec.composed_shape, dtype)
-    primary, secondary = project(kernel, spec.L, spec.M)
-    best = np.linalg.norm(kernel - composed_kernel(primary, secondary, spec))
-    for _ in range(5):
-        other = composed_kernel(
-            primary + size * normal(rng, primary.shape, dtype),
-            secondary + size * normal(rng, secondary.shape, dtype),
-            spec,
-        )
-        assert np.linalg.norm(kernel - other) >= best - 1e-12 * np.linalg.norm(kernel)
-
-
-@given(square, seeds, st.sampled_from([1e-3, 1e-1, 1e3]))
-def test_no_other_igc_is_nearer_than_the_projection_even_after_least_squares(spec, seed, size):
-    rng = np.random.default_rng(seed)
-    kernel = normal(rng, spec.composed_shape)
-    best = np.linalg.norm(kernel - composed_kernel(*project(kernel, spec.L, spec.M), spec))
-    # Rivals: W_p near the projection's or random, and the best W_d for it, slice by slice.
-    primary, secondary = project(kernel, spec.L, spec.M)
-    primary = primary + size * normal(rng, primary.shape)
-    for m, b in np.ndindex(spec.M, spec.L):
-        piece = kernel[m :: spec.M, b * spec.M : (b + 1) * spec.M].reshape(spec.L, -1)
-        row = primary[b * spec.M + m].ravel()
-        secondary[m * spec.L : (m + 1) * spec.L, b] = piece @ row / (row @ row)
-    rival = np.linalg.norm(kernel - composed_kernel(primary, secondary, spec))
-    assert rival >= best - 1e-12 * np.linalg.norm(kernel)
-
-
-def test_being_an_igc_is_judged_by_every_discarded_singular_value_relative_to_the_greatest():
-    rng = np.random.default_rng(0)
-    spec = IGCSpec.square(4, 2)
-    exact = composed_kernel(*weights(rng, spec), spec)
-    for scale in (1e-12, 1.0, 1e12):
-        assert is_igc(scale * exact, 4, 2)
-        assert not is_igc(scale * (exact + 1e-7 * normal(rng, exact.shape)), 4, 2)
-        assert is_igc(scale * (exact + 1e-7 * normal(rng, exact.shape)), 4, 2, rtol=1e-5)
-    assert is_igc(np.zeros(spec.composed_shape), 4, 2)
-    assert is_igc(exact.astype("float32"), 4, 2)
-
-
-def test_the_projection_shares_the_size_of_a_slice_evenly_between_both_weights():
-    kernel = normal(np.random.default_rng(0), (6, 6, 3, 3))
-    primary, secondary = project(kernel, 3, 2)
-    for m, b in np.ndindex(2, 3):
-        column = secondary[m * 3 : (m + 1) * 3, b]
-        assert np.linalg.norm(column) == pytest.approx(np.linalg.norm(primary[b * 2 + m]))

@@ -27,6 +27,13 @@ def specs(draw, square=None, kernels=kernel_sizes):
 
 
 @st.composite
+def ranked_specs(draw):
+    """Blocks with out = q*L*M, q = 1 or 2, whose slices have rank q; narrowing ones as well."""
+    L, M, q = draw(partitions), draw(st.integers(1, 4)), draw(st.integers(1, 2))
+    return IGCSpec(L * draw(st.integers(1, 4)), q * L * M, L, M, draw(kernel_sizes))
+
+
+@st.composite
 def igcv2_specs(draw, fewest=1, most=4):
     """Products of up to four factors, their first one square, widening or narrowing."""
     K = tuple(draw(st.lists(st.integers(1, 3), min_size=fewest, max_size=most)))

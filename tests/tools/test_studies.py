@@ -1,35 +1,27 @@
-"""Sweeps and compression: what is trained, resumed, refused; the nearest block against the SVD."""
+"""Sweeps and compression: what is trained, resumed, refused."""
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
 
-from igc_ref import TrainConfig, build_model, data, plots, reference
+from igc_ref import TrainConfig, build_model, data, reference
 from igc_ref.cli import main
 from igc_ref.errors import CheckpointError, SpecError
-from igc_ref.spec.block import IGCSpec
-from igc_ref.studies.compress import (
-    compress,
-    compressed,
-    nearest_block,
-    nearest_groups,
-    project_network,
-)
+from igc_ref.studies.compress import compress, compressed, project_network
 from igc_ref.studies.sweep import Result, Sweep
 from igc_ref.testing import assert_close
 from igc_ref.training import folder as runs
-from igc_ref.training import session as resumable
 from igc_ref.training.session import run_to_end, train
-from tests.support.strategies import normal, seeds, weights
+from tests.support.strategies import normal
 
 FAST = {"backend": "numpy", "epochs": 1, "batch_size": 16, "lr": 0.05}
 
 
 @pytest.fixture(autouse=True)
-def few_pictures(monkeypatch):
+def few_images(monkeypatch):
     sizes, draw = {"train": 32, "test": 20}, data.shapes
     monkeypatch.setattr(data, "shapes", lambda split: draw(split, size=sizes[split]))
 
@@ -43,7 +35,9 @@ def silent(line):
 
 def sweep(folder, **changes):
     training = TrainConfig(**{**FAST, **changes.pop("training", {})})
-    return Sweep(training, str(folder), **{"budget": 6000, "depths": (5,), **changes})
+    return Sweep(
+        training, str(folder), **{"budget": 1500, "tolerance": 0.01, "depths": (5,), **changes}
+    )
 
 
 def test_a_sweep_trains_every_setting_at_every_depth_with_every_seed(tmp_path):
@@ -68,47 +62,41 @@ def test_a_sweep_trains_every_setting_at_every_depth_with_every_seed(tmp_path):
     assert f"{results[0].test_accuracy:.2%}" in lines[-1]
 
 
-def test_a_sweep_goes_on_where_it_was_ended(tmp_path, monkeypatch):
-    plan, trained = sweep(tmp_path), []
-
-    def until_third(config, report, initial=None):
-        if len(trained) == 2:
-            raise KeyboardInterrupt
-        trained.append(config.out)
-        return train(config, report, initial)
-
-    monkeypatch.setattr(resumable, "train", until_third)
-    with pytest.raises(KeyboardInterrupt):
-        plan.run(silent)
-    assert len(list(csv.reader((tmp_path / "sweep.csv").read_text().splitlines()))) == 3
-    monkeypatch.setattr(resumable, "train", lambda *a: trained.append(a[0].out) or train(*a))
-    results = plan.run(silent)
-    assert trained == [c.out for c in plan.configs()]  # each once
-    again = sweep(tmp_path).run(silent)
-    assert trained == [c.out for c in plan.configs()]  # nothing is trained any more
-    assert again == results
-
-
-def test_a_run_that_broke_off_is_resumed(tmp_path):
-    config = TrainConfig(**{**FAST, "epochs": 2, "depth": 5, "out": str(tmp_path / "run")})
-
-    def stop(line):
-        if line.startswith("epoch 1/2"):
+def test_an_interrupted_sweep_goes_on_with_the_same_bits_and_trains_nothing_twice(tmp_path):
+    def until_second_run(line):
+        lines.append(line)
+        if sum(line.startswith("epoch 1/2") for line in lines) == 2:
             raise KeyboardInterrupt
 
+    def bits():
+        return {path.relative_to(cut.folder): path.read_bytes() for path in files(cut.folder)}
+
+    lines, training = [], {"epochs": 2}
+    whole, cut = (sweep(tmp_path / name, training=training) for name in ("whole", "cut"))
+    results = whole.run(silent)
     with pytest.raises(KeyboardInterrupt):
-        run_to_end(config, stop)
-    lines = []
-    assert len(run_to_end(config, lines.append).records) == 2
-    assert sum(line.startswith("epoch ") for line in lines) == 1
+        cut.run(until_second_run)
+    assert len((tmp_path / "cut" / "sweep.csv").read_text().splitlines()) == 2
+    assert cut.run(silent) == results
+    for config in whole.configs():
+        folder = tmp_path / "cut" / Path(config.out).name
+        one, two = (runs.load_run(run, "numpy")[0].state_dict() for run in (config.out, folder))
+        assert all(np.array_equal(array, two[name]) for name, array in one.items())
+    before = bits()
+    assert cut.run(silent) == results
+    assert bits() == before
+
+
+def files(folder):
+    return sorted(Path(folder).rglob("*.npz"))
 
 
 def test_a_folder_with_other_runs_is_refused_and_left_alone(tmp_path):
     sweep(tmp_path).run(silent)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*.npz")}
+    before = {path: path.read_bytes() for path in files(tmp_path)}
     with pytest.raises(CheckpointError, match=r"holds another run: lr=0\.2 \(the run has 0\.05\)"):
         sweep(tmp_path, training={"lr": 0.2}).run(silent)
-    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.npz")}
+    assert before == {path: path.read_bytes() for path in files(tmp_path)}
 
 
 @pytest.mark.parametrize(
@@ -134,112 +122,6 @@ def test_the_command_sweeps(tmp_path, capsys):
     assert (tmp_path / "s" / "sweep.csv").exists()
     assert main(["sweep", "--budget", "9", "--out", str(tmp_path / "t"), "--depths", "8,x"]) == 1
     assert "depths='8,x' is not allowed: numbers with commas" in capsys.readouterr().err
-
-
-def test_a_sweep_s_picture_has_a_line_a_depth_through_the_means_of_its_seeds():
-    matplotlib = pytest.importorskip("matplotlib")
-    matplotlib.use("Agg")
-
-    def result(L, M, depth, seed, accuracy):
-        return Result(L, M, L * M, depth, seed, 1, 1, 1, accuracy)
-
-    results = [
-        result(1, 9, 8, 0, 0.5), result(1, 9, 8, 1, 0.7), result(6, 2, 8, 0, 0.8),
-        result(6, 2, 20, 0, 0.9),
-    ]  # fmt: skip
-    figure = plots.draw_sweep(results, "title")
-    by_L, by_M, width_L, _ = figure.axes
-    assert [list(line.get_xdata()) for line in by_L.lines] == [[1, 6], [6]]
-    assert_close(by_L.lines[0].get_ydata(), np.array([60.0, 80.0]), 1)
-    assert list(by_M.lines[0].get_xdata()) == [2, 9]
-    assert list(width_L.lines[0].get_ydata()) == [9, 12]
-    assert by_L.get_ylabel() == "test accuracy (%)"
-    assert width_L.get_xlabel() == "L, primary partitions"
-    matplotlib.pyplot.close(figure)
-
-
-# -- the nearest block -----------------------------------------------------------------------------
-
-SPECS = [
-    IGCSpec.square(3, 4), IGCSpec.square(1, 5), IGCSpec.square(5, 1), IGCSpec(6, 12, 3, 4, 3, 2),
-    IGCSpec(6, 12, 3, 2), IGCSpec(8, 16, 2, 2, 1), IGCSpec(2, 4, 2, 1, 1),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("spec", SPECS, ids=str)
-@given(seed=seeds)
-def test_a_kernel_that_is_an_igc_is_found_again_exactly(spec, seed):
-    kernel = reference.composed_kernel(*weights(np.random.default_rng(seed), spec), spec)
-    found = nearest_block(kernel, spec)
-    assert found.primary.shape == spec.primary_shape
-    assert_close(reference.composed_kernel(found.primary, found.secondary, spec), kernel, 1000)
-    assert found.error < 1e-7
-
-
-@pytest.mark.parametrize("spec", SPECS, ids=str)
-def test_no_block_is_nearer_to_a_dense_kernel(spec):
-    rng = np.random.default_rng(0)
-    kernel = rng.normal(size=spec.composed_shape)
-    primary, secondary, error = nearest_block(kernel, spec)
-
-    def distance(p, s):
-        return np.linalg.norm(reference.composed_kernel(p, s, spec) - kernel)
-
-    best = distance(primary, secondary)
-    assert best / np.linalg.norm(kernel) == pytest.approx(error)
-    for step in (1e-3, 1e-1):
-        for _ in range(20):
-            p, s = (w + step * rng.normal(size=w.shape) for w in (primary, secondary))
-            assert distance(p, s) >= best
-    # Alternating least squares from a random start, an optimiser of another kind, ends no lower.
-    p, s = weights(rng, spec)
-    for _ in range(15):
-        s = _least_squares(lambda w, p=p: reference.composed_kernel(p, w, spec), s.shape, kernel)
-        p = _least_squares(lambda w, s=s: reference.composed_kernel(w, s, spec), p.shape, kernel)
-    assert distance(p, s) >= best * (1 - 1e-9) - 1e-12
-
-
-def _least_squares(linear, shape, target):
-    """Minimise |linear(w) - target| over w of a shape."""
-    basis = np.eye(int(np.prod(shape))).reshape(-1, *shape)
-    A = np.stack([linear(w).ravel() for w in basis], axis=1)
-    return np.linalg.lstsq(A, target.ravel(), rcond=None)[0].reshape(shape)
-
-
-def test_in_the_square_block_it_is_the_reference_s_projection():
-    spec, kernel = IGCSpec.square(3, 4), np.random.default_rng(1).normal(size=(12, 12, 3, 3))
-    composed = [
-        reference.composed_kernel(w.primary, w.secondary, spec)
-        for w in (nearest_block(kernel, spec), reference.project(kernel, 3, 4))
-    ]
-    assert_close(composed[0], composed[1], 1000)
-
-
-def test_the_nearest_group_convolution_keeps_the_diagonal_blocks():
-    kernel = np.random.default_rng(2).normal(size=(6, 4, 1, 1))
-    weight, error = nearest_groups(kernel, 2)
-    dense = np.zeros_like(kernel)
-    dense[:3, :2], dense[3:, 2:] = weight[:3], weight[3:]
-    kept = [[1, 1, 0, 0]] * 3 + [[0, 0, 1, 1]] * 3
-    assert np.array_equal(dense, kernel * np.array(kept)[:, :, None, None])
-    assert error == pytest.approx(np.linalg.norm(dense - kernel) / np.linalg.norm(kernel))
-
-
-@pytest.mark.parametrize(
-    ("shape", "spec", "message"),
-    [
-        ((4, 4, 3, 3), IGCSpec.square(2, 3), r"shape \(4, 4, 3, 3\); .* needs \(6, 6, 3, 3\)"),
-        ((6, 6, 3, 3), IGCSpec(6, 6, 3, 3), r"out_channels=6 is not divisible by L\*M = 3\*3 = 9"),
-    ],
-)
-def test_a_kernel_that_does_not_fit_is_refused(shape, spec, message):
-    with pytest.raises(SpecError, match=message):
-        nearest_block(np.ones(shape), spec)
-
-
-def test_a_kernel_of_zeros_has_no_error():
-    assert nearest_block(np.zeros((4, 4, 3, 3)), IGCSpec.square(2, 2)).error == 0
-    assert nearest_groups(np.zeros((4, 4, 1, 1)), 2)[1] == 0
 
 
 # -- compress --------------------------------------------------------------------------------------
@@ -302,9 +184,9 @@ def test_compressing_a_run_leaves_two_runs_and_all_numbers(tmp_path, capsys):
     name = "stage1.block1.igc.primary"
     assert not np.array_equal(tuned[name], scratch[name])
     assert np.abs(scratch[name] - fresh[name]).max() < np.abs(tuned[name] - fresh[name]).max()
-    before = {path: path.read_bytes() for path in out.rglob("*.npz")}
+    before = {path: path.read_bytes() for path in files(out)}
     assert main([*command, "--backend", "numpy"]) == 0  # again: nothing is trained
-    assert before == {path: path.read_bytes() for path in out.rglob("*.npz")}
+    assert before == {path: path.read_bytes() for path in files(out)}
 
 
 def test_fine_tuning_that_was_ended_before_its_first_checkpoint_keeps_the_projected_weights(
