@@ -20,12 +20,13 @@ from igc_ref.bench import (
     Roofline,
     StepCase,
     available_threads,
-    compare,
     contenders,
     measure,
-    write_json,
+    time_case,
+    write_comparisons,
 )
 from igc_ref.networks.architecture import Architecture
+from igc_ref.report import markdown, say
 from igc_ref.spec.block import IGCSpec
 
 
@@ -71,33 +72,30 @@ def main() -> None:
     first = measure(options.threads)
     comparisons = []
     for case in cases:
-        comparisons.append(compare(case, names, options.threads, options.rounds))
-        print(*comparisons[-1].lines(first), "", sep="\n", flush=True)
-    second = measure(options.threads)
-    roofline = Roofline(*map(max, first, second))
-    print(f"copy {roofline.bandwidth / 1e9:.1f} GB/s, GEMM {roofline.flops / 1e9:.0f} GFLOP/s")
+        comparisons.append(time_case(case, names, options.threads, options.rounds))
+        say("\n".join([*comparisons[-1].lines(first), ""]))
+        if options.json:
+            write_comparisons(options.json, comparisons, first, options.threads)
+    roofline = Roofline(*map(max, first, measure(options.threads)))
+    say(f"copy {roofline.bandwidth / 1e9:.1f} GB/s, GEMM {roofline.flops / 1e9:.0f} GFLOP/s")
     if any(c.best_of_torch() for c in comparisons):
-        print(*summary(comparisons), sep="\n")
+        say(summary(comparisons))
     if options.json:
-        write_json(options.json, comparisons, roofline, options.threads)
+        write_comparisons(options.json, comparisons, roofline, options.threads)
 
 
-def summary(comparisons: list[Comparison]) -> list[str]:
+def summary(comparisons: list[Comparison]) -> str:
     """Return one line a case: numba's time beside PyTorch's best, and both peaks, as Markdown."""
-    lines = [
-        "| case | numba ms | PyTorch's best ms | ratio | numba MB | PyTorch MB |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = [["case", "numba ms", "PyTorch's best ms", "ratio", "numba MB", "PyTorch MB"]]
     for c in comparisons:
-        best, numba = c.best_of_torch(), c.measured.get("numba")
-        if best and numba:
-            rival = c.measured[best]
-            peak = min(m.peak for name, m in c.measured.items() if name.startswith("torch"))
-            lines.append(
-                f"| {c.case.name} | {numba.both * 1e3:.1f} | {rival.both * 1e3:.1f} ({best[6:]}) | "
-                f"{rival.both / numba.both:.2f} | {numba.peak / 1e6:.0f} | {peak / 1e6:.0f} |"
-            )
-    return lines
+        best, peak, numba = c.best_of_torch(), c.torch_peak(), c.measured.get("numba")
+        if best and peak is not None and numba:
+            ms, theirs = numba.both * 1e3, c.measured[best].both * 1e3
+            rows.append([
+                c.case.name, f"{ms:.1f}", f"{theirs:.1f} ({best[6:]})", f"{theirs / ms:.2f}",
+                f"{numba.peak / 1e6:.0f}", f"{peak / 1e6:.0f}",
+            ])  # fmt: skip
+    return markdown(rows)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from igc_ref.errors import IGCError
 
 __all__ = ["DECAYS", "Fit", "linear_softmax"]
 
+Array = npt.NDArray[Any]
 DECAYS = (0.01, 0.1, 1.0)
 
 
@@ -43,55 +45,38 @@ def linear_softmax(
     Parameters
     ----------
     train, test : Dataset
-        Pictures to fit and to judge on.
     epochs : int
         Passes over `train` for each decay, at most; one L-BFGS step costs about one.
     decays : tuple of float
         Factors of ``||W||**2 / 2`` in the loss.
-
-    Returns
-    -------
-    Fit
     """
-    x, x_test = _standardised(train, train), _standardised(test, train)
-    fits = []
+    pixels = train.images.reshape(len(train), -1)
+    mean = pixels.mean(axis=0, dtype=np.float32)
+    std = pixels.std(axis=0, dtype=np.float32) + np.float32(1e-3)
+
+    def standardised(data: Dataset) -> Array:
+        """Pixels in units of their deviations in `train`; a last column of ones."""
+        x = np.ones((len(data), len(mean) + 1), np.float32)
+        np.subtract(data.images.reshape(len(data), -1), mean, out=x[:, :-1])
+        x[:, :-1] /= std
+        return x
+
+    def accuracy(x: Array, labels: Array, weights: Array) -> float:
+        return float(np.mean(np.argmax(x @ weights, axis=1) == labels))
+
+    x, x_test, fits = standardised(train), standardised(test), []
     for decay in decays:
-        weights = _fit(x, train.labels, len(train.classes), epochs, decay)
-        fits.append(
-            Fit(_accuracy(x, train.labels, weights), _accuracy(x_test, test.labels, weights), decay)
-        )
+        weights = _fit(x, np.eye(len(train.classes), dtype=np.float32)[train.labels], epochs, decay)
+        scores = accuracy(x, train.labels, weights), accuracy(x_test, test.labels, weights)
+        fits.append(Fit(*scores, decay))
     return max(fits, key=lambda fit: fit.test_accuracy)
 
 
-def _standardised(data: Dataset, by: Dataset) -> npt.NDArray[np.float32]:
-    """Pixels less their means in `by`, over their deviations there; a last column of ones."""
-    pixels = by.images.reshape(len(by), -1)
-    mean = pixels.mean(axis=0, dtype=np.float32)
-    std = pixels.std(axis=0, dtype=np.float32) + np.float32(1e-3)
-    x = np.ones((len(data), pixels.shape[1] + 1), dtype=np.float32)
-    np.subtract(data.images.reshape(len(data), -1), mean, out=x[:, :-1])
-    x[:, :-1] /= std
-    return x
-
-
-def _accuracy(
-    x: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], weights: npt.NDArray[np.float32]
-) -> float:
-    return float(np.mean(np.argmax(x @ weights, axis=1) == labels))
-
-
-def _fit(
-    x: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int64],
-    classes: int,
-    epochs: int,
-    decay: float,
-) -> npt.NDArray[np.float32]:
+def _fit(x: Array, target: Array, epochs: int, decay: float) -> Array:
     """The weights, (features + 1, classes), that minimise cross-entropy plus decay."""
-    shape = (x.shape[1], classes)
-    target = np.eye(classes, dtype=np.float32)[labels]  # (n, classes)
+    shape = x.shape[1], target.shape[1]
 
-    def loss(flat: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+    def loss(flat: Array) -> tuple[float, Array]:
         weights = flat.reshape(shape)
         shrunk = decay * weights
         shrunk[-1] = 0.0  # the bias is free
@@ -110,8 +95,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train and judge a linear softmax classifier.")
     parser.add_argument("--data", choices=("shapes", "cifar10"), default="shapes")
     parser.add_argument("--data-dir", type=Path, help="folder of the CIFAR-10 files")
-    parser.add_argument("--epochs", type=int, default=50, help="passes over the training pictures")
-    parser.add_argument("--seed", type=int, default=0, help="of the drawn pictures (shapes)")
+    parser.add_argument("--epochs", type=int, default=50, help="passes over the training images")
+    parser.add_argument("--seed", type=int, default=0, help="of the drawn images (shapes)")
     args = parser.parse_args()
     try:
         train, test = (

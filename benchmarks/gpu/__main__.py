@@ -1,32 +1,26 @@
 """Checks and timings of the cupy backend on an NVIDIA card, against float64 and PyTorch.
 
-    python3 -m benchmarks.gpu --only check --budget 540 --json check.json
-    python3 -m benchmarks.gpu --only blocks,steps,floors --budget 540 --json speed.json
-    python3 -m benchmarks.gpu --only train --data-dir data --epochs 20 --json train.json
+    python -m benchmarks.gpu --only check --budget 540 --json check.json
+    python -m benchmarks.gpu --only blocks,steps,floors --budget 540 --json speed.json
+    python -m benchmarks.gpu --show speed.json
 
-Run it from the repository's root; nothing needs to be installed but CuPy, PyTorch, NumPy, SciPy,
-tqdm and threadpoolctl. Sections, in this order whatever order is asked for:
+Run it from the repository's root. It needs CuPy, NumPy, SciPy, tqdm and threadpoolctl; PyTorch if
+it is to be measured. Sections, always in this order:
 
     check    every operator and some training runs against float64; the same bits every time
-    blocks   every block shape of the paper's CIFAR networks, forward, both ways, training
+    blocks   every block shape of the paper's CIFAR networks: forward, forward and backward, and in
+             training with batch norm and ReLU
     steps    whole training steps
-    floors   what the card can do at best, and how near we are; kernel by kernel
-    train    CIFAR-10, ours and PyTorch's: needs --data-dir
+    floors   what the card can do at best, measured; the time of a step kernel by kernel
 
-Each section runs in a process of its own: a kernel that kills the device ends that process, and
+Accuracy is measured by ``igc-ref train --backend cupy --data cifar10 --data-dir DIR``.
+
+Each section runs in a process of its own: if a kernel kills the device, that process ends and
 another one goes on after it. The JSON file is written anew after every item; `--resume` keeps what
-it holds already, so that a second call can go on where the first one stopped.
+it holds already, so that a second call goes on where the first one stopped.
 
-CIFAR-10 where nothing can be downloaded: carry the published ``cifar-10-batches-bin`` in a folder
-that git ignores (``data/``), or an archive that is smaller. With this workplace's, 18 MB, which
-needs Pillow there::
-
-    mkdir -p data && cp ../shared/data/* data/    # then carry the folder data
-    python3 data/unpack_cifar10.py data && python3 -m benchmarks.gpu --only train --data-dir data
-
-``--emulate`` and ``--device cpu`` rehearse all of it at tiny sizes without a card: our kernels on
-the tests' emulator (needs g++), PyTorch on the CPU, ``time.perf_counter`` for events. Such timings
-mean nothing.
+``--emulate`` rehearses all of it at tiny sizes without a card: our kernels on the tests' emulator
+(needs g++), PyTorch on the CPU, the wall clock for events. Such timings mean nothing.
 """
 
 from __future__ import annotations
@@ -41,16 +35,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu import ours
-from benchmarks.gpu.record import DeviceLostError, Record, Section, machine, say
+from benchmarks.gpu import blocks, ours, steps, tables
+from benchmarks.gpu.floors import roofline_of
+from benchmarks.gpu.sections import DeviceLostError, Record, Section
+from igc_ref.bench.record import available_threads, machine, output
+from igc_ref.report import say
 
 SECTIONS = {  # name: module, share of the time
     "check": ("check", 3.0),
     "blocks": ("blocks", 4.0),
     "steps": ("steps", 4.0),
-    "floors": ("ceilings", 1.0),
-    "train": ("train", 5.0),
+    "floors": ("profile", 1.0),
 }
+PACKAGES = ("numpy", "scipy", "cupy-cuda13x", "cupy-cuda12x", "torch", "triton")
+CARD = "name,driver_version,memory.total,clocks.max.sm,power.limit"
 RESTARTS = 5
 LOST = 3  # exit status of a process whose device is lost
 
@@ -66,12 +64,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--budget", type=float, default=3000, metavar="SECONDS", help="stop in time, skip the rest")
     add("--json", type=Path, default=Path("gpu.json"), metavar="FILE")
     add("--resume", action="store_true", help="keep what the file holds, do the rest")
-    add("--batch", type=int, help="pictures a batch; default 256, tiny 4")
+    add("--show", type=Path, metavar="FILE", help="run nothing, print the tables of this file")
+    add("--batch", type=int, help="images a batch; default 256, tiny 4")
     add("--rounds", type=int, help="turns of each contender; default 5, tiny 1")
     add("--seed", type=int, help="of the checks' inputs; default: drawn, and printed")
-    add("--data-dir", metavar="DIR", help="folder of CIFAR-10, for train")
-    add("--epochs", type=int, default=10, help="of train")
-    add("--minutes", type=float, help="of train, instead of --epochs")
     add("--no-compile", dest="compile", action="store_false", help="without torch.compile")
     add("--no-float16", dest="float16", action="store_false", help="without storage in 16 bits")
     add("--no-torch", dest="torch", action="store_false", help="without PyTorch")
@@ -83,6 +79,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options.tiny = options.emulate or options.device == "cpu"
     options.device = options.device or ("cpu" if options.emulate else "cuda")
     options.compile &= not options.tiny
+    options.torch &= find_spec("torch") is not None
     options.batch = options.batch or (4 if options.tiny else 256)
     options.rounds = options.rounds or (1 if options.tiny else 5)
     options.seed = int(time.time()) if options.seed is None else options.seed
@@ -98,14 +95,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     if options.worker:
         return work(options.worker, options)
+    if options.show:
+        return show(Record(options.show), options)
     start = time.time()
     if not options.resume:
         options.json.unlink(missing_ok=True)
     record = Record(options.json)
-    record.values["machine"] = machine()
+    card = output("nvidia-smi", "--format=csv,noheader", f"--query-gpu={CARD}")
+    record.values["machine"] = machine(available_threads(), PACKAGES) | {"card": card}
     record.values["settings"] = {"arguments": arguments, "seed": options.seed}
     record.save()
-    say(record.values["machine"], f"seed {options.seed}; results in {options.json}")
+    say(f"{record.values['machine']}\nseed {options.seed}; results in {options.json}")
 
     def process(name: str, until: float) -> int:
         command = [sys.executable, "-m", "benchmarks.gpu", *arguments, "--worker", name]
@@ -130,7 +130,7 @@ def run_all(
         shares = [SECTIONS[later][1] for later in options.sections[number:]]
         now = time.time()
         own = now + max(0.0, until - now - 20) * shares[0] / sum(shares)
-        say("", f"==== {name} ({own - now:.0f} s)")
+        say(f"\n==== {name} ({own - now:.0f} s)")
         for _ in range(RESTARTS):
             status = process(name, own)
             if status in (0, 1, -1) or time.time() > own:
@@ -144,12 +144,6 @@ def run_all(
 def work(name: str, options: argparse.Namespace) -> int:
     """Run one section in this process; 0: all right, 1: something failed, 3: the device is lost."""
     record = Record(options.json)
-    if not options.emulate:
-        record.values["machine"] |= _card()
-    if name in ("blocks", "steps", "train") and options.torch and find_spec("torch"):
-        from benchmarks.gpu import rivals
-
-        record.values["machine"] |= rivals.versions()
     section = Section(record, name, options.until, lambda: ours.alive(options.emulate))
     try:
         import_module(f"benchmarks.gpu.{SECTIONS[name][0]}").section(section, options)
@@ -161,22 +155,18 @@ def work(name: str, options: argparse.Namespace) -> int:
     return int(bool(section.failed()))
 
 
-def _card() -> dict[str, Any]:
-    """Return what CuPy says of the card; nothing without one."""
-    try:
-        import cupy
-
-        found = cupy.cuda.runtime.getDeviceProperties(0)
-        return {
-            "chip": found["name"].decode(), "compute capability": found["major"] * 10
-            + found["minor"], "multiprocessors": found["multiProcessorCount"],
-            "l2": found["l2CacheSize"], "memory": found["totalGlobalMem"],
-            "cuda driver": cupy.cuda.runtime.driverGetVersion(),
-            "cuda runtime": cupy.cuda.runtime.runtimeGetVersion(),
-            "nvrtc": list(cupy.cuda.nvrtc.getVersion()),
-        }  # fmt: skip
-    except Exception as error:
-        return {"chip": f"unknown: {type(error).__name__}: {error}"}
+def show(record: Record, options: argparse.Namespace) -> int:
+    """Print all tables of a record; ``--batch`` and the like are those that it was made with."""
+    say(f"{record.values['machine']}\n{record.values['settings']}")
+    everything: dict[str, Any] = {}
+    for section in list(record.values["sections"]):
+        say(f"\n==== {section}")
+        for name, value in record.items(section).items():
+            say(tables.item(name, value))
+        everything |= record.items(section)
+    for summary in (blocks.summary, steps.summary):
+        say(summary(everything, options, roofline_of(record)))
+    return 0
 
 
 if __name__ == "__main__":

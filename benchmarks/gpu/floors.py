@@ -1,147 +1,123 @@
-"""The least times that memory and arithmetic leave: the arithmetic of the floors table.
+"""What the card at hand can do at best, measured, and the least times that this leaves.
 
-A block of N pictures reads its input once and writes its output once; a fused backward pass reads
-x and the gradient and writes dx. A *training* block has batch norm and ReLU as well, fused: the
-forward pass moves what the block alone moves, the backward pass reads the block's own output too
-(batch norm derives at it), so 3 inputs + 3 outputs in all, "6 T". Operations are 2 x multiply-adds:
-
-    forward           primary + secondary
-    backward-data     the same
-    backward-weights  twice the same: y and the gradient of y again, and both weight gradients
-    fused backward    twice the same, and the primary weights once more for dx
+A block of N images reads its input once and writes its output once; its fused backward pass reads
+x and the gradient and writes dx. In *training* it has batch norm and ReLU as well, fused: then the
+backward pass reads the block's own output too. A block's backward pass computes y once more.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from typing import Any
 
-from benchmarks.cpu import block_cases
-from igc_ref.bench import BlockCase
-from igc_ref.networks.architecture import INPUT_SHAPE, Architecture
-from igc_ref.networks.model import build
+import numpy as np
 
-BANDWIDTH, FLOPS = 4.3e12, 67e12  # of an H200: bytes/s of a copy, read and written; float32 FMA
-FLOAT = 4
+from benchmarks.gpu import ours
+from benchmarks.gpu.sections import Record, Section
+from igc_ref.bench import BlockCase, Roofline, StepCase, measure
+from igc_ref.networks.architecture import Architecture
 
-
-@dataclass(frozen=True)
-class Floors:
-    """Microseconds. ``memory`` and ``fma`` are the forward pass's; the others are the greater."""
-
-    gigaflops: float
-    memory: float
-    fma: float
-    weights: float
-    fused: float
-    training: float
-
-    @property
-    def forward(self) -> float:
-        """The greater of memory and FMA."""
-        return max(self.memory, self.fma)
-
-    @property
-    def both(self) -> float:
-        """Forward pass and fused backward pass."""
-        return self.forward + self.fused
+CHAINS, ROUNDS, THREADS = 16, 2048, 256
+SOURCE = r"""  // fma is a name of CUDA's own
+extern "C" __global__ void fma_rate(float* y, float a, float b) {
+    float x[16];
+    for (int i = 0; i < 16; ++i) x[i] = threadIdx.x + i;
+    for (int k = 0; k < 2048; ++k)
+        #pragma unroll
+        for (int i = 0; i < 16; ++i) x[i] = fmaf(x[i], a, b);
+    float sum = 0;
+    for (int i = 0; i < 16; ++i) sum += x[i];
+    if (sum == 12345.678f) y[0] = sum;
+}
+extern "C" __global__ void copy(float4* y, const float4* x, long long n) {
+    long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
+    for (; i < n; i += (long long)gridDim.x * blockDim.x) y[i] = x[i];
+}
+"""
 
 
-@dataclass(frozen=True)
-class Work:
-    """One layer on a batch: numbers of input and output, multiply-adds of both weights."""
-
-    inputs: int
-    outputs: int
-    primary: int
-    secondary: int
-    has_dx: bool = True
-
-    def memory(self, forward: bool = True, backward: bool = True) -> int:
-        """Return the bytes of a training layer with batch norm and ReLU."""
-        numbers = (self.inputs + self.outputs) * forward
-        numbers += (self.inputs * (1 + self.has_dx) + 2 * self.outputs) * backward
-        return numbers * FLOAT
-
-    def operations(self, forward: bool = True, backward: bool = True) -> int:
-        """Return the operations; a convolution (no secondary weight) recomputes nothing."""
-        both = self.primary + self.secondary
-        back = 2 * both + self.primary if self.secondary else (1 + self.has_dx) * both
-        return 2 * (both * forward + back * backward)
+def ceilings(section: Section, options: Any) -> Roofline | None:
+    """Return the roofline of this card, measured once a record; None if that failed."""
+    floors = Section(section.record, "floors", section.until, section.alive)
+    floors.item("ceilings", measure_host if options.emulate else measure_card, 10)
+    return roofline_of(section.record)
 
 
-def block_work(case: BlockCase) -> Work:
-    """Return the work of a block."""
-    s, N = case.spec, case.batch_size
-    positions = N * math.prod(s.output_size(case.size, case.size))
-    primary, secondary = (math.prod(shape) for shape in (s.primary_shape, s.secondary_shape))
-    inputs, outputs = N * s.in_channels * case.size**2, positions * s.out_channels
-    return Work(inputs, outputs, positions * primary, positions * secondary)
+def roofline_of(record: Record) -> Roofline | None:
+    """Return the roofline that a record holds, or None."""
+    found = record.items("floors").get("ceilings", {})
+    return Roofline(found["bandwidth"], found["flops"]) if "flops" in found else None
 
 
-def block_floors(case: BlockCase, bandwidth: float = BANDWIDTH, flops: float = FLOPS) -> Floors:
-    """Return the floors of a block."""
-    w = block_work(case)
-    moved, fma = FLOAT * (w.inputs + w.outputs) / bandwidth, w.operations(True, False) / flops
-    fused_moved = FLOAT * (2 * w.inputs + w.outputs) / bandwidth
-    training = max(w.memory(backward=False) / bandwidth, fma)
-    training += max(w.memory(forward=False) / bandwidth, w.operations(False, True) / flops)
-    return Floors(
-        gigaflops=w.operations(True, False) / 1e9,
-        memory=moved * 1e6,
-        fma=fma * 1e6,
-        weights=max(moved, 2 * fma) * 1e6,
-        fused=max(fused_moved, w.operations(False, True) / flops) * 1e6,
-        training=training * 1e6,
-    )
+def measure_host() -> dict[str, Any]:
+    """Measure this CPU, for a rehearsal."""
+    return measure(threads=1, size=256, megabytes=8)._asdict()
 
 
-def step_work(a: Architecture, batch_size: int) -> list[Work]:
-    """Return the work of every convolution and block of a training step."""
-    model, found = build(a, "numpy"), []
-    parameters = model.parameters()
-    for row in model.rows():
-        weights = [parameters.get(f"{row.name}.{key}") for key in ("weight", "primary")]
-        weight = next((w for w in weights if w is not None and w.ndim == 4), None)
-        if weight is None:
-            continue
-        stem = weight.shape[1] == INPUT_SHAPE[0] and row.name.startswith("stem")
-        groups = 1 if stem or not a.is_igc else (a.L or 1)
-        secondary = parameters.get(f"{row.name}.secondary")
-        size = row.output[1] * (2 if "/2" in row.kind else 1)
-        positions = batch_size * math.prod(row.output[1:])
-        found.append(
-            Work(
-                inputs=batch_size * weight.shape[1] * groups * size**2,
-                outputs=positions * len(weight),
-                primary=positions * weight.size,
-                secondary=0 if secondary is None else positions * secondary.size,
-                has_dx=not stem,
-            )
-        )
-    return found
+def measure_card() -> dict[str, Any]:
+    """Measure copy bandwidth, by the driver and by a kernel, and the float32 rate."""
+    import cupy
 
-
-def step_floors(
-    a: Architecture, batch_size: int, bandwidth: float = BANDWIDTH, flops: float = FLOPS
-) -> dict[str, float]:
-    """Return milliseconds of a step: by memory, by FMA, and the sum of the greater a pass."""
-    work, passes = step_work(a, batch_size), ((True, False), (False, True))
-    greater = (
-        max(w.memory(*p) / bandwidth, w.operations(*p) / flops) for w in work for p in passes
-    )
+    module = cupy.RawModule(code=SOURCE, options=("-std=c++17",))
+    sms = cupy.cuda.Device().attributes["MultiProcessorCount"]
+    stream, clock = cupy.cuda.Stream(non_blocking=True), ours.clock(emulate=False)
+    with stream:
+        x = cupy.arange(1 << 30, dtype="float32")  # 4 GiB
+        y = cupy.empty_like(x)
+        quads, copy = np.int64(x.size // 4), module.get_function("copy")
+        fma, grid = module.get_function("fma_rate"), 32 * sms
+        a, b = np.float32(0.999), np.float32(1.5)
+        runs: dict[str, Callable[[], object]] = {
+            "driver copy": lambda: y.data.copy_from_device_async(x.data, x.nbytes, stream),
+            "kernel copy": lambda: copy((sms * 16,), (512,), (y, x, quads)),
+            "fma": lambda: fma((grid,), (THREADS,), (y, a, b)),
+        }
+        seconds = {}
+        for name, run in runs.items():
+            clock.times(run, 3)
+            seconds[name] = float(np.median(clock.times(run, 15)))
+        right = bool((x[-1000:] == y[-1000:]).all())
+    operations = 2 * CHAINS * ROUNDS * THREADS * grid
+    copies = {name: 2 * x.nbytes / seconds[name] for name in ("driver copy", "kernel copy")}
     return {
-        "memory": sum(w.memory() for w in work) / bandwidth * 1e3,
-        "fma": sum(w.operations() for w in work) / flops * 1e3,
-        "greater": sum(greater) * 1e3,
+        "bandwidth": max(copies.values()), "flops": operations / seconds["fma"],
+        "seconds of each": seconds, **copies, "copied": right, "multiprocessors": sms,
+    }  # fmt: skip
+
+
+def block_floors(case: BlockCase, roofline: Roofline | None) -> dict[str, float]:
+    """Return the floors of a block in microseconds; of an unknown card, none.
+
+    ``memory`` and ``fma`` are the forward pass's, ``fused`` is the backward pass without batch
+    norm; ``forward``, ``both`` and ``training`` are the variants that are timed.
+    """
+    if roofline is None:
+        return {}
+    (work,) = case.works()
+    forward, fused = work.forward(), work.backward(norm=False, recompute=True)
+    seconds = _by_both(roofline, [forward]) | {
+        "fused": roofline.seconds(fused),
+        "forward": roofline.seconds(forward),
+        "both": roofline.seconds(forward, fused),
+        "training": roofline.seconds(forward, work.backward(recompute=True)),
     }
+    return {name: value * 1e6 for name, value in seconds.items()}
 
 
-def cases(batch_size: int = 256, tiny: bool = False) -> list[BlockCase]:
-    """Return every block shape of plain_igc L24M2 and L4M8, or two small ones."""
-    found = [c for c in block_cases() if isinstance(c, BlockCase)]
-    if tiny:
-        from igc_ref.spec.block import IGCSpec
+def step_floors(a: Architecture, batch: int, roofline: Roofline | None) -> dict[str, float]:
+    """Return microseconds of a step: by memory, by FMA, and the sum of the greater a pass."""
+    if roofline is None:
+        return {}
+    works = StepCase(a, batch).works()
+    passes = [w.forward() for w in works]
+    passes += [w.backward(dx=i > 0, recompute=True) for i, w in enumerate(works)]
+    seconds = _by_both(roofline, passes) | {"greater": roofline.seconds(*passes)}
+    return {name: value * 1e6 for name, value in seconds.items()}
 
-        found = [BlockCase(IGCSpec.square(2, 2), 6), BlockCase(IGCSpec(4, 8, 2, 4, stride=2), 6)]
-    return [replace(case, batch_size=batch_size) for case in found]
+
+def _by_both(roofline: Roofline, passes: list[Any]) -> dict[str, float]:
+    """Return the seconds that memory alone leaves, and arithmetic alone."""
+    return {
+        "memory": roofline._replace(flops=float("inf")).seconds(*passes),
+        "fma": roofline._replace(bandwidth=float("inf")).seconds(*passes),
+    }

@@ -8,18 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.clock import Clock, CupyClock, HostClock
+from benchmarks.gpu.contenders import Each
 from igc_ref.backends.operators.lazy import Batch, Sums
-from igc_ref.backends.operators.library import Crops, Sampling, TrainingData
 from igc_ref.bench import BlockCase
+from igc_ref.bench.clock import Clock, EventClock, WallClock
+from igc_ref.data import Dataset
 from igc_ref.errors import BackendError
 from igc_ref.networks import BN_EPS
 from igc_ref.networks.architecture import Architecture
-from igc_ref.networks.model import Model, build
+from igc_ref.networks.layers import he_normal
+from igc_ref.networks.model import build
+from igc_ref.training.loop import draw, steps_of
 from igc_ref.training.optim import SGD
 
 VARIANTS = ("forward", "both", "training")
-PADDING = 4
 
 
 def make_backend(emulate: bool, storage: str = "float32", capture: bool = True) -> Any:
@@ -38,8 +40,13 @@ def make_backend(emulate: bool, storage: str = "float32", capture: bool = True) 
 
 
 def clock(emulate: bool) -> Clock:
-    """Return the clock for its work."""
-    return HostClock() if emulate else CupyClock()
+    """Return the clock for its work; on a card, use it inside the backend's ``session()``."""
+    if emulate:
+        return WallClock()
+    import cupy
+
+    device = cupy.cuda.Device()
+    return EventClock(cupy.cuda.Event, cupy.cuda.get_elapsed_time, device.synchronize)
 
 
 def alive(emulate: bool) -> None:
@@ -53,20 +60,38 @@ def alive(emulate: bool) -> None:
 
 @contextmanager
 def poisoned(emulate: bool, megabytes: int) -> Iterator[None]:
-    """Give arrays made within memory that holds NaN; use it inside ``session()``.
+    """Make new arrays in memory that holds NaN; use it inside ``session()``.
 
-    CuPy's pool cuts new arrays out of the smallest free piece that is large enough: here there is
-    one only, and it is poisoned.
+    The memory is one block of a pool that is made for this context alone: what others left in the
+    default pool is not handed out, and what a backend keeps for good cannot split the block if it
+    was made before.
     """
-    if not emulate:
-        import cupy
+    if emulate:
+        yield
+        return
+    import cupy
 
+    pool = cupy.cuda.MemoryPool()
+    try:
+        with cupy.cuda.using_allocator(pool.malloc):
+            cupy.full(megabytes << 18, np.nan, "float32")  # freed at once: arrays are cut out of it
+            yield
+    finally:
         cupy.cuda.Device().synchronize()
-        pool = cupy.get_default_memory_pool()
         pool.free_all_blocks()
-        poison = cupy.full(megabytes << 18, np.nan, "float32")
-        del poison
-    yield
+
+
+def block_inputs(case: BlockCase, seed: int = 0) -> list[Any]:
+    """Draw a batch, a gradient of the output, and both weights, in float32."""
+    rng, s, N = np.random.default_rng(seed), case.spec, case.batch_size
+    weights = [
+        he_normal(shape, rng).astype("float32") for shape in (s.primary_shape, s.secondary_shape)
+    ]
+    shapes = (
+        (N, s.in_channels, case.size, case.size),
+        (N, s.out_channels, *s.output_size(case.size, case.size)),
+    )
+    return [*(rng.standard_normal(shape, np.float32) for shape in shapes), *weights]
 
 
 class OurBlock:
@@ -78,28 +103,29 @@ class OurBlock:
     gradient comes with the sums that the block after it takes on the way.
     """
 
-    def __init__(self, backend: Any, case: BlockCase, sets: int, seed: int = 0) -> None:
-        rng, spec, N = np.random.default_rng(seed), case.spec, case.batch_size
-        self.backend, self.spec, self.sets = backend, spec, sets
-        shapes = spec.primary_shape, spec.secondary_shape
-        weights = (rng.normal(size=s) * (2 / np.prod(s[1:])) ** 0.5 for s in shapes)
-        self.primary, self.secondary = (backend.asarray(w, "float32") for w in weights)
-        self.plain = list(self._pictures(rng, (N, spec.in_channels, case.size, case.size)))
-        out = (N, spec.out_channels, *spec.output_size(case.size, case.size))
-        self.gradients = list(self._pictures(rng, out))
-        self.norms = [self._norm(c) for c in (spec.in_channels, spec.out_channels)]
+    def __init__(self, backend: Any, case: BlockCase, sets: int) -> None:
+        self.backend, self.spec, spec = backend, case.spec, case.spec
+        x, d, *weights = block_inputs(case)
+        self.weights = [backend.asarray(w) for w in weights]
+        self.plain, self.gradients = (self._batches(array, sets) for array in (x, d))
+        self.norms = [self._norm(channels) for channels in (spec.in_channels, spec.out_channels)]
         self.pending = [self._normalise(x, 0)[0] for x in self.plain]
-        self.sums = backend.asarray(rng.normal(size=(256, spec.out_channels, 2)), "float32")
+        sums = np.random.default_rng(1).normal(size=(256, spec.out_channels, 2))
+        self.sums = backend.asarray(sums, "float32")
 
-    def _pictures(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Iterator[Batch]:
-        numbers = rng.standard_normal(shape, np.float32)
-        for shift in range(self.sets):  # not the same numbers, and quicker than drawing them
-            yield self.backend.to_layout(self.backend.asarray(np.roll(numbers, shift, axis=0)))
+    def _batches(self, array: Any, sets: int) -> list[Batch]:
+        """Return sets that differ by the order of their images: quicker than drawing each."""
+        rolled = (np.roll(array, shift, axis=0) for shift in range(sets))
+        return [self.backend.to_layout(self.backend.asarray(a)) for a in rolled]
 
     def _norm(self, channels: int) -> dict[str, Any]:
-        ones, zeros = np.ones(channels, "float32"), np.zeros(channels, "float32")
-        values = {"gamma": ones, "beta": zeros, "running_mean": zeros, "running_var": ones}
-        return {name: self.backend.asarray(value) for name, value in values.items()}
+        starts = {
+            "gamma": np.ones,
+            "beta": np.zeros,
+            "running_mean": np.zeros,
+            "running_var": np.ones,
+        }
+        return {n: self.backend.asarray(f(channels, "float32")) for n, f in starts.items()}
 
     def _normalise(self, x: Batch, which: int) -> tuple[Batch, Any]:
         return self.backend.batch_norm(  # type: ignore[no-any-return]
@@ -108,117 +134,78 @@ class OurBlock:
 
     def forward(self, i: int) -> Any:
         """Run the block on inputs number `i`; return what it wrote."""
-        return self.backend.igc(self.plain[i], self.primary, self.secondary, self.spec)[0]
+        return self.backend.igc(self.plain[i], *self.weights, self.spec)[0]
 
     def both(self, i: int) -> Any:
         """Run it forward and backward."""
-        b = self.backend
-        y, saved = b.igc(self.plain[i], self.primary, self.secondary, self.spec)
-        return y, b.igc_backward(self.gradients[i], saved)
+        y, saved = self.backend.igc(self.plain[i], *self.weights, self.spec)
+        return y, self.backend.igc_backward(self.gradients[i], saved)
 
     def training(self, i: int) -> Any:
         """Run block, batch norm and ReLU forward and backward."""
-        b = self.backend
-        y, saved = b.igc(self.pending[i], self.primary, self.secondary, self.spec)
+        b, d = self.backend, self.gradients[i]
+        y, saved = b.igc(self.pending[i], *self.weights, self.spec)
         z, norm = self._normalise(y, 1)
-        d = self.gradients[i]
         if hasattr(norm, "rule"):  # not the generic batch norm
             d = Batch(d.data, sums=Sums(norm.rule.table, self.sums))
         d, *of_norm = b.batch_norm_backward(d, norm)
         return z, of_norm, b.igc_backward(d, saved)
 
 
-def replayed(backend: Any, f: Callable[[int], object], sets: int) -> Callable[[], None]:
+def replayed(backend: Any, f: Each, sets: int) -> tuple[Callable[[], object], str]:
     """Return what runs ``f(0) ... f(sets - 1)`` as one CUDA graph; use it inside ``session()``.
 
-    Results stay alive until all are there, so that each has memory of its own, as in a network.
-    Raises BackendError if `f` needs an operator of the library.
+    Results stay alive until all are there, so that each has memory of its own, as in a network. If
+    `f` needs an operator of the library there is no graph: it runs launch by launch, and the note
+    returned says why.
     """
+
+    def run() -> list[object]:
+        return [f(i) for i in range(sets)]
+
     memory = backend.device.memory()
-    with memory():
-        kept: list[Any] = []
-        for _ in range(2):  # compile, and fill the pool that the graph will use
-            kept = [f(i) for i in range(sets)]
-        kept.clear()
-        kept_in_graph: list[Any] = []
+    try:
+        with memory():
+            for _ in range(2):  # compile, and fill the pool that the graph will use
+                run()
+            replay = backend.device.capture(run)
+    except BackendError as error:
+        return run, f"no graph: {error}"
 
-        def all_sets() -> None:
-            kept_in_graph.extend(f(i) for i in range(sets))
-
-        replay: Callable[[], None] = backend.device.capture(all_sets)
-        kept_in_graph.clear()
-
-    def run() -> None:
+    def with_its_memory() -> None:
         assert memory  # lives as long as the graph, which holds its addresses
         replay()
 
-    return run
+    return with_its_memory, ""
 
 
-def one_by_one(f: Callable[[int], object], sets: int) -> Callable[[], None]:
-    """Return what runs ``f(0) ... f(sets - 1)`` launch by launch."""
-
-    def run() -> None:
-        kept = [f(i) for i in range(sets)]
-        del kept
-
-    return run
-
-
-def random_pool(count: int, seed: int = 0, classes: int = 10) -> TrainingData:
-    """Return random pictures."""
+def random_images(count: int, seed: int = 0) -> Dataset:
+    """Return random images, of no ten classes in particular."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
     statistics = (125.0, 123.0, 114.0), (63.0, 62.0, 67.0)
-    return TrainingData(images, rng.integers(0, classes, count), *statistics)
-
-
-def draws(count: int, seed: int) -> Sampling:
-    """Return order and augmentation of an epoch."""
-    rng = np.random.default_rng(seed)
-    top, left = rng.integers(0, 2 * PADDING + 1, (2, count))
-    return Sampling(rng.permutation(count), Crops(top, left, rng.random(count) < 0.5))
-
-
-def learner(model: Model, optimiser: SGD) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
-    """Return one training step on pictures in the backend's layout, as `igc_ref.train` takes it."""
-
-    def learn(x: Any, labels: Any, lr: Any) -> tuple[Any, Any]:
-        logits = model.forward_inside(x, train=True)
-        loss, hits, dlogits = model.backend.loss(logits, labels)
-        model.backward(dlogits, input_gradient=False)
-        optimiser.step(lr)
-        return loss, hits
-
-    return learn
+    return Dataset("random", images, rng.integers(0, 10, count), tuple("0123456789"), *statistics)
 
 
 class OurStep:
-    """Training steps of a network on random pictures, `steps` of them a run."""
+    """Training steps of a network on random images, `steps` of them an epoch."""
 
-    def __init__(self, backend: Any, a: Architecture, batch_size: int, steps: int = 64) -> None:
-        self.model = build(a, backend)
-        learn = learner(self.model, SGD(self.model, 0.9, 5e-4))
-        self.backend, self.batch_size, self.steps, self.lines = backend, batch_size, steps, []
-        pool = random_pool(batch_size * steps)
-        self.rates = np.full(steps, 1e-3)
-        self.draws = draws(len(pool.labels), seed=1)
-        self.captured = backend.steps(learn, pool, batch_size, PADDING, self.lines.append)
+    def __init__(self, backend: Any, a: Architecture, batch_size: int, steps: int) -> None:
+        model, images, self.lines = build(a, backend), random_images(batch_size * steps), []
+        self.batch_size, self.rates = batch_size, np.full(steps, 1e-3)
+        self.sampling = draw(1, 1, len(images), batch_size, augment=True)
+        optimiser = SGD(model, 0.9, 5e-4)
+        self.steps: Any = steps_of(model, optimiser, images, batch_size, self.lines.append)
         self.losses = [loss for loss, _ in self.epoch()]  # compiles, captures
 
     def epoch(self) -> list[tuple[float, int]]:
-        """Run all steps as training does: draws in, losses out."""
-        return list(self.captured.epoch(self.draws, self.rates))
+        """Run all steps as training does: random numbers in, losses out."""
+        return list(self.steps.epoch(self.sampling, self.rates))
 
     def begin(self) -> None:
-        """Start the epoch again, so that the step's number stays below the epoch's."""
-        self.captured._begin(self.draws, self.rates)
+        """Start the epoch again: six small copies, a few hundredths of a step."""
+        self.steps.begin(self.sampling, self.rates)
 
-    def step(self) -> None:
+    def run_one(self) -> None:
         """Queue one step: a replay of the graph, if there is one."""
-        self.captured._step(self.batch_size)
-
-    @property
-    def is_graph(self) -> bool:
-        """Whether steps are replays of a CUDA graph."""
-        return bool(self.captured._graphs)
+        self.steps.run_one(self.batch_size)

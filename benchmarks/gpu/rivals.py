@@ -1,30 +1,30 @@
 """PyTorch's side: the same blocks and training steps, in every way its users would try.
 
-Channels are shuffled by view, transpose and reshape, in the tensor's own memory format: PyTorch's
+Channels are shuffled in the tensor's own memory format (`torch_twins.shuffle_in_format`): PyTorch's
 own ``channel_shuffle`` leaves channels_last, which would make that format lose for no good reason.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.gpu.clock import Clock, Contender, HostClock, TorchClock
+from benchmarks.gpu.contenders import Contender, Each
+from benchmarks.gpu.ours import VARIANTS, block_inputs
 from igc_ref.bench import BlockCase, torch_twins
+from igc_ref.bench.clock import Clock, EventClock, WallClock
 from igc_ref.networks import BN_EPS
 from igc_ref.networks.architecture import Architecture
 from igc_ref.reference import composed_kernel
-
-Functions = dict[str, Callable[[int], object]]
 
 
 @dataclass(frozen=True)
@@ -62,40 +62,15 @@ EAGER = [
     Way("eager", layout, search, tf32)
     for layout, search, tf32 in product(("NCHW", "channels_last"), (True, False), (False, True))
 ]
-COMPILED = [
-    Way("compile", layout, True, tf32)
-    for tf32, layout in product((False, True), ("NCHW", "channels_last"))
-]
-
-
-def shuffle(x: Any, groups: int) -> Any:
-    """Shuffle channels in the memory format that x has."""
-    N, C, H, W = x.shape
-    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
-        last = x.permute(0, 2, 3, 1).reshape(N, H, W, groups, C // groups)
-        return last.transpose(3, 4).reshape(N, H, W, C).permute(0, 3, 1, 2)
-    return x.view(N, groups, C // groups, H, W).transpose(1, 2).reshape(N, C, H, W)
-
-
-torch_twins._shuffle = shuffle
-
-
-def versions() -> dict[str, Any]:
-    """Return the libraries that PyTorch brings."""
-    return {"torch cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
-
-
-def quiet() -> None:
-    """Keep the compiler's tables of candidates out of the log."""
-    from torch._inductor import config
-
-    if hasattr(config, "autotune_num_choices_displayed"):
-        config.autotune_num_choices_displayed = 0
+COMPILED = [Way("compile", "NCHW", True, tf32) for tf32 in (False, True)]  # it chooses formats
 
 
 def clock(device: str) -> Clock:
     """Return the clock for PyTorch's work there."""
-    return HostClock() if device == "cpu" else TorchClock()
+    if device == "cpu":
+        return WallClock()
+    event = partial(torch.cuda.Event, enable_timing=True)
+    return EventClock(event, lambda a, b: a.elapsed_time(b), torch.cuda.synchronize)
 
 
 def clean() -> None:
@@ -107,38 +82,30 @@ def clean() -> None:
         torch.cuda.empty_cache()
 
 
-def graphed(f: Callable[[int], object], sets: int, device: str) -> Callable[[], object]:
+def graphed(f: Each, sets: int, device: str) -> Callable[[], object]:
     """Return what replays ``f(0) ... f(sets - 1)`` as a CUDA graph; on a CPU, what calls them."""
     if device == "cpu":
         return lambda: [f(i) for i in range(sets)]
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        for _ in range(2):
-            for i in range(min(sets, 2)):
-                f(i)
+        for i in [*range(min(sets, 2))] * 2:
+            f(i)
     torch.cuda.current_stream().wait_stream(stream)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         kept = [f(i) for i in range(sets)]  # each with memory of its own
     del kept
-    return graph.replay
+    return graph.replay  # type: ignore[no-any-return]
 
 
 class Blocks:
     """One block shape: inputs, shared by all ways of one memory format."""
 
-    def __init__(self, case: BlockCase, sets: int, device: str, seed: int = 0) -> None:
-        rng, s, N = np.random.default_rng(seed), case.spec, case.batch_size
+    def __init__(self, case: BlockCase, sets: int, device: str) -> None:
         self.case, self.sets, self.device = case, sets, device
-        self.x = rng.standard_normal((N, s.in_channels, case.size, case.size), np.float32)
-        out = (N, s.out_channels, *s.output_size(case.size, case.size))
-        self.d = rng.standard_normal(out, np.float32)
-        shapes = s.primary_shape, s.secondary_shape
-        self.weights = [
-            rng.normal(size=shape) * (2 / np.prod(shape[1:])) ** 0.5 for shape in shapes
-        ]
+        self.x, self.d, *self.weights = block_inputs(case)
         self._tensors: dict[Any, list[Any]] = {}
 
     def tensors(self, which: str, way: Way, dtype: Any = torch.float32) -> list[Any]:
@@ -150,30 +117,23 @@ class Blocks:
             self._tensors[key] = [t.requires_grad_(which == "x") for t in sets]
         return self._tensors[key]
 
-    def functions(self, way: Way) -> Functions:
+    def functions(self, way: Way) -> dict[str, Each]:
         """Return the variants of the block, each a function of the number of the set."""
         s = self.case.spec
-        block = torch_twins.Block(s)
+        block = torch_twins.Block(s, torch_twins.shuffle_in_format)
         with torch.no_grad():
-            block.primary.weight.copy_(torch.from_numpy(self.weights[0]))
-            block.secondary.weight.copy_(torch.from_numpy(self.weights[1])[..., None, None])
+            for parameter, array in zip(block.parameters(), self.weights, strict=True):
+                parameter.copy_(torch.from_numpy(array).reshape(parameter.shape))
         norm = nn.BatchNorm2d(s.out_channels, eps=BN_EPS, momentum=0.1)
         layers = nn.Sequential(block, norm, nn.ReLU(inplace=True))
         layers = layers.to(self.device).to(memory_format=way.format)
-        run, run_all = layers[0], layers
-        if way.how == "compile":
-            quiet()
-            run, run_all = (
-                torch.compile(m, mode="max-autotune-no-cudagraphs", dynamic=False)
-                for m in (layers[0], layers)
-            )
         x, d = self.tensors("x", way), self.tensors("d", way)
 
         def forward(i: int) -> object:
             with way.on(), torch.no_grad():
-                return run(x[i])
+                return layers[0](x[i])
 
-        def backward(module: Any, parameters: list[Any]) -> Callable[[int], object]:
+        def backward(module: Any, parameters: list[Any]) -> Each:
             def both(i: int) -> object:
                 with way.on():
                     y = module(x[i])
@@ -181,60 +141,59 @@ class Blocks:
 
             return both
 
-        both = backward(run, list(layers[0].parameters()))
-        training = backward(run_all, list(layers.parameters()))
+        both = backward(layers[0], list(layers[0].parameters()))
+        training = backward(layers, list(layers.parameters()))
         return {"forward": forward, "both": both, "training": training}
 
-    def dense(self) -> Iterator[Contender]:
-        """Yield the composed kernel P Wd Pᵀ Wp as one dense convolution, forward only."""
-        s = self.case.spec
-        kernel = torch.from_numpy(composed_kernel(*self.weights, s)).to(self.device)
-        for layout, (name, dtype, tf32) in product(
-            ("channels_last", "NCHW"),
-            (
-                ("TF32", torch.float32, True),
-                ("bf16", torch.bfloat16, False),
-                ("float32", torch.float32, False),
-            ),
-        ):
-            way = Way("dense", layout, True, tf32)
-            weight = kernel.to(dtype).contiguous(memory_format=way.format)
-            x = [t.detach() for t in self.tensors("x", way, dtype)]
+    def graph(self, way: Way, variant: str) -> tuple[Callable[[], object], str]:
+        """Capture a variant of the block."""
+        return graphed(self.functions(way)[variant], self.sets, self.device), ""
 
-            def forward(i: int, x: Any = x, weight: Any = weight, way: Way = way) -> object:
-                with way.on(), torch.no_grad():
-                    return functional.conv2d(x[i], weight, stride=s.stride, padding=s.padding)
-
-            error = self._error(forward(0), kernel)
-            run = graphed(forward, self.sets, self.device)
-            yield Contender(
-                f"dense {name} {layout}", run, clock(self.device), self.sets,
-                exact=name == "float32", note=f"error {error:.1e}",
-            )  # fmt: skip
-
-    def _error(self, y: Any, kernel: Any) -> float:
-        """Return ||y - exact|| / ||exact|| on the first pictures of the first set."""
+    def dense(self, way: Way, dtype: Any) -> tuple[Callable[[], object], str]:
+        """Capture the composed kernel P Wd Pᵀ Wp as one dense convolution; note its error."""
         s, few = self.case.spec, min(8, self.case.batch_size)
+        composed = composed_kernel(*(w.astype(float) for w in self.weights), s)
+        kernel = torch.from_numpy(composed).to(self.device)
+        weight = kernel.to(dtype).contiguous(memory_format=way.format)
+        inputs = [t.detach() for t in self.tensors("x", way, dtype)]
+
+        def forward(i: int) -> Any:
+            with way.on(), torch.no_grad():
+                return functional.conv2d(inputs[i], weight, stride=s.stride, padding=s.padding)
+
         x = torch.from_numpy(self.x[:few]).to(self.device, torch.float64)
         exact = functional.conv2d(x, kernel, stride=s.stride, padding=s.padding)
-        return float((y[:few].double() - exact).norm() / exact.norm())
+        error = float((forward(0)[:few].double() - exact).norm() / exact.norm())
+        return graphed(forward, self.sets, self.device), f"error {error:.1e}"
+
+
+def blocks(case: BlockCase, sets: int, options: Any) -> Iterator[tuple[str, Contender]]:
+    """Yield variants of the block and PyTorch's contenders for them."""
+    clean()
+    inputs, time = Blocks(case, sets, options.device), clock(options.device)
+    for way, variant in product(EAGER[:: 4 if options.tiny else 1], VARIANTS):
+        prepare = partial(inputs.graph, way, variant)
+        yield variant, Contender(str(way), prepare, time, sets, exact=not way.tf32)
+    kinds = {"TF32": torch.float32, "bf16": torch.bfloat16, "float32": torch.float32}
+    for layout, (kind, dtype) in product(("channels_last", "NCHW"), kinds.items()):
+        prepare = partial(inputs.dense, Way("dense", layout, True, kind == "TF32"), dtype)
+        name, exact = f"dense {kind} {layout}", kind == "float32"
+        yield "forward", Contender(name, prepare, time, sets, exact)
 
 
 class Step:
-    """A training step of a network on one batch that lies on the device, SGD included."""
+    """Training steps of a network on a batch that lies on the device, SGD included."""
 
-    def __init__(
-        self, a: Architecture, batch_size: int, way: Way, device: str, state: Sequence[Any] = ()
-    ) -> None:
+    def __init__(self, a: Architecture, batch_size: int, way: Way, device: str) -> None:
         torch.manual_seed(0)
-        model = torch_twins.network(a)
-        with torch.no_grad():
-            for parameter, value in zip(model.parameters(), state, strict=False):
-                parameter.copy_(torch.from_numpy(np.asarray(value)).reshape(parameter.shape))
+        model = torch_twins.network(a, torch_twins.shuffle_in_format)
         self.way, self.model = way, model.to(device).to(memory_format=way.format)
         self.run = self.model
         if way.how == "compile":
-            quiet()
+            from torch._inductor import config
+
+            if hasattr(config, "autotune_num_choices_displayed"):
+                config.autotune_num_choices_displayed = 0  # no tables of candidates in the log
             self.run = torch.compile(self.model, mode="max-autotune", dynamic=False)
         self.optimiser = torch.optim.SGD(
             self.model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, nesterov=True,
@@ -250,3 +209,22 @@ class Step:
             self.optimiser.zero_grad(set_to_none=True)
             functional.cross_entropy(self.run(self.x), self.labels).backward()
             self.optimiser.step()
+
+
+def steps(a: Architecture, options: Any, compiled: bool) -> Iterator[Contender]:
+    """Yield PyTorch's contenders for a training step: those that compile, or the others."""
+    clean()
+    time = clock(options.device)
+
+    def prepare(way: Way, graph: bool) -> tuple[Callable[[], object], str]:
+        step = Step(a, options.batch, way, options.device)
+        (seconds,) = WallClock().times(lambda: [step() for _ in range(6)], 1)
+        note = f"compiled in {seconds:.0f} s" if compiled else ""
+        return (graphed(step, 1, options.device) if graph else step), note
+
+    for way in COMPILED if compiled else EAGER[:: 4 if options.tiny else 1]:
+        exact = not way.tf32
+        yield Contender(str(way), partial(prepare, way, False), time, exact=exact)
+        if way.search and not compiled:  # a graph keeps its memory: only the quicker half
+            name = str(way).replace("eager", "graph")
+            yield Contender(name, partial(prepare, way, True), time, exact=exact)

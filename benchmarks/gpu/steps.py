@@ -1,4 +1,4 @@
-"""Section ``steps``: whole training steps, ours against every way of PyTorch, in milliseconds.
+"""Section ``steps``: whole training steps, ours against every way of PyTorch, in microseconds.
 
 Ours takes its batch out of the data set on the card, augments and normalises it within the step;
 PyTorch gets one ready batch again and again (what that saves it is the kernel ``take_batch`` in
@@ -9,18 +9,19 @@ decay, PyTorch with its fused kernel. ``graph`` is an eager step captured by han
 
 from __future__ import annotations
 
-import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
-from importlib.util import find_spec
+from functools import partial
 from typing import Any
 
-from benchmarks.gpu import ours
-from benchmarks.gpu.clock import Contender, best, compete, only, ratio
-from benchmarks.gpu.floors import step_floors
-from benchmarks.gpu.record import Section, say, table
+from benchmarks.gpu import ours, tables
+from benchmarks.gpu.contenders import Contender, Times, compete
+from benchmarks.gpu.floors import ceilings, step_floors
+from benchmarks.gpu.sections import Section
+from igc_ref.bench import Roofline
+from igc_ref.bench.clock import WallClock
 from igc_ref.networks.architecture import Architecture
+from igc_ref.report import say
 
 NETWORKS = (
     Architecture("plain_igc", 20, L=24, M=2),
@@ -31,159 +32,68 @@ NETWORKS = (
 TINY = (Architecture("plain_igc", 5, L=2, M=2),)
 COMPILED_FIRST = 2  # networks for which torch.compile is tried: minutes each
 STEPS = 64  # a run of ours: an epoch, so that the learning rates do not end
+SECONDS_A_TURN = 0.1
+OURS = (("float32", True), ("float16", True), ("float32", False))  # storage, captured
 
 
 def section(section: Section, options: Any) -> None:
     """Time all networks, without torch.compile first: it may take all the time there is."""
-    networks = TINY if options.tiny else NETWORKS
-    for compiled in (False, True) if options.compile else (False,):
-        for number, a in enumerate(networks):
-            if compiled and number >= COMPILED_FIRST:
-                continue
-            name = f"{a}{' compile' if compiled else ''}"
-            f = (
-                (lambda a=a: compiled_step(a, options))
-                if compiled
-                else lambda a=a: step(a, options)
-            )
-            result = section.item(name, f, 150 if compiled else 40)
-            if result:
-                say(f"\n{name}, N = {options.batch}", lines(result["times"]))
-    say("", summary(section, options, networks))
+    networks, roofline = TINY if options.tiny else NETWORKS, ceilings(section, options)
+    for a in networks:
+        section.item(str(a), partial(step, a, options, compiled=False), 40)
+    for a in networks[:COMPILED_FIRST] if options.compile and options.torch else ():
+        section.item(f"{a} compile", partial(step, a, options, compiled=True), 150)
+    say(summary(section.items, options, roofline))
 
 
-def step(a: Architecture, options: Any) -> dict[str, Any]:
-    """Time a step of ours and of every way of PyTorch but compiled."""
-    contenders, about = [], {}
-    with ExitStack() as stack:
-        for storage, capture in (("float32", True), ("float16", True), ("float32", False)):
-            if storage == "float16" and not options.float16:
-                continue
-            name = f"ours {storage}{'' if capture else ' uncaptured'}"
-            backend = ours.make_backend(options.emulate, storage, capture)
-            stack.enter_context(backend.session())
-            try:
-                own, about[name] = _ours(backend, a, name, options)
-                contenders.append(own)
-            except Exception as error:
-                traceback.print_exc()
-                about[name] = {"failed": f"{type(error).__name__}: {error}"[:500]}
-                ours.alive(options.emulate)
-        if options.torch and find_spec("torch"):
-            contenders += _torch(a, options)
-        times = compete(contenders, options.rounds, 0.1)
-    _clean(options)
-    return {"times": times, "floors ms": step_floors(a, options.batch), "ours": about}
+def summary(items: dict[str, Any], options: Any, roofline: Roofline | None) -> str:
+    """Return two lines for every network that has been timed: with torch.compile, and without."""
+    timed = {}
+    for a in TINY if options.tiny else NETWORKS:
+        floor = step_floors(a, options.batch, roofline).get("greater")
+        for name in (str(a), f"{a} compile"):
+            times: Times = {}
+            for item, value in items.items():  # one item or several
+                if item.startswith(str(a)) and ("compile" in item) == ("compile" in name):
+                    times |= value.get("times", {})
+            timed |= {name: (times, floor)} if times else {}
+    return tables.summary(f"a step, N = {options.batch}", timed)
 
 
-def compiled_step(a: Architecture, options: Any) -> dict[str, Any]:
-    """Time torch.compile beside ours again."""
-    from benchmarks.gpu import rivals
-
+def step(a: Architecture, options: Any, compiled: bool) -> dict[str, Any]:
+    """Time a step of ours and of every way of PyTorch: those that compile, or the others."""
     contenders = []
-    backend = ours.make_backend(options.emulate)
-    with backend.session():
-        contenders.append(_ours(backend, a, "ours float32", options)[0])
-        for way in rivals.COMPILED[::2]:  # NCHW: the compiler chooses memory formats by itself
-            start = time.perf_counter()
-            run = rivals.Step(a, options.batch, way, options.device)
-            for _ in range(6):
-                run()
-            note = f"compiled in {time.perf_counter() - start:.0f} s"
-            clock = rivals.clock(options.device)
-            contenders.append(Contender(str(way), run, clock, exact=not way.tf32, note=note))
-        times = compete(contenders, options.rounds, 0.1)
-    _clean(options)
+    with ExitStack() as stack:
+        for storage, capture in OURS[:1] if compiled else OURS:
+            if storage == "float32" or options.float16:
+                backend = ours.make_backend(options.emulate, storage, capture)
+                stack.enter_context(backend.session())
+                contenders.append(_ours(backend, a, storage, options))
+        if options.torch:
+            from benchmarks.gpu import rivals
+
+            contenders += rivals.steps(a, options, compiled)
+        times = compete(contenders, options.rounds, SECONDS_A_TURN)
+    contenders.clear()
+    ours.alive(options.emulate)
     return {"times": times}
 
 
-def _ours(
-    backend: Any, a: Architecture, name: str, options: Any
-) -> tuple[Contender, dict[str, Any]]:
+def _ours(backend: Any, a: Architecture, storage: str, options: Any) -> Contender:
     count = 4 if options.tiny else STEPS
-    own = ours.OurStep(backend, a, options.batch, count)
+
+    def prepare() -> tuple[Callable[[], None], str]:
+        own = ours.OurStep(backend, a, options.batch, count)
+        (seconds,) = WallClock().times(own.epoch, 1)
+        captured = "" if own.steps.captured else "not captured; "
+
+        def run() -> None:
+            own.begin()
+            for _ in range(count):
+                own.run_one()
+
+        return run, f"{captured}an epoch: {seconds / count * 1e6:.1f} us a step"
+
+    name = f"ours {storage}{'' if backend.capture else ' uncaptured'}"
     clock = ours.clock(options.emulate)
-    start = time.perf_counter()
-    own.epoch()
-    about = {
-        "graph": own.is_graph, "lines": own.lines, "first loss": own.losses[0],
-        "ms a step with draws in and losses out": (time.perf_counter() - start) / count * 1e3,
-    }  # fmt: skip
-
-    def run() -> None:
-        for _ in range(count):
-            own.step()
-
-    return Contender(name, _from_start(own, run), clock, count, exact="16" not in name), about
-
-
-def _from_start(own: ours.OurStep, run: Callable[[], None]) -> Callable[[], None]:
-    """Begin the epoch anew before each run: six small copies, a few hundredths of a step."""
-
-    def restarted() -> None:
-        own.begin()
-        run()
-
-    return restarted
-
-
-def _torch(a: Architecture, options: Any) -> Iterator[Contender]:
-    from benchmarks.gpu import rivals
-
-    clock = rivals.clock(options.device)
-    for way in rivals.EAGER[:: 4 if options.tiny else 1]:
-        try:
-            run = rivals.Step(a, options.batch, way, options.device)
-            for _ in range(2 if options.tiny else 4):
-                run()
-            yield Contender(str(way), run, clock, exact=not way.tf32)
-            if not way.search:
-                continue  # a graph keeps its memory: only the quicker half
-            again = rivals.Step(a, options.batch, way, options.device)
-            name = str(way).replace("eager", "graph")
-            graph = rivals.graphed(again, 1, options.device)
-            yield Contender(name, graph, clock, exact=not way.tf32)
-        except Exception:
-            traceback.print_exc()
-            say(f"{a}: {way} failed")
-
-
-def _clean(options: Any) -> None:
-    if options.torch and find_spec("torch"):
-        from benchmarks.gpu import rivals
-
-        rivals.clean()
-
-
-def lines(times: dict[str, dict[str, Any]]) -> str:
-    """Return everybody's milliseconds, the fastest first."""
-    rows = [
-        [name, t["us"] / 1e3, t["p10"] / 1e3, t["p90"] / 1e3, t["samples"], t.get("note", "")]
-        for name, t in sorted(times.items(), key=lambda item: item[1].get("us", 1e18))
-        if "us" in t
-    ]
-    rows += [
-        [name, "failed", "", "", "", t["failed"]] for name, t in times.items() if "us" not in t
-    ]
-    return table(["ms a step", "median", "10 %", "90 %", "samples", "note"], rows)
-
-
-def summary(section: Section, options: Any, networks: tuple[Architecture, ...]) -> str:
-    """Return one line a network: ours, its floor, and rivals over ours."""
-    rows = []
-    for a in networks:
-        result = section.items.get(str(a), {})
-        if "times" not in result:
-            continue
-        times, compiled = result["times"], section.items.get(f"{a} compile", {}).get("times", {})
-        mine, beside = only(times, "ours float32"), only(compiled, "ours float32")
-        floor = result["floors ms"]["memory"] * 1e3
-        kinds = [(k, e) for k in ("torch eager", "torch graph") for e in (True, None)]
-        over = [ratio(best(times, kind, exact)[1], mine) for kind, exact in kinds]
-        over += [ratio(best(compiled, "torch", exact)[1], beside) for exact in (True, None)]
-        half = only(times, "ours float16")
-        ms = [None if value is None else value / 1e3 for value in (floor, mine, half)]
-        rows.append([str(a), *ms, ratio(mine, floor), *over])
-    head = [f"step, N = {options.batch}", "memory floor ms", "ours ms", "f16 ms", "ours/floor"]
-    kinds = [f"{k} {e}/ours" for k in ("eager", "graph", "compile") for e in ("exact", "any")]
-    return table([*head, *kinds], rows)
+    return Contender(name, prepare, clock, count, exact=storage == "float32")

@@ -1,4 +1,4 @@
-"""What is timed, one block or a whole training step, and what work and traffic it needs."""
+"""What is timed, one block or a whole training step, and the work and traffic that it needs."""
 
 from __future__ import annotations
 
@@ -7,20 +7,54 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from igc_ref.bench.roofline import Pass, Roofline
 from igc_ref.networks.architecture import Architecture
-from igc_ref.networks.builder import rows
+from igc_ref.networks.layer import Layer, Residual, Shape
+from igc_ref.networks.model import build
 from igc_ref.spec.block import IGCSpec
-
-FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Work of one layer: multiply-adds of the forward pass, numbers of its input and its output."""
+class Work:
+    """The work of one layer on a batch.
 
-    multiply_adds: int
+    Parameters
+    ----------
+    inputs, outputs : int
+        Numbers that it reads and writes in the forward pass.
+    primary, secondary : int
+        Multiply-adds of the forward pass. Only a block has a secondary convolution.
+    """
+
     inputs: int
     outputs: int
+    primary: int
+    secondary: int = 0
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of the forward pass."""
+        return self.primary + self.secondary
+
+    def forward(self) -> Pass:
+        """Return the forward pass: it reads x and writes x'."""
+        return Pass(self.inputs + self.outputs, self.multiply_adds)
+
+    def backward(self, *, dx: bool = True, norm: bool = True, recompute: bool = False) -> Pass:
+        """Return the backward pass: it reads x, x' and the gradient of x', and writes dx.
+
+        Parameters
+        ----------
+        dx : bool
+            Whether the gradient of the input is wanted; a network's first layer does without.
+        norm : bool
+            Whether x' is read: batch norm needs it, the block itself does not.
+        recompute : bool
+            Whether a block computes y, the output of its primary convolution, once more.
+        """
+        again = self.primary if recompute and self.secondary else 0
+        numbers = (1 + dx) * self.inputs + (1 + norm) * self.outputs
+        return Pass(numbers, (1 + dx) * self.multiply_adds + again)
 
 
 @dataclass(frozen=True)
@@ -31,7 +65,7 @@ class BlockCase:
     ----------
     spec : IGCSpec
     size : int
-        Height and width of the pictures, in pixels.
+        Height and width of the images, in pixels.
     batch_size : int
     """
 
@@ -49,20 +83,18 @@ class BlockCase:
             f"{s.kernel_size}x{s.kernel_size}{stride}, {self.size}x{self.size}"
         )
 
-    def costs(self) -> Iterator[Cost]:
-        """Yield the cost of every layer for the batch."""
-        pixels, N = self.size**2, self.batch_size
-        positions = math.prod(self.spec.output_size(self.size, self.size))
-        yield Cost(
-            N * self.spec.multiply_adds(self.size, self.size),
-            N * self.spec.in_channels * pixels,
-            N * self.spec.out_channels * positions,
-        )
+    def works(self) -> list[Work]:
+        """Return the work of the block for the batch, in a list."""
+        s, N = self.spec, self.batch_size
+        positions = N * math.prod(s.output_size(self.size, self.size))
+        inputs, outputs = N * s.in_channels * self.size**2, positions * s.out_channels
+        primary, secondary = (math.prod(shape) for shape in (s.primary_shape, s.secondary_shape))
+        return [Work(inputs, outputs, positions * primary, positions * secondary)]
 
 
 @dataclass(frozen=True)
 class StepCase:
-    """A training step on pictures of the network's own size, float32.
+    """A training step on images of the network's own size, float32.
 
     Forward, loss, backward, optimiser.
     """
@@ -75,14 +107,26 @@ class StepCase:
         """Name the network in a table."""
         return f"step of {self.architecture}"
 
-    def costs(self) -> Iterator[Cost]:
-        """Yield the cost of every convolution and block for the batch."""
-        N, inputs = self.batch_size, math.prod(self.architecture.input_shape)
-        for row in rows(self.architecture):
-            outputs = math.prod(row.output)
-            if row.multiply_adds:
-                yield Cost(N * row.multiply_adds, N * inputs, N * outputs)
-            inputs = outputs
+    def works(self) -> list[Work]:
+        """Return the work of every convolution, block and linear layer for the batch."""
+        a, N, found = self.architecture, self.batch_size, []
+        for layer, shape in _leaves(build(a, "numpy").network, a.input_shape):
+            if both := layer.multiply_adds(shape):
+                out, weight = layer.output_shape(shape), layer.parameters.get("secondary")
+                secondary = 0 if weight is None else weight.size * math.prod(out[1:])
+                numbers = math.prod(shape), math.prod(out), both - secondary, secondary
+                found.append(Work(*(N * number for number in numbers)))
+        return found
+
+
+def _leaves(layer: Layer, shape: Shape) -> Iterator[tuple[Layer, Shape]]:
+    """Yield every layer without parts, and the shape of one image that it gets."""
+    if not layer.children:
+        yield layer, shape
+    for child in layer.children.values():
+        yield from _leaves(child, shape)
+        if not isinstance(layer, Residual):  # its two branches get the same input
+            shape = child.output_shape(shape)
 
 
 Case = BlockCase | StepCase
@@ -90,23 +134,15 @@ Case = BlockCase | StepCase
 
 def multiply_adds(case: Case) -> int:
     """Return the multiply-adds of a forward and a backward pass: three times the forward's."""
-    return 3 * sum(cost.multiply_adds for cost in case.costs())
+    return 3 * sum(work.multiply_adds for work in case.works())
 
 
-def floor_seconds(case: Case, flops: float, bandwidth: float) -> float:
-    """Return the time that the roofline leaves: per layer, the slower of its work and its traffic.
+def floor_seconds(case: Case, roofline: Roofline) -> float:
+    """Return the time that the roofline leaves: per layer and pass, the slower of work and traffic.
 
-    Traffic: forward reads x and writes x'; backward reads x, x' and its gradient, and writes dx.
     What happens between layers is taken to be free (fused).
     """
-    seconds = 0.0
-    for cost in case.costs():
-        forward = cost.inputs + cost.outputs
-        backward = 2 * cost.inputs + 2 * cost.outputs
-        for work, numbers in ((2, forward), (4, backward)):
-            by_work = work * cost.multiply_adds / flops
-            seconds += max(by_work, numbers * FLOAT_BYTES / bandwidth)
-    return seconds
+    return sum(roofline.seconds(w.forward(), w.backward()) for w in case.works())
 
 
 def to_dict(case: Case) -> dict[str, Any]:

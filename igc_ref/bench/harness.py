@@ -6,30 +6,80 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
-from typing import Any
+from textwrap import indent
+from typing import Any, TypeVar
 
 import igc_ref
 from igc_ref.backends import numba_problem
 from igc_ref.bench.cases import BlockCase, Case, floor_seconds, multiply_adds, to_dict
 from igc_ref.bench.roofline import Roofline
 from igc_ref.errors import BackendError
+from igc_ref.report import aligned
 
 TORCH = tuple(
     f"torch {how} {layout}" for how in ("eager", "compile") for layout in ("NCHW", "channels_last")
 )
 SECONDS_A_TURN = 0.3
+Name = TypeVar("Name", bound=Hashable)
 
 
 def contenders() -> list[str]:
     """Return who can run here: numpy, numba if installed, four ways of PyTorch if installed."""
     ours = ["numpy"] if numba_problem() else ["numpy", "numba"]
     return ours + (list(TORCH) if find_spec("torch") else [])
+
+
+def take_turns(
+    times: Mapping[Name, Callable[[int], list[float]]],
+    rounds: int,
+    seconds: float,
+    *,
+    most: int = 10**6,
+    failed: Callable[[Name, Exception], None] | None = None,
+) -> dict[Name, list[float]]:
+    """Let contenders take turns, every second time in the opposite order; return all their seconds.
+
+    Parameters
+    ----------
+    times : mapping of callables
+        By contender: ``f(n)`` returns the seconds of each of n calls, after one that does not
+        count because another contender ran before it.
+    rounds : int
+        Turns of each contender, after a short one that finds how many calls fill a turn.
+    seconds : float
+        Length of a turn of 1 to `most` calls.
+    failed : callable, optional
+        Gets name and error of a contender that fails; without it, the error is raised.
+
+    Examples
+    --------
+    >>> take_turns({"a": lambda n: n * [1.0], "b": lambda n: n * [2.0]}, rounds=2, seconds=2)
+    {'a': [1.0, 1.0, 1.0, 1.0], 'b': [2.0, 2.0]}
+    """
+    counts = dict.fromkeys(times, 2)
+    found: dict[Name, list[float]] = {name: [] for name in times}
+    for turn in range(rounds + 1):
+        for name in list(counts) if turn % 2 else reversed(list(counts)):
+            try:
+                new = times[name](counts[name])
+            except Exception as error:
+                if failed is None:
+                    raise
+                failed(name, error)
+                del counts[name]
+                continue
+            if turn:
+                found[name] += new
+            else:
+                counts[name] = max(1, min(most, int(seconds / max(min(new), 1e-9))))
+    return found
 
 
 @dataclass(frozen=True)
@@ -53,28 +103,28 @@ class Comparison:
         ways = [name for name in self.measured if name.startswith("torch")]
         return min(ways, key=lambda name: self.measured[name].both, default=None)
 
+    def torch_peak(self) -> int | None:
+        """Return the smallest peak memory of all ways of PyTorch, in bytes."""
+        peaks = (m.peak for name, m in self.measured.items() if name.startswith("torch"))
+        return min(peaks, default=None)
+
     def lines(self, roofline: Roofline) -> list[str]:
         """Return the comparison as a table of text."""
-        rival = self.best_of_torch() or next(iter(self.measured))
-        peaks = [m.peak for name, m in self.measured.items() if name.startswith("torch")]
-        lines = [
-            f"{self.case.name}, batch {self.case.batch_size}",
-            f"  {'':28}{'ms':>9}{'forward':>9}{'ratio':>8}{'GFLOP/s':>9}{'roofline':>10}"
-            f"{'peak MB':>9}",
-        ]
-        floor = floor_seconds(self.case, roofline.flops, roofline.bandwidth)
+        rival, peak = self.best_of_torch() or next(iter(self.measured)), self.torch_peak()
+        floor = floor_seconds(self.case, roofline)
+        rows = [["", "ms", "forward", "ratio", "GFLOP/s", "roofline", "peak MB"]]
         for name, m in self.measured.items():
-            forward = "" if m.forward is None else f"{m.forward * 1e3:.2f}"
-            rate = 2 * multiply_adds(self.case) / m.both / 1e9
-            ratio = self.measured[rival].both / m.both
-            lines.append(
-                f"  {name:28}{m.both * 1e3:9.2f}{forward:>9}{ratio:8.2f}{rate:9.1f}"
-                f"{floor / m.both:10.1%}{m.peak / 1e6:9.0f}"
-            )
-        lines.append(f"  ratio: times as fast as {rival}" + (
-            f"; PyTorch's smallest peak {min(peaks) / 1e6:.0f} MB" if peaks else ""
-        ))  # fmt: skip
-        return lines
+            ratio, rate = self.measured[rival].both / m.both, 2 * multiply_adds(self.case) / m.both
+            rows.append([
+                name, f"{m.both * 1e3:.2f}", "" if m.forward is None else f"{m.forward * 1e3:.2f}",
+                f"{ratio:.2f}", f"{rate / 1e9:.1f}", f"{floor / m.both:.1%}", f"{m.peak / 1e6:.0f}",
+            ])  # fmt: skip
+        smallest = "" if peak is None else f"; PyTorch's smallest peak {peak / 1e6:.0f} MB"
+        return [
+            f"{self.case.name}, batch {self.case.batch_size}",
+            indent(aligned(rows), "  "),
+            f"  ratio: times as fast as {rival}{smallest}",
+        ]
 
     def to_dict(self, roofline: Roofline) -> dict[str, Any]:
         """Return everything as plain numbers, for JSON."""
@@ -82,12 +132,12 @@ class Comparison:
             "case": to_dict(self.case),
             "name": self.case.name,
             "multiply_adds": multiply_adds(self.case),
-            "floor_seconds": floor_seconds(self.case, roofline.flops, roofline.bandwidth),
+            "floor_seconds": floor_seconds(self.case, roofline),
             "measured": {name: vars(m) for name, m in self.measured.items()},
         }
 
 
-def compare(case: Case, names: Sequence[str], threads: int, rounds: int = 7) -> Comparison:
+def time_case(case: Case, names: Sequence[str], threads: int, rounds: int = 7) -> Comparison:
     """Time a case for several contenders, each in its own process, in turns.
 
     Parameters
@@ -98,7 +148,7 @@ def compare(case: Case, names: Sequence[str], threads: int, rounds: int = 7) -> 
     threads : int
         For every contender but numpy, which has one.
     rounds : int
-        How often everyone has a turn; a turn takes a third of a second or one call.
+        Turns of each contender; a turn takes a third of a second or one call.
 
     Raises
     ------
@@ -110,19 +160,12 @@ def compare(case: Case, names: Sequence[str], threads: int, rounds: int = 7) -> 
         for name in names:
             workers[name] = _Worker(name, case, threads)
         kinds = ("forward", "both") if isinstance(case, BlockCase) else ("both",)
-        turns = {
-            name: {kind: worker.turn(kind) for kind in kinds} for name, worker in workers.items()
-        }
-        times: dict[str, dict[str, list[float]]] = {n: {k: [] for k in kinds} for n in names}
-        for _ in range(rounds):
-            for name, worker in workers.items():
-                for kind in kinds:
-                    times[name][kind] += worker.ask(f"{kind} {turns[name][kind]}")
+        turns = {(n, k): partial(w.times, k) for n, w in workers.items() for k in kinds}
+        times = take_turns(turns, rounds, SECONDS_A_TURN)
+        medians = {key: median(seconds) for key, seconds in times.items()}
         return Comparison(case, {
             name: Measured(
-                median(times[name]["both"]),
-                median(times[name]["forward"]) if "forward" in kinds else None,
-                worker.ask("memory")["bytes"],
+                medians[name, "both"], medians.get((name, "forward")), worker.ask("memory")["bytes"]
             )
             for name, worker in workers.items()
         })  # fmt: skip
@@ -151,9 +194,10 @@ class _Worker:
             self.stop()
             raise
 
-    def turn(self, kind: str) -> int:
-        """Return how many calls fill a turn."""
-        return max(1, int(SECONDS_A_TURN / min(self.ask(f"{kind} 2"))))
+    def times(self, kind: str, count: int) -> list[float]:
+        """Return the seconds of each of `count` calls."""
+        seconds: list[float] = self.ask(f"{kind} {count}")
+        return seconds
 
     def ask(self, line: str) -> Any:
         """Send a line, and wait for the answer."""

@@ -1,8 +1,7 @@
-"""What this machine can do at best: its copy bandwidth and its rate of multiply-adds, measured."""
+"""What a machine can do at best: its copy bandwidth and its rate of multiply-adds, measured."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median
@@ -11,18 +10,41 @@ from typing import NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from igc_ref.bench.clock import WallClock
+
 REPEATS = 7
+FLOAT_BYTES = 4
+
+
+class Pass(NamedTuple):
+    """One pass over a layer: numbers that cross the memory, and multiply-adds."""
+
+    numbers: int
+    multiply_adds: int
 
 
 class Roofline(NamedTuple):
-    """Bytes per second, read and written, of a copy; operations per second of a float32 GEMM."""
+    """Bytes per second, read and written, of a copy; operations per second of a float32 GEMM.
+
+    Examples
+    --------
+    >>> Roofline(bandwidth=4e9, flops=1e9).seconds(Pass(numbers=10**9, multiply_adds=10**9))
+    2.0
+    """
 
     bandwidth: float
     flops: float
 
+    def seconds(self, *passes: Pass) -> float:
+        """Return the least time for these passes in float32; an addition counts, a product too."""
+        return sum(
+            max(FLOAT_BYTES * p.numbers / self.bandwidth, 2 * p.multiply_adds / self.flops)
+            for p in passes
+        )
+
 
 def measure(threads: int, size: int = 2048, megabytes: int = 256) -> Roofline:
-    """Measure both with so many threads; medians of several repeats.
+    """Measure both with `threads` threads; medians of several repeats.
 
     Parameters
     ----------
@@ -45,9 +67,4 @@ def measure(threads: int, size: int = 2048, megabytes: int = 256) -> Roofline:
 
 def _median(f: Callable[[], object]) -> float:
     f()
-    seconds = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        f()
-        seconds.append(time.perf_counter() - start)
-    return median(seconds)
+    return median(WallClock().times(f, REPEATS))

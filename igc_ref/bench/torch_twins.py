@@ -16,20 +16,54 @@ from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.model import build
 from igc_ref.spec.block import IGCSpec
 
+Shuffle = Callable[[Any, int], Any]
+
+
+def shuffle(x: Any, groups: int) -> Any:
+    """Shuffle channels, in the faster way: PyTorch's own, or one its compiler sees through.
+
+    PyTorch's own leaves the memory format channels_last.
+    """
+    if not torch.compiler.is_compiling():
+        return functional.channel_shuffle(x, groups)
+    return _by_view(x, groups)
+
+
+def shuffle_in_format(x: Any, groups: int) -> Any:
+    """Shuffle channels in the memory format that x has."""
+    N, C, H, W = x.shape
+    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        last = x.permute(0, 2, 3, 1).reshape(N, H, W, groups, C // groups)
+        return last.transpose(3, 4).reshape(N, H, W, C).permute(0, 3, 1, 2)
+    return _by_view(x, groups)
+
+
+def _by_view(x: Any, groups: int) -> Any:
+    N, C, H, W = x.shape
+    return x.view(N, groups, C // groups, H, W).transpose(1, 2).reshape(N, C, H, W)
+
 
 class Block(nn.Module):  # type: ignore[misc]
-    """x' = P W_d Pᵀ W_p x: group convolution, channel shuffle, and both again."""
+    """x' = P W_d Pᵀ W_p x: group convolution, channel shuffle, and both again.
 
-    def __init__(self, spec: IGCSpec) -> None:
+    Parameters
+    ----------
+    spec : IGCSpec
+    shuffle : callable
+        How channels are shuffled: `shuffle` or `shuffle_in_format`. Which of them is faster
+        depends on device and memory format.
+    """
+
+    def __init__(self, spec: IGCSpec, shuffle: Shuffle = shuffle) -> None:
         super().__init__()
         s, out = spec, spec.out_channels
         options = {"stride": s.stride, "padding": s.padding, "groups": s.L, "bias": False}
         self.primary = nn.Conv2d(s.in_channels, out, s.kernel_size, **options)
         self.secondary = nn.Conv2d(out, out, 1, groups=s.M, bias=False)
-        self.L, self.M = s.L, s.M
+        self.L, self.M, self.shuffle = s.L, s.M, shuffle
 
     def forward(self, x: Any) -> Any:  # noqa: D102
-        return _shuffle(self.secondary(_shuffle(self.primary(x), self.L)), self.M)
+        return self.shuffle(self.secondary(self.shuffle(self.primary(x), self.L)), self.M)
 
 
 class Fusion(nn.Module):  # type: ignore[misc]
@@ -47,14 +81,6 @@ class Fusion(nn.Module):  # type: ignore[misc]
         N, C, H, W = y.shape
         partitions = y.view(N, self.L, C // self.L, H, W)
         return partitions.sum(1, keepdim=True).expand_as(partitions).reshape(N, C, H, W)
-
-
-def _shuffle(x: Any, groups: int) -> Any:
-    """Shuffle channels, in the faster way: PyTorch's own, or one its compiler sees through."""
-    if not torch.compiler.is_compiling():
-        return functional.channel_shuffle(x, groups)
-    N, C, H, W = x.shape
-    return x.view(N, groups, C // groups, H, W).transpose(1, 2).reshape(N, C, H, W)
 
 
 class Residual(nn.Module):  # type: ignore[misc]
@@ -79,24 +105,28 @@ class Bottleneck(nn.Module):  # type: ignore[misc]
         return self.branch(x) + x
 
 
-def network(a: Architecture) -> nn.Module:
-    """Return the network that `a` names; its parameters come in the order of our ``state_dict``."""
-    return twin(build(a, "numpy").network)
+def network(a: Architecture, shuffle: Shuffle = shuffle) -> nn.Module:
+    """Return the network that `a` names; its parameters come in the order of our ``state_dict``.
+
+    `shuffle` is that of `Block`.
+    """
+    return twin(build(a, "numpy").network, shuffle)
 
 
-def twin(layer: ours.Layer) -> nn.Module:
+def twin(layer: ours.Layer, shuffle: Shuffle = shuffle) -> nn.Module:
     """Return the same layer in PyTorch; weights are drawn anew."""
+    twins = {name: twin(child, shuffle) for name, child in layer.children.items()}
     if isinstance(layer, layers.IGCV3):
-        parts = nn.Sequential(*(twin(child) for child in layer.children.values()))
+        parts = nn.Sequential(*twins.values())
         return Bottleneck(parts) if layer.spec.is_residual else parts
     if isinstance(layer, ours.Sequential):
-        return nn.Sequential(*(twin(child) for child in layer.children.values()))
+        return nn.Sequential(*twins.values())
     if isinstance(layer, ours.Residual):
-        shortcut = layer.children.get("shortcut")
-        identity = nn.Identity() if shortcut is None else twin(shortcut)
-        return Residual(twin(layer.children["branch"]), identity)
+        return Residual(twins["branch"], twins.get("shortcut", nn.Identity()))
+    if isinstance(layer, layers.SummationFusion):
+        return Fusion(layer.spec)
     if isinstance(layer, layers.IGC):
-        return (Fusion if isinstance(layer, layers.SummationFusion) else Block)(layer.spec)
+        return Block(layer.spec, shuffle)
     if isinstance(layer, layers.Conv2d):
         out, per_group, k, _ = layer.parameters["weight"].shape
         options = {"stride": layer.stride, "padding": k // 2, "groups": layer.groups}

@@ -1,14 +1,14 @@
-"""One contender in a process of its own: ``python -m igc_ref.bench.worker``; `turns` talks to it.
+"""One contender in a process of its own: ``python -m igc_ref.bench.worker``, for `harness`.
 
-It reads one line of JSON, the case; then, for every line ``NAME COUNT``, runs that function so many
-times and answers with the seconds of each; for ``memory``, with the peak since it was ready.
+It reads one line of JSON, the case. Then, for every line ``NAME COUNT``, it calls that function
+COUNT times and answers with the seconds of each call; for ``memory``, with its peak since it was
+ready.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 
 from igc_ref.backends import get_backend
 from igc_ref.bench.cases import BlockCase, Case, from_dict
+from igc_ref.bench.clock import WallClock
 from igc_ref.networks.model import build
 from igc_ref.training.optim import SGD
 
@@ -29,19 +30,16 @@ def main() -> None:
     answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is not an answer
     order = json.loads(sys.stdin.readline())
     functions = _functions(order["contender"], from_dict(order["case"]), order["threads"])
-    before = _kilobytes("VmRSS")
-    start = time.perf_counter()
-    for f in functions.values():
-        f()
-        f()
-    print(json.dumps({"warm_up": time.perf_counter() - start}), file=answers, flush=True)
+    before, clock = _kilobytes("VmRSS"), WallClock()
+    warm_up = sum(sum(clock.times(f, 2)) for f in functions.values())
+    print(json.dumps({"warm_up": warm_up}), file=answers, flush=True)
     _reset_peak()
     for line in sys.stdin:
         name, *count = line.split()
         answer: Any = {"bytes": 1024 * max(0, _kilobytes("VmHWM") - before)}
         if name != "memory":
-            functions[name]()  # the first after somebody else's turn does not count
-            answer = [_seconds(functions[name]) for _ in range(int(count[0]))]
+            functions[name]()  # the first one after another contender's turn does not count
+            answer = clock.times(functions[name], int(count[0]))
         print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -92,12 +90,6 @@ def _ours(contender: str, case: Case, x: Any, other: Any, threads: int) -> Funct
         optimiser.step(0.01)
 
     return {"both": step}
-
-
-def _seconds(f: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    f()
-    return time.perf_counter() - start
 
 
 def _kilobytes(field: str) -> int:

@@ -171,10 +171,10 @@ def bench_command(
     say(f"measuring the roofline with {threads} threads, then {case.name}, batch {batch_size}")
     roofline = bench.measure(threads)
     say(f"copy {roofline.bandwidth / 1e9:.1f} GB/s, GEMM {roofline.flops / 1e9:.0f} GFLOP/s")
-    comparison = bench.compare(case, contenders or able, threads, rounds)
+    comparison = bench.time_case(case, contenders or able, threads, rounds)
     say("\n".join(comparison.lines(roofline)))
     if json is not None:
-        bench.write_json(Path(json), [comparison], roofline, threads)
+        bench.write_comparisons(Path(json), [comparison], roofline, threads)
 
 
 def _block_case(

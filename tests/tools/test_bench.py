@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from igc_ref import IGCSpec
-from igc_ref.backends import NumpyBackend, numba_problem
-from igc_ref.bench import BlockCase, Roofline, StepCase, cases, compare, contenders
-from igc_ref.bench.harness import Comparison, Measured
+from igc_ref.bench import BlockCase, Roofline, StepCase, cases, contenders, time_case
+from igc_ref.bench.clock import EventClock
+from igc_ref.bench.harness import Comparison, Measured, take_turns
 from igc_ref.cli import main
 from igc_ref.errors import BackendError
 from igc_ref.networks.architecture import ARCHITECTURES, Architecture, numbers_of
 from igc_ref.networks.model import build
 from igc_ref.testing import assert_close
-from tests.support.strategies import depth_of, normal, weights
+from tests.support.strategies import depth_of
 
 BLOCK = BlockCase(IGCSpec(4, 6, 2, 3, stride=2), size=9, batch_size=2)
 STEP = StepCase(Architecture("resnet_igc", 8, L=2, M=2), batch_size=2)
@@ -23,24 +23,15 @@ STEP = StepCase(Architecture("resnet_igc", 8, L=2, M=2), batch_size=2)
 # -- arithmetic ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", [BLOCK, STEP])
-def test_a_case_survives_json(case):
-    assert cases.from_dict(json.loads(json.dumps(cases.to_dict(case)))) == case
-
-
-def test_the_work_of_a_block_is_three_times_its_forward_pass():
-    (cost,) = BLOCK.costs()
+def test_the_work_of_a_block_and_the_slower_of_work_and_traffic():
+    (work,) = BLOCK.works()
     positions = 5 * 5
-    assert cost.multiply_adds == 2 * positions * (6 * 2 * 9 + 6 * 2)
-    assert (cost.inputs, cost.outputs) == (2 * 4 * 81, 2 * 6 * positions)
-    assert cases.multiply_adds(BLOCK) == 3 * cost.multiply_adds
-
-
-def test_the_roofline_takes_the_slower_of_work_and_traffic():
-    (cost,) = BLOCK.costs()
-    assert cases.floor_seconds(BLOCK, flops=1.0, bandwidth=1e30) == 6 * cost.multiply_adds
-    traffic = 4 * 3 * (cost.inputs + cost.outputs)  # bytes: forward once, backward twice
-    assert cases.floor_seconds(BLOCK, flops=1e30, bandwidth=1.0) == traffic
+    assert work.multiply_adds == 2 * positions * (6 * 2 * 9 + 6 * 2)
+    assert (work.inputs, work.outputs) == (2 * 4 * 81, 2 * 6 * positions)
+    assert cases.multiply_adds(BLOCK) == 3 * work.multiply_adds
+    assert cases.floor_seconds(BLOCK, Roofline(1e30, 1.0)) == 6 * work.multiply_adds
+    traffic = 4 * 3 * (work.inputs + work.outputs)  # bytes: forward once, backward twice
+    assert cases.floor_seconds(BLOCK, Roofline(1.0, 1e30)) == traffic
 
 
 def test_the_work_of_a_step_is_that_of_its_layers():
@@ -64,13 +55,60 @@ def test_the_rival_is_the_fastest_way_of_pytorch():
     assert text.endswith("fast as torch compile NCHW; PyTorch's smallest peak 40 MB")
 
 
+def test_contenders_take_turns_in_both_orders_and_one_that_fails_is_left_out():
+    calls, failed = [], {}
+
+    def timed(name, seconds):
+        def times(count):
+            calls.append((name, count))
+            if name == "c":
+                raise ValueError("out of memory")
+            return count * [seconds]
+
+        return times
+
+    times = {"a": timed("a", 0.25), "b": timed("b", 5.0), "c": timed("c", 1.0)}
+    found = take_turns(times, rounds=2, seconds=1.0, most=3, failed=failed.__setitem__)
+    assert found == {"a": 6 * [0.25], "b": 2 * [5.0], "c": []}
+    assert calls == [("c", 2), ("b", 2), ("a", 2), ("a", 3), ("b", 1), ("b", 1), ("a", 3)]
+    assert str(failed["c"]) == "out of memory"
+    with pytest.raises(ValueError, match="out of memory"):
+        take_turns(times, rounds=1, seconds=1.0)
+
+
+def test_events_are_recorded_around_every_run_and_read_at_the_end():
+    order = []
+
+    class Event:
+        def record(self):
+            self.at = len(order)
+            order.append("event")
+
+        def synchronize(self):
+            assert order == ["event", "run", "event", "run", "event"]
+            self.reached = True
+
+    def elapsed(before, after):
+        assert after.reached
+        return 1e3 * (after.at - before.at)
+
+    clock = EventClock(Event, elapsed, lambda: None)
+    assert clock.times(lambda: order.append("run"), 2) == [2.0, 2.0]
+
+
+def test_shortcut_and_branch_have_the_same_input():
+    shortcut, first = StepCase(Architecture("resnet", 8, width=4), 1).works()[3:5]
+    assert shortcut.inputs == first.inputs == 4 * 32 * 32
+    assert shortcut.outputs == first.outputs == 8 * 16 * 16
+
+
 # -- processes -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", [BLOCK, STEP], ids=["block", "step"])
 def test_contenders_take_turns(case):
     names = [name for name in contenders() if not name.startswith("torch")]
-    comparison = compare(case, names, threads=1, rounds=2)
+    comparison = time_case(case, names, threads=1, rounds=2)
     assert list(comparison.measured) == names
     for measured in comparison.measured.values():
         assert measured.both > 0
@@ -81,12 +119,12 @@ def test_the_package_is_this_one_not_what_lies_in_the_current_folder(tmp_path, m
     (tmp_path / "igc_ref").mkdir()
     (tmp_path / "igc_ref" / "__init__.py").write_text("raise SystemExit('the wrong package')")
     monkeypatch.chdir(tmp_path)
-    assert compare(BLOCK, ["numpy"], threads=1, rounds=1).measured["numpy"].both > 0
+    assert time_case(BLOCK, ["numpy"], threads=1, rounds=1).measured["numpy"].both > 0
 
 
 def test_a_contender_that_fails_is_named(capfd):
     with pytest.raises(BackendError, match="tpu failed with exit status 1"):
-        compare(BLOCK, ["tpu"], threads=1)
+        time_case(BLOCK, ["tpu"], threads=1)
     assert "backend='tpu' is unknown" in capfd.readouterr().err
 
 
@@ -97,19 +135,6 @@ def test_who_is_not_installed_does_not_compete(monkeypatch):
 
 
 # -- the rival computes the same -------------------------------------------------------------------
-
-
-def test_pytorch_s_block_is_ours():
-    torch = pytest.importorskip("torch")
-    from igc_ref.bench import torch_twins
-
-    rng, spec, backend = np.random.default_rng(0), BLOCK.spec, NumpyBackend()
-    x, (primary, secondary) = normal(rng, (2, 4, 9, 9)), weights(rng, spec)
-    twin = torch_twins.Block(spec).double()
-    twin.primary.weight.data[...] = torch.from_numpy(primary)
-    twin.secondary.weight.data[...] = torch.from_numpy(secondary)[..., None, None]
-    ours, _ = backend.igc(backend.to_layout(x), primary, secondary, spec)
-    assert_close(twin(torch.from_numpy(x)).detach().numpy(), backend.from_layout(ours), 100)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -139,7 +164,7 @@ def quick(monkeypatch):
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_command_times_a_block_and_writes_json(tmp_path, capsys):
+def test_the_command_times_a_block_or_a_training_step_and_writes_json(tmp_path, capsys):
     path = tmp_path / "bench.json"
     command = "bench -L 2 -M 2 --size 5 --batch-size 3 --rounds 1 --contenders numpy --threads 1"
     assert main([*command.split(), "--json", str(path)]) == 0
@@ -151,10 +176,6 @@ def test_the_command_times_a_block_and_writes_json(tmp_path, capsys):
     (comparison,) = record["comparisons"]
     assert comparison["case"]["spec"]["L"] == 2
     assert comparison["measured"]["numpy"]["both"] > 0
-
-
-@pytest.mark.usefixtures("quick")
-def test_the_command_times_a_training_step(capsys):
     command = "bench --arch plain --depth 5 --width 2 --batch-size 2 --rounds 1 --contenders numpy"
     assert main(command.split()) == 0
     assert "step of plain-5 W2, batch 2" in capsys.readouterr().out
@@ -181,21 +202,3 @@ def test_the_command_refuses_what_cannot_be(options, message, capsys):
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
-
-
-@pytest.mark.skipif(bool(numba_problem()), reason=str(numba_problem()))
-def test_a_worker_computes_on_the_threads_it_is_given(monkeypatch):
-    from igc_ref.backends.numba import backend as numba_backend
-    from igc_ref.bench import worker
-
-    made = []
-
-    class Recording(numba_backend.NumbaBackend):
-        def __init__(self, threads):
-            super().__init__(threads)
-            made.append(self)
-
-    monkeypatch.setattr(numba_backend, "NumbaBackend", Recording)
-    functions = worker._functions("numba", BLOCK, threads=3)
-    assert [backend.team.count for backend in made] == [3]
-    assert list(functions) == ["forward", "both"]

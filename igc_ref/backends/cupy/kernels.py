@@ -80,6 +80,11 @@ class Kernels:
         shared_bytes : int
             Dynamic shared memory of a CUDA block.
         """
+        kernel = self.compiled(file, name, macros, shared_bytes)
+        kernel(grid, (threads,), arguments, shared_mem=shared_bytes)
+
+    def compiled(self, file: str, name: str, macros: Macros, shared_bytes: int = 0) -> Any:
+        """Return a kernel, compiled at its first use; see `launch`."""
         key = (file, name, *macros.items())
         if key not in self._functions:
             module = self.device.module(source(file), options(file, macros))
@@ -87,7 +92,7 @@ class Kernels:
             if shared_bytes > STATIC_SHARED_BYTES:
                 function.max_dynamic_shared_size_bytes = shared_bytes
             self._functions[key] = function
-        self._functions[key](grid, (threads,), arguments, shared_mem=shared_bytes)
+        return self._functions[key]
 
 
 def i32(value: int) -> np.int32:

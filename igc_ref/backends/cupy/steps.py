@@ -91,17 +91,23 @@ class CapturedSteps:
         pauses: Callable[[int], bool] = lambda done: False,  # noqa: ARG005
     ) -> Iterator[tuple[float, int]]:
         """Take the steps of one epoch; see `EpochRunner`. Losses are fetched at pauses only."""
-        self._begin(sampling, rates, first)
+        self.begin(sampling, rates, first)
         fetched = first
         for step in range(first, len(rates)):
-            self._step(min(self.batch_size, self.size - step * self.batch_size))
+            self.run_one(min(self.batch_size, self.size - step * self.batch_size))
             if pauses(step + 1) or step + 1 == len(rates):
                 losses, correct = map(self.backend.device.download, (self.losses, self.correct))
                 for done in range(fetched, step + 1):
                     yield float(losses[done]), int(correct[done])
                 fetched = step + 1
 
-    def _begin(self, sampling: Sampling, rates: npt.NDArray[np.float64], first: int) -> None:
+    @property
+    def captured(self) -> set[int]:
+        """The batch sizes whose steps are replays of a graph."""
+        return set(self._graphs)
+
+    def begin(self, sampling: Sampling, rates: npt.NDArray[np.float64], first: int = 0) -> None:
+        """Bring the random numbers and learning rates of an epoch to the device."""
         overwrite, N = self.backend.device.overwrite, self.size
         still = np.full(N, self.padding)  # the window in the middle, as without augmentation
         crops = sampling.crops or (still, still, np.zeros(N))
@@ -110,7 +116,11 @@ class CapturedSteps:
         overwrite(self.rates.values, rates.astype("float32"))
         overwrite(self.rates.counter, np.full(1, first, "int32"))
 
-    def _step(self, count: int) -> None:
+    def run_one(self, count: int) -> None:
+        """Queue the next step of the epoch that `begin` began, on a batch of `count` images.
+
+        Nothing waits for the device, and no loss is fetched.
+        """
         if count in self._graphs:
             return self._graphs[count]()
         device = self.backend.device

@@ -14,8 +14,8 @@ import pytest
 
 from benchmarks.gpu import check as gpu_check
 from benchmarks.gpu import ours as gpu_ours
-from benchmarks.gpu import training_check as gpu_training_check
 from igc_ref.backends import get_backend
+from igc_ref.cli import main
 from igc_ref.networks.architecture import Architecture
 from tests.backends.cuda.epochs import Epochs
 
@@ -35,21 +35,19 @@ def backends():
 
 @pytest.mark.parametrize("check", list(gpu_check.checks(64, tiny=False)), ids=lambda c: c.name)
 def test_an_operator_is_float64_s_to_rounding_whatever_its_memory_held(check, backends):
-    one = {"float32": backends["float32"]}
-    single = check.name.startswith(("sgd", "linear", "augmentation"))  # no images
-    result = gpu_check.judge(check, one if single else backends, OPTIONS)
+    result = gpu_check.judge(check, gpu_check.under_test(check, backends), OPTIONS)
     assert result["passed"], result["errors"]
 
 
-@pytest.mark.parametrize("architecture", gpu_training_check.NETWORKS, ids=str)
-def test_twenty_steps_are_those_of_float64_to_rounding(architecture):
-    result = gpu_training_check.against_float64(architecture, OPTIONS)
+@pytest.mark.parametrize("architecture", gpu_check.NETWORKS, ids=str)
+def test_training_steps_are_those_of_float64_to_rounding(architecture):
+    result = gpu_check.against_float64(architecture, OPTIONS)
     assert result["passed"], result
 
 
-@pytest.mark.parametrize("architecture", gpu_training_check.NETWORKS, ids=str)
+@pytest.mark.parametrize("architecture", gpu_check.NETWORKS, ids=str)
 def test_a_graph_gives_the_bits_of_its_kernels_and_a_seed_the_same_bits_again(architecture):
-    result = gpu_training_check.same_bits(architecture, OPTIONS)
+    result = gpu_check.same_bits(architecture, OPTIONS)
     assert result["passed"], result
 
 
@@ -112,7 +110,6 @@ def test_auto_takes_the_gpu():
 
 @pytest.mark.parametrize("storage", STORAGES)
 def test_the_command_trains_on_the_built_in_images(tmp_path, capsys, storage):
-    from igc_ref.cli import main
 
     folder = tmp_path / "run"
     arguments = ["--backend", "cupy", "--storage", storage, "--epochs", "10", "--out", str(folder)]

@@ -1,0 +1,122 @@
+"""What a run on a card has found so far: JSON, written anew after every item, so that none is lost.
+
+A section is a list of named items. If an item fails, its traceback is printed and the next one
+runs. If a kernel has killed the CUDA context, nothing runs in this process any more: the section
+ends with `DeviceLostError`, and a new process goes on after that item.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu import tables
+from igc_ref.bench.clock import WallClock
+from igc_ref.files import write_json
+from igc_ref.report import say
+
+STATUS = {"failed", "skipped", "running"}  # keys of an item that has no result
+
+
+class DeviceLostError(RuntimeError):
+    """The device does not answer any more; only a new process can go on."""
+
+
+class Record:
+    """The JSON file of a run: ``machine``, ``settings`` and ``sections``; read if it is there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.values: dict[str, Any] = {"machine": {}, "settings": {}, "sections": {}}
+        if path.exists():
+            self.values = json.loads(path.read_text())
+
+    def save(self) -> None:
+        """Write everything; a reader sees the old file or the new one."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.path, finite(self.values))
+
+    def items(self, section: str) -> dict[str, Any]:
+        """Return the items of a section by name."""
+        found = self.values["sections"].setdefault(section, {"items": {}})
+        return found["items"]  # type: ignore[no-any-return]
+
+
+class Section:
+    """Runs the items of one section.
+
+    Parameters
+    ----------
+    record : Record
+    name : str
+    until : float
+        `time.time` at which to stop; an item that needs longer than what is left is skipped.
+    alive : callable
+        Raises if the device does not answer any more.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        name: str,
+        until: float = float("inf"),
+        alive: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.record, self.name, self.until, self.alive = record, name, until, alive
+        self.items = record.items(name)
+        for item, value in self.items.items():
+            if "running" in value:
+                self.items[item] = {"failed": "the process died in it"}
+
+    def item(self, name: str, f: Callable[[], dict[str, Any]], seconds: float = 0) -> Any:
+        """Run an item that needs about `seconds`, or look it up; return its result, or None."""
+        value: dict[str, Any] = self.items.get(name, {"skipped": ""})
+        if "skipped" in value:
+            if time.time() + seconds > self.until:
+                value = {"skipped": "no time left"}
+            else:
+                self._keep(name, {"running": True})
+                value = self._run(name, f)
+            self._keep(name, value)
+        say(tables.item(name, value))
+        return None if STATUS & set(value) else value
+
+    def _run(self, name: str, f: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        value: dict[str, Any] = {}
+        try:
+            (taken,) = WallClock().times(lambda: value.update(f()), 1)
+            return value | {"seconds": round(taken, 3)}
+        except Exception as error:
+            traceback.print_exc()
+            failure = {"failed": f"{type(error).__name__}: {error}"[:2000]}
+            self._keep(name, failure)
+            try:
+                self.alive()
+            except Exception as lost:
+                text = f"{self.name}: {name} has killed the device: {lost}"
+                raise DeviceLostError(text) from error
+            return failure
+
+    def failed(self) -> list[str]:
+        """Return the names of the items that failed, or whose check did."""
+        return [n for n, v in self.items.items() if "failed" in v or v.get("passed") is False]
+
+    def _keep(self, name: str, value: dict[str, Any]) -> None:
+        self.items[name] = value
+        self.record.save()
+
+
+def finite(value: Any) -> Any:
+    """Return the same with what JSON has no word for as text: ``nan``, ``inf``."""
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    if isinstance(value, bool | int | str) or value is None:
+        return value
+    number = float(value)
+    return number if abs(number) < float("inf") else str(number)
