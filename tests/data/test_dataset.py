@@ -43,7 +43,7 @@ def test_a_slice_of_a_data_set_keeps_pictures_and_labels_together():
     ("arguments", "message"),
     [
         (("mnist", "train"), "data='mnist' is unknown; choose one of shapes, cifar10, cifar100"),
-        (("shapes", "valid"), "split='valid' is unknown; choose train or test"),
+        (("shapes", "valid"), "split='valid' is unknown; choose one of train, test"),
         (("cifar100", "test", "/nowhere"), "data_dir='/nowhere' does not exist"),
     ],
 )
