@@ -10,13 +10,15 @@ import math
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
 __all__ = ["read_arrays"]
+
+LONGEST_HEADER = 512  # bytes; NumPy parses it as Python, and writes about 120
 
 
 def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -40,25 +42,29 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     OSError
         If it cannot be read.
     """
+    with path.open("rb") as stream:
+        try:
+            return _arrays(stream, path.stat().st_size)
+        except Exception as error:  # a damaged file makes zipfile and NumPy fail in many ways
+            raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _arrays(stream: BinaryIO, size: int) -> dict[str, npt.NDArray[Any]]:
+    """Read all arrays of an open file of `size` bytes."""
     arrays: dict[str, npt.NDArray[Any]] = {}
-    try:
-        with zipfile.ZipFile(path) as archive, warnings.catch_warnings():
-            warnings.simplefilter("error")  # NumPy warns of headers that it does not write itself
-            members = archive.infolist()
-            if any(m.compress_type or m.compress_size != m.file_size for m in members):
-                raise ValueError("it has compressed members")
-            if sum(member.file_size for member in members) > path.stat().st_size:
-                raise ValueError("its members claim more bytes than it has")
-            for member in members:
-                name = member.filename.removesuffix(".npy")
-                if name == member.filename or name in arrays:
-                    raise ValueError(f"its member {name!r} is no array, or is there twice")
-                with archive.open(member) as file:
-                    arrays[name] = _array(file, member.file_size, name)  # type: ignore[arg-type]
-    except OSError:
-        raise
-    except Exception as error:  # a damaged file makes zipfile and NumPy fail in many ways
-        raise ValueError(f"{type(error).__name__}: {error}") from error
+    with zipfile.ZipFile(stream) as archive, warnings.catch_warnings():
+        warnings.simplefilter("error")  # NumPy warns of headers that it does not write itself
+        members = archive.infolist()
+        if any(m.compress_type or m.compress_size != m.file_size for m in members):
+            raise ValueError("it has compressed members")
+        if sum(member.file_size for member in members) > size:
+            raise ValueError("its members claim more bytes than it has")
+        for member in members:
+            name = member.filename.removesuffix(".npy")
+            if name == member.filename or name in arrays:
+                raise ValueError(f"its member {name!r} is no array, or is there twice")
+            with archive.open(member) as file:
+                arrays[name] = _array(file, member.file_size, name)  # type: ignore[arg-type]
     return arrays
 
 
@@ -66,7 +72,7 @@ def _array(file: zipfile.ZipExtFile, size: int, name: str) -> npt.NDArray[Any]:
     """Read one array; reading to its last byte makes `zipfile` verify the checksum."""
     if npy.read_magic(file) != (1, 0):
         raise ValueError(f"{name!r} has another version of NumPy's format than 1.0")
-    shape, fortran, dtype = npy.read_array_header_1_0(file)
+    shape, fortran, dtype = npy.read_array_header_1_0(file, max_header_size=LONGEST_HEADER)
     if dtype.kind not in "biufcU" or not dtype.isnative:
         raise ValueError(f"{name!r} is not an array of numbers or text, but of {dtype}")
     claimed, there = math.prod(shape) * dtype.itemsize, size - file.tell()
