@@ -20,7 +20,6 @@ import pooch
 import pytest
 from filelock import FileLock
 
-from igc_ref import data
 from igc_ref.data import download
 from igc_ref.data.download import cache_folder, fetch
 from igc_ref.data.published import PUBLISHED, SVHN, PublishedFile
@@ -129,15 +128,6 @@ def test_a_file_is_downloaded_once_and_nothing_else_is_left(tmp_path, point, cap
     assert lines == [f"fetching {address}/{NAME} (0 MB) into {folder}"]
     assert capfd.readouterr() == ("", "")  # pooch's own log is silent, and so is the bar in a pipe
     assert pooch.get_logger().level != logging.ERROR  # but only while we use it
-
-
-def test_load_fetches_into_the_cache(tmp_path, point, monkeypatch):
-    monkeypatch.setenv("IGC_REF_CACHE", str(tmp_path / "cache"))
-    (tmp_path / NAME).write_bytes(BINARY)
-    point(f"file://{tmp_path}")
-    with pytest.raises(DataError, match=f"{tmp_path}/cache/{NAME} is damaged"):  # it holds noise
-        data.load("cifar10", "test")
-    assert NAME in names(tmp_path / "cache")
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):

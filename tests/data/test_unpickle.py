@@ -3,12 +3,9 @@
 import copyreg
 import os
 import pickle
-from contextlib import suppress
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from igc_ref.data.unpickle import load_pickle
 from igc_ref.errors import DataError
@@ -184,32 +181,3 @@ def test_the_registry_of_extensions_is_not_asked(monkeypatch):
 )
 def test_a_damaged_pickle_is_refused_without_memory_for_its_claims(program):
     refused(program, "pickle")
-
-
-VALID = [
-    pickle.dumps({b"batch_label": b"1 of 5", "labels": [3, 300, 70_000], b"data": PIXELS}, protocol)
-    for protocol in PROTOCOLS
-] + [array_pickle()]
-FRAGMENTS = [
-    *b"( ) } ] . N R b a e s u t d l o i \x81 \x92 \x85 \x86 \x87 \x93 \x94 \x96".split(b" "),
-    *(b"h\x00", b"q\x00", b"K\x00", b"K\x01", b"U\x01a", b"Vlatin1\n", b"S'\\z'\n"),
-    *(b"c_codecs\nencode\n", b"cnumpy\nndarray\n", b"cnumpy\ndtype\n", DTYPE, EMPTY),
-    *(b"cnumpy.core.numeric\n_frombuffer\n", array_pickle()[:-1], b"\x95\x03" + b"\x00" * 7),
-]
-
-
-@settings(max_examples=100)
-@given(st.sampled_from(VALID), st.lists(st.integers(0, 400)), st.binary(max_size=4), st.data())
-def test_a_mutated_pickle_loads_or_raises_a_data_error(valid, places, junk, data):
-    program = bytearray(valid)
-    for at in places:
-        program[at : at + data.draw(st.integers(0, 2))] = junk
-    with suppress(DataError):
-        load_pickle(bytes(program))
-
-
-@settings(max_examples=200)
-@given(st.lists(st.sampled_from(FRAGMENTS), max_size=30))
-def test_any_program_of_opcodes_loads_or_raises_a_data_error(fragments):
-    with suppress(DataError):
-        load_pickle(b"".join(fragments) + b".")

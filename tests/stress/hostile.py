@@ -37,14 +37,10 @@ class Tally:
     accepted: int = 0
     refused: int = 0
     seconds: float = 0.0
-    resident: int = 0
     problems: list[str] = field(default_factory=list)
 
     def add(self, result: dict[str, Any]) -> None:
         """Count one case."""
-        if "resident" in result:
-            self.resident = max(self.resident, result["resident"])
-            return
         self.cases += 1
         self.accepted += result["outcome"] == "accepted" and not result["violations"]
         self.refused += result["outcome"] == "refused" and not result["violations"]
@@ -69,7 +65,7 @@ def _run(kind: str, seed: int, first: int, stop: int, plant: str = "") -> Tally:
                 first += 1
             else:
                 tally.add(result)
-                first = result.get("case", stop - 1) + 1
+                first = result["case"] + 1
     return tally
 
 
@@ -98,12 +94,10 @@ def _worker(kind: str, seed: int, first: int, stop: int, plant: str) -> Iterator
 
 def table(tallies: list[Tally]) -> str:
     """Return the tallies as text."""
-    rows = [["kind", "cases", "accepted", "refused", "problems", "worst s", "RSS MB"]]
+    rows = [["kind", "cases", "accepted", "refused", "problems", "worst s"]]
     for t in tallies:
         numbers = (t.cases, t.accepted, t.refused, len(t.problems))
-        rows.append(
-            [t.kind, *(f"{n:,}" for n in numbers), f"{t.seconds:.3f}", f"{t.resident / 1e6:.0f}"]
-        )
+        rows.append([t.kind, *(f"{n:,}" for n in numbers), f"{t.seconds:.3f}"])
     return aligned(rows)
 
 
