@@ -59,18 +59,23 @@ def fetch(
 
     Examples
     --------
-    >>> fetch("mnist")
-    Traceback (most recent call last):
-    igc_ref.errors.DataError: name='mnist' is unknown; choose one of cifar10, ..., svhn_extra
+    >>> fetch("cifar10")  # doctest: +SKIP
+    PosixPath('/home/me/.cache/igc-ref/cifar-10-binary.tar.gz')
     """
     choice("name", name, (*PUBLISHED, *SVHN_PARTS), DataError)
     choice("split", split, ("train", "test"), DataError)
     place = Path(folder) if folder is not None else cache_folder()
+    wanted: list[tuple[str, tuple[PublishedFile, ...]]]
     if name in PUBLISHED:
-        return _ensure(PUBLISHED[name].title, PUBLISHED[name].archives, place, report)
-    for part in SVHN_PARTS[name][split]:
-        _ensure("SVHN", (SVHN[part].file,), place, report)
-    return place
+        wanted = [(PUBLISHED[name].title, PUBLISHED[name].archives)]
+    else:
+        wanted = [("SVHN", (SVHN[part].file,)) for part in SVHN_PARTS[name][split]]
+    try:
+        paths = [_ensure(title, files, place, report) for title, files in wanted]
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise DataError(f"cannot use {error.filename or place}: {reason}") from error
+    return paths[0] if name in PUBLISHED else place
 
 
 def cache_folder() -> Path:
@@ -83,7 +88,10 @@ def cache_folder() -> Path:
     """
     import pooch  # type: ignore[import-untyped]  # here: slow to import, and rarely needed
 
-    return Path(os.environ.get(CACHE) or pooch.os_cache("igc-ref")).expanduser().absolute()
+    try:
+        return Path(os.environ.get(CACHE) or pooch.os_cache("igc-ref")).expanduser().absolute()
+    except RuntimeError as error:
+        raise DataError(f"there is no home folder for a cache; set {CACHE}") from error
 
 
 def _ensure(title: str, files: tuple[PublishedFile, ...], place: Path, report: Report) -> Path:
@@ -93,24 +101,21 @@ def _ensure(title: str, files: tuple[PublishedFile, ...], place: Path, report: R
     if found := _present(files, place):
         return found
     offers = _offers(files)
+    place.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place / f".{files[0].name}.lock")
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(place / f".{files[0].name}.lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        report(f"another process is fetching {title}; waiting for it ({lock.lock_file})")
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            report(f"another process is fetching {title}; waiting for it ({lock.lock_file})")
             lock.acquire(timeout=PATIENCE)
-        try:
-            return _present(files, place) or _download(title, files, offers, place, report)
-        finally:
-            lock.release()
-    except Timeout as error:
-        raise DataError(
-            f"another process has held {error.lock_file} for {PATIENCE:,.0f} s"
-        ) from error
-    except OSError as error:
-        raise DataError(f"cannot use {error.filename or place}: {error.strerror}") from error
+        except Timeout as error:
+            patience = f"{PATIENCE:,.0f} s"
+            raise DataError(f"another process has held {lock.lock_file} for {patience}") from error
+    try:
+        return _present(files, place) or _download(title, files, offers, place, report)
+    finally:
+        lock.release()
 
 
 def _present(files: tuple[PublishedFile, ...], place: Path) -> Path | None:
