@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import logging
 import os
 import shutil
 from pathlib import Path
@@ -204,16 +203,15 @@ def _retrieve(file: PublishedFile, address: str, place: Path) -> Path:
             http(url, shown, None)
 
     logger, incoming = pooch.get_logger(), place / f".{file.name}.incoming"
-    level = logger.level
-    shutil.rmtree(incoming, ignore_errors=True)  # of a process that was killed
+    disabled = logger.disabled
     try:
-        logger.setLevel(logging.ERROR)  # `report` has said it
+        logger.disabled = True  # `report` has said it
         pooch.retrieve(address, f"sha256:{file.sha256}", file.name, incoming, downloader=download)
         (incoming / file.name).chmod(0o644)  # pooch's are readable by their owner alone
         return (incoming / file.name).replace(place / file.name)
     finally:
-        logger.setLevel(level)
-        shutil.rmtree(incoming, ignore_errors=True)
+        logger.disabled = disabled
+        shutil.rmtree(incoming, ignore_errors=True)  # with what a killed process left there
 
 
 class _Limited:

@@ -126,26 +126,28 @@ def test_what_is_missing_is_named_with_where_to_get_it(tmp_path):
 
 
 GOOD = arrays("test")
+HUGE = saved(False, **GOOD).replace(struct.pack("<4i", 32, 32, 3, 4), b"\x7f" * 16)
 REFUSED = {
-    "nothing": b"",
-    "a web page": b"<html>Please log in.</html>" * 9,
-    "no labels": saved(X=GOOD["X"]),
-    "other images": saved(X=GOOD["X"].repeat(2, axis=3), y=GOOD["y"]),
-    "rows of labels": saved(X=GOOD["X"], y=GOOD["y"].T),
-    "fractions": saved(X=GOOD["X"] / 2, y=GOOD["y"]),
-    "text": saved(X="touch owned", y=GOOD["y"]),
-    "a struct": saved(X={"a": 1}, y=GOOD["y"]),
-    "an object": saved(X=GOOD["X"], y=np.array(["a", [1]], object)),
-    "half": saved(**GOOD)[:-900],
-    "a wrong checksum": saved(**GOOD)[:-1] + b"?",
-    "a larger claim": saved(False, **GOOD).replace(struct.pack("<4i", 32, 32, 3, 4), b"\x7f" * 16),
+    "nothing": (b"", ""),
+    "a web page": (b"<html>Please log in.</html>" * 9, ""),
+    "no labels": (saved(X=GOOD["X"]), "y is None"),
+    "other images": (saved(X=GOOD["X"].repeat(2, axis=3), y=GOOD["y"]), r"X is .*3, 8\), 'uint8'"),
+    "rows of labels": (saved(X=GOOD["X"], y=GOOD["y"].T), r"y is .*1, 4\), 'uint8'"),
+    "fractions": (saved(X=GOOD["X"] / 2, y=GOOD["y"]), "X is float64"),
+    "floats": (saved(X=GOOD["X"].astype("f4"), y=GOOD["y"]), "X is .*'single'"),
+    "text": (saved(X="touch owned", y=GOOD["y"]), "X is .*'char'"),
+    "a struct": (saved(X={"a": 1}, y=GOOD["y"]), "X is .*'struct'"),
+    "objects": (saved(X=GOOD["X"], y=np.array(["a", [1]], object)), "y is .*'cell'"),
+    "half": (saved(**GOOD)[:-900], ""),
+    "a wrong checksum": (saved(**GOOD)[:-1] + b"?", ""),
+    "a larger claim": (HUGE, "X is .*2139062143"),
 }
 
 
-@pytest.mark.parametrize("content", REFUSED.values(), ids=REFUSED)
-def test_a_file_of_something_else_is_refused(tmp_path, content):
+@pytest.mark.parametrize(("content", "match"), REFUSED.values(), ids=REFUSED)
+def test_a_file_of_something_else_is_refused(tmp_path, content, match):
     (tmp_path / "test_32x32.mat").write_bytes(content)
-    refused(tmp_path, f"{tmp_path}/test_32x32.mat is damaged or not SVHN's: ")
+    refused(tmp_path, f"{tmp_path}/test_32x32.mat is damaged or not SVHN's: {match}")
 
 
 def test_load_fetches_the_files_of_a_split_and_no_others(tmp_path, monkeypatch):

@@ -71,6 +71,7 @@ def npz(path, *members, method=zipfile.ZIP_STORED):
     return path
 
 
+@pytest.mark.filterwarnings("ignore")  # of Python 2: the reader itself must refuse it
 @pytest.mark.parametrize(("content", "match"), REFUSED.values(), ids=REFUSED)
 def test_what_numpy_does_not_save_is_refused_in_little_memory(tmp_path, content, match):
     path = npz(tmp_path / "a.npz", ("a.npy", content))
@@ -99,7 +100,7 @@ def test_zips_that_are_not_as_numpy_writes_them_are_refused(tmp_path):
     npz(path, ("a.npy", ONE + bytes(10**6)), method=zipfile.ZIP_DEFLATED)
     fails("compressed members")
     good = saved(path, **ARRAYS).read_bytes()
-    fails("claim more bytes than it has|twice", overlapping(good, 100))
+    fails("claim more bytes than it has", overlapping(good, 100))
     for size in (0, 1, 21, 22, 500, len(good) // 2, len(good) - 1):
         fails("not a zip file", good[:size])
     spoilt = bytearray(good)
