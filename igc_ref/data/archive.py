@@ -17,6 +17,7 @@ from igc_ref.errors import DataError, one_line
 __all__ = ["Entry", "in_archive"]
 
 CHUNK = 1 << 18  # bytes
+MAX_ENDS = 9  # times that the end may be read; 2 are usual
 
 
 @dataclass(frozen=True)
@@ -87,14 +88,17 @@ def check_size(size: int, limit: int, place: object) -> None:
 
 
 class _Limited:
-    """A stream that refuses to yield more than `limit` bytes in all."""
+    """A stream that ends: it refuses more than `limit` bytes, and to be read on past its end."""
 
     def __init__(self, stream: gzip.GzipFile, limit: int) -> None:
-        self.stream, self.limit, self.left = stream, limit, limit
+        self.stream, self.limit, self.left, self.ends = stream, limit, limit, 0
 
     def read(self, size: int) -> bytes:
         data = self.stream.read(size)
         self.left -= len(data)
+        self.ends += not data
         if self.left < 0:
             raise DataError(f"it unpacks to more than {self.limit:,} bytes")
+        if self.ends > MAX_ENDS:  # tarfile would skip a claim of exabytes piece by piece
+            raise DataError("it ends in the middle of a member")
         return data

@@ -7,7 +7,6 @@ the cache never holds half a file. A second process that wants the same file wai
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -121,10 +120,8 @@ def _present(files: tuple[PublishedFile, ...], place: Path) -> Path | None:
     """Return the first of these files that is there with the published size and checksum."""
     for file in files:
         path = place / file.name
-        if path.is_file() and path.stat().st_size == file.size:
-            with path.open("rb") as stream:
-                if hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256:
-                    return path
+        if path.is_file() and not file.problem(path):
+            return path
     return None
 
 

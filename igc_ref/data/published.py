@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 __all__ = [
     "PIXELS",
@@ -46,6 +48,14 @@ class PublishedFile:
     size: int
     sha256: str
     bases: tuple[str, ...]
+
+    def problem(self, path: Path) -> str:
+        """Say how a file differs from the published one; the text is empty if it is the same."""
+        if (size := path.stat().st_size) != self.size:
+            return f"it has {size:,} bytes, not {self.size:,}"
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return "" if digest == self.sha256 else f"its SHA-256 is {digest}, not {self.sha256}"
 
 
 @dataclass(frozen=True)

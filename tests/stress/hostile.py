@@ -2,8 +2,8 @@
 
     python -m tests.stress.hostile --cases 20000 --seed 0
 
-Files of both layouts of CIFAR, archives, pickles, MATLAB files and checkpoints are mutated, each
-case from its own seed, and read in child processes under guard: see ``hostile_worker``. Prints a
+Files of both layouts of CIFAR, archives, pickles and checkpoints are mutated, each case from its
+own seed, and read in child processes under guard: see ``hostile_worker``. Prints a
 table, and what went wrong with the command that repeats it; fails if anything did.
 """
 
@@ -25,7 +25,7 @@ from typing import Any
 from igc_ref.report import aligned
 
 KINDS = ("binary file", "python file", "python pickle", "binary archive", "python archive",
-         "matlab file", "checkpoint")  # fmt: skip
+         "checkpoint")  # fmt: skip
 
 
 @dataclass

@@ -21,12 +21,11 @@ from tempfile import TemporaryDirectory
 from unittest import mock
 
 import numpy as np
-from scipy.io import savemat
 
 from igc_ref import TrainConfig, data, train
-from igc_ref.data.published import PIXELS, PUBLISHED, SVHN
+from igc_ref.data.published import PIXELS, PUBLISHED
 
-RECORDS = {"train": 3, "test": 2, "extra": 5}  # images in each file
+RECORDS = {"train": 3, "test": 2}  # images in each file
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**64 - 1)
 
 
@@ -34,8 +33,6 @@ def shrink() -> None:
     """Make the readers expect these few images instead of the published tens of thousands."""
     for name, published in PUBLISHED.items():
         PUBLISHED[name] = replace(published, records=RECORDS)
-    for part, digits in SVHN.items():
-        SVHN[part] = replace(digits, count=RECORDS[part])
 
 
 def anywhere(rng: Random, content: bytes, other: bytes = b"") -> bytes:
@@ -232,23 +229,6 @@ def _spoil_member(rng: Random, members: list[bytes], name: bytes, content: bytes
         members.insert(at, member(b"bomb", bytes(rng.choice((10_000, 3_000_000)))))
     else:
         members[at] = member(name, anywhere(rng, content))
-
-
-# -- SVHN ------------------------------------------------------------------------------------------
-
-
-def matlab(rng: Random, count: int, spoil: bool) -> bytes:
-    """Return a MATLAB file of images X and labels y, with another array, or changed anywhere."""
-    pixels = np.frombuffer(rng.randbytes(count * PIXELS), np.uint8)
-    labels = [[rng.randrange(1, 11)] for _ in range(count)]
-    variables = {"X": pixels.reshape((32, 32, 3, count)), "y": np.array(labels, np.uint8)}
-    other = spoil and rng.random() < 0.3
-    if other:
-        odd = ("touch owned", {"a": 1}, 1j, [[1.5]], np.array(["a", [1]], object), np.zeros((9, 9)))
-        variables[rng.choice("Xyz")] = rng.choice(odd)
-    file = io.BytesIO()
-    savemat(file, variables, do_compression=rng.random() < 0.5)
-    return anywhere(rng, file.getvalue()) if spoil and not other else file.getvalue()
 
 
 # -- checkpoints -----------------------------------------------------------------------------------

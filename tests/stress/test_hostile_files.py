@@ -1,4 +1,4 @@
-"""Hostile files in short: 700 mutated ones, and guards that notice when a reader misbehaves.
+"""Hostile files in short: 600 mutated ones, and guards that notice when a reader misbehaves.
 
 The long run is ``python -m tests.stress.hostile``.
 """
@@ -10,9 +10,9 @@ from tests.stress.hostile_worker import PLANTS
 
 
 def test_mutated_files_are_accepted_or_refused_and_nothing_else():
-    tallies = hostile.run(700, seed=0)
+    tallies = hostile.run(600, seed=0)
     assert not [problem for tally in tallies for problem in tally.problems]
-    assert sum(tally.cases for tally in tallies) == 700
+    assert sum(tally.cases for tally in tallies) == 600
     for tally in tallies:
         assert tally.accepted > 2  # mutants that differ only in pixels, or nowhere that matters
         assert tally.refused > 20
