@@ -6,7 +6,8 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
@@ -192,6 +193,7 @@ class Session:
         self.partial = Partial()
         self.saved = "epoch 0"  # position of the last checkpoint
         self.steps: EpochRunner  # once the backend is prepared
+        self.signals: list[int] = []  # that came while it ran
 
     def restore(self, saved: Checkpoint) -> None:
         """Take up the state of a checkpoint.
@@ -247,20 +249,20 @@ class Session:
             f"{c.data}; {m.backend.name} backend, {m.dtype}; run folder {folder}"
         )
         try:
-            with StopRequest() as stop:
+            with noted_signals() as self.signals:
                 if not self.records and not self.partial.step:
                     self.save(folder)
                 m.backend.prepare(m.dtype, self.report)
                 self.steps = steps_of(m, self.optimiser, self.train_set, c.batch_size, self.report)
                 for epoch in range(len(self.records) + 1, c.epochs + 1):
                     with np.errstate(over="ignore", invalid="ignore"):  # the loss is checked
-                        self._train(epoch, folder, stop)
+                        self._train(epoch, folder)
                         self._test(epoch)
                     runs.write_log(folder, self.records)
                     self.save(folder)
                     self.report(_line(self.records[-1], c.epochs))
-                    if stop.signal is not None:
-                        stop.end(f"after epoch {epoch}", folder)
+                    if self.signals:
+                        self._stop(folder)
         except MemoryError as error:
             smaller = f"; try --batch-size {c.batch_size // 2}" if c.batch_size > 1 else ""
             reason = str(error).splitlines()[0] if str(error) else "no more memory"
@@ -269,7 +271,7 @@ class Session:
             ) from error
         return History(folder, self.records)
 
-    def _train(self, epoch: int, folder: Path, stop: StopRequest) -> None:
+    def _train(self, epoch: int, folder: Path) -> None:
         """Take the steps of an epoch, or those that are left of it; pause to save or to stop."""
         c, size, begun = self.config, len(self.train_set), time.perf_counter()
         sampling, rates, before = self._draw(epoch), self._rates(epoch), self.partial.seconds
@@ -301,20 +303,27 @@ class Session:
                     before + time.perf_counter() - begun,
                 )
                 if pauses(done):
-                    self._pause(epoch, sampling, folder, stop)
+                    self._pause(sampling, folder)
 
     def _is_due(self, done: int) -> bool:
         """Say whether a checkpoint is due after this step of an epoch."""
         return bool(self.config.checkpoint_every) and done % self.config.checkpoint_every == 0
 
-    def _pause(self, epoch: int, sampling: Sampling, folder: Path, stop: StopRequest) -> None:
+    def _pause(self, sampling: Sampling, folder: Path) -> None:
         """Save if a checkpoint is due or a signal came; after a signal, stop."""
-        done, stopping = self.partial.step, stop.signal is not None
-        if stopping or self._is_due(done):
+        stopping = bool(self.signals)
+        if stopping or self._is_due(self.partial.step):
             self.partial = replace(self.partial, draws=sampling.fingerprint())
             self.save(folder)
         if stopping:
-            stop.end(f"at epoch {epoch}, step {done}", folder)
+            self._stop(folder)
+
+    def _stop(self, folder: Path) -> NoReturn:
+        raise Interrupted(
+            f"interrupted at {self.saved}; saved in {folder}; "
+            f"continue with: igc-ref train --resume {folder}",
+            self.signals[0],
+        )
 
     def _test(self, epoch: int) -> None:
         """Test the network after an epoch, and turn what is known of the epoch into a record."""
@@ -374,40 +383,24 @@ class Interrupted(KeyboardInterrupt):
         self.signal = signal_number
 
 
-class StopRequest:
-    """Within this context Ctrl-C and SIGTERM are noted; a second one ends the program at once.
+@contextmanager
+def noted_signals() -> Iterator[list[int]]:
+    """Within this context note Ctrl-C and SIGTERM; a second one ends the program at once.
 
     Outside the main thread, where Python delivers no signals, it does nothing.
-
-    Attributes
-    ----------
-    signal : int or None
-        The signal that came.
     """
+    noted: list[int] = []
 
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        if self.signal is not None:
+    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        if noted:
             raise KeyboardInterrupt
-        self.signal = number
+        noted.append(number)
 
-    def end(self, position: str, folder: Path) -> NoReturn:
-        """Raise `Interrupted`; the state must have been saved."""
-        raise Interrupted(
-            f"interrupted {position}; saved in {folder}; "
-            f"continue with: igc-ref train --resume {folder}",
-            self.signal or signal.SIGINT,
-        )
+    in_main = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if in_main else ()
+    before = {number: signal.signal(number, note) for number in numbers}
+    try:
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

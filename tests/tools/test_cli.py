@@ -1,29 +1,30 @@
 """The command line as a user meets it: what it prints, and one-line errors for bad input."""
 
 import json
-import pickle
+import subprocess
+import sys
 
-import numpy as np
 import pytest
 
+import igc_ref
 from igc_ref import data
 from igc_ref.backends import cupy_problem
 from igc_ref.cli import main
 
-SMALL = ["--depth", "5", "-L", "2", "-M", "2", "--backend", "numpy", "--batch-size", "16"]
+SMALL = ["--depth", "5", "-L", "2", "-M", "2", "--backend", "numpy", "--epochs", "1"]
 
 
 @pytest.fixture
-def few_pictures(monkeypatch):
+def few_images(monkeypatch):
     sizes, draw = {"train": 60, "test": 30}, data.shapes
     monkeypatch.setattr(data, "shapes", lambda split: draw(split, size=sizes[split]))
 
 
 @pytest.fixture
-def run(tmp_path, few_pictures, capsys):
+def run(tmp_path, few_images, capsys):
     """A finished run of one epoch."""
     folder = tmp_path / "run"
-    assert main(["train", *SMALL, "--epochs", "1", "--out", str(folder)]) == 0
+    assert main(["train", *SMALL, "--out", str(folder)]) == 0
     capsys.readouterr()
     return folder
 
@@ -39,28 +40,23 @@ def error_of(capsys, *arguments):
 
 
 def test_params_prints_the_paper_s_count_beside_the_regular_network(capsys):
-    arguments = "params --arch resnet_igc --depth 98 -L 24 -M 2".split()
-    assert main(arguments) == 0
+    assert main("params --arch resnet_igc --depth 98 -L 24 -M 2".split()) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[-1].split()[:2] == ["total", "863,290"]
     assert "resnet-98 W" in out
     assert "stage3.block16.branch.unit2.igc" in out
-
-
-def test_params_of_a_hundred_classes_and_a_regular_network(capsys):
     assert main("params --arch plain --width 4 --depth 5 --num-classes 100".split()) == 0
     assert "linear 16-100" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("few_pictures")
+@pytest.mark.usefixtures("few_images")
 def test_train_ends_by_saying_what_it_reached_and_where_it_lies(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["train", *SMALL, "--epochs", "1"]) == 0
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("test accuracy ")
-    assert last.endswith("checkpoint and log in runs/plain_igc-5-L2M2-shapes-1")
-    assert main(["train", *SMALL, "--epochs", "1"]) == 0
-    assert "shapes-2" in capsys.readouterr().out
+    for number in (1, 2):
+        assert main(["train", *SMALL]) == 0
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert last.startswith("test accuracy ")
+        assert last.endswith(f"checkpoint and log in runs/plain_igc-5-L2M2-shapes-{number}")
 
 
 def test_eval_repeats_the_accuracy_of_the_log(run, capsys):
@@ -68,7 +64,7 @@ def test_eval_repeats_the_accuracy_of_the_log(run, capsys):
     record = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
     out = capsys.readouterr().out
     assert f"accuracy {record['test_accuracy']:.2%}" in out
-    assert "shapes/test, 30 pictures" in out
+    assert "shapes/test, 30 images" in out
 
 
 def test_plot_draws_the_curves(run, capsys):
@@ -78,118 +74,66 @@ def test_plot_draws_the_curves(run, capsys):
     assert "curves.png" in capsys.readouterr().out
 
 
-def test_python_minus_m_igc_ref_is_the_same_command(capsys):
-    import igc_ref.__main__
+def test_python_minus_m_igc_ref_is_the_same_command_and_train_only_a_function():
+    command = [sys.executable, "-m", "igc_ref", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"igc-ref {igc_ref.__version__}\n"
+    assert callable(igc_ref.train)
+    with pytest.raises(ModuleNotFoundError):
+        __import__("igc_ref.train")
 
-    assert igc_ref.__main__.main is main
+
+@pytest.mark.parametrize(
+    "command", ["train", "eval", "params", "bench", "plot", "sweep", "compress"]
+)
+def test_every_command_explains_itself_and_every_option(command, capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["--version"])
+        main([command, "--help"])
     assert stop.value.code == 0
-    assert capsys.readouterr().out.startswith("igc-ref 0.")
+    options = capsys.readouterr().out.split("options:\n")[1].splitlines()
+    for line, following in zip(options, [*options[1:], ""], strict=True):
+        if line.startswith("  -"):  # its text stands beside it, or below
+            assert "  " in line.strip() or following.startswith(" " * 20), line
 
 
 # -- bad input -------------------------------------------------------------------------------
 
 
-def test_an_L_that_does_not_divide_is_an_error_with_the_numbers(capsys, tmp_path):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("-L 24", "plain_igc needs L and M; M is missing"),
+        ("--depth 9", "depth=9 is not allowed"),
+        ("--data cifar10 --data-dir nowhere", "nowhere"),
+        ("--bn-momentum 1", "bn_momentum=1.0 is not allowed; it must be in [0, 1)"),
+        pytest.param(
+            "--backend cupy",
+            "backend 'cupy' cannot run: ",
+            marks=pytest.mark.skipif(cupy_problem() is None, reason="a CUDA device answers here"),
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line_and_leaves_no_folder(
+    options, message, capsys, tmp_path
+):
     out = tmp_path / "run"
-    err = error_of(capsys, "train", "-L", "24", "--out", out)
-    assert "plain_igc needs L and M; M is missing" in err
-    err = error_of(capsys, "train", "--depth", "9", "--out", out)
-    assert "depth=9 is not allowed" in err
+    assert message in error_of(capsys, "train", *options.split(), "--out", out)
     assert not out.exists()
-
-
-def test_a_missing_data_folder_is_an_error_that_says_what_to_do(capsys, tmp_path):
-    out = tmp_path / "run"
-    err = error_of(
-        capsys, "train", "--data", "cifar10", "--data-dir", tmp_path / "none", "--out", out
-    )
-    assert str(tmp_path / "none") in err
-    assert not out.exists()
-
-
-@pytest.mark.parametrize("size", [0, 30_729_999, 30_730_001])
-def test_a_cifar_file_of_the_wrong_size_is_an_error_with_both_sizes(capsys, tmp_path, size):
-    folder = tmp_path / "cifar-10-batches-bin"
-    folder.mkdir()
-    for name in [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]:
-        with open(folder / f"{name}.bin", "wb") as file:
-            file.truncate(size if name == "data_batch_3" else 30_730_000)
-    err = error_of(
-        capsys, "train", "--data", "cifar10", "--data-dir", tmp_path, "--out", tmp_path / "run"
-    )
-    assert "data_batch_3.bin" in err
-    assert f"{size:,}" in err
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_mislabelled_cifar_file_is_an_error_with_record_and_label(capsys, tmp_path):
-    folder = tmp_path / "cifar-10-batches-bin"
-    folder.mkdir()
-    records = np.zeros((10_000, 3073), np.uint8)
-    for name in [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]:
-        records[7, 0] = 77 if name == "data_batch_2" else 0
-        records.tofile(folder / f"{name}.bin")
-    err = error_of(
-        capsys, "train", "--data", "cifar10", "--data-dir", tmp_path, "--out", tmp_path / "run"
-    )
-    assert "data_batch_2.bin" in err
-    assert "77" in err
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_pickle_that_calls_os_system_is_an_error_and_is_not_called(capsys, tmp_path):
-    executed = tmp_path / "executed"
-
-    class Attack:
-        def __reduce__(self):
-            import os
-
-            return os.system, (f"touch {executed}",)
-
-    folder = tmp_path / "cifar-10-batches-py"
-    folder.mkdir()
-    for name in [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch", "batches.meta"]:
-        (folder / name).write_bytes(pickle.dumps({b"data": Attack(), b"labels": []}, protocol=2))
-    err = error_of(
-        capsys, "train", "--data", "cifar10", "--data-dir", tmp_path, "--out", tmp_path / "run"
-    )
-    assert "system" in err
-    assert not executed.exists()
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.usefixtures("few_pictures")
-def test_a_checkpoint_of_another_architecture_is_an_error(capsys, tmp_path, run):
-    other = tmp_path / "other"
-    arguments = [*SMALL[:2], "-L", "4", *SMALL[4:], "--epochs", "1"]
-    assert main(["train", *arguments, "--out", str(other)]) == 0
-    capsys.readouterr()
-    before = sorted(run.iterdir())
-    (run / "checkpoint.npz").write_bytes((other / "checkpoint.npz").read_bytes())
-    err = error_of(capsys, "eval", run, "--backend", "numpy")
-    assert "plain_igc-5 L4M2" in err
-    assert "plain_igc-5 L2M2" in err
-    err = error_of(capsys, "train", "--resume", other, "--arch", "resnet")
-    assert "arch=resnet (the run has plain_igc)" in err
-    assert sorted(run.iterdir()) == before
-
-
-@pytest.mark.skipif(cupy_problem() is None, reason="a CUDA device answers here")
-def test_cupy_without_a_gpu_is_an_error_that_says_what_is_missing(capsys, tmp_path):
-    err = error_of(capsys, "train", "--backend", "cupy", "--out", tmp_path / "run")
-    assert "backend 'cupy' cannot run: " in err
-    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_is_no_run_is_an_error(capsys, tmp_path):
     assert "there is no checkpoint" in error_of(capsys, "eval", tmp_path)
     assert "is no run: there is no" in error_of(capsys, "plot", tmp_path)
+    assert "is no run: there is no" in error_of(capsys, "train", "--resume", tmp_path)
 
 
-def test_an_unknown_option_is_an_error_of_two(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["train", "--backend", "tpu"])
-    assert stop.value.code == 2
-    assert "invalid choice: 'tpu'" in capsys.readouterr().err
+def test_an_option_that_cannot_be_read_is_an_error_of_two(capsys):
+    for option, message in (
+        ("--backend=tpu", "invalid choice: 'tpu'"),
+        ("--epochs=many", "invalid int value: 'many'"),
+        ("--bn-momentum=much", "invalid number value: 'much'"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["train", option])
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err

@@ -22,14 +22,14 @@ def run(tmp_path):
     return train(config(tmp_path)).run
 
 
-def rewrite(path, **changes):
-    """Write a checkpoint again, with these entries of its description changed."""
+def rewrite(path, edit):
+    """Write a checkpoint again, its description edited."""
     with np.load(path) as file:
         arrays = dict(file)
     meta = json.loads(arrays["meta"].item())
-    for name, value in changes.items():
-        meta[name] = meta[name] | value if isinstance(value, dict) else value
+    edit(meta)
     np.savez(path, **arrays | {"meta": np.array(json.dumps(meta))})
+    return meta
 
 
 def one_byte(content):
@@ -67,18 +67,17 @@ def test_a_damaged_checkpoint_is_named(run, damage):
     ids=str,
 )
 def test_a_checkpoint_that_describes_no_run_is_refused(run, changes, message):
-    rewrite(run / "checkpoint.npz", **changes)
+    def edit(meta):
+        for name, value in changes.items():
+            meta[name] = meta[name] | value if isinstance(value, dict) else value
+
+    rewrite(run / "checkpoint.npz", edit)
     with pytest.raises(CheckpointError, match=message):
         checkpoint.load(run / "checkpoint.npz")
 
 
 def test_a_run_of_an_earlier_version_is_read_with_the_authors_batch_norm(run):
-    path = run / "checkpoint.npz"
-    with np.load(path) as file:
-        arrays = dict(file)
-    meta = json.loads(arrays["meta"].item())
-    del meta["config"]["bn_momentum"]
-    np.savez(path, **arrays | {"meta": np.array(json.dumps(meta))})
+    meta = rewrite(run / "checkpoint.npz", lambda meta: meta["config"].pop("bn_momentum"))
     (run / "config.json").write_text(json.dumps(meta["config"]))
     _, found = runs.load_run(run, "numpy")
     assert found.bn_momentum is None
@@ -125,20 +124,11 @@ def test_a_checkpoint_of_another_network_is_refused_with_both_names(
         runs.load_run(run, "numpy")
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda v: v.pop("linear.bias"), "the state lacks 'linear.bias'"),
-        (lambda v: v.update({"linear.bias": v["linear.bias"][:1]}), r"of shape \(1,\)"),
-        (lambda v: v.update({"linear.bias": v["linear.bias"] + 0j}), "linear.bias is complex64"),
-    ],
-    ids=["missing", "short", "complex"],
-)
-def test_a_run_whose_velocities_do_not_fit_is_not_resumed(run, damage, message):
+def test_a_run_whose_velocities_do_not_fit_is_not_resumed(run):
     saved = checkpoint.load(run / "checkpoint.npz")
-    damage(saved.velocity)
+    del saved.velocity["linear.bias"]
     checkpoint.save(run / "checkpoint.npz", replace(saved, records=saved.records[:1]))
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(CheckpointError, match=r"the state lacks 'linear\.bias'"):
         resume(run)
 
 

@@ -23,15 +23,11 @@ FAST = {
     "batch_size": 128, "lr": 0.2, "schedule": "onecycle", "momentum": 0.9, "weight_decay": 5e-4,
     "bn_momentum": 0.9,
 }  # fmt: skip
+EPOCHS = {"cifar10": (400, 30), "cifar100": (400, 30), "svhn": (40, 30), "svhn_extra": (40, 30)}
 EXPECTED = {
-    ("paper", "cifar10"): {"epochs": 400, "augment": True, **AUTHORS},
-    ("paper", "cifar100"): {"epochs": 400, "augment": True, **AUTHORS},
-    ("paper", "svhn"): {"epochs": 40, "augment": False, **AUTHORS},
-    ("paper", "svhn_extra"): {"epochs": 40, "augment": False, **AUTHORS},
-    ("fast", "cifar10"): {"epochs": 30, "augment": True, **FAST},
-    ("fast", "cifar100"): {"epochs": 30, "augment": True, **FAST},
-    ("fast", "svhn"): {"epochs": 30, "augment": False, **FAST},
-    ("fast", "svhn_extra"): {"epochs": 30, "augment": False, **FAST},
+    (name, dataset): {"epochs": number, "augment": dataset.startswith("cifar"), **values}
+    for dataset, numbers in EPOCHS.items()
+    for name, number, values in zip(("paper", "fast"), numbers, (AUTHORS, FAST), strict=True)
 }
 
 

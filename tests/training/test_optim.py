@@ -54,10 +54,9 @@ def test_the_optimiser_moves_every_parameter_by_the_recurrence_and_decays_all_of
         assert_close(optimiser.state_dict()[name], velocity[name], 10)
 
 
-def test_the_default_weight_decay_is_that_of_a_run():
-    model = build_model("plain", 5, width=2, backend="numpy")
-    assert SGD(model).weight_decay == TrainConfig().weight_decay
-    assert SGD(model).momentum == TrainConfig().momentum
+def test_the_optimiser_s_defaults_are_those_of_a_run():
+    optimiser, config = SGD(build_model("plain", 5, width=2, backend="numpy")), TrainConfig()
+    assert (optimiser.momentum, optimiser.weight_decay) == (config.momentum, config.weight_decay)
 
 
 def test_a_step_minimises_a_quadratic_at_nesterov_s_rate():

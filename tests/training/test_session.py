@@ -18,7 +18,7 @@ from igc_ref.errors import CheckpointError, DataError, TrainingError
 from igc_ref.training import checkpoint, loop, session
 from igc_ref.training import folder as runs
 from igc_ref.training.evaluation import Evaluation
-from igc_ref.training.session import Interrupted, StopRequest, resume, train
+from igc_ref.training.session import Interrupted, noted_signals, resume, train
 from tests.backends.cuda import emulator
 from tests.support.runs import SMALL, STEPS, config, outcome
 
@@ -146,11 +146,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_resumed(tmp_path, d
     assert "checkpoint.npz" in lines[0]
     assert lines[0].endswith(f"resuming from {folder / runs.PREVIOUS}, epoch 1")
     assert outcome(folder) == whole
-
-
-def test_where_both_checkpoints_are_damaged_the_newest_is_named(tmp_path):
-    folder = train(config(tmp_path)).run
-    for name in (runs.CHECKPOINT, runs.PREVIOUS):
+    for name in (runs.CHECKPOINT, runs.PREVIOUS):  # without either, the newest is named
         (folder / name).write_bytes(b"not a checkpoint")
     with pytest.raises(CheckpointError, match=r"checkpoint\.npz is damaged"):
         resume(folder)
@@ -164,20 +160,6 @@ def test_a_run_that_was_ended_before_its_first_checkpoint_starts_from_the_beginn
     resume(tmp_path / "run", lines.append)
     assert lines[0].endswith("run has no checkpoint yet: it starts from the beginning")
     assert outcome(tmp_path / "run") == outcome(whole.run)
-
-
-def test_the_log_is_written_before_the_checkpoint_so_that_no_epoch_is_lost(tmp_path, monkeypatch):
-    save = checkpoint.save
-
-    def power_cut(path, saved, keep):
-        if saved.records:
-            raise KeyboardInterrupt
-        save(path, saved, keep)
-
-    monkeypatch.setattr(checkpoint, "save", power_cut)
-    with pytest.raises(KeyboardInterrupt):
-        train(config(tmp_path))
-    assert len(runs.read_log(tmp_path / "run")) == 1
 
 
 def test_a_finished_or_different_run_is_not_resumed(tmp_path):
@@ -246,9 +228,9 @@ def test_the_command_line_says_where_an_interrupted_run_lies(tmp_path, at_step, 
 
 def test_a_second_signal_does_not_wait_and_handlers_are_given_back():
     before = signal.getsignal(signal.SIGINT)
-    with StopRequest() as stop:
+    with noted_signals() as noted:
         os.kill(os.getpid(), signal.SIGINT)
-        assert stop.signal == signal.SIGINT
+        assert noted == [signal.SIGINT]
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
@@ -330,23 +312,10 @@ def test_out_of_memory_names_a_smaller_batch(tmp_path, at_step):
         train(config(tmp_path))
 
 
-@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_names_its_step_and_the_last_checkpoint(
-    tmp_path, monkeypatch, loss
-):
-    results = iter([(1.0, 3), (1.0, 3), (loss, 3)])
-    monkeypatch.setattr(loop, "training_step", lambda *arguments: next(results))
-    message = f"the loss is {loss} at epoch 1, step 3, learning rate 0.05; .* of epoch 1, step 2"
-    with pytest.raises(TrainingError, match=message):
-        train(config(tmp_path, checkpoint_every=1, schedule="step"))
-
-
-def test_a_run_that_diverges_is_stopped(tmp_path):
-    with (
-        np.errstate(all="ignore"),
-        pytest.raises(TrainingError, match=r"the loss is (nan|inf) at epoch \d, step \d, learning"),
-    ):
-        train(config(tmp_path, lr=1e20, schedule="step"))
+def test_a_run_that_diverges_ends_with_its_step_and_the_last_checkpoint(tmp_path):
+    message = r"the loss is (nan|inf) at epoch 1, step 2, learning rate 1e\+20; .* epoch 1, step 1"
+    with np.errstate(all="ignore"), pytest.raises(TrainingError, match=message):
+        train(config(tmp_path, lr=1e20, schedule="step", checkpoint_every=1))
 
 
 def test_a_test_loss_that_is_not_finite_stops_the_run_with_its_epoch(tmp_path, monkeypatch):
