@@ -6,15 +6,6 @@
 - `architecture`: which networks exist, and the numbers that name them.
 - `builder`: from these numbers to layers, and what a network costs.
 - `model`: `build_model`, and a network with its parameters by name.
-
-Examples
---------
->>> import numpy as np
->>> model = build_model("plain_igc", depth=8, L=4, M=8, backend="numpy")
->>> logits = model.forward(np.zeros((2, 3, 32, 32), "float32"), train=True)
->>> dx = model.backward(np.ones_like(logits))
->>> logits.shape, dx.shape, model.gradients()["stage1.block1.igc.primary"].shape
-((2, 10), (2, 3, 32, 32), (32, 8, 3, 3))
 """
 
 from igc_ref.networks.blocks import IGC, IGCV2, IGCV3, Shuffle, SummationFusion

@@ -69,8 +69,11 @@ def build_model(
 
     Examples
     --------
-    >>> build_model("resnet_igc", 98, L=24, M=2, backend="numpy").num_parameters
-    863290
+    >>> model = build_model("plain_igc", 8, L=4, M=8, backend="numpy")
+    >>> logits = model.forward(np.zeros((2, 3, 32, 32), "float32"), train=True)
+    >>> dx = model.backward(np.ones_like(logits))
+    >>> logits.shape, dx.shape, model.gradients()["stage1.block1.igc.primary"].shape
+    ((2, 10), (2, 3, 32, 32), (32, 8, 3, 3))
     """
     architecture = Architecture(arch, depth, L, M, width, num_classes, doubling)
     return build(architecture, backend, dtype, seed)

@@ -127,8 +127,7 @@ def draw_curves(records: Sequence[Mapping[str, float]], title: str) -> Figure:
     left.set(xlabel="epoch", ylabel="cross-entropy (nats)")
     right.set(xlabel="epoch", ylabel="accuracy (%)")
     for axes in (left, right):
-        axes.grid(color=GRID)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        _whole_numbers(axes)
         axes.legend()
     figure.suptitle(title)
     return figure
@@ -155,8 +154,7 @@ def draw_rivals(curves: Mapping[str, Sequence[Mapping[str, float]]], title: str)
                 label=name,
             )
         axes.set(xlabel="epoch", ylabel=f"{split} accuracy (%)")
-        axes.grid(color=GRID)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        _whole_numbers(axes)
     both[0].legend(fontsize=8)
     figure.suptitle(title)
     return figure
@@ -196,6 +194,12 @@ def draw_sweep(results: Sequence[Any], title: str) -> Figure:
         axes[0, 0].legend()
     figure.suptitle(title)
     return figure
+
+
+def _whole_numbers(axes: Axes) -> None:
+    """Draw the grid, with ticks at whole numbers only."""
+    axes.grid(color=GRID)
+    axes.xaxis.get_major_locator().set_params(integer=True)
 
 
 def _ticks(axes: Axes, values: Sequence[int]) -> None:
@@ -261,6 +265,5 @@ def draw_singular_values(axes: Axes, spectra: Mapping[str, Array], title: str) -
         axes.plot(number, np.median(lines, axis=0), marker=marker, color=colour, label=name)
     axes.set(xlabel="number of the singular value", ylim=(-0.03, 1.03), title=title)
     axes.set_ylabel("singular value / greatest of its slice")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.grid(color=GRID)
+    _whole_numbers(axes)
     axes.legend(title="median, range of slices", loc="upper left", bbox_to_anchor=(1.01, 1))

@@ -197,19 +197,9 @@ def nearest_block(kernel: Array, spec: IGCSpec) -> Nearest:
 
 
 def nearest_groups(kernel: Array, groups: int) -> tuple[Array, float]:
-    """Find the group convolution nearest to a dense kernel: its diagonal blocks.
+    """Find the group convolution nearest to a dense kernel (out, in, k, k): its diagonal blocks.
 
-    Parameters
-    ----------
-    kernel : ndarray, shape (out, in, k, k)
-        groups divides out and in.
-    groups : int
-
-    Returns
-    -------
-    weight : ndarray, shape (out, in/groups, k, k)
-    error : float
-        ‖K - K'‖ / ‖K‖ in Frobenius norm; 0 for a kernel of zeros.
+    Returns its weight (out, in/groups, k, k) and ‖K - K'‖ / ‖K‖, 0 for a kernel of zeros.
     """
     out, inp = kernel.shape[:2]
     divides("groups", integer("groups", groups), "out_channels", out)

@@ -13,14 +13,10 @@ Examples
 igc 3x3 3-4 L1 M4
 >>> forward(np.ones((1, 3, 8, 8)), *igc).shape
 (1, 4, 8, 8)
->>> composed_matrix(kronecker(np.eye(2), np.ones((2, 2)))).astype(int)
-array([[1, 1, 0, 0],
-       [1, 1, 0, 0],
-       [0, 0, 1, 1],
-       [0, 0, 1, 1]])
 """
 
 from igc_ref.reference.special_cases.convolutions import (
+    Weights,
     group_convolution,
     regular_convolution,
     regular_convolution_by_branches,
@@ -40,7 +36,6 @@ from igc_ref.reference.special_cases.transforms import (
     monarch,
     walsh_hadamard,
 )
-from igc_ref.reference.special_cases.weights import Weights
 
 __all__ = [
     "Weights",

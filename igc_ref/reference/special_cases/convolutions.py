@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from igc_ref.errors import SpecError, divides, integer
-from igc_ref.reference.special_cases.weights import Weights, weights
 from igc_ref.spec.block import IGCSpec
 
 Array = npt.NDArray[Any]
+
+
+class Weights(NamedTuple):
+    """An IGC block with its weights: what every construction of a special case returns."""
+
+    primary: Array
+    secondary: Array
+    spec: IGCSpec
+
+
+def weights(primary: Array, secondary: Array, spec: IGCSpec) -> Weights:
+    """Return the weights of a block; a SpecError if their shapes are not the block's."""
+    spec.check_weights(primary, secondary)
+    return Weights(primary, secondary, spec)
 
 
 def regular_convolution(kernel: Array, stride: int = 1) -> Weights:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from igc_ref.errors import SpecError, integer
 from igc_ref.reference.block import composed_kernel
-from igc_ref.reference.special_cases.weights import Weights, weights
+from igc_ref.reference.special_cases.convolutions import Weights, weights
 from igc_ref.spec.block import IGCSpec
 
 Array = npt.NDArray[Any]
