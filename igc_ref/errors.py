@@ -6,7 +6,7 @@ Each message names the offending value and what is allowed.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Collection
 
 MAX_INTEGER = 2**31 - 1
 
@@ -41,10 +41,12 @@ def divides(name: str, divisor: int, whole_name: str, whole: int) -> None:
         raise SpecError(f"{whole_name}={whole} is not divisible by {name}={divisor}")
 
 
-def choice(name: str, value: object, allowed: Sequence[str]) -> None:
-    """Raise a SpecError that names `value` and what is allowed unless it is one of these."""
+def choice(
+    name: str, value: object, allowed: Collection[str], error: type[IGCError] = SpecError
+) -> None:
+    """Raise `error`, naming `value` and what is allowed, unless it is one of these."""
     if value not in allowed:
-        raise SpecError(f"{name}={value!r} is unknown; choose one of {', '.join(allowed)}")
+        raise error(f"{name}={value!r} is unknown; choose one of {', '.join(allowed)}")
 
 
 def integer(name: str, value: object, minimum: int = 1) -> int:
@@ -58,3 +60,14 @@ def integer(name: str, value: object, minimum: int = 1) -> int:
     if number > MAX_INTEGER:
         raise SpecError(f"{name} is too large; at most {MAX_INTEGER} is allowed")
     return number
+
+
+def one_line(text: object, limit: int = 200) -> str:
+    """Return a text that a file or a server may have written as one short, printable line.
+
+    Examples
+    --------
+    >>> one_line("long " * 99, limit=9)
+    'long long'
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text).strip())[:limit]

@@ -13,7 +13,7 @@ from igc_ref.data.download import fetch
 from igc_ref.data.published import PUBLISHED, SVHN_PARTS
 from igc_ref.data.shapes import shapes
 from igc_ref.data.svhn import load_svhn
-from igc_ref.errors import DataError
+from igc_ref.errors import DataError, choice
 from igc_ref.report import Report, silent
 
 __all__ = [
@@ -39,7 +39,7 @@ def load(
     ----------
     name : {"shapes", "cifar10", "cifar100", "svhn", "svhn_extra"}
         ``shapes`` is drawn on the spot; the others are published files. ``svhn_extra`` trains on
-        SVHN's 531,131 further pictures too, as the paper does (3.5 GB of memory while it loads).
+        SVHN's 531,131 further images too, as the paper does (3.5 GB of memory while it loads).
     split : {"train", "test"}
         Which part.
     data_dir : path, optional
@@ -58,11 +58,9 @@ def load(
         For an unknown name or split, for files that are missing or damaged, or if they cannot be
         fetched.
     """
-    if split not in ("train", "test"):
-        raise DataError(f"split={split!r} is unknown; choose train or test")
+    choice("split", split, ("train", "test"), DataError)
+    choice("data", name, NAMES, DataError)
     if name == "shapes":
         return shapes(split)
-    if name not in NAMES:
-        raise DataError(f"data={name!r} is unknown; choose one of {', '.join(NAMES)}")
     place = fetch(name, report=report, split=split) if data_dir is None else Path(data_dir)
     return (load_svhn if name in SVHN_PARTS else load_cifar)(place, name, split)

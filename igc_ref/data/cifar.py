@@ -1,28 +1,25 @@
 """Readers of CIFAR-10 and CIFAR-100 in both published layouts, binary and python.
 
 Nothing is believed before it is checked: the sizes of the files before they are read, and every
-label before it is used. An archive is read without unpacking it, with the same checks.
+label before it is used. An archive is read without extracting it, with the same checks.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Generator, Iterable
-from contextlib import closing
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.data.archive import Entry, in_archive
-from igc_ref.data.dataset import Dataset
+from igc_ref.data.archive import Entry, check_size, in_archive
+from igc_ref.data.dataset import Dataset, check_labels
 from igc_ref.data.published import PIXELS, PUBLISHED, SMALL_FILE, Published
 from igc_ref.data.unpickle import load_pickle
-from igc_ref.errors import DataError
+from igc_ref.errors import DataError, choice
 
 __all__ = ["PUBLISHED", "load_cifar"]
 
-CHUNK = 1_000  # records read at a time
 SUFFIXES = (".bin", "")  # of the files of the binary and the python layout
 
 
@@ -50,10 +47,8 @@ def load_cifar(data_dir: Path, name: str, split: str) -> Dataset:
     DataError
         If files are missing, unreadable, of another size, or hold what they should not.
     """
-    if name not in PUBLISHED:
-        raise DataError(f"name={name!r} is unknown; choose one of {', '.join(PUBLISHED)}")
-    if split not in ("train", "test"):
-        raise DataError(f"split={split!r} is unknown; choose train or test")
+    choice("name", name, tuple(PUBLISHED), DataError)
+    choice("split", split, ("train", "test"), DataError)
     try:
         return _load(Path(data_dir), name, split)
     except OSError as error:
@@ -65,20 +60,32 @@ def _load(data_dir: Path, name: str, split: str) -> Dataset:
     place, suffix = _find(data_dir, published)
     files, names_file = published.files(split, suffix), published.names[0 if suffix else 1]
     count, classes = published.records[split], published.classes
-    images = np.empty((count * len(files), 3, 32, 32), np.uint8)
-    labels = np.empty(count * len(files), np.int64)
+    images = np.empty((len(files), count, PIXELS), np.uint8)
+    labels = np.empty((len(files), count), np.int64)
     read, missing = _binary if suffix else _python, list(files)
-    with closing(_entries(place, published, suffix, files, names_file)) as entries:
-        for entry in entries:
-            if entry.name == names_file:
-                classes = _classes(entry, published, suffix)
-                continue
+    limits = dict.fromkeys(files, published.file_limit(count, suffix)) | {names_file: SMALL_FILE}
+    if place.is_file():
+        inner = published.binary if suffix else published.python
+        entries = in_archive(place, inner, limits, published.archive_limit(suffix))
+    else:
+        entries = _in_folder(place, limits)
+    for entry in entries:
+        if entry.name == names_file:
+            classes = _classes(entry, published, suffix)
+        else:
             missing.remove(entry.name)
-            rows = slice(count * files.index(entry.name), count * (files.index(entry.name) + 1))
-            read(entry, published, images[rows].reshape(count, PIXELS), labels[rows])
+            row = files.index(entry.name)
+            read(entry, published, images[row], labels[row])
     if missing:
-        raise DataError(f"{place} lacks {', '.join(missing)}; fetch it again")
-    return Dataset(f"{name}/{split}", images, labels, classes, published.mean, published.std)
+        raise DataError(f"{place} lacks {', '.join(missing)}; fetch or unpack its archive again")
+    return Dataset(
+        name=f"{name}/{split}",
+        images=images.reshape(-1, 3, 32, 32),
+        labels=labels.reshape(-1),
+        classes=classes,
+        mean=published.mean,
+        std=published.std,
+    )
 
 
 def _find(data_dir: Path, published: Published) -> tuple[Path, str]:
@@ -106,24 +113,12 @@ def _find(data_dir: Path, published: Published) -> tuple[Path, str]:
     )
 
 
-def _entries(
-    place: Path, published: Published, suffix: str, files: tuple[str, ...], names_file: str
-) -> Generator[Entry]:
-    """Open one after the other the files wanted of a folder or an archive, and the class names."""
-    if place.is_file():
-        inner = published.binary if suffix else published.python
-        limit = published.archive_limit(suffix)
-        yield from in_archive(place, inner, (*files, names_file), limit)
-        return
-    if missing := [name for name in files if not (place / name).is_file()]:
-        raise DataError(f"{place} lacks {', '.join(missing)}; unpack its archive again")
-    names = place / names_file
-    if names.is_file() and os.access(names, os.R_OK):
-        files += (names_file,)
-    for name in files:
-        path = place / name
-        with path.open("rb") as file:
-            yield Entry(str(path), name, path.stat().st_size, file)
+def _in_folder(folder: Path, limits: dict[str, int]) -> Iterator[Entry]:
+    """Read those of the wanted files that lie in a folder, after a look at their sizes."""
+    for name, limit in limits.items():
+        if (path := folder / name).is_file():
+            check_size(path.stat().st_size, limit, path)
+            yield Entry(str(path), name, path.read_bytes())
 
 
 def _binary(
@@ -134,21 +129,17 @@ def _binary(
 ) -> None:
     """Read records of label bytes and pixels into images (n, 3072) and labels (n,)."""
     place, count, heads = entry.place, len(images), len(published.labels)
-    expected = published.file_limit(count, ".bin")
-    if entry.size != expected:
+    size, expected = len(entry.content), published.file_limit(count, ".bin")
+    if size != expected:
         raise DataError(
-            f"{place} has {entry.size:,} bytes; "
+            f"{place} has {size:,} bytes; "
             f"{count:,} records of {heads + PIXELS:,} bytes are {expected:,}"
         )
-    chunk = np.empty((min(CHUNK, count), heads + PIXELS), np.uint8)
-    for start in range(0, count, CHUNK):
-        block = chunk[: count - start]
-        if entry.stream.readinto(block.data) != block.nbytes:
-            raise DataError(f"{place} became shorter while it was read")
-        for column, (kind, classes) in enumerate(published.labels):
-            _check_labels(place, kind, block[:, column], classes, start)
-        images[start : start + CHUNK] = block[:, heads:]
-        labels[start : start + CHUNK] = block[:, heads - 1]
+    records = np.frombuffer(entry.content, np.uint8).reshape(count, heads + PIXELS)
+    for column, (kind, classes) in enumerate(published.labels):
+        check_labels(place, records[:, column], range(classes), kind)
+    images[:] = records[:, heads:]
+    labels[:] = records[:, heads - 1]
 
 
 def _python(
@@ -158,7 +149,7 @@ def _python(
     labels: npt.NDArray[np.int64],
 ) -> None:
     """Read a pickled dict of data (n, 3072) and labels into images (n, 3072) and labels (n,)."""
-    batch = _pickled_dict(entry, published.file_limit(len(images), ""))
+    batch = _pickled_dict(entry)
     place, key, (kind, classes) = entry.place, published.label_key, published.labels[-1]
     data, found = batch.get("data"), batch.get(key)
     if not isinstance(data, np.ndarray) or data.shape != images.shape:
@@ -169,17 +160,16 @@ def _python(
     ):
         raise DataError(f"{place}: {key} must be a list of 32-bit integers")
     if len(found) != len(images):
-        raise DataError(f"{place}: {key} has {len(found):,} entries for {len(images):,} pictures")
-    _check_labels(place, kind, found, classes, 0)
-    images[:] = data
+        raise DataError(f"{place}: {key} has {len(found):,} entries for {len(images):,} images")
     labels[:] = found
+    check_labels(place, labels, range(classes), kind)
+    images[:] = data
 
 
-def _pickled_dict(entry: Entry, limit: int) -> dict[str, object]:
-    """Read a file of at most `limit` bytes that pickles a dict with text for keys."""
-    data = _bounded(entry, limit)
+def _pickled_dict(entry: Entry) -> dict[str, object]:
+    """Read a file that pickles a dict with text for keys."""
     try:
-        value = load_pickle(data)
+        value = load_pickle(entry.content)
     except DataError as error:
         raise DataError(f"{entry.place}: {error}") from error
     if not isinstance(value, dict):
@@ -190,32 +180,16 @@ def _pickled_dict(entry: Entry, limit: int) -> dict[str, object]:
     }
 
 
-def _bounded(entry: Entry, limit: int) -> bytes:
-    if entry.size > limit:
-        raise DataError(f"{entry.place} has {entry.size:,} bytes; at most {limit:,} are expected")
-    return entry.stream.read(entry.size)
-
-
-def _check_labels(
-    place: str, kind: str, labels: Iterable[int], classes: int, first_record: int
-) -> None:
-    for record, label in enumerate(labels, first_record):
-        if not 0 <= label < classes:
-            raise DataError(
-                f"{place}: record {record} has {kind} {label}; allowed are 0 to {classes - 1}"
-            )
-
-
 def _classes(entry: Entry, published: Published, suffix: str) -> tuple[str, ...]:
-    """Read the class names that lie beside the pictures, if they make sense."""
+    """Read the class names that lie beside the images, if they make sense."""
     names: object
     try:
         if suffix:
-            lines = _bounded(entry, SMALL_FILE).decode().splitlines()
+            lines = entry.content.decode().splitlines()
             names = [line.strip() for line in lines if line.strip()]
         else:
-            names = _pickled_dict(entry, SMALL_FILE).get(published.names[2])
-    except (OSError, ValueError):  # DataError is a ValueError
+            names = _pickled_dict(entry).get(published.names[2])
+    except ValueError:  # of decoding, or a DataError
         return published.classes
     if not isinstance(names, list) or len(names) != len(published.classes):
         return published.classes

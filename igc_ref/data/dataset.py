@@ -1,9 +1,10 @@
-"""What every data set is: pictures, labels, the names of the classes and the channel statistics."""
+"""What every data set is: images, labels, the names of the classes and the channel statistics."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from igc_ref.errors import DataError
 
 @dataclass(frozen=True)
 class Dataset:
-    """A labelled set of small colour pictures, as bytes.
+    """A labelled set of small colour images, as bytes.
 
     Parameters
     ----------
@@ -22,11 +23,11 @@ class Dataset:
     images : ndarray of uint8, shape (n, 3, height, width)
         Pixels in 0..255, channels red, green, blue.
     labels : ndarray of int64, shape (n,)
-        Class of each picture, in ``0..len(classes) - 1``.
+        Class of each image, in ``0..len(classes) - 1``.
     classes : tuple of str
         Name of each class.
     mean, std : tuple of three floats
-        Channel statistics in 0..255, used to normalise the pictures.
+        Channel statistics in 0..255, used to normalise the images.
 
     Raises
     ------
@@ -52,26 +53,31 @@ class Dataset:
                 f"{self.name}: {len(self.images)} images, but labels are "
                 f"{self.labels.dtype} of shape {self.labels.shape}; int64 is needed"
             )
-        outside = (self.labels < 0) | (self.labels >= len(self.classes))
-        if outside.any():
-            first = int(np.argmax(outside))
-            raise DataError(
-                f"{self.name}: record {first} has label {int(self.labels[first])}; "
-                f"allowed are 0 to {len(self.classes) - 1}"
-            )
+        check_labels(self.name, self.labels, range(len(self.classes)))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, rows: slice) -> Dataset:
-        """The same set restricted to some of its pictures: ``dataset[:500]``."""
+        """The same set restricted to some of its images: ``dataset[:500]``."""
         return Dataset(
             self.name, self.images[rows], self.labels[rows], self.classes, self.mean, self.std
         )
 
 
+def check_labels(place: str, labels: npt.NDArray[Any], allowed: range, kind: str = "label") -> None:
+    """Raise a DataError that names the first label, and its record, that is not allowed."""
+    outside = (labels < allowed.start) | (labels >= allowed.stop)
+    if outside.any():
+        first = int(np.argmax(outside))
+        raise DataError(
+            f"{place}: record {first} has {kind} {labels[first]}; "
+            f"allowed are {allowed.start} to {allowed.stop - 1}"
+        )
+
+
 def fingerprint(*datasets: Dataset) -> str:
-    """Return a short hash of all pictures, labels and class names of these sets, in order."""
+    """Return a short hash of all images, labels and class names of these sets, in order."""
     digest = hashlib.blake2b(digest_size=16)
     for dataset in datasets:
         header = f"{dataset.images.shape} {dataset.classes}"

@@ -1,62 +1,37 @@
-"""Fetching the published files: from several addresses, checked, and never half a file.
+"""Fetching the published files into the cache folder: mirrors in order, checked by SHA-256.
 
-Bytes arrive in ``NAME.part``, which is kept when a connection breaks and gone on with the next
-time. Only a file of the published size and checksum gets the name that readers look for. A lock
-keeps a second process from writing the same file: it waits, and uses what the first one fetched.
+pooch downloads. A file gets the name that the readers look for only once its checksum is right, so
+the cache never holds half a file. A second process that wants the same file waits for the first.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import shutil
 from pathlib import Path
-from types import ModuleType
+from typing import BinaryIO
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
-from igc_ref.data.published import PUBLISHED, SVHN, SVHN_PARTS, PublishedFile
-from igc_ref.data.transfer import Limits, TransferError, proxy_of, transfer
-from igc_ref.errors import DataError
+from tqdm import tqdm
+
+from igc_ref.data.published import PUBLISHED, SLOW, SVHN, SVHN_PARTS, PublishedFile
+from igc_ref.errors import DataError, choice, one_line
 from igc_ref.report import Report, silent
-
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # not a Unix
-    fcntl = None
 
 __all__ = ["CACHE", "URL", "cache_folder", "fetch"]
 
 URL, CACHE = "IGC_REF_DATA_URL", "IGC_REF_CACHE"  # environment variables
-LOOK = 0.2  # seconds between two looks at a lock
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """A file to have, in one of several forms of which the first is the best."""
-
-    title: str  # of the set
-    lock: str
-    files: tuple[PublishedFile, ...]
-
-
-@dataclass(frozen=True)
-class _Offer:
-    file: PublishedFile
-    address: str
+PATIENCE = 7200.0  # seconds to wait for another process that fetches the same file
+TIMEOUT = (15.0, 60.0)  # seconds to connect, and between two pieces that arrive
 
 
 def fetch(
-    name: str,
-    folder: str | Path | None = None,
-    report: Report = silent,
-    limits: Limits | None = None,
-    split: str = "train",
+    name: str, folder: str | Path | None = None, report: Report = silent, split: str = "train"
 ) -> Path:
-    """Return where a published set lies, checked; fetch it if it is not there yet.
+    """Return where a published data set lies, checked; download it if it is not there yet.
 
     Parameters
     ----------
@@ -65,235 +40,194 @@ def fetch(
     folder : path, optional
         Where to keep it; by default the `cache_folder`.
     report : callable
-        Receives lines of text: what is fetched from where, and what went wrong on the way.
-    limits : Limits, optional
-        How long to be patient.
+        Receives lines of text: what is downloaded from where, and which mirror failed.
     split : {"train", "test"}
-        Of SVHN, the split whose files are wanted. An archive of CIFAR holds both.
+        For SVHN, the split whose files are wanted. An archive of CIFAR holds both splits.
 
     Returns
     -------
     Path
-        Of CIFAR the binary layout's ``.tar.gz``, or the python layout's if no address had the
-        former; of SVHN the folder of the ``.mat`` files. Sizes and SHA-256 are those published.
+        For CIFAR an archive, of the binary or of the python layout; for SVHN the folder of the
+        ``.mat`` files. Sizes and SHA-256 are those published.
 
     Raises
     ------
     DataError
-        If no address serves, the folder cannot be written, or another process holds the lock for
-        too long. The message says what to fetch by hand, and where to put it.
+        If no mirror serves, the folder cannot be written, or another process fetches for too
+        long. The message says what to download by hand, and where to put it.
+
+    Examples
+    --------
+    >>> fetch("cifar10")  # doctest: +SKIP
+    PosixPath('/home/me/.cache/igc-ref/cifar-10-binary.tar.gz')
     """
-    limits = limits or Limits()
+    choice("name", name, (*PUBLISHED, *SVHN_PARTS), DataError)
+    choice("split", split, ("train", "test"), DataError)
     place = Path(folder) if folder is not None else cache_folder()
-    wanted = _wanted(name, split)
-    try:
-        paths = [_ensure(one, place, report, limits) for one in wanted]
-    except OSError as error:
-        raise DataError(f"cannot use {error.filename or place}: {error.strerror}") from error
-    return place if name in SVHN_PARTS else paths[0]
-
-
-def _wanted(name: str, split: str) -> list[_Wanted]:
-    """List the files that a split is made of."""
+    wanted: list[tuple[str, tuple[PublishedFile, ...]]]
     if name in PUBLISHED:
-        return [_Wanted(PUBLISHED[name].title, f"{name}.lock", PUBLISHED[name].archives)]
-    if name in SVHN_PARTS:
-        parts = SVHN_PARTS[name][split]
-        return [_Wanted("SVHN", "svhn.lock", (SVHN[part].file,)) for part in parts]
-    known = (*PUBLISHED, *SVHN_PARTS)
-    raise DataError(f"name={name!r} is unknown; choose one of {', '.join(known)}")
-
-
-def _ensure(wanted: _Wanted, place: Path, report: Report, limits: Limits) -> Path:
-    """Return the path of a file that is there and right; fetch it if there is none."""
-    for file in wanted.files:
-        if not _problem(place / file.name, file):
-            return place / file.name
-    offers = _offers(wanted)
-    place.mkdir(parents=True, exist_ok=True)
-    with _locked(place / wanted.lock, report, limits.lock) as alone:
-        return _present(place, wanted, report) or _fetch(
-            wanted, offers, place, "" if alone else f".{os.getpid()}", report, limits
-        )
+        wanted = [(PUBLISHED[name].title, PUBLISHED[name].archives)]
+    else:
+        wanted = [("SVHN", (SVHN[part].file,)) for part in SVHN_PARTS[name][split]]
+    try:
+        paths = [_ensure(title, files, place, report) for title, files in wanted]
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise DataError(f"cannot use {error.filename or place}: {reason}") from error
+    return paths[0] if name in PUBLISHED else place
 
 
 def cache_folder() -> Path:
-    """Return ``$IGC_REF_CACHE``, or ``igc-ref`` in the user's cache folder (XDG).
+    """Return ``$IGC_REF_CACHE``, or ``igc-ref`` in the user's cache folder.
 
     Examples
     --------
     >>> cache_folder().is_absolute()
     True
     """
-    if own := os.environ.get(CACHE):
-        return Path(own).expanduser().absolute()
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    if not base.is_absolute():  # the specification: a relative one is to be ignored
-        base = Path("~/.cache")
+    import pooch  # type: ignore[import-untyped]  # here: slow to import, and rarely needed
+
     try:
-        return base.expanduser() / "igc-ref"
+        return Path(os.environ.get(CACHE) or pooch.os_cache("igc-ref")).expanduser().absolute()
     except RuntimeError as error:
         raise DataError(f"there is no home folder for a cache; set {CACHE}") from error
 
 
-def _offers(wanted: _Wanted) -> list[_Offer]:
-    """List forms and addresses in the order to try them, the best form first."""
-    given = os.environ.get(URL)
-    entries = None if given is None else [e.strip() for e in given.split(",") if e.strip()]
+def _ensure(title: str, files: tuple[PublishedFile, ...], place: Path, report: Report) -> Path:
+    """Return the path of one of these forms of a set; download one if there is none."""
+    from filelock import FileLock, Timeout
+
+    if found := _present(files, place):
+        return found
+    offers = _offers(files)
+    place.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place / f".{files[0].name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        report(f"another process is fetching {title}; waiting for it ({lock.lock_file})")
+        try:
+            lock.acquire(timeout=PATIENCE)
+        except Timeout as error:
+            patience = f"{PATIENCE:,.0f} s"
+            raise DataError(f"another process has held {lock.lock_file} for {patience}") from error
+    try:
+        return _present(files, place) or _download(title, files, offers, place, report)
+    finally:
+        lock.release()
+
+
+def _present(files: tuple[PublishedFile, ...], place: Path) -> Path | None:
+    """Return the first of these files that is there with the published size and checksum."""
+    for file in files:
+        path = place / file.name
+        if path.is_file() and path.stat().st_size == file.size:
+            with path.open("rb") as stream:
+                if hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256:
+                    return path
+    return None
+
+
+def _offers(files: tuple[PublishedFile, ...]) -> list[tuple[PublishedFile, str]]:
+    """List files and addresses in the order to try them: as the environment says, or fast first."""
+    if (given := os.environ.get(URL)) is None:
+        published = [(file, base + file.name) for file in files for base in file.bases]
+        return sorted(published, key=lambda offer: offer[1].startswith(SLOW))
     offers = []
-    for file in wanted.files:
-        for entry in file.bases if entries is None else entries:
+    entries = [entry.strip() for entry in given.split(",") if entry.strip()]
+    for file in files:
+        for entry in entries:
             _check_address(entry)
             if not entry.endswith((".tar.gz", ".mat")):
-                offers.append(_Offer(file, f"{entry.rstrip('/')}/{file.name}"))
+                offers.append((file, f"{entry.rstrip('/')}/{file.name}"))
             elif entry.rpartition("/")[2] == file.name:
-                offers.append(_Offer(file, entry))
+                offers.append((file, entry))
     return offers
 
 
 def _check_address(address: str) -> None:
     parts = urlsplit(address)
-    if parts.scheme not in ("http", "https", "file") or "@" in parts.netloc:
+    local = parts.scheme == "file" and parts.netloc in ("", "localhost")
+    if (parts.scheme not in ("http", "https") and not local) or "@" in parts.netloc:
         without = address.rpartition("@")[2][:100]  # no password in a message
         raise DataError(
-            f"{URL}: {without!a} is not an address of http://, https:// or file:// without a user"
+            f"{URL}: {without!a} is not an address of http://, https:// or file:/// without a user"
         )
-    if parts.scheme == "file" and parts.netloc not in ("", "localhost"):
-        raise DataError(f"{URL}: {address[:100]!a} is on another machine; write file:///folder")
 
 
-def _problem(path: Path, published: PublishedFile) -> str | None:
-    """Say in what a file is not the one published, or nothing."""
-    if not path.is_file():
-        return "it is not there"
-    if (size := path.stat().st_size) != published.size:
-        return f"it has {size:,} bytes, not {published.size:,}"
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != published.sha256:
-        return f"its SHA-256 is {digest}, not {published.sha256}"
-    return None
-
-
-def _present(place: Path, wanted: _Wanted, report: Report) -> Path | None:
-    """Return a file that has come meanwhile; set aside one that is damaged."""
-    for file in wanted.files:
-        path = place / file.name
-        problem = _problem(path, file)
-        if problem is None:
-            return path
-        if path.is_file():
-            aside = path.with_name(path.name + ".damaged")
-            os.replace(path, aside)
-            report(f"{path} is not what was published ({problem}); it is now {aside.name}")
-    return None
-
-
-def _fetch(
-    wanted: _Wanted,
-    offers: list[_Offer],
+def _download(
+    title: str,
+    files: tuple[PublishedFile, ...],
+    offers: list[tuple[PublishedFile, str]],
     place: Path,
-    mark: str,
     report: Report,
-    limits: Limits,
 ) -> Path:
-    """Try the addresses in turn, in the next round those that may do better."""
-    failures: dict[str, str] = {}
-    remaining = offers
-    for number, speed in enumerate(limits.speeds):
-        if number and remaining:
-            time.sleep(limits.pause)
-        candidates, remaining = remaining, []
-        for offer in candidates:
-            try:
-                path = _attempt(offer, place, mark, report, limits, speed)
-            except TransferError as error:
-                report(f"{offer.address}: {error}")
-                failures[offer.address] = str(error)
-                if error.again:
-                    remaining.append(offer)
-            else:
-                _remove_parts(wanted, place, mark)  # those of the other form
-                return path
-    if mark:  # nobody would go on with them
-        _remove_parts(wanted, place, mark)
-    raise DataError(_advice(wanted, failures, place))
-
-
-def _remove_parts(wanted: _Wanted, place: Path, mark: str) -> None:
-    for file in wanted.files:
-        (place / f"{file.name}{mark}.part").unlink(missing_ok=True)
-
-
-def _attempt(
-    offer: _Offer, place: Path, mark: str, report: Report, limits: Limits, speed: float
-) -> Path:
-    """Fetch from one address; give the file its name once it is right and on the disk."""
-    file, path = offer.file, place / offer.file.name
-    part = place / f"{file.name}{mark}.part"
-    had = part.stat().st_size if part.is_file() else 0
-    proxy = proxy_of(offer.address)
-    report(
-        f"fetching {offer.address} ({file.size / 1e6:,.0f} MB"
-        + (f", {had / 1e6:,.0f} of them here" if had else "")
-        + (f", through the proxy {proxy}" if proxy else "")
-        + f") into {place}"
-    )
-    transfer(offer.address, part, file, limits, speed)
-    if problem := _problem(part, file):
-        part.unlink()
-        reason = f"what it sent is not what was published ({problem}); deleted"
-        raise TransferError(reason, again=had > 0)  # an earlier source may be the guilty one
-    os.replace(part, path)
-    return path
-
-
-def _advice(wanted: _Wanted, failures: dict[str, str], place: Path) -> str:
-    file = wanted.files[0]
-    tried = "; ".join(f"{address}: {reason}" for address, reason in failures.items())
-    return (
-        f"cannot fetch {wanted.title} ({tried or f'{URL} names no address'}). "
-        f"Fetch {file.name} ({file.size:,} bytes, SHA-256 {file.sha256}) from "
-        f"{' or '.join(base + file.name for base in file.bases)} on a machine that can, "
-        f"and put it into {place}, or into any folder and name that with --data-dir; or set "
-        f"{URL} to a mirror that this machine reaches"
-    )
-
-
-@contextmanager
-def _locked(path: Path, report: Report, patience: float) -> Iterator[bool]:
-    """Hold the lock of a set; yield False where this system or file system has no locks."""
-    deadline = time.monotonic() + patience
-    told = False
-    while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    """Try the addresses in turn; return the path of the first file that is right."""
+    failures = []
+    for file, address in offers:
+        report(f"fetching {address} ({file.size / 1e6:,.0f} MB) into {place}")
         try:
-            taken = _take(file, path)
-            if taken is not False:
-                try:
-                    yield taken is True
-                finally:
-                    path.unlink(missing_ok=True)
-                return
-        finally:
-            os.close(file)
-        if not told:
-            report(f"another process is fetching the same set; waiting for it ({path})")
-            told = True
-        if time.monotonic() > deadline:
-            raise DataError(f"another process has held {path} for {patience:,.0f} s; gave up")
-        time.sleep(LOOK)
+            return _retrieve(file, address, place)
+        except (OSError, ValueError) as error:  # an error of requests is an OSError
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise  # another mirror would not help
+            failures.append(f"{address}: {_reason(error)}")
+            report(failures[-1])
+    file = files[0]
+    raise DataError(
+        f"cannot fetch {title} ({'; '.join(failures) or f'{URL} names no address'}). "
+        f"Download {file.name} ({file.size:,} bytes, SHA-256 {file.sha256}) from "
+        f"{' or '.join(base + file.name for base in file.bases)}, for instance with "
+        f"`curl -L -C - -O`, which resumes, and put it into {place}, or into any folder and name "
+        f"that with --data-dir; or set {URL} to a mirror that this machine reaches"
+    )
 
 
-def _take(file: int, path: Path) -> bool | None:
-    """Take the lock: True; False if another process has it; None where there are no locks."""
-    if fcntl is None:
-        return None
+def _retrieve(file: PublishedFile, address: str, place: Path) -> Path:
+    """Download a file from one address; give it its name once its checksum is right."""
+    import pooch
+
+    def download(url: str, output: str, _: object) -> None:
+        if url.startswith("file:"):
+            shutil.copyfile(url2pathname(urlsplit(url).path), output)
+            return
+        headers = {"User-Agent": "igc-ref", "Accept-Encoding": "identity"}
+        http = pooch.HTTPDownloader(chunk_size=1 << 18, timeout=TIMEOUT, headers=headers)
+        with (
+            open(output, "wb") as stream,
+            tqdm.wrapattr(
+                _Limited(stream, file.size), "write", file.size,
+                desc=file.name, leave=False, disable=None,
+            ) as shown,
+        ):  # fmt: skip
+            http(url, shown, None)
+
+    logger, incoming = pooch.get_logger(), place / f".{file.name}.incoming"
+    disabled = logger.disabled
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # some network file systems
-        return None
-    # Whoever had it before us has removed the file, and a third may hold a new one of that name.
-    return path.exists() and os.path.samestat(os.fstat(file), path.stat())
+        logger.disabled = True  # `report` has said it
+        pooch.retrieve(address, f"sha256:{file.sha256}", file.name, incoming, downloader=download)
+        (incoming / file.name).chmod(0o644)  # pooch's are readable by their owner alone
+        return (incoming / file.name).replace(place / file.name)
+    finally:
+        logger.disabled = disabled
+        shutil.rmtree(incoming, ignore_errors=True)  # with what a killed process left there
+
+
+class _Limited:
+    """A file that refuses more bytes than were published."""
+
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        self.stream, self.left, self.flush = stream, size, stream.flush
+
+    def write(self, data: bytes) -> int:
+        self.left -= len(data)
+        if self.left < 0:
+            raise ValueError("it sent more bytes than were published")
+        return self.stream.write(data)
+
+
+def _reason(error: Exception) -> str:
+    """Return why an address failed; for a connection, without the layers around the reason."""
+    inner = getattr(error.args[0], "reason", error) if error.args else type(error).__name__
+    return one_line(inner, 300)

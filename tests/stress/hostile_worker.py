@@ -1,8 +1,8 @@
 """The child process that feeds hostile files to the readers, under guard.
 
 ``python -m tests.stress.hostile_worker KIND SEED FIRST STOP [PLANT]`` prints a line of JSON a case.
-While a reader has a file, an audit hook forbids whatever a reader has no business doing, the
-address space is limited, the memory that Python and NumPy take is measured, and a timer runs.
+While a reader has a file, an audit hook forbids what no reader needs to do, the address space is
+limited, and a timer runs. The memory that the reader of checkpoints takes is measured.
 PLANT makes every 20th reading misbehave on purpose: a guard that does not notice is no guard.
 """
 
@@ -18,6 +18,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -29,17 +30,16 @@ from igc_ref.data.svhn import load_svhn
 from igc_ref.data.unpickle import load_pickle
 from igc_ref.errors import CheckpointError, DataError
 from igc_ref.training import checkpoint
-from tests.stress import hostile_checkpoints, hostile_matlab
-from tests.stress import hostile_corpus as corpus
-from tests.stress import hostile_mutate as mutate
+from tests.stress import hostile_files
 
-MEMORY = 16 << 20  # bytes that Python and NumPy may hold while reading one file of at most ~100 kB
+MEMORY = 16 << 20  # bytes that Python and NumPy may hold while reading a checkpoint of ~100 kB
 ADDRESSES = 512 << 20  # bytes of address space beyond what the process has at its start
 SECONDS = 5.0  # for one file
 
 # Modules that readers import when they first need them, which is no harm.
 LAZY = (
-    *("ast", "bz2", "lzma", "numpy.lib.format", "pickle", "tokenize", "zipfile"),
+    *("ast", "bz2", "gzip", "lzma", "numpy.lib.format", "pickle", "pickletools", "scipy.io"),
+    *("tarfile", "tokenize", "zipfile"),
     *(f"encodings.{name}" for name in ("ascii", "cp437", "latin_1", "utf_8")),
     *("encodings.raw_unicode_escape", "encodings.unicode_escape"),
 )
@@ -59,8 +59,8 @@ class Forbidden(BaseException):
 class Guard:
     """Watches one reading at a time."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = str(folder)
+    def __init__(self, folder: Path, measured: bool) -> None:
+        self.folder, self.measured = str(folder), measured
         self.armed = False
         self.violations: list[str] = []
         sys.addaudithook(self.hook)
@@ -88,8 +88,9 @@ class Guard:
     def run(self, read: Callable[[], object]) -> dict[str, Any]:
         """Let a reader read; return what came of it."""
         self.violations.clear()
-        outcome, reason = "accepted", ""
-        tracemalloc.start()
+        outcome, reason, peak = "accepted", "", 0
+        if self.measured:
+            tracemalloc.start()
         start = time.perf_counter()
         signal.setitimer(signal.ITIMER_REAL, SECONDS)
         self.armed = True
@@ -97,7 +98,7 @@ class Guard:
             read()
         except (DataError, CheckpointError) as error:
             outcome, reason = "refused", str(error)
-            if _caused_by_memory(error):
+            if self.measured and "MemoryError" in reason:
                 self.violations.append(f"asked for all memory: {reason:.100}")
         except Forbidden:
             pass
@@ -106,106 +107,79 @@ class Guard:
         finally:
             self.armed = False
             signal.setitimer(signal.ITIMER_REAL, 0)
-        seconds, peak = time.perf_counter() - start, tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
+        seconds = time.perf_counter() - start
+        if self.measured:
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
         if peak > MEMORY:
             self.violations.append(f"took {peak:,} bytes")
         if len(reason) > 1500 or not reason.isprintable():
             self.violations.append(f"says {reason!a:.100}")
-        return {"outcome": outcome, "seconds": seconds, "peak": peak}
-
-
-def _caused_by_memory(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, MemoryError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+        return {"outcome": outcome, "seconds": seconds}
 
 
 def prepare(kind: str, rng: Random, folder: Path, spoil: bool) -> Callable[[], object]:
     """Write the files of one case, hostile or valid; return the reading of them."""
     if kind == "checkpoint":
-        content, path = corpus.checkpoint(), folder / "checkpoint.npz"
-        path.write_bytes(hostile_checkpoints.checkpointed(rng, content) if spoil else content)
+        content, path = hostile_files.checkpoint(), folder / "checkpoint.npz"
+        path.write_bytes(hostile_files.spoilt_checkpoint(rng, content) if spoil else content)
         return lambda: checkpoint.load(path)
+    split = rng.choice(("train", "test"))
     if kind == "matlab file":
-        name, split = rng.choice(list(SVHN_PARTS)), rng.choice(("train", "test"))
-        parts = SVHN_PARTS[name][split]
-        bad = rng.choice(parts) if spoil else None
-        for part in parts:
-            make = hostile_matlab.spoilt if part == bad else hostile_matlab.valid
-            (folder / SVHN[part].file.name).write_bytes(make(rng, SVHN[part].count))
+        name = rng.choice(list(SVHN_PARTS))
+        bad = rng.choice(SVHN_PARTS[name][split]) if spoil else None
+        for part in SVHN_PARTS[name][split]:
+            content = hostile_files.matlab(rng, SVHN[part].count, part == bad)
+            (folder / SVHN[part].file.name).write_bytes(content)
         return lambda: load_svhn(folder, name, split)
-    name, split = rng.choice(corpus.NAMES), rng.choice(("train", "test"))
+    name = rng.choice(list(PUBLISHED))
     layout, what = kind.split()
     suffix = ".bin" if layout == "binary" else ""
     if what == "pickle":
-        valid = corpus.python_file(rng, name, split, rng.randrange(6))
-        content = mutate.pickled(rng, valid) if spoil else valid
+        valid = hostile_files.batch(rng, name, 3)
+        content = hostile_files.spoilt_pickle(rng, valid) if spoil else valid
         return lambda: load_pickle(content)
     if what == "archive":
-        members = corpus.members(rng, name, split, suffix)
-        archive = PUBLISHED[name].archives[0 if suffix else 1].name
-        content = mutate.archived(rng, members) if spoil else corpus.zipped(corpus.tar(members))
-        (folder / archive).write_bytes(content)
+        path = folder / PUBLISHED[name].archives[0 if suffix else 1].name
+        path.write_bytes(hostile_files.archive(rng, name, split, suffix, spoil))
         return lambda: load_cifar(folder, name, split)
-    contents = corpus.files(rng, name, split, suffix)
+    contents = hostile_files.cifar_files(rng, name, split, suffix)
     if spoil:
         file = rng.choice(list(contents))
-        change = mutate.anywhere if suffix else mutate.pickled
+        change = hostile_files.anywhere if suffix else hostile_files.spoilt_pickle
         contents[file] = change(rng, contents[file])
     for file, content in contents.items():
         (folder / file).write_bytes(content)
     return lambda: load_cifar(folder, name, split)
 
 
+def _swallow() -> None:
+    with suppress(BaseException):
+        exec("1")
+
+
 PLANTS: dict[str, Callable[[], object]] = {
-    "exec": lambda: exec("1"),
-    "system": lambda: os.system("true"),
-    "swallowed": lambda: _swallow(lambda: exec("1")),
+    "swallowed": _swallow,
     "write": lambda: open("owned", "w"),  # noqa: SIM115
-    "read": lambda: open("/etc/hostname"),  # noqa: SIM115
     "memory": lambda: bytes(MEMORY + 1),
-    "addresses": lambda: _as_refusal(lambda: bytes(4 * ADDRESSES)),
-    "slow": lambda: _forever(),
     "exception": lambda: 1 // 0,
     "crash": lambda: os.abort(),
 }
 
 
-def _swallow(function: Callable[[], object]) -> None:
-    try:
-        function()
-    except BaseException:
-        return
-
-
-def _as_refusal(function: Callable[[], object]) -> None:
-    try:
-        function()
-    except MemoryError as error:
-        raise DataError("damaged") from error
-
-
-def _forever() -> None:
-    while True:
-        pass
-
-
 def main() -> None:
     """Run the cases that the command line names."""
     kind, (seed, first, stop), plant = sys.argv[1], map(int, sys.argv[2:5]), sys.argv[5:]
-    corpus.shrink()
+    hostile_files.shrink()
     faulthandler.enable()  # to say on stderr of what the process dies
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for module in LAZY:
         importlib.import_module(module)
     if kind == "checkpoint":
-        corpus.checkpoint()
+        hostile_files.checkpoint()
     with TemporaryDirectory() as root:
         folder = Path(root).resolve() / "case"
-        guard = Guard(folder)
+        guard = Guard(folder, measured=kind == "checkpoint")
         for case in range(10):  # valid files, which must be accepted
             _case(guard, kind, Random(case), folder, spoil=False)
         pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -217,8 +191,6 @@ def main() -> None:
             faulthandler.dump_traceback_later(6 * SECONDS, exit=True)  # if not even the timer helps
             result = _case(guard, kind, rng, folder, spoil=True, instead=bad)
             print(json.dumps({"case": case, **result}), flush=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"resident": peak}), flush=True)
 
 
 def _case(

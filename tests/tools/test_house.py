@@ -23,7 +23,7 @@ LAW = {
     "backends": ({"spec"}, {"threadpoolctl"}),
     "backends.numba": ({"spec", "backends"}, {"numba", "llvmlite", "threadpoolctl"}),
     "backends.cupy": ({"spec", "backends"}, {"cupy"}),
-    "data": (set(), {"scipy", "pooch", "tqdm"}),
+    "data": (set(), {"scipy", "pooch", "filelock", "tqdm"}),
     "networks": ({"spec", "backends"}, set()),
     "training": ({"networks", "data", "backends"}, {"tqdm", "filelock"}),
     "plots": ({"spec"}, {"matplotlib"}),
