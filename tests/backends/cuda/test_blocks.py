@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(bool(emulator.problem()), reason=str(emulator.pr
 
 built_ahead = built
 
-BLOCKS = [  # in, out, L, M, k, stride; pictures; whether something is pending
+BLOCKS = [  # in, out, L, M, k, stride; images; whether something is pending
     Case(Block.square(24, 2), 3, 8, 8),
     Case(Block.square(24, 2), 2, 8, 8, pending=False),
     Case(Block.square(4, 8), 3, 8, 8),
@@ -86,7 +86,7 @@ def test_outputs_and_all_gradients_equal_the_definition(case):
     assert backend.generic == ""
 
 
-@pytest.mark.parametrize("what", ["copies of", "pictures", "rows", "parts", "R =", "stages"])
+@pytest.mark.parametrize("what", ["copies of", "images", "rows", "parts", "R =", "stages"])
 def test_the_cases_reach_every_branch_of_the_kernels(what):
     reached = set()
     for case in BLOCKS:
@@ -96,7 +96,7 @@ def test_the_cases_reach_every_branch_of_the_kernels(what):
         reached |= {f"copies of {width} bytes", f"R = {min(g.R, 2)}"}
         for tile in (forward, backward):
             rest = "all" if case.N % tile.NP == 0 else "a part"
-            reached.add(f"pictures: {rest} of the last CUDA block's")
+            reached.add(f"images: {rest} of the last CUDA block's")
             rest = "all" if g.outputs[0] % tile.PX == 0 else "a part"
             reached.add(f"rows: {rest} of a thread's last")
             reached.add(f"parts: {'one' if tile.MS == g.M else 'several'}")
@@ -136,7 +136,7 @@ def test_a_first_layer_asks_for_its_weight_gradient_alone(layer, pending):
     "case", marked([BLOCKS[0], TRANSITION, CONVOLUTION, CONVOLUTIONS[-1]]), ids=str
 )
 def test_moments_and_sums_noted_on_the_way_are_those_taken_by_themselves(case):
-    """The block notes them in parts of its own; another kernel takes them from the pictures."""
+    """The block notes them in parts of its own; another kernel takes them from the images."""
     backend = GuardedBackend()
     a = {name: backend.asarray(array) for name, array in case.draw().items()}
     weights = [a[f"weight{i}"] for i in range(len(case.layer.weight_shapes))]
@@ -145,8 +145,8 @@ def test_moments_and_sums_noted_on_the_way_are_those_taken_by_themselves(case):
     assert y.moments is not None
     exact = backend.to_numpy(y.data).astype("float64")
     mean, var = exact.mean(axis=(1, 2, 3)), exact.var(axis=(1, 2, 3))
-    for pictures in (y, Batch(y.data)):
-        after, _ = batch_norm(backend, pictures, a["gamma_after"], a["beta_after"])
+    for images in (y, Batch(y.data)):
+        after, _ = batch_norm(backend, images, a["gamma_after"], a["beta_after"])
         table = backend.to_numpy(after.pending.table)
         assert_close(table[:, 2], mean, 1)
         assert_close(table[:, 3], 1 / np.sqrt(var + EPS), 1)
@@ -165,7 +165,7 @@ def test_moments_and_sums_noted_on_the_way_are_those_taken_by_themselves(case):
 
 @pytest.mark.parametrize("case", marked([SQUARE, CONVOLUTIONS[2]]), ids=str)
 def test_sums_are_not_taken_for_another_batch_norm(case):
-    """Gradients that pass a second batch norm, of other pictures, need sums of its own."""
+    """Gradients that pass a second batch norm, of other images, need sums of its own."""
     backend, a = GuardedBackend(), case.draw()
     x, d = (internal(backend, a[name]) for name in ("x", "d"))
     lines = [backend.asarray(a[f"{name}_before"]) for name in ("gamma", "beta")]

@@ -62,7 +62,7 @@ class Learning:
         y, total = backend.add_relu(x, backend.to_layout(a["x"]))
         features, pooled = backend.global_average_pool(y)
         logits, linear = backend.linear(features, a["weight"], a["bias"])
-        loss, hits, d = backend.loss(logits, backend.asarray(rng.integers(0, 37, self.N)))
+        loss, correct, d = backend.loss(logits, backend.asarray(rng.integers(0, 37, self.N)))
         d, *gradients = backend.linear_backward(d, linear)
         d = backend.relu_backward(backend.global_average_pool_backward(d, pooled), total)
         dx, *rest = backend.batch_norm_backward(d, norm)
@@ -72,7 +72,7 @@ class Learning:
             {name: backend.asarray(0 * arrays[name]) for name in names},
             lr=0.1, momentum=0.9, weight_decay=0.01,
         )  # fmt: skip
-        found = [backend.from_layout(dx), *rest, *gradients, logits, loss, hits]
+        found = [backend.from_layout(dx), *rest, *gradients, logits, loss, correct]
         found += [*lines[2:], a["weight"], a["bias"]]
         return {str(i): backend.to_numpy(array) for i, array in enumerate(found)}
 

@@ -49,13 +49,13 @@ def cross_entropy(logits, labels):
 def test_the_loss_its_right_answers_and_its_gradient(backend, N, classes):
     logits, labels = 3 * draw((N, classes))[0], np.random.default_rng(1).integers(0, classes, N)
     logits[::2, labels[0]] += 9
-    loss, hits, dlogits = backend.loss(backend.asarray(logits), backend.asarray(labels))
+    loss, correct, dlogits = backend.loss(backend.asarray(logits), backend.asarray(labels))
     exact = cross_entropy(logits, labels)
     assert_close(1 + backend.to_numpy(loss), 1 + exact[0], classes + N)
-    assert int(hits) == exact[1] > 0
+    assert int(correct) == exact[1] > 0
     right = np.eye(classes)[labels] / N
     assert_close(backend.to_numpy(dlogits) + right.astype("f4"), exact[2] + right, classes)
-    assert loss.shape == hits.shape == ()
+    assert loss.shape == correct.shape == ()
     assert np.array_equal(backend.softmax_cross_entropy(logits, labels)[0], loss)
     for kind in ("int32", "uint8"):
         if classes <= 256:
@@ -77,17 +77,17 @@ def test_the_loss_survives_huge_logits(backend):
 def test_of_equal_logits_the_first_is_the_answer(backend, equal):
     logits = np.zeros((len(equal), 96), "float32")
     logits[:, equal] = 1
-    hits = [int(backend.loss(logits[:1], np.array([label]))[1]) for label in equal]
-    assert hits == [1] + [0] * (len(equal) - 1)
+    correct = [int(backend.loss(logits[:1], np.array([label]))[1]) for label in equal]
+    assert correct == [1] + [0] * (len(equal) - 1)
 
 
 @pytest.mark.parametrize("label", [-1, 3, 2**32])
 def test_a_label_that_is_no_class_makes_the_loss_nan(backend, label):
     """Nobody looks at labels on the device; the loss stops the training instead."""
     labels = backend.asarray(np.array([0, label]))
-    loss, hits, _ = backend.loss(backend.asarray(np.ones((2, 3), "float32")), labels)
+    loss, correct, _ = backend.loss(backend.asarray(np.ones((2, 3), "float32")), labels)
     assert np.isnan(loss)
-    assert int(hits) == 1
+    assert int(correct) == 1
 
 
 def test_an_empty_batch_passes_the_linear_layer(backend):
@@ -156,4 +156,4 @@ def test_the_augmented_batch_has_the_bits_of_the_operators_one_after_another(
             expected = plain.pad_crop_mirror(expected, *(u[chosen] for u in windows), padding)
         assert np.array_equal(x, expected)
         assert np.array_equal(kept, labels[order[chosen]])
-    assert len(seen[-1][0]) == 3  # what is left of eleven pictures
+    assert len(seen[-1][0]) == 3  # what is left of eleven images

@@ -65,7 +65,7 @@ TOO_LARGE_FOR_SM_80 = {
     "float16": {"IGC L=4 M=32 32->32 8x8 stride 1 backward"},
 }
 
-# Kernels of what other networks do: a batch norm after no convolution of ours, or with no reader;
+# Kernels of what other networks do: a batch norm after no convolution, or with no reader;
 # the channel shuffles of IGCV2 and IGCV3.
 UNUSED = {
     ("normalise.cu", "find_moments"),

@@ -1,7 +1,6 @@
 """What the cupy backend refuses, and what it leaves to generic operators; run without a card."""
 
 from copy import copy
-from pickle import dumps
 
 import numpy as np
 import pytest
@@ -28,7 +27,7 @@ def ones(*shape, dtype="float32"):
     return np.ones(shape, dtype)
 
 
-def pictures(backend, *shape, dtype="float32"):
+def images(backend, *shape, dtype="float32"):
     return internal(backend, ones(*shape, dtype=dtype))
 
 
@@ -39,87 +38,96 @@ REFUSED = {  # id: (call, error, message)
         TypeError, "x is numpy.ndarray; the emulated backend takes what its to_layout returns",
     ),
     "primary weights of another block": (
-        lambda b: b.igc(pictures(b, *X), ones(6, 3, 3, 2), ones(6, 2), SPEC),
+        lambda b: b.igc(images(b, *X), ones(6, 3, 3, 2), ones(6, 2), SPEC),
         SpecError, r"primary weights have shape \(6, 3, 3, 2\)",
     ),
-    "pictures of too few channels": (
-        lambda b: b.igc(pictures(b, 2, 5, 5, 4), ones(6, 3, 3, 3), ones(6, 2), SPEC),
+    "images of too few channels": (
+        lambda b: b.igc(images(b, 2, 5, 5, 4), ones(6, 3, 3, 3), ones(6, 2), SPEC),
         SpecError, r"x has 5 channels .*: not 2 groups",
     ),
     "a float64 secondary weight": (
-        lambda b: b.igc(pictures(b, *X), ones(6, 3, 3, 3), ones(6, 2, dtype="f8"), SPEC),
+        lambda b: b.igc(images(b, *X), ones(6, 3, 3, 3), ones(6, 2, dtype="f8"), SPEC),
         TypeError, "secondary is float64; float32 is needed",
     ),
     "a float64 convolution weight": (
-        lambda b: b.conv2d(pictures(b, *X), ones(4, 6, 3, 3, dtype="f8")),
+        lambda b: b.conv2d(images(b, *X), ones(4, 6, 3, 3, dtype="f8")),
         TypeError, "weight is float64; float32 is needed",
     ),
-    "a weight that is a list": (
-        lambda b: b.conv2d(pictures(b, *X), [[1.0]]),
-        TypeError, "weight is builtins.list; .* use backend.asarray",
-    ),
     "a weight that is not square": (
-        lambda b: b.conv2d(pictures(b, *X), ones(4, 6, 3, 2)),
+        lambda b: b.conv2d(images(b, *X), ones(4, 6, 3, 2)),
         SpecError, r"weight has shape \(4, 6, 3, 2\); allowed is \(out, in/groups, k, k\)",
     ),
     "groups that do not divide": (
-        lambda b: b.conv2d(pictures(b, *X), ones(4, 2, 3, 3), groups=4),
+        lambda b: b.conv2d(images(b, *X), ones(4, 2, 3, 3), groups=4),
         SpecError, "x has 6 channels and weight shape .*: not 4 groups",
     ),
     "no groups": (
-        lambda b: b.conv2d(pictures(b, *X), ones(4, 6, 3, 3), groups=0),
+        lambda b: b.conv2d(images(b, *X), ones(4, 6, 3, 3), groups=0),
         SpecError, "groups=0 is not an integer of at least 1",
     ),
-    "half a stride": (
-        lambda b: b.conv2d(pictures(b, *X), ones(4, 6, 3, 3), stride=0.5),
-        SpecError, "stride=0.5 is not an integer",
-    ),
-    "a kernel larger than the picture": (
-        lambda b: b.conv2d(pictures(b, 1, 6, 0, 4), ones(4, 6, 3, 3)),
+    "a kernel larger than the image": (
+        lambda b: b.conv2d(images(b, 1, 6, 0, 4), ones(4, 6, 3, 3)),
         SpecError, "a kernel of 3 pixels is too large for images of 0x4",
     ),
     "a gradient of another shape": (
         lambda b: b.conv2d_backward(
-            pictures(b, 2, 4, 5, 5), b.conv2d(pictures(b, *X), ones(4, 6, 3, 3))[1]
+            images(b, 2, 4, 5, 5), b.conv2d(images(b, *X), ones(4, 6, 3, 3))[1]
         ),
         SpecError, r"d has shape \(4, 2, 5, 5\); \(4, 2, 5, 4\) is needed",
     ),
     "gamma of another length": (
-        lambda b: batch_norm(b, pictures(b, *X), ones(5), ones(6)),
+        lambda b: batch_norm(b, images(b, *X), ones(5), ones(6)),
         SpecError, r"gamma has shape \(5,\); \(6,\), contiguous, is needed",
     ),
-    "float64 beta": (
-        lambda b: batch_norm(b, pictures(b, *X), ones(6), ones(6, dtype="f8")),
-        TypeError, "beta is float64; float32 is needed",
-    ),
-    "a gradient of other pictures": (
+    "a gradient of other images": (
         lambda b: b.batch_norm_backward(
-            pictures(b, 2, 6, 4, 5), batch_norm(b, pictures(b, *X), ones(6), ones(6))[1]
+            images(b, 2, 6, 4, 5), batch_norm(b, images(b, *X), ones(6), ones(6))[1]
         ),
         SpecError, r"dy has shape \(6, 2, 4, 5\); \(6, 2, 5, 4\) is needed",
     ),
     "a sum of different shapes": (
-        lambda b: b.add(pictures(b, *X), pictures(b, 1, 6, 5, 4)),
+        lambda b: b.add(images(b, *X), images(b, 1, 6, 5, 4)),
         SpecError, r"b has shape \(6, 1, 5, 4\); \(6, 2, 5, 4\) is needed",
     ),
     "a sum with an array": (
-        lambda b: b.add_relu(pictures(b, *X), ones(*X)), TypeError, "b is numpy.ndarray",
-    ),
-    "the gradient of another ReLU": (
-        lambda b: b.relu_backward(pictures(b, *X), b.relu(pictures(b, 1, 6, 5, 4))[1]),
-        SpecError, r"dy has shape",
+        lambda b: b.add_relu(images(b, *X), ones(*X)), TypeError, "b is numpy.ndarray",
     ),
     "the gradient of another pooling": (
         lambda b: b.global_average_pool_backward(ones(6, 2), (6, 2, 5, 4)),
         SpecError, r"dy has shape \(6, 2\); \(2, 6\) is needed",
     ),
-    "max pooling of an array": (
-        lambda b: b.max_pool(ones(*X), 2, 2, 0), TypeError, "x is numpy.ndarray",
-    ),
     "a linear layer of other features": (
         lambda b: b.linear(ones(2, 6), ones(3, 5), ones(3)),
         SpecError, r"x \(2, 6\), weight \(3, 5\) and bias \(3,\) do not fit together",
     ),
+    "labels of another length": (
+        lambda b: b.loss(ones(2, 3), np.zeros(3, int)),
+        SpecError, r"labels have shape \(3,\); \(2,\) is needed",
+    ),
+    "labels that are not integers": (
+        lambda b: b.loss(ones(2, 3), ones(2)), TypeError, "labels are float32; integers are needed",
+    ),
+    "gamma with gaps": (  # the running statistics are written in place: no copy can stand for them
+        lambda b: batch_norm(b, images(b, *X), ones(12)[::2], ones(6)),
+        SpecError, "gamma has shape .*contiguous",
+    ),
+    "a sum of two dtypes": (
+        lambda b: b.add(images(b, *X), images(b, *X, dtype="f8")), TypeError, "b is float64",
+    ),
+    "a gradient of another parameter": (
+        lambda b: b.sgd_step(ones(3), ones(2), ones(3), lr=0.1, momentum=0.9, weight_decay=0.0),
+        SpecError, r"weight \(3,\) has a gradient \(2,\)",
+    ),
+    "a list for an array": (
+        lambda b: b.asarray([1.0]), TypeError, "asarray takes a numpy.ndarray, not builtins.list",
+    ),
+    "images for an array": (
+        lambda b: b.to_numpy(images(b, *X)), TypeError, "array is .*Batch; .*backend takes",
+    ),
+    "storage in 8 bits": (
+        lambda b: EmulatedBackend("float8"), SpecError, "storage='float8' is unknown",
+    ),
+    "a copy of the backend": (copy, TypeError, "cannot be copied or pickled"),
     "float64 bias": (
         lambda b: b.linear(ones(2, 6), ones(3, 6), ones(3, dtype="f8")),
         TypeError, "bias is float64; float32 is needed",
@@ -134,38 +142,10 @@ REFUSED = {  # id: (call, error, message)
         lambda b: b.linear_backward(ones(2, 4), b.linear(ones(2, 6), ones(3, 6), ones(3))[1]),
         SpecError, r"dy has shape \(2, 4\); \(2, 3\) is needed",
     ),
-    "labels of another length": (
-        lambda b: b.loss(ones(2, 3), np.zeros(3, int)),
-        SpecError, r"labels have shape \(3,\); \(2,\) is needed",
+    "the gradient of another ReLU": (
+        lambda b: b.relu_backward(images(b, *X), b.relu(images(b, 1, 6, 5, 4))[1]),
+        SpecError, r"dy has shape",
     ),
-    "labels that are not integers": (
-        lambda b: b.loss(ones(2, 3), ones(2)), TypeError, "labels are float32; integers are needed",
-    ),
-    "labels in a list": (
-        lambda b: b.loss(ones(2, 3), [0, 1]), TypeError, "labels is builtins.list",
-    ),
-    "gamma with gaps": (  # the running statistics are written in place: no copy can stand for them
-        lambda b: batch_norm(b, pictures(b, *X), ones(12)[::2], ones(6)),
-        SpecError, "gamma has shape .*contiguous",
-    ),
-    "a sum of two dtypes": (
-        lambda b: b.add(pictures(b, *X), pictures(b, *X, dtype="f8")), TypeError, "b is float64",
-    ),
-    "a gradient of another parameter": (
-        lambda b: b.sgd_step(ones(3), ones(2), ones(3), lr=0.1, momentum=0.9, weight_decay=0.0),
-        SpecError, r"weight \(3,\) has a gradient \(2,\)",
-    ),
-    "a list for an array": (
-        lambda b: b.asarray([1.0]), TypeError, "asarray takes a numpy.ndarray, not builtins.list",
-    ),
-    "pictures for an array": (
-        lambda b: b.to_numpy(pictures(b, *X)), TypeError, "array is .*Batch; .*backend takes",
-    ),
-    "storage in 8 bits": (
-        lambda b: EmulatedBackend("float8"), SpecError, "storage='float8' is unknown",
-    ),
-    "a copy of the backend": (copy, TypeError, "cannot be copied or pickled"),
-    "a pickle of the backend": (dumps, TypeError, "cannot be copied or pickled"),
 }  # fmt: skip
 
 
@@ -175,7 +155,7 @@ def test_what_does_not_fit_is_refused_by_name(backend, call, error, message):
         call(backend)
 
 
-SAVED = {  # id: backward pass of float32 pictures with a float64 gradient
+SAVED = {  # id: backward pass of float32 images with a float64 gradient
     "a block": lambda b, x, d: b.igc_backward(d, b.igc(x, ones(6, 3, 3, 3), ones(6, 2), SPEC)[1]),
     "a convolution": lambda b, x, d: b.conv2d_backward(d, b.conv2d(x, ones(6, 6, 3, 3))[1]),
     "batch norm": lambda b, x, d: b.batch_norm_backward(d, batch_norm(b, x, ones(6), ones(6))[1]),
@@ -186,7 +166,7 @@ SAVED = {  # id: backward pass of float32 pictures with a float64 gradient
 @pytest.mark.parametrize("backward", SAVED.values(), ids=list(SAVED))
 def test_a_float64_gradient_never_reaches_a_kernel_for_float32(backend, backward):
     with pytest.raises(TypeError, match=r"float64; float32 is needed"):
-        backward(backend, pictures(backend, *X), pictures(backend, *X, dtype="float64"))
+        backward(backend, images(backend, *X), images(backend, *X, dtype="float64"))
 
 
 STRIDED = {  # a kernel gets an address: it would read what lies between

@@ -1,9 +1,9 @@
 """The course in a real browser, as a reader opens it: JupyterLab, Run All Cells, a slider moved.
 
     pip install -e '.[browser]'; apt-get install chromium   # or IGC_REF_CHROMIUM=/path/to/it
-    python -m pytest tests/course/browser --basetemp=/tmp/pictures
+    python -m pytest -m slow tests/course/browser --basetemp=/tmp/images
 
-Skipped where Chromium, Playwright or JupyterLab is absent. Pictures of every cell that draws
+Skipped where Chromium, Playwright or JupyterLab is absent. Images of every cell that draws
 something are left below ``--basetemp``, to be looked at. The notebooks are run in a copy, since
 JupyterLab saves outputs.
 """
@@ -170,8 +170,8 @@ def test_moving_a_slider_draws_the_picture_anew(page, tmp_path):
     assert cells.count() >= 1
     for i in range(cells.count()):
         cell = cells.nth(i)
-        picture, handle = cell.locator("img").first, cell.locator(".noUi-handle").first
-        before, value = picture.get_attribute("src"), handle.get_attribute("aria-valuenow")
+        image, handle = cell.locator("img").first, cell.locator(".noUi-handle").first
+        before, value = image.get_attribute("src"), handle.get_attribute("aria-valuenow")
         cell.screenshot(path=tmp_path / f"slider-{i}-before.png")
         handle.focus()
         handle.press("ArrowRight")
