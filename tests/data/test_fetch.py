@@ -197,7 +197,7 @@ BAD = {  # what a server does: the reason that is given
         r"x1b\[31m",
     ),
     "no web server": (lambda r: r.wfile.write(b"hello\r\n\r\n"), "hello"),
-    "silence": (lambda r: time.sleep(1), "timed out"),
+    "silence": (lambda r: time.sleep(3), "timed out"),
 }
 
 
@@ -205,7 +205,8 @@ BAD = {  # what a server does: the reason that is given
 def test_a_server_that_fails_is_named_and_the_next_one_serves(
     tmp_path, point, monkeypatch, answer, reason
 ):
-    monkeypatch.setattr(download, "TIMEOUT", (2.0, 0.3))
+    if reason == "timed out":
+        monkeypatch.setattr(download, "TIMEOUT", (9.0, 1.0))
     lines = []
     with serving(answer) as (bad, _), serving(files(binary=BINARY)) as (good, _):
         point(f"{bad}/{NAME}")
