@@ -95,12 +95,17 @@ class Convolutions(NumbaBase):
         pieces = g.blocks * g.spans
         dx, sums = self.pool.batch(x.shape, x.dtype), np.zeros((pieces, shape.in_channels, 2))
         shares = [self._zeros((pieces, w.size), w.dtype) for w in (primary, secondary)]
+        weights = convolve.BackwardWeights(
+            self._pack(primary, p.primary, p.taps),
+            self._pack(primary, p.back_primary, p.back_taps),
+            p.back_starts,
+            self._pack(secondary, p.back_secondary, p.mixes),
+            p.y_mixes,
+        )
         self.team.run(
             convolve.backward, pieces, dx.flat, *shares, sums,
-            convolve.Gradient(d.flat, *derivative), convolve.Source(x.flat, *rule),
-            self._pack(primary, p.primary, p.taps),
-            self._pack(primary, p.back_primary, p.back_taps), p.back_starts,
-            self._pack(secondary, p.back_secondary, p.mixes), p.y_mixes, g, self._scratch(p, x),
+            convolve.Gradient(d.flat, *derivative), convolve.Source(x.flat, *rule), weights, g,
+            self._scratch(p, x),
         )  # fmt: skip
         dx.sums = Sums(rule.table, sums)
         return dx, _add_up(shares[0], primary), _add_up(shares[1], secondary)

@@ -46,6 +46,16 @@ class Weights(NamedTuple):
     taps: Any
 
 
+class BackwardWeights(NamedTuple):
+    """What the way back multiplies by."""
+
+    primary: Weights  # W_p, for ybar and for the taps of dW_p
+    folded: Weights  # W_pᵀ, for dx: the taps of pass n are starts[0, n] to starts[0, n + 1]
+    starts: Any  # of the taps and of the packed weights, (2, passes + 1)
+    secondary: Weights  # W_dᵀ, with taps in one partition of dz̄
+    y_mixes: Any  # the same taps in the scratch of ybar
+
+
 class Band(NamedTuple):
     """Rows of one block that are worked on together, on the way back."""
 
@@ -67,16 +77,11 @@ def forward(first, last, thread, y, moments, x, primary, secondary, g, scratch):
 
 
 @kernel
-def backward(
-    first, last, thread, dx, dW_p, dW_d, sums, d, x, primary, back_primary, starts, secondary,
-    y_mixes, g, scratch,
-):  # fmt: skip
+def backward(first, last, thread, dx, dW_p, dW_d, sums, d, x, weights, g, scratch):
     """Write dx and, for every piece, its share of dW_p, of dW_d and of the sums for batch norm."""
     for piece in range(first, last):
-        _backward_piece(
-            piece, dx, dW_p[piece], dW_d[piece], sums[piece], d, x, primary, back_primary, starts,
-            secondary, y_mixes, g, scratch[thread],
-        )  # fmt: skip
+        _backward_piece(piece, dx, dW_p[piece], dW_d[piece], sums[piece], d, x, weights, g,
+                        scratch[thread])  # fmt: skip
 
 
 @INNER
@@ -110,10 +115,8 @@ def _forward_piece(piece, y, moments, x, primary, secondary, g, scratch):
 
 
 @INNER
-def _backward_piece(
-    piece, dx, dW_p, dW_d, sums, d, x, primary, back_primary, starts, secondary, y_mixes, g, scratch
-):
-    V = g.lanes
+def _backward_piece(piece, dx, dW_p, dW_d, sums, d, x, weights, g, scratch):
+    V, primary = g.lanes, weights.primary
     first, last = _rows_of(piece % g.spans, g)
     z_size, y_size = g.inp * g.z_rows * g.z_columns * V, g.L * g.out * g.y_plane
     z, dy, dz = scratch[:z_size], scratch[z_size : z_size + y_size], scratch[z_size + y_size :]
@@ -128,7 +131,7 @@ def _backward_piece(
                     max(ready, first), min(until, last))  # fmt: skip
         if g.M:
             _ybar_rows(dy, z, x, primary, band, g)
-            _dy_rows(dy, dz, dW_d, d, secondary, y_mixes, band, g)
+            _dy_rows(dy, dz, dW_d, d, weights.secondary, weights.y_mixes, band, g)
         else:
             for c in range(g.L * g.out):
                 dy0 = c * g.y_plane + _dy_at(ready, band, g)
@@ -141,7 +144,7 @@ def _backward_piece(
                 outer(g.height, gains, g.out, View(dy, dy0, g.y_channel, g.y_columns * V, V),
                       patches, taps, band.own_end - band.own, g.columns,
                       _valid(band.b, g))  # fmt: skip
-            _dx_rows(dx, dy, back_primary, starts, l, band, g)
+            _dx_rows(dx, dy, weights.folded, weights.starts, l, band, g)
         _add_sums(sums, dx, x, band.b, top * g.stride, min(bottom * g.stride, g.H), g)
         for c in range(g.L * g.out):  # the last rows of dy are the next band's first
             plane = dy[c * g.y_plane : (c + 1) * g.y_plane]
