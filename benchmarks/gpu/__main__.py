@@ -163,7 +163,8 @@ def show(record: Record, options: argparse.Namespace) -> int:
         say(f"\n==== {section}")
         for name, value in record.items(section).items():
             say(tables.item(name, value))
-        everything |= record.items(section)
+            timings = {k: v for k, v in value.items() if isinstance(v, dict)}
+            everything.setdefault(name, {}).update(timings)
     for summary in (blocks.summary, steps.summary):
         say(summary(everything, options, roofline_of(record)))
     return 0

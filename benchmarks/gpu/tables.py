@@ -10,6 +10,7 @@ from benchmarks.gpu.ours import VARIANTS
 from igc_ref.report import aligned
 
 RESOURCES = ("grid", "threads", "shared", "registers", "local", "blocks an SM")
+LONGEST = 500  # characters of an item that is no table
 RIVALS = {  # column: how its contenders' names begin, and whether they must be exact
     "exact torch/ours": ("torch", True), "any torch/ours": ("torch", None),
     "dense TF32/ours": ("dense TF32", None), "dense bf16/ours": ("dense bf16", None),
@@ -38,10 +39,10 @@ def item(name: str, value: dict[str, Any]) -> str:
     if "kernels" in value:
         return f"\n{kernels(name, value['kernels'])}"
     if "passed" not in value:
-        return f"{name}: {value}"
+        return f"{name}: {value}"[:LONGEST]
     verdict = "PASS" if value["passed"] else "FAIL"
     if "limit" not in value:
-        return f"{verdict} {name}: {value}"
+        return f"{verdict} {name}: {value}"[:LONGEST]
     return f"{verdict} {name}: " + ", ".join(
         f"{storage} {_worst(found)}" for storage, found in value["errors"].items()
     )

@@ -1,9 +1,11 @@
 """benchmarks.gpu without a card: its floors, its record, its rivals, a rehearsal."""
 
 import json
+import re
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from igc_ref.networks.architecture import Architecture
 from tests.backends.cuda import emulator, nvrtc
 
 needs_emulator = pytest.mark.skipif(bool(emulator.problem()), reason=str(emulator.problem()))
+CPU = SimpleNamespace(device="cpu", tiny=True)
 H200 = Roofline(bandwidth=4.3e12, flops=67e12)
 
 # L, M, size, stride: microseconds by memory, by FMA, of the fused backward pass, on an H200
@@ -159,8 +162,10 @@ def test_a_record_is_printed_with_floors_at_the_rates_that_were_measured(tmp_pat
 def test_the_records_in_the_repository_can_be_printed(gpu_name, capsys):
     path = Path(gpu.__file__).parents[1] / "results" / f"gpu-{gpu_name}.json"
     assert gpu.main(["--show", str(path)]) == 0
-    step = capsys.readouterr().out.splitlines()[-3:]
-    assert any(line.startswith("plain_igc-20 L24M2") for line in step)
+    text = capsys.readouterr().out
+    step = re.search(r"^plain_igc-20 L24M2  +\S+ +(\S+)", text.split("a step, N")[1], re.MULTILINE)
+    assert 3500 < float(step[1]) < 4500  # microseconds of ours
+    assert re.search(r"^L24M2 48-48 3x3, 32x32 forward  +\S+ +5", text, re.MULTILINE)
 
 
 # -- contenders ------------------------------------------------------------------------------------
@@ -171,12 +176,13 @@ def test_a_contender_that_fails_is_named_and_left_out(capfd):
         raise ValueError("out of memory")
 
     several = [
-        Contender("a x", lambda: None, WallClock(), units=2),
-        Contender("a y", lambda: None, WallClock(), exact=False, note="quick"),
-        Contender("b", fail, WallClock()),
+        Contender("a x", lambda: (dict, ""), WallClock(), units=2),
+        Contender("a y", lambda: (dict, "quick"), WallClock(), exact=False),
+        Contender("b", lambda: (fail, ""), WallClock()),
+        Contender("c", fail, WallClock()),
     ]
     found = compete(several, rounds=2, seconds=1e-7)
-    assert found["b"]["failed"] == "ValueError: out of memory"
+    assert found["b"]["failed"] == found["c"]["failed"] == "ValueError: out of memory"
     assert "out of memory" in capfd.readouterr().err
     assert found["a y"]["note"] == "quick"
     for name in ("a x", "a y"):
@@ -208,10 +214,11 @@ def test_pytorch_s_block_and_the_dense_convolution_are_the_explicit_matrices(spe
     mean, var = (f(expected, axis=(0, 2, 3), keepdims=True) for f in (np.mean, np.var))
     exactly = np.maximum((expected - mean) / np.sqrt(var + BN_EPS), 0)
     assert np.abs(z.numpy() - exactly).max() < 1e-3
-    notes = {c.name: float(c.note.split()[1]) for c in inputs.dense()}
-    assert {n for n, error in notes.items() if error > 1e-5} == {
-        f"dense bf16 {layout}" for layout in ("NCHW", "channels_last")
-    }
+    contenders = [c for _, c in rivals.blocks(inputs.case, 2, CPU) if c.name.startswith("dense")]
+    errors = {c.name: float(c.prepare()[1].removeprefix("error ")) for c in contenders}
+    rounded = {f"dense bf16 {layout}" for layout in ("NCHW", "channels_last")}
+    assert {name for name, error in errors.items() if error > 1e-5} == rounded
+    assert len(errors) == 6
     assert torch.backends.cudnn.benchmark is False  # switched back
 
 
