@@ -52,11 +52,6 @@ def of_convolutions():
     wrong, double = ones(6, 3, 3, 2), SECONDARY.astype("f8")
     yield SpecError, r"primary weights have .*3, 3, 2\)", on("igc", wrong, SECONDARY, SPEC)
     yield TypeError, "secondary is float64", on("igc", PRIMARY, double, SPEC)
-    yield (
-        SpecError,
-        "x has 5 channels .*: not 2 groups",
-        on("igc", PRIMARY, SECONDARY, SPEC, x=NARROW),
-    )
 
 
 def of_batches():
