@@ -21,8 +21,9 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from tests.support.runs import outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 # A child process that trains on a few images.
@@ -71,17 +72,6 @@ def start(folder: Path, options: argparse.Namespace, fail: int = 0) -> subproces
     )
 
 
-def state(folder: Path) -> dict[str, bytes]:
-    """Return what must be the same: arrays of the checkpoint, and the log without times."""
-    with np.load(folder / "checkpoint.npz") as file:
-        found = {name: file[name].tobytes() for name in file.files if name != "meta"}
-    for line in (folder / "log.jsonl").read_text().splitlines():
-        record = json.loads(line)
-        kept = {k: v for k, v in record.items() if k not in ("seconds", "images_per_second")}
-        found[f"epoch {record['epoch']}"] = json.dumps(kept).encode()
-    return found
-
-
 def kill_often(folder: Path, options: argparse.Namespace, chance: random.Random) -> Counter[str]:
     """Kill and resume a run until it ends by itself; count how it was ended."""
     ends: Counter[str] = Counter()
@@ -105,9 +95,7 @@ def kill_often(folder: Path, options: argparse.Namespace, chance: random.Random)
         ends[signal.Signals(kind).name] += 1
 
 
-def fail_every_write(
-    folder: Path, options: argparse.Namespace, expected: dict[str, bytes]
-) -> tuple[int, int]:
+def fail_every_write(folder: Path, options: argparse.Namespace, expected: Any) -> tuple[int, int]:
     """Let the first write of a run fail, then the second, ...; count failures and losses."""
     failures = lost = 0
     while True:
@@ -119,7 +107,7 @@ def fail_every_write(
         if "No space left on device" not in err:
             raise SystemExit(f"write {failures} failed otherwise:\n{err}")
         out, err = start(run, options).communicate()
-        lost += "finished" not in out or state(run) != expected
+        lost += "finished" not in out or outcome(run) != expected
 
 
 def main() -> None:
@@ -139,13 +127,13 @@ def main() -> None:
         _, err = child.communicate()
         if child.returncode:
             raise SystemExit(err)
-        expected = state(folder / "whole")
+        expected = outcome(folder / "whole")
         kills, runs, broken, ends = 0, 0, 0, Counter[str]()
         while kills < options.kills:
             runs += 1
             ends += kill_often(folder / f"killed-{runs}", options, chance)
             kills = sum(ends.values()) - ends["by itself"]
-            broken += state(folder / f"killed-{runs}") != expected
+            broken += outcome(folder / f"killed-{runs}") != expected
         failures, lost = fail_every_write(folder, options, expected)
         print(f"{options.backend}: {time.perf_counter() - begun:.0f} s, seed {options.seed}")
         print("| fault | times | runs | ended with other bits |\n|---|---|---|---|")

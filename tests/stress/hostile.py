@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -30,21 +31,17 @@ KINDS = ("binary file", "python file", "python pickle", "binary archive", "pytho
 
 @dataclass
 class Tally:
-    """What came of the cases of one kind."""
+    """What came of the cases of one kind: how many were accepted, refused or neither."""
 
     kind: str
-    cases: int = 0
-    accepted: int = 0
-    refused: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
 
     def add(self, result: dict[str, Any]) -> None:
         """Count one case."""
-        self.cases += 1
-        self.accepted += result["outcome"] == "accepted" and not result["violations"]
-        self.refused += result["outcome"] == "refused" and not result["violations"]
-        self.seconds = max(self.seconds, result["seconds"])
+        self.counts["bad" if result["violations"] else result["outcome"]] += 1
+        self.seconds = max(self.seconds, result.get("seconds", 0.0))
         self.problems += [f"{self.kind}, case {result['case']}: {v}" for v in result["violations"]]
 
 
@@ -59,13 +56,8 @@ def _run(kind: str, seed: int, first: int, stop: int, plant: str = "") -> Tally:
     tally = Tally(kind)
     while first < stop:
         for result in _worker(kind, seed, first, stop, plant):
-            if "died" in result:  # go on after the case that killed it
-                tally.problems.append(f"{kind}, case {first}: the process died: {result['died']}")
-                tally.cases += 1
-                first += 1
-            else:
-                tally.add(result)
-                first = result["case"] + 1
+            tally.add({"case": first, **result})  # without a number: the case that killed it
+            first += 1
     return tally
 
 
@@ -89,21 +81,22 @@ def _worker(kind: str, seed: int, first: int, stop: int, plant: str) -> Iterator
             lines = said.read().strip().splitlines() or [f"exit status {process.returncode}"]
             if lines[-1].startswith("a valid"):
                 raise RuntimeError(lines[-1])
-            yield {"died": f"{lines[0]} (status {process.returncode})"}
+            died = f"the process died: {lines[0]} (status {process.returncode})"
+            yield {"violations": [died]}
 
 
 def table(tallies: list[Tally]) -> str:
     """Return the tallies as text."""
     rows = [["kind", "cases", "accepted", "refused", "problems", "worst s"]]
     for t in tallies:
-        numbers = (t.cases, t.accepted, t.refused, len(t.problems))
+        numbers = t.counts.total(), t.counts["accepted"], t.counts["refused"], len(t.problems)
         rows.append([t.kind, *(f"{n:,}" for n in numbers), f"{t.seconds:.3f}"])
     return aligned(rows)
 
 
 def main() -> int:
     """Run the cases, print the table and the problems; return 1 if there were any."""
-    parser = argparse.ArgumentParser(description="Feed hostile files to every reader, under guard.")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=20_000, help="in all; default 20,000")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kind", choices=KINDS, help="of this kind alone")
@@ -117,7 +110,7 @@ def main() -> int:
         tallies = run(options.cases, options.seed, kinds)
     print(table(tallies))
     problems = [problem for tally in tallies for problem in tally.problems]
-    total = sum(tally.cases for tally in tallies)
+    total = sum(tally.counts.total() for tally in tallies)
     print(f"{total:,} cases, seed {options.seed}, {time.perf_counter() - start:.0f} s")
     for problem in problems[:40]:
         print(problem)

@@ -208,27 +208,19 @@ def archive(rng: Random, name: str, split: str, suffix: str, spoil: bool) -> byt
 def _spoil_member(rng: Random, members: list[bytes], name: bytes, content: bytes) -> None:
     """Replace, repeat, remove or add members."""
     at = rng.randrange(len(members))
-    way = rng.randrange(9)
-    if way == 0:
-        members[at] = member(rng.choice(PATHS), content)
-    elif way == 1:
-        kind = bytes([rng.choice(b"123457gxSLKAVMNX\0\xff")])
-        members[at] = member(name, content, kind, rng.choice(PATHS))
-    elif way == 2:
-        members[at] = member(name, content, claim=rng.choice(CLAIMS))
-    elif way == 3:
-        members.insert(at, rng.choice(members))
-    elif way == 4:
-        del members[at]
-    elif way == 5:
-        header = rng.choice(PAX) * rng.choice((1, 5000))
-        members.insert(at, member(b"pax", header, rng.choice((b"x", b"g", b"L", b"K"))))
-    elif way == 6:
-        members[at:at] = [member(b"%d" % i) for i in range(rng.choice((2, 70)))]
-    elif way == 7:
-        members.insert(at, member(b"bomb", bytes(rng.choice((10_000, 3_000_000)))))
-    else:
-        members[at] = member(name, anywhere(rng, content))
+    kinds, old = b"123457gxSLKAVMNX\0\xff", members[at]
+    members[at : at + 1] = rng.choice((
+        lambda: [member(rng.choice(PATHS), content)],
+        lambda: [member(name, content, bytes([rng.choice(kinds)]), rng.choice(PATHS))],
+        lambda: [member(name, content, claim=rng.choice(CLAIMS))],
+        lambda: [rng.choice(members), old],
+        lambda: [],
+        lambda: [member(b"pax", rng.choice(PAX) * rng.choice((1, 5000)),
+                        rng.choice((b"x", b"g", b"L", b"K"))), old],
+        lambda: [*(member(b"%d" % i) for i in range(rng.choice((2, 70)))), old],
+        lambda: [member(b"bomb", bytes(rng.choice((10_000, 3_000_000)))), old],
+        lambda: [member(name, anywhere(rng, content))],
+    ))()  # fmt: skip
 
 
 # -- checkpoints -----------------------------------------------------------------------------------
@@ -269,27 +261,26 @@ HEADS = (b"(" * 9000, b"{" * 118, b"[" * 3000, b"1" * 9000, b"-" * 9000, b"'\\d'
 def _spoilt_array(rng: Random, content: bytes) -> bytes:
     """Spoil an array as numpy saves it."""
     head, tail = content[:128], content[128:]
-    way = rng.randrange(8)
-    if way == 0:
-        shape = head[head.index(b"'shape': ") + 9 : head.index(b", }")]
-        return head.replace(shape, rng.choice(SHAPES).encode()) + tail
-    if way == 1:
-        descr = head[head.index(b"'descr': ") + 9 : head.index(b", 'fortran")]
-        return head.replace(descr, rng.choice(DESCRS).encode()) + tail
-    if way == 2:
-        return head.replace(b"False", rng.choice((b"True", b"None", b"2", b"("))) + tail
-    if way == 3:
-        text = rng.choice(HEADS)
+    versions = (b"\x01\0", b"\x02\0", b"\x03\0", b"\x04\0", b"\xff\xff")
+    bad = Bait(exec, "open('owned', 'w')")
+
+    def field(start: bytes, end: bytes, values: tuple[str, ...]) -> bytes:
+        value = head[head.index(start) + len(start) : head.index(end)]
+        return head.replace(value, rng.choice(values).encode()) + tail
+
+    def another_head(text: bytes) -> bytes:
         return b"\x93NUMPY\x01\0" + len(text).to_bytes(2, "little") + text + tail
-    if way == 4:
-        version = rng.choice((b"\x01\0", b"\x02\0", b"\x03\0", b"\x04\0", b"\xff\xff"))
-        return head[:6] + version + rng.choice((b"", b"\0\0")) + head[8:] + tail
-    if way == 5:
-        bad = Bait(exec, "open('owned', 'w')")
-        return rng.choice((npy(np.array([bad])), pickle.dumps(bad), b"", b"PK\3\4"))
-    if way == 6:
-        return head[:8] + rng.choice(EXTREMES).to_bytes(8, "little")[:2] + head[10:] + tail
-    return anywhere(rng, content)
+
+    return rng.choice((
+        lambda: field(b"'shape': ", b", }", SHAPES),
+        lambda: field(b"'descr': ", b", 'fortran", DESCRS),
+        lambda: head.replace(b"False", rng.choice((b"True", b"None", b"2", b"("))) + tail,
+        lambda: another_head(rng.choice(HEADS)),
+        lambda: head[:6] + rng.choice(versions) + rng.choice((b"", b"\0\0")) + head[8:] + tail,
+        lambda: rng.choice((npy(np.array([bad])), pickle.dumps(bad), b"", b"PK\3\4")),
+        lambda: head[:8] + rng.choice(EXTREMES).to_bytes(8, "little")[:2] + head[10:] + tail,
+        lambda: anywhere(rng, content),
+    ))()  # fmt: skip
 
 
 VALUES = (
