@@ -25,12 +25,8 @@ def fake_cupy(monkeypatch):
     sys.modules.pop("igc_ref.backends.cupy.backend", None)
 
 
-def test_numpy_is_numpy():
+def test_numpy_is_numpy_and_an_unknown_backend_an_error_that_names_the_known_ones():
     assert isinstance(get_backend("numpy"), NumpyBackend)
-    assert get_backend("numpy").name == "numpy"
-
-
-def test_an_unknown_backend_is_an_error_that_names_the_known_ones():
     with pytest.raises(BackendError, match="backend='tpu' is unknown; choose one of auto, numpy"):
         get_backend("tpu")
 
@@ -62,16 +58,13 @@ def test_auto_prefers_numba_to_numpy(monkeypatch):
     assert get_backend("auto").name == get_backend("numba").name == "numba"
 
 
-def test_without_a_device_cupy_is_an_error_by_name_and_numpy_by_auto(fake_cupy):
+def test_a_broken_cupy_and_no_device_are_errors_by_name_and_numpy_by_auto(fake_cupy):
+    with pytest.raises(BackendError, match="CuPy is installed but fails: AttributeError"):
+        get_backend("cupy")  # the fake has no cuda
+    assert get_backend("auto").name == "numpy"
     fake_cupy.cuda = SimpleNamespace(is_available=lambda: False)
     with pytest.raises(BackendError, match="finds no CUDA device"):
         get_backend("cupy")
-    assert get_backend("auto").name == "numpy"
-
-
-def test_a_broken_cupy_is_an_error_by_name_and_numpy_by_auto(fake_cupy):
-    with pytest.raises(BackendError, match="CuPy is installed but fails: AttributeError"):
-        get_backend("cupy")  # the fake has no cuda
     assert get_backend("auto").name == "numpy"
 
 

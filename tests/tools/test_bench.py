@@ -34,10 +34,13 @@ def test_the_work_of_a_block_and_the_slower_of_work_and_traffic():
     assert cases.floor_seconds(BLOCK, Roofline(1.0, 1e30)) == traffic
 
 
-def test_the_work_of_a_step_is_that_of_its_layers():
+def test_the_work_of_a_step_is_that_of_its_layers_and_shortcut_and_branch_share_an_input():
     model = build(STEP.architecture, "numpy")
     forward = 2 * sum(row.multiply_adds for row in model.rows())
     assert cases.multiply_adds(STEP) == 3 * forward
+    shortcut, first = StepCase(Architecture("resnet", 8, width=4), 1).works()[3:5]
+    assert shortcut.inputs == first.inputs == 4 * 32 * 32
+    assert shortcut.outputs == first.outputs == 8 * 16 * 16
 
 
 def test_the_rival_is_the_fastest_way_of_pytorch():
@@ -94,12 +97,6 @@ def test_events_are_recorded_around_every_run_and_read_at_the_end():
 
     clock = EventClock(Event, elapsed, lambda: None)
     assert clock.times(lambda: order.append("run"), 2) == [2.0, 2.0]
-
-
-def test_shortcut_and_branch_have_the_same_input():
-    shortcut, first = StepCase(Architecture("resnet", 8, width=4), 1).works()[3:5]
-    assert shortcut.inputs == first.inputs == 4 * 32 * 32
-    assert shortcut.outputs == first.outputs == 8 * 16 * 16
 
 
 # -- processes -------------------------------------------------------------------------------------

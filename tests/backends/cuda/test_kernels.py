@@ -1,11 +1,7 @@
 """The CUDA kernels as kernels: any order of threads, any tile, sanitizers; run without a card."""
 
-import os
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -211,14 +207,11 @@ def sanitized(fault=None):
 @slow
 @pytest.mark.parametrize("fault", [None, PAST_THE_LAST_PICTURE], ids=["right", "planted"])
 def test_kernels_stay_within_their_arrays(fault):
-    environment = emulator.sanitizer_environment()
-    if not os.path.isabs(environment["LD_PRELOAD"]):
+    done = emulator.run_sanitized(
+        f"from tests.backends.cuda.test_kernels import sanitized; sanitized({fault!r})"
+    )
+    if done is None:
         pytest.skip("g++ comes without libasan")
-    script = f"from tests.backends.cuda.test_kernels import sanitized; sanitized({fault!r})"
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=os.environ | environment,
-        cwd=Path(__file__).parents[3], capture_output=True, text=True,
-    )  # fmt: skip
     if fault:
         assert "heap-buffer-overflow" in done.stderr, done.stderr
         assert PAST_THE_LAST_PICTURE[0] in source("block.cuh")

@@ -9,9 +9,7 @@ speed: bank conflicts, coalescing, occupancy.
 ...     module.get_function("scale")((8,), (256,), (array, np.int32(array.size)))
 
 ``running(sanitize=True)`` builds with ASan and UBSan, which name the line of a bad access and then
-end the process. Such a build runs only in a process started for it::
-
-    subprocess.run([sys.executable, ...], env=os.environ | sanitizer_environment())
+end the process. Such a build runs only in a process started for it, by `run_sanitized`.
 
 It differs from the card where ``a * b + c`` is rounded twice unless written ``fmaf`` (NVRTC
 contracts it), and where a loop waits for another thread to write: that never ends here. Kernels
@@ -24,6 +22,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -37,7 +36,7 @@ import numpy as np
 
 from tests.support.cache import cached
 
-__all__ = ["CompileError", "Kernel", "LaunchError", "RawModule", "running", "sanitizer_environment"]
+__all__ = ["CompileError", "Kernel", "LaunchError", "RawModule", "run_sanitized", "running"]
 
 HEADER = Path(__file__).with_name("emulator.h")
 STATIC_LIMIT, DYNAMIC_LIMIT = 48 * 1024, 227 * 1024  # bytes of shared memory a block, as on sm_90
@@ -103,16 +102,19 @@ def running(**changes: Any) -> Iterator[None]:
         _settings.reset(token)
 
 
-def sanitizer_environment() -> dict[str, str]:
-    """Variables of a process in which ``running(sanitize=True)`` works."""
-    library = subprocess.run(
-        ["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    return {
+def run_sanitized(script: str) -> subprocess.CompletedProcess[str] | None:
+    """Run a script in a process where ``running(sanitize=True)`` works; None without libasan."""
+    command = ["gcc", "-print-file-name=libasan.so"]
+    library = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    if not os.path.isabs(library):
+        return None
+    environment = os.environ | {
         "LD_PRELOAD": library,
         "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
         "UBSAN_OPTIONS": "print_stacktrace=1",
     }
+    command, root = [sys.executable, "-c", script], Path(__file__).parents[4]
+    return subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True)
 
 
 class RawModule:
@@ -142,7 +144,7 @@ class RawModule:
     def library(self, sanitize: bool) -> ctypes.PyDLL:
         """The built module, under the GIL: a launch is alone with the module's shared memory."""
         if sanitize and not hasattr(ctypes.CDLL(None), "__asan_init"):
-            raise RuntimeError("sanitize needs a process started with sanitizer_environment()")
+            raise RuntimeError("sanitize needs a process started by run_sanitized")
         flags = (*FLAGS, *(SANITIZED if sanitize else FAST), *self.options)
         return _load(self.source, flags, self.bare)
 
