@@ -24,9 +24,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _add_sweep(commands: Any) -> None:
-    add = add_command(
-        commands, "sweep", sweep_command, "train every (L, M) that costs about the same"
-    )
+    add = add_command(commands, sweep_command)
     add.add_argument("--budget", type=int, required=True, metavar="N", help="cost of a network")
     costs = [name.replace("_", "-") for name in COSTS]
     add.add_argument("--what", choices=costs, help="what the budget counts; default parameters")
@@ -51,7 +49,7 @@ def sweep_command(
     recipe: str | None = None,
     **training: Any,
 ) -> None:
-    """Train every (L, M) near a budget."""
+    """Train every (L, M) that costs about the same."""
     if recipe is not None:
         training = config.recipe(recipe, training.get("data", TrainConfig.data)) | training
     plan = Sweep(
@@ -76,9 +74,7 @@ def _numbers(name: str, text: str) -> list[int]:
 
 
 def _add_compress(commands: Any) -> None:
-    add = add_command(
-        commands, "compress", compress_command, "turn a trained regular network into an IGC network"
-    )
+    add = add_command(commands, compress_command)
     add_run(add, "folder of the regular network's run")
     add.add_argument("-L", type=int, required=True, metavar="N", help="primary partitions")
     text = "secondary partitions; L*M must be the network's width"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from igc_ref.data.cifar import load_cifar
 from igc_ref.data.dataset import Dataset, fingerprint
-from igc_ref.data.download import fetch
+from igc_ref.data.fetch import fetch
 from igc_ref.data.published import PUBLISHED, SVHN_PARTS
 from igc_ref.data.shapes import shapes
 from igc_ref.data.svhn import load_svhn
@@ -58,7 +58,6 @@ def load(
         For an unknown name or split, for files that are missing or damaged, or if they cannot be
         fetched.
     """
-    choice("split", split, ("train", "test"), DataError)
     choice("data", name, NAMES, DataError)
     if name == "shapes":
         return shapes(split)

@@ -65,7 +65,8 @@ def in_archive(path: Path, folder: str, limits: dict[str, int], total: int) -> I
                     if name not in wanted:
                         raise DataError(f"there are two members {member.name}")
                     check_size(member.size, wanted.pop(name), member.name)
-                    yield Entry(f"{path}: {member.name}", name, archive.extractfile(member).read())
+                    content = archive.extractfile(member).read()  # type: ignore[union-attr]
+                    yield Entry(f"{path}: {member.name}", name, content)
             while unpacked.read(CHUNK):  # on to the checksum
                 if unpacked.tell() > total:
                     raise too_large

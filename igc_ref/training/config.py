@@ -245,17 +245,15 @@ class TrainConfig:
 
         Parameters
         ----------
-        name : {"paper", "fast"}
-            The authors' own settings, or a run of 30 epochs.
-        data : {"cifar10", "cifar100", "svhn", "svhn_extra"}
+        name, data : str
+            As in `recipe`, the function.
         settings
             Any other fields.
 
         Raises
         ------
         SpecError
-            For an unknown recipe, a data set it has no settings for, or a setting that is not
-            allowed.
+            As `recipe` does, or for a setting that is not allowed.
 
         Examples
         --------
