@@ -20,23 +20,49 @@ from igc_ref.training.config import TrainConfig
 from igc_ref.training.evaluation import evaluate, precise_statistics
 from igc_ref.training.session import resume, train
 
+BLOCK = {
+    "in_channels": "default L*M",
+    "out_channels": "default L*M",
+    "kernel_size": "height and width of the kernel; default 3",
+    "stride": "default 1",
+    "size": "height and width of the images; default 32",
+}
+
 
 def add_commands(commands: Any) -> None:
     """Add the commands of this file to the command line."""
-    _add_train(commands)
-    _add_eval(commands)
-    _add_params(commands)
-    _add_bench(commands)
-    add = add_command(commands, plot_command)
-    add.add_argument("run", metavar="RUN", help="folder of the run")
-    add.add_argument("--out", metavar="FILE", help="default RUN/curves.png; may end in .svg")
-
-
-def _add_train(commands: Any) -> None:
     add = add_command(commands, train_command)
     add_settings(add, [field.name for field in fields(TrainConfig)])
     add_recipe(add)
     add.add_argument("--resume", metavar="RUN", dest="resume_run", help="continue this run")
+
+    add = add_command(commands, eval_command)
+    add_run(add, "folder of the run")
+    text = "first estimate the statistics of batch norm anew, on training images"
+    add.add_argument("--precise-bn", action="store_true", help=text)
+
+    add = add_command(commands, params_command)
+    add_settings(add, NETWORK)
+    add.add_argument("--num-classes", type=int, metavar="N", help="default 10")
+    text = "print one line a network: this IGC network beside regular, fusion and Xception ones"
+    add.add_argument("--compare", action="store_true", dest="compare_all", help=text)
+    equals = [name.replace("_", "-") for name in compare.EQUAL]
+    add.add_argument("--equal", choices=equals, help="what they have in common; default depth")
+    add.add_argument("--csv", metavar="FILE", help="write the comparison to this file as well")
+    add.add_argument("--paper", action="store_true", help="count all networks of the paper")
+
+    add = add_command(commands, bench_command)
+    add_settings(add, NETWORK)
+    for name, text in {**BLOCK, "batch_size": "images in a batch; default 64"}.items():
+        add.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=text)
+    add.add_argument("--contenders", nargs="+", metavar="NAME", help="default all that run here")
+    add.add_argument("--threads", type=int, metavar="N", help="default all cores")
+    add.add_argument("--rounds", type=int, metavar="N", help="turns of each contender; default 7")
+    add.add_argument("--json", metavar="FILE", help="write all measurements to this file")
+
+    add = add_command(commands, plot_command)
+    add.add_argument("run", metavar="RUN", help="folder of the run")
+    add.add_argument("--out", metavar="FILE", help="default RUN/curves.png; may end in .svg")
 
 
 def train_command(resume_run: str | None = None, recipe: str | None = None, **given: Any) -> None:
@@ -55,13 +81,6 @@ def train_command(resume_run: str | None = None, recipe: str | None = None, **gi
     say(f"test accuracy {history.test_accuracy:.2%}; checkpoint and log in {history.run}")
 
 
-def _add_eval(commands: Any) -> None:
-    add = add_command(commands, eval_command)
-    add_run(add, "folder of the run")
-    text = "first estimate the statistics of batch norm anew, on training images"
-    add.add_argument("--precise-bn", action="store_true", help=text)
-
-
 def eval_command(
     run: str, backend: str = "auto", data_dir: str | None = None, precise_bn: bool = False
 ) -> None:
@@ -78,18 +97,6 @@ def eval_command(
         f"{model.backend.name} backend: accuracy {result.accuracy:.2%}, loss {result.loss:.4f}"
         + (" (batch statistics estimated anew)" if precise_bn else "")
     )
-
-
-def _add_params(commands: Any) -> None:
-    add = add_command(commands, params_command)
-    add_settings(add, NETWORK)
-    add.add_argument("--num-classes", type=int, metavar="N", help="default 10")
-    text = "print one line a network: this IGC network beside regular, fusion and Xception ones"
-    add.add_argument("--compare", action="store_true", dest="compare_all", help=text)
-    equals = [name.replace("_", "-") for name in compare.EQUAL]
-    add.add_argument("--equal", choices=equals, help="what they have in common; default depth")
-    add.add_argument("--csv", metavar="FILE", help="write the comparison to this file as well")
-    add.add_argument("--paper", action="store_true", help="count all networks of the paper")
 
 
 def params_command(
@@ -114,26 +121,6 @@ def params_command(
     say(aligned(compare.cells(counted)))
     if csv is not None:
         write_csv(csv, compare.csv_rows(counted))
-
-
-BLOCK = {
-    "in_channels": "default L*M",
-    "out_channels": "default L*M",
-    "kernel_size": "height and width of the kernel; default 3",
-    "stride": "default 1",
-    "size": "height and width of the images; default 32",
-}
-
-
-def _add_bench(commands: Any) -> None:
-    add = add_command(commands, bench_command)
-    add_settings(add, NETWORK)
-    for name, text in {**BLOCK, "batch_size": "images in a batch; default 64"}.items():
-        add.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=text)
-    add.add_argument("--contenders", nargs="+", metavar="NAME", help="default all that run here")
-    add.add_argument("--threads", type=int, metavar="N", help="default all cores")
-    add.add_argument("--rounds", type=int, metavar="N", help="turns of each contender; default 7")
-    add.add_argument("--json", metavar="FILE", help="write all measurements to this file")
 
 
 def bench_command(

@@ -16,16 +16,7 @@ from igc_ref.data.svhn import load_svhn
 from igc_ref.errors import DataError, choice
 from igc_ref.report import Report, silent
 
-__all__ = [
-    "NAMES",
-    "Dataset",
-    "fetch",
-    "fingerprint",
-    "load",
-    "load_cifar",
-    "load_svhn",
-    "shapes",
-]
+__all__ = ["NAMES", "Dataset", "fetch", "fingerprint", "load", "load_cifar", "load_svhn", "shapes"]
 
 NAMES = ("shapes", *PUBLISHED, *SVHN_PARTS)
 

@@ -14,8 +14,6 @@ from typing import NamedTuple
 
 from igc_ref.errors import DataError, one_line
 
-__all__ = ["Entry", "in_archive"]
-
 CHUNK = 1 << 18  # bytes
 
 

@@ -18,8 +18,6 @@ from igc_ref.data.published import PIXELS, PUBLISHED, SMALL_FILE, Published
 from igc_ref.data.unpickle import load_pickle
 from igc_ref.errors import DataError, choice
 
-__all__ = ["PUBLISHED", "load_cifar"]
-
 Images, Labels = npt.NDArray[np.uint8], npt.NDArray[np.int64]
 SUFFIXES = (".bin", "")  # of the files of the binary and the python layout
 

@@ -6,18 +6,6 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = [
-    "PIXELS",
-    "PUBLISHED",
-    "SLOW",
-    "SMALL_FILE",
-    "SVHN",
-    "SVHN_PARTS",
-    "Digits",
-    "Published",
-    "PublishedFile",
-]
-
 PIXELS = 3 * 32 * 32
 SMALL_FILE = 65_536  # bytes; more than any list of class names
 BESIDES = 1_048_576  # bytes of headers, read-me files and padding in an archive, at most

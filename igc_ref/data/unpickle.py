@@ -18,8 +18,6 @@ import numpy.typing as npt
 
 from igc_ref.errors import DataError, one_line
 
-__all__ = ["load_pickle"]
-
 _NAMES = {
     "numpy.core.multiarray._reconstruct": "_reconstruct",
     "numpy._core.multiarray._reconstruct": "_reconstruct",
