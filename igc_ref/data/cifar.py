@@ -18,7 +18,8 @@ from igc_ref.data.published import PIXELS, PUBLISHED, SMALL_FILE, Published
 from igc_ref.data.unpickle import load_pickle
 from igc_ref.errors import DataError, choice
 
-Images, Labels = npt.NDArray[np.uint8], npt.NDArray[np.int64]
+Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
 SUFFIXES = (".bin", "")  # of the files of the binary and the python layout
 
 
