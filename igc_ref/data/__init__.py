@@ -9,7 +9,7 @@ from pathlib import Path
 
 from igc_ref.data.cifar import load_cifar
 from igc_ref.data.dataset import Dataset, fingerprint
-from igc_ref.data.fetch import fetch
+from igc_ref.data.download import fetch
 from igc_ref.data.published import PUBLISHED, SVHN_PARTS
 from igc_ref.data.shapes import shapes
 from igc_ref.data.svhn import load_svhn

@@ -15,17 +15,16 @@ import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib import import_module
 
 import pooch
 import pytest
 from filelock import FileLock
 
-from igc_ref.data.fetch import cache_folder, fetch
+from igc_ref.data import download as fetching
+from igc_ref.data.download import cache_folder, fetch
 from igc_ref.data.published import PUBLISHED, SVHN, PublishedFile
 from igc_ref.errors import DataError
 
-fetching = import_module("igc_ref.data.fetch")  # `igc_ref.data.fetch` is the function
 BINARY, PYTHON = random.Random(0).randbytes(300_000), random.Random(1).randbytes(200_000)
 NAME, OTHER = "cifar-10-binary.tar.gz", "cifar-10-python.tar.gz"
 LOCK = f".{NAME}.lock"
@@ -276,7 +275,7 @@ import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {os.getcwd()!r})
 from dataclasses import replace
-from igc_ref.data.fetch import fetch
+from igc_ref.data.download import fetch
 from igc_ref.data.published import PUBLISHED, PublishedFile
 PUBLISHED["cifar10"] = replace(PUBLISHED["cifar10"], archives={archives()!r})
 print(fetch("cifar10", sys.argv[1], lambda line: print(line, file=sys.stderr, flush=True)))
