@@ -7,7 +7,6 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from igc_ref.plots.style import (
     DARK,
@@ -15,14 +14,13 @@ from igc_ref.plots.style import (
     HATCHES,
     MARKERS,
     PALETTE,
+    Array,
     Axes,
     Figure,
     label_plainly,
     line_style,
     subplots,
 )
-
-Array = npt.NDArray[Any]
 
 
 def draw_lines(

@@ -6,11 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from igc_ref.plots.style import GRID, PALETTE, Axes, Figure, pyplot, subplots
-
-Array = npt.NDArray[Any]
+from igc_ref.plots.style import GRID, PALETTE, Array, Axes, Figure, pyplot, subplots
 
 MIDDLE: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}  # of a cell
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.plots.style import GRID, PALETTE, Axes, Figure, subplots
+from igc_ref.plots.style import GRID, PALETTE, Array, Axes, Figure, subplots
 from igc_ref.spec.block import IGCSpec
-
-Array = npt.NDArray[Any]
 
 WIDTH = 9.5  # of all matrices of a block together, in inches
 FINEST = 64  # rows or columns; a finer grid would be grey all over

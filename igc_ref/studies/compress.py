@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from igc_ref import data
 from igc_ref.errors import SpecError
@@ -22,13 +21,12 @@ from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import cost
 from igc_ref.networks.model import Model, build
 from igc_ref.reference import nearest_block, nearest_groups
+from igc_ref.reference.structure import Array
 from igc_ref.report import Report
 from igc_ref.training import folder as runs
 from igc_ref.training.config import TrainConfig
 from igc_ref.training.evaluation import evaluate, precise_statistics
 from igc_ref.training.session import run_to_end
-
-Array = npt.NDArray[Any]
 
 RESULT = "compress.json"
 
