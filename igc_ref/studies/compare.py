@@ -123,28 +123,24 @@ CSV_HEADER = ("network", "depth", "L", "M", "channels", "parameters", "multiply_
 
 def cells(counted: list[Counted]) -> list[tuple[str, ...]]:
     """Return the comparison as rows of text, a header first."""
-    return [
-        HEADER,
-        *(
-            (
-                str(row.architecture),
-                str(row.architecture.channels),
-                f"{row.cost.parameters:,}",
-                f"{row.parameters_ratio:.2f}",
-                f"{row.cost.multiply_adds:,}",
-                f"{row.multiply_adds_ratio:.2f}",
-            )
-            for row in counted
-        ),
-    ]
+    rows = (
+        (
+            str(a),
+            str(a.channels),
+            f"{c.parameters:,}",
+            f"{parameters:.2f}",
+            f"{c.multiply_adds:,}",
+            f"{adds:.2f}",
+        )
+        for a, c, parameters, adds in counted
+    )
+    return [HEADER, *rows]
 
 
 def csv_rows(counted: list[Counted]) -> list[tuple[object, ...]]:
     """Return the comparison as plain values, a header first."""
-    table: list[tuple[object, ...]] = [CSV_HEADER]
-    for a, c, *_ in counted:
-        table.append((a.arch, a.depth, a.L or "", a.M or "", a.channels, *c))
-    return table
+    rows = ((a.arch, a.depth, a.L or "", a.M or "", a.channels, *c) for a, c, *_ in counted)
+    return [CSV_HEADER, *rows]
 
 
 PAPER = (  # every network whose parameters follow from the authors' published definitions
