@@ -123,11 +123,9 @@ class IGCV2(Sequential):
 
     Parameters
     ----------
-    backend : GenericBackend
     spec : IGCV2Spec
-    rng : numpy Generator
-        Draws the He-normal weights of all factors, fan-in.
-    dtype : str
+    backend, rng, dtype
+        As in `IGC`.
     """
 
     def __init__(
@@ -157,13 +155,11 @@ class IGCV3(Sequential):
 
     Parameters
     ----------
-    backend : GenericBackend
     spec : IGCV3Spec
     momentum : float
-        Weight of the past in the running averages of the batch norms.
-    rng : numpy Generator
-        Draws the He-normal weights of all convolutions, fan-in.
-    dtype : str
+        Of the batch norms, as in `BatchNorm`.
+    backend, rng, dtype
+        As in `IGC`.
     """
 
     def __init__(
