@@ -27,9 +27,8 @@ class Builder:
 
     Parameters
     ----------
-    architecture : Architecture
-    backend : GenericBackend
-    dtype : str
+    architecture, backend, dtype
+        As in `igc_ref.networks.model.build`.
     rng : numpy Generator
         Draws all weights.
     bn_momentum : float, optional

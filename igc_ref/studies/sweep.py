@@ -183,19 +183,17 @@ class Sweep:
 
 
 def _setting_cells(settings: Sequence[Setting]) -> list[tuple[str, ...]]:
-    header = ("setting", "width", "parameters", "multiply-adds", "L/(M*S)")
     rows = [
         (f"L{s.L}M{s.M}", str(s.width), *(f"{c:,}" for c in s.cost), f"{s.L / (9 * s.M):.2f}")
         for s in settings
     ]
-    return [header, *rows]
+    return [("setting", "width", "parameters", "multiply-adds", "L/(M*S)"), *rows]
 
 
 def _result_cells(results: Sequence[Result]) -> list[tuple[str, ...]]:
-    header = ("network", "seed", "width", "parameters", "test accuracy")
     rows = [
         (f"L{r.L}M{r.M}-{r.depth}", str(r.seed), str(r.width), f"{r.parameters:,}",
          f"{r.test_accuracy:.2%}")
         for r in results
     ]  # fmt: skip
-    return [header, *rows]
+    return [("network", "seed", "width", "parameters", "test accuracy"), *rows]
