@@ -78,8 +78,8 @@ def _numbers(axes: Axes, values: Array, shades: dict[str, Any], **options: Any) 
             axes.text(column + 0.5, row + 0.5, f"{value:g}", **MIDDLE)
 
 
-def draw_band(height: int, band: int, step: int, padding: int = 1) -> Figure:
-    """Draw which rows one step of a banded block reads, keeps and writes.
+def draw_band(height: int, band: int, step: int) -> Figure:
+    """Draw which rows one step of a banded block with a 3x3 kernel reads, keeps and writes.
 
     Parameters
     ----------
@@ -89,12 +89,10 @@ def draw_band(height: int, band: int, step: int, padding: int = 1) -> Figure:
         Output rows that one step computes.
     step : int
         Which band, from 0; the last one may be shorter.
-    padding : int
-        Rows that the kernel needs above and below.
     """
     top = min(step * band, height - 1)
     bottom = min(top + band, height)
-    first, last = max(0, top - padding), min(height, bottom + padding)
+    first, last = max(0, top - 1), min(height, bottom + 1)
     figure, axes = subplots(figsize=(7, 3.2))
     _rows(axes, 0, 0, height, "white")
     _rows(axes, 1, top, bottom, "white", "...")
