@@ -29,7 +29,7 @@ class CupyBackend(CudaOperators):
     Parameters
     ----------
     storage : {"float32", "float16"}
-        How the images of a float32 network lie in memory.
+        See `CudaBase`.
     capture : bool
         Whether training steps are replayed as a CUDA graph.
     """

@@ -98,8 +98,7 @@ class Convolutions(CudaBase):
         return out, N, HO, WO
 
     def _tile(self, g: Geometry, backward: bool, dx: bool) -> Tile | None:
-        itemsize = 2 if self.half else 4
-        return choose(g, backward, dx, itemsize, self.device.shared_bytes)
+        return choose(g, backward, dx, 2 if self.half else 4, self.device.shared_bytes)
 
     def _forward(
         self,

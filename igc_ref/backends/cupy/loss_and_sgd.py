@@ -27,7 +27,12 @@ class LossAndSGD(CudaBase):
 
     def linear(self, x: Array, weight: Array, bias: Array) -> tuple[Array, tuple[Array, Array]]:
         """Return x Wᵀ + b for x (N, in), weight (out, in), bias (out,)."""
-        self._check_linear(x, weight, bias)
+        for name, array in (("x", x), ("weight", weight), ("bias", bias)):
+            self.check(name, array, x.dtype)
+        if x.ndim != 2 or weight.shape[1:] != x.shape[1:] or bias.shape != weight.shape[:1]:
+            raise SpecError(
+                f"x {x.shape}, weight {weight.shape} and bias {bias.shape} do not fit together"
+            )
         if x.dtype != np.float32 or not x.size:
             return super().linear(x, weight, bias)
         x, weight, bias = map(self.xp.ascontiguousarray, (x, weight, bias))
@@ -46,32 +51,13 @@ class LossAndSGD(CudaBase):
         dy, (N, inputs), out = self.xp.ascontiguousarray(dy), x.shape, len(weight)
         if dy.shape != (N, out):
             raise SpecError(f"dy has shape {dy.shape}; {(N, out)} is needed")
-        dx, dweight, dbias = (
-            self._numbers(N, inputs),
-            self.xp.empty_like(weight),
-            self._numbers(out),
-        )
+        dx, dweight, dbias = (self._numbers(*shape) for shape in (x.shape, weight.shape, (out,)))
         sizes = i32(N), i32(inputs), i32(out)
         grid = (math.ceil(N * inputs / THREADS),)
         self.launch("learning.cu", "linear_dx", grid, dx, dy, weight, *sizes)
         grids = math.ceil((inputs + 1) / 32), out
         self.launch("learning.cu", "linear_dweight", grids, dweight, dbias, dy, x, *sizes)
         return dx, dweight, dbias
-
-    def _check_linear(self, x: Array, weight: Array, bias: Array) -> None:
-        for name, array in (("x", x), ("weight", weight), ("bias", bias)):
-            self.check(name, array, x.dtype)
-        if x.ndim != 2 or weight.shape[1:] != x.shape[1:] or bias.shape != weight.shape[:1]:
-            raise SpecError(
-                f"x {x.shape}, weight {weight.shape} and bias {bias.shape} do not fit together"
-            )
-
-    def softmax_cross_entropy(self, logits: Array, labels: Array) -> tuple[Array, Array]:
-        """Return the mean of -log softmax(logits)[label], and its gradient."""
-        if logits.dtype != np.float32 or not logits.size:
-            return super().softmax_cross_entropy(logits, labels)
-        loss, _, dlogits = self.loss(logits, labels)
-        return loss, dlogits
 
     def loss(self, logits: Array, labels: Array) -> tuple[Array, Array, Array]:
         """Return mean loss, number of correct answers, and the gradient of the loss.

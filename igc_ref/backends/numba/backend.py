@@ -106,14 +106,6 @@ class NumbaBackend(Convolutions):
         self._planes(pointwise.find_moments, x, values, x.flat, *x.plane, x.count)
         return Moments(values, np.minimum(V, x.count - V * np.arange(blocks)) * float(H * W))
 
-    def relu(self, x: NumbaBatch) -> tuple[NumbaBatch, NumbaBatch]:
-        """Return max(x, 0)."""
-        x, rule = self._by_rule(x)
-        y = self.pool.batch(x.shape, x.dtype)
-        floor = max(rule.floor, x.dtype.type(0))
-        self._planes(pointwise.apply_rule, x, y.flat, x.flat, rule.table, floor, *x.plane)
-        return y, y
-
     def add(self, a: NumbaBatch, b: NumbaBatch) -> NumbaBatch:
         """Return a + b."""
         return self._add(a, b, NO_FLOOR)
@@ -131,7 +123,7 @@ class NumbaBackend(Convolutions):
         return y
 
     def relu_backward(self, dy: NumbaBatch, y: NumbaBatch) -> NumbaBatch:
-        """Return the gradient of `relu`, and of `add_relu` with respect to both its arguments."""
+        """Return the gradient of `add_relu` with respect to either argument."""
         y = self._plain(y)
         self.check_batch("dy", dy, y.shape, y.dtype)
         dy, dx = self._plain(dy), self.pool.batch(y.shape, y.dtype)
@@ -189,22 +181,13 @@ class NumbaBackend(Convolutions):
         self._planes(pointwise.max_pool_backward, dx, dx.data, dy.data, saved.winner, *saved.window)
         return dx
 
-    def sgd_step(
-        self,
-        weight: Array,
-        gradient: Array,
-        velocity: Array,
-        *,
-        lr: float,
-        momentum: float,
-        weight_decay: float,
-    ) -> None:
+    def sgd_step(self, weight: Array, gradient: Array, velocity: Array, **numbers: float) -> None:
         """Take one step of Nesterov's accelerated gradient, in place."""
         arrays = weight, gradient, velocity
         alike = {(array.shape, array.dtype.str) for array in arrays}
         if len(alike) == 1 and all(array.flags.c_contiguous for array in arrays):
             rows = (array.reshape(-1) for array in arrays)
-            pointwise.sgd_step(*rows, lr, momentum, weight_decay)
+            lr, momentum, decay = (numbers[name] for name in ("lr", "momentum", "weight_decay"))
+            pointwise.sgd_step(*rows, lr, momentum, decay)
         else:  # NumPy knows how; a flat copy of the weight would take the step in vain
-            numbers = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
             super().sgd_step(*arrays, **numbers)
