@@ -45,12 +45,7 @@ class CupyBackend(CudaOperators):
         return self.device.session()
 
     def steps(
-        self,
-        learn: Learn,
-        pool: TrainingData,
-        batch_size: int,
-        padding: int,
-        report: Report,
+        self, learn: Learn, pool: TrainingData, batch_size: int, padding: int, report: Report
     ) -> CapturedSteps:
         """Return what runs whole epochs on the device."""
         report("the first steps compile the kernels; CuPy keeps them in its cache")

@@ -14,21 +14,12 @@ from igc_ref.backends.numba import pointwise
 from igc_ref.backends.numba.batch import NumbaBatch, Numbers
 from igc_ref.backends.numba.convolution import Convolutions
 from igc_ref.backends.numba.warm_up import warm_up
-from igc_ref.backends.operators.lazy import NO_FLOOR, Derivative, Moments, Rule
+from igc_ref.backends.operators.lazy import NO_FLOOR, BatchNormSaved, Derivative, Moments, Rule
 from igc_ref.backends.operators.library import DTYPES, Array
 from igc_ref.backends.operators.pointwise import check_shuffle
 from igc_ref.errors import SpecError, integer
 from igc_ref.report import Report
 from igc_ref.spec.block import output_length
-
-
-class BatchNormSaved(NamedTuple):
-    """What the backward pass of batch norm needs."""
-
-    x: NumbaBatch
-    rule: Rule
-    gamma: Numbers
-    train: bool
 
 
 class MaxPoolSaved(NamedTuple):
