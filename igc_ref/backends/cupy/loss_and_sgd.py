@@ -109,7 +109,12 @@ class LossAndSGD(CudaBase):
             return
         groups[1] = [self.xp.ascontiguousarray(gradient) for gradient in groups[1]]
         rows = [(*map(self.device.address, row), row[0].size) for row in zip(*groups, strict=True)]
-        table = self._table(np.array(rows, np.int64))
+        addresses, pending = np.array(rows, np.int64), self.device.after_capture
+        if pending is None:
+            table = self.device.upload(addresses)
+        else:  # inside a graph, they are brought to the device once it is captured
+            table = self.device.lasting(addresses.shape, "int64")
+            pending.append((table, addresses))
         lr, decays = numbers["lr"], (numbers["momentum"], numbers["weight_decay"])
         if not isinstance(lr, Rates):
             counter = self.device.upload(np.zeros(1, "int32"))
@@ -121,12 +126,3 @@ class LossAndSGD(CudaBase):
     def sgd_step(self, weight: Array, gradient: Array, velocity: Array, **numbers: Any) -> None:
         """Take one step for one parameter."""
         self.sgd_steps({"": weight}, {"": gradient}, {"": velocity}, **numbers)
-
-    def _table(self, rows: Any) -> Array:
-        """Bring the table of addresses to the device; inside a graph, once it is captured."""
-        pending = self.device.after_capture
-        if pending is None:
-            return self.device.upload(rows)
-        table = self.device.lasting(rows.shape, "int64")
-        pending.append((table, rows))
-        return table

@@ -56,7 +56,10 @@ class CudaOperators(Convolutions, LossAndSGD):
             options: Any = {"momentum": momentum, "eps": eps, "train": train, "relu": relu}
             return super().batch_norm(x, *arrays.values(), **options)
         if train and x.moments is None:
-            x.moments = self._find_moments(x)
+            parts = math.ceil(N * H * W / PART)
+            x.moments = Moments(self._numbers(parts, C, 3), PART)
+            found = (x.moments.values, x.data, i64(N * H * W), i32(PART))
+            self.launch("normalise.cu", "find_moments", (parts, C), *found)
         moments = x.moments if x.moments is not None else Moments(self._one, 1)
         rule = Rule(self._numbers(C, 4), 0.0 if relu else NO_FLOOR)
         self.launch(
@@ -89,14 +92,6 @@ class CudaOperators(Convolutions, LossAndSGD):
             f32(1 / self.scale), i32(train),
         )  # fmt: skip
         return Batch(dy.data, Derivative(table, rule.floor, x.data)), dgamma, dbeta
-
-    def _find_moments(self, x: Batch) -> Moments:
-        C, N, H, W = x.shape
-        parts = math.ceil(N * H * W / PART)
-        values = self._numbers(parts, C, 3)
-        arguments = (values, x.data, i64(N * H * W), i32(PART))
-        self.launch("normalise.cu", "find_moments", (parts, C), *arguments)
-        return Moments(values, PART)
 
     def add(self, a: Batch, b: Batch) -> Batch:
         """Return a + b."""

@@ -60,7 +60,8 @@ def candidates(
     """Yield every tile that fits."""
     for shares in _shares(g, backward and dx):
         tile = Tile(*shares, backward, backward and dx, itemsize)
-        tile = replace(tile, threads=_threads(g, tile), registers=_registers(g, tile))
+        threads = g.M // tile.MS * _places(g, tile, tile.PX)
+        tile = replace(tile, threads=threads, registers=_registers(g, tile))
         # 1024 threads: hardware; 64: a guess.
         if not 64 <= tile.threads <= 1024 or tile.registers > REGISTERS_A_THREAD:
             continue
@@ -87,10 +88,6 @@ def _shares(g: Geometry, dx: bool) -> Iterator[tuple[int, int, int, int, int]]:
         for IS, PXD in product(inputs, (1, 2, 4, 8)):
             if IS * PXD * g.S**2 <= 64:
                 yield PX, MS, NP, PXD, IS
-
-
-def _threads(g: Geometry, t: Tile) -> int:
-    return g.M // t.MS * _places(g, t, t.PX)
 
 
 def _places(g: Geometry, t: Tile, positions: int) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from igc_ref.backends.numba.vectors import INNER, POSITIONS, TAPS, Emitter, vectorised
+from igc_ref.backends.numba.vectors import INNER, POSITIONS, TAPS, vectorised
 
 
 class View(NamedTuple):
@@ -51,44 +51,35 @@ def multiply_tile(outs: int, positions: int) -> Any:
         e, y, y0, y_channel, y_position, valid_outs, valid_positions, x, x0, taps, t0, T, w, w0
     ):
         y, x, taps, w = e.at(y, y0), e.at(x, x0), e.at(taps, t0), e.at(w, w0)
-        load = e.builder.load
-        e.builder.function.attributes.add("noinline")  # or LLVM spends most of its time on copies
+        b = e.builder
+        b.function.attributes.add("noinline")  # or LLVM spends most of its time on copies
 
         def add_tap(t: Any, sums: list[Any]) -> list[Any]:
-            base = e.at(x, load(e.at(taps, t)))
+            base = e.at(x, b.load(e.at(taps, t)))
             xs = [e.load(e.at(base, e.integer(p * e.lanes))) for p in range(positions)]
             w_t = e.at(w, t, outs)
             new = []
             for o in range(outs):
-                weight = e.broadcast(load(e.at(w_t, e.integer(o))))
+                weight = e.broadcast(b.load(e.at(w_t, e.integer(o))))
                 row = sums[o * positions : (o + 1) * positions]
                 new += [e.multiply_add(weight, v, s) for v, s in zip(xs, row, strict=True)]
             return new
 
         sums = e.accumulate(T, [e.zero] * (outs * positions), add_tap)
-        _store(e, sums, positions, y, y_channel, y_position, valid_outs, valid_positions)
+        for o in range(outs):
+            with b.if_then(b.icmp_signed("<", e.integer(o), valid_outs)):
+                row, results = e.at(y, e.integer(o), y_channel), sums[o * positions :][:positions]
+                full = b.icmp_signed("<=", e.integer(positions), valid_positions)
+                with b.if_else(full) as (all_of_them, some):
+                    with all_of_them:
+                        for p, result in enumerate(results):
+                            e.store(result, e.at(row, e.integer(p), y_position))
+                    with some:
+                        for p, result in enumerate(results[:-1]):
+                            with b.if_then(b.icmp_signed("<", e.integer(p), valid_positions)):
+                                e.store(result, e.at(row, e.integer(p), y_position))
 
     return tile
-
-
-def _store(
-    e: Emitter, sums: list[Any], positions: int, y: Any, y_channel: Any, y_position: Any,
-    valid_outs: Any, valid_positions: Any,
-) -> None:  # fmt: skip
-    """Write the results of a tile that are valid."""
-    b = e.builder
-    for o in range(len(sums) // positions):
-        with b.if_then(b.icmp_signed("<", e.integer(o), valid_outs)):
-            row, results = e.at(y, e.integer(o), y_channel), sums[o * positions :][:positions]
-            full = b.icmp_signed("<=", e.integer(positions), valid_positions)
-            with b.if_else(full) as (all_of_them, some):
-                with all_of_them:
-                    for p, result in enumerate(results):
-                        e.store(result, e.at(row, e.integer(p), y_position))
-                with some:
-                    for p, result in enumerate(results[:-1]):
-                        with b.if_then(b.icmp_signed("<", e.integer(p), valid_positions)):
-                            e.store(result, e.at(row, e.integer(p), y_position))
 
 
 def outer_tile(outs: int, taps_held: int) -> Any:
@@ -126,23 +117,14 @@ def outer_tile(outs: int, taps_held: int) -> Any:
             return e.accumulate(positions, sums, add_position)
 
         sums = e.accumulate(rows, [e.zero] * (outs * taps_held), add_row)
-        _add_to_weights(e, sums, outs, dw, dw_out, valid_outs, valid_taps, valid_lanes)
+        for i, vector in enumerate(sums):
+            t, o = divmod(i, outs)
+            there = b.icmp_signed("<", e.integer(t), valid_taps)
+            with b.if_then(b.and_(there, b.icmp_signed("<", e.integer(o), valid_outs))):
+                place = e.at(e.at(dw, e.integer(o), dw_out), e.integer(t))
+                b.store(b.fadd(b.load(place), e.sum_of_lanes(vector, valid_lanes)), place)
 
     return tile
-
-
-def _add_to_weights(
-    e: Emitter, sums: list[Any], outs: int, dw: Any, dw_out: Any, valid_outs: Any, valid_taps: Any,
-    valid_lanes: Any,
-) -> None:  # fmt: skip
-    """Add the lanes of each sum that is valid to its weight's gradient."""
-    b = e.builder
-    for i, vector in enumerate(sums):
-        t, o = divmod(i, outs)
-        there = b.icmp_signed("<", e.integer(t), valid_taps)
-        with b.if_then(b.and_(there, b.icmp_signed("<", e.integer(o), valid_outs))):
-            place = e.at(e.at(dw, e.integer(o), dw_out), e.integer(t))
-            b.store(b.fadd(b.load(place), e.sum_of_lanes(vector, valid_lanes)), place)
 
 
 def _multiply_sweep(outs: int) -> Any:
