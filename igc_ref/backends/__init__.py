@@ -1,8 +1,8 @@
 """Backends: one object per library, with every operator of a training step.
 
 A backend that is asked for by name runs, or raises an error that says what is missing. Nothing
-falls back silently. `operators.lazy` explains what the numba and cupy backends do later than they
-are asked to, and how an operator runs there that has no kernel.
+falls back silently. `operators.lazy` explains what the numba and cupy backends postpone, and how an
+operator without a kernel runs there.
 """
 
 from __future__ import annotations
