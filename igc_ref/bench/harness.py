@@ -188,6 +188,9 @@ class _Worker:
             stdout=subprocess.PIPE,
             text=True,
         )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.orders, self.answers = self.process.stdin, self.process.stdout
 
     def times(self, kind: str, count: int) -> list[float]:
         """Return the seconds of each of `count` calls."""
@@ -196,12 +199,9 @@ class _Worker:
 
     def ask(self, line: str) -> Any:
         """Send a line, and wait for the answer."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
         try:
-            self.process.stdin.write(line + "\n")
-            self.process.stdin.flush()
-            answer = self.process.stdout.readline()
+            print(line, file=self.orders, flush=True)
+            answer = self.answers.readline()
         except BrokenPipeError:
             answer = ""
         if not answer:
@@ -211,9 +211,7 @@ class _Worker:
 
     def stop(self) -> None:
         """End the process."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
         with suppress(BrokenPipeError):
-            self.process.stdin.close()
+            self.orders.close()
         self.process.wait()
-        self.process.stdout.close()
+        self.answers.close()

@@ -24,9 +24,8 @@ def shuffle(x: Any, groups: int) -> Any:
 
     PyTorch's own leaves the memory format channels_last.
     """
-    if not torch.compiler.is_compiling():
-        return functional.channel_shuffle(x, groups)
-    return _by_view(x, groups)
+    compiling = torch.compiler.is_compiling()
+    return _by_view(x, groups) if compiling else functional.channel_shuffle(x, groups)
 
 
 def shuffle_in_format(x: Any, groups: int) -> Any:

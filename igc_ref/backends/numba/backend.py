@@ -66,7 +66,10 @@ class NumbaBackend(Convolutions):
         running = {"running_mean": running_mean, "running_var": running_var}
         self.check_channels(x.shape[0], x.dtype, gamma=gamma, beta=beta, **running)
         if x.moments is None:
-            x.moments = self._find_moments(x)
+            blocks, C, H, W, V = x.data.shape
+            counts = np.minimum(V, x.count - V * np.arange(blocks)) * float(H * W)
+            x.moments = Moments(np.empty((blocks, C, 3)), counts)
+            self._planes(pointwise.find_moments, x, x.moments.values, x.flat, *x.plane, x.count)
         rule = Rule(np.empty((len(gamma), 4), x.dtype), x.dtype.type(0 if relu else NO_FLOOR))
         pointwise.normalise_by(
             rule.table, *x.moments, gamma, beta, *running.values(), momentum, eps, train
@@ -90,12 +93,6 @@ class NumbaBackend(Convolutions):
         dgamma, dbeta = np.empty_like(gamma), np.empty_like(gamma)
         pointwise.derive_by(table, dgamma, dbeta, sums, rule.table, gamma, N * H * W, train)
         return NumbaBatch(dy.data, N, Derivative(table, rule.floor, x.flat)), dgamma, dbeta
-
-    def _find_moments(self, x: NumbaBatch) -> Moments:
-        blocks, C, H, W, V = x.data.shape
-        values = np.empty((blocks, C, 3))
-        self._planes(pointwise.find_moments, x, values, x.flat, *x.plane, x.count)
-        return Moments(values, np.minimum(V, x.count - V * np.arange(blocks)) * float(H * W))
 
     def add(self, a: NumbaBatch, b: NumbaBatch) -> NumbaBatch:
         """Return a + b."""
@@ -178,7 +175,6 @@ class NumbaBackend(Convolutions):
         alike = {(array.shape, array.dtype.str) for array in arrays}
         if len(alike) == 1 and all(array.flags.c_contiguous for array in arrays):
             rows = (array.reshape(-1) for array in arrays)
-            lr, momentum, decay = (numbers[name] for name in ("lr", "momentum", "weight_decay"))
-            pointwise.sgd_step(*rows, lr, momentum, decay)
+            pointwise.sgd_step(*rows, **numbers)
         else:  # NumPy knows how; a flat copy of the weight would take the step in vain
             super().sgd_step(*arrays, **numbers)

@@ -53,8 +53,7 @@ class Convolutions(NumbaBase):
     ) -> tuple[NumbaBatch, BlockSaved]:
         """Compute x' = P W_d Pᵀ W_p x; see `GenericBackend.igc`."""
         spec.check_weights(primary, secondary)
-        s = spec
-        block = s.out_channels, s.L, s.M, s.kernel_size, s.stride
+        block = spec.out_channels, spec.L, spec.M, spec.kernel_size, spec.stride
         return self._forward(x, primary, secondary, block)
 
     def igc_backward(self, d: NumbaBatch, saved: BlockSaved) -> tuple[NumbaBatch, Array, Array]:

@@ -97,7 +97,8 @@ def outer_tile(outs: int, taps_held: int) -> Any:
         b = e.builder
         b.function.attributes.add("noinline")
         last = b.sub(valid_outs, e.integer(1))
-        places = [e.smaller(e.integer(o), last) for o in range(outs)]  # the last one repeats
+        all_outs = map(e.integer, range(outs))  # after the last valid one, that one again
+        places = [b.select(b.icmp_signed("<", o, last), o, last) for o in all_outs]
         channels = [e.at(dy, place, dy_channel) for place in places]
         bases = [e.at(x, b.load(e.at(taps, e.integer(t)))) for t in range(taps_held)]
 

@@ -114,10 +114,6 @@ class Emitter:
         flat = self.builder.fcmp_ordered("==", slope, self.zero)
         return self.builder.select(flat, shift, self.multiply_add(slope, x, shift))
 
-    def smaller(self, a: Any, b: Any) -> Any:
-        """Return the smaller one of two integers."""
-        return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
-
     def at_least(self, vector: Any, floor: Any) -> Any:
         """Return max(vector, floor); NaN stays NaN."""
         below = self.builder.fcmp_ordered("<", vector, floor)
