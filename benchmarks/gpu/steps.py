@@ -19,7 +19,7 @@ from benchmarks.gpu.contenders import Contender, Times, compete
 from benchmarks.gpu.floors import ceilings, step_floors
 from benchmarks.gpu.sections import Section
 from igc_ref.bench import Roofline
-from igc_ref.bench.clock import WallClock
+from igc_ref.bench.clock import Clock
 from igc_ref.networks.architecture import Architecture
 from igc_ref.report import say
 
@@ -84,7 +84,7 @@ def _ours(backend: Any, a: Architecture, storage: str, options: Any) -> Contende
 
     def prepare() -> tuple[Callable[[], None], str]:
         own = ours.OurStep(backend, a, options.batch, count)
-        (seconds,) = WallClock().times(own.epoch, 1)
+        (seconds,) = Clock().times(own.epoch, 1)
         captured = "" if own.steps.captured else "not captured; "
 
         def run() -> None:

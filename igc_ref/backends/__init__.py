@@ -45,10 +45,15 @@ def get_backend(name: str = "auto", storage: str = "float32") -> GenericBackend:
     if name == "numpy":
         return NumpyBackend()
     if name in _PROBLEMS:
-        problem = _PROBLEMS[name]()
-        if problem:
+        if problem := _PROBLEMS[name]():
             raise BackendError(f"backend {name!r} cannot run: {problem}")
-        return _load(name, storage)
+        if name == "numba":
+            from igc_ref.backends.numba.backend import NumbaBackend
+
+            return NumbaBackend()
+        from igc_ref.backends.cupy.backend import CupyBackend
+
+        return CupyBackend(storage)
     raise BackendError(f"backend={name!r} is unknown; choose one of {', '.join(NAMES)}")
 
 
@@ -79,13 +84,3 @@ def numba_problem() -> str | None:
 
 
 _PROBLEMS = {"cupy": cupy_problem, "numba": numba_problem}  # in the order in which auto tries them
-
-
-def _load(name: str, storage: str) -> GenericBackend:
-    if name == "numba":
-        from igc_ref.backends.numba.backend import NumbaBackend
-
-        return NumbaBackend()
-    from igc_ref.backends.cupy.backend import CupyBackend
-
-    return CupyBackend(storage)

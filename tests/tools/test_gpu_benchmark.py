@@ -16,7 +16,7 @@ from benchmarks.gpu.contenders import Contender, best, compete
 from benchmarks.gpu.sections import DeviceLostError, Record, Section
 from igc_ref import IGCSpec, reference
 from igc_ref.bench import BlockCase, Roofline
-from igc_ref.bench.clock import WallClock
+from igc_ref.bench.clock import Clock
 from igc_ref.networks import BN_EPS
 from igc_ref.networks.architecture import Architecture
 from tests.backends.cuda import emulator, nvrtc
@@ -178,10 +178,10 @@ def test_a_contender_that_fails_is_named_and_left_out(capfd):
         raise ValueError("out of memory")
 
     several = [
-        Contender("a x", lambda: (dict, ""), WallClock(), units=2),
-        Contender("a y", lambda: (dict, "quick"), WallClock(), exact=False),
-        Contender("b", lambda: (fail, ""), WallClock()),
-        Contender("c", fail, WallClock()),
+        Contender("a x", lambda: (dict, ""), Clock(), units=2),
+        Contender("a y", lambda: (dict, "quick"), Clock(), exact=False),
+        Contender("b", lambda: (fail, ""), Clock()),
+        Contender("c", fail, Clock()),
     ]
     found = compete(several, rounds=2, seconds=1e-7)
     assert found["b"]["failed"] == found["c"]["failed"] == "ValueError: out of memory"

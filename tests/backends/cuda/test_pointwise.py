@@ -114,13 +114,11 @@ def test_sums_read_both_sides_by_their_rules(backend, left, right):
         )
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_relu_clips_what_it_reads_and_passes_the_gradient_of_positive_numbers(backend, rule):
+def test_relu_passes_the_gradient_of_positive_numbers_also_of_a_pending_one(backend):
     x, d = draw((3, 4, 5, 6), (3, 4, 5, 6))
     x[0, 0, 0, 0] = 0
-    x, exact = operand(backend, x, 1, rule)
-    y, saved = backend.relu(x)
-    assert_close(public(backend, y), np.maximum(exact, 0), 10)
+    x = internal(backend, x)
+    y, saved = backend.add_relu(x, x)
     d, saved_d = batch_norm(
         backend, internal(backend, d), *map(backend.asarray, draw(4, 4)), relu=False
     )
@@ -170,8 +168,7 @@ def test_a_nan_is_not_hidden_by_a_floor_nor_by_the_loss(backend):
     """A network that diverges must show it in its loss, whatever clips on the way."""
     x = draw((3, 4, 6, 6))[0]
     x[1, 2, 3, 3] = np.nan
-    y, here = backend.relu(internal(backend, x))[0], np.isnan(x)
-    assert np.array_equal(np.isnan(public(backend, y)), here)
+    here = np.isnan(x)
     for pair in ((x, -np.abs(x)), (np.zeros_like(x), x)):
         y, _ = backend.add_relu(*(internal(backend, u) for u in pair))
         assert np.array_equal(np.isnan(public(backend, y)), here)
