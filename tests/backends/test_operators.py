@@ -13,6 +13,7 @@ from igc_ref.backends.operators.taps import taps
 from igc_ref.errors import SpecError
 from igc_ref.testing import assert_close, check_grads
 from tests.support import oracles
+from tests.support.guarded import internal, public
 from tests.support.strategies import (
     kernel_sizes,
     normal,
@@ -27,24 +28,21 @@ from tests.support.strategies import (
 counts = st.integers(1, 4)
 
 
-def public(backend, x):
-    """Internal layout of a backend to public NumPy images."""
-    return backend.to_numpy(backend.from_layout(x))
-
-
-def internal(backend, x):
-    """Public NumPy images to the internal layout of a backend."""
-    return backend.to_layout(backend.asarray(x))
-
-
-def run_igc(backend, x, primary, secondary, spec, d):
-    """Forward and backward of the block on a backend, from and to public NumPy arrays."""
-    y, saved = backend.igc(
-        internal(backend, x), backend.asarray(primary), backend.asarray(secondary), spec
-    )
-    dx, dprimary, dsecondary = backend.igc_backward(internal(backend, d), saved)
-    gradients = public(backend, dx), backend.to_numpy(dprimary), backend.to_numpy(dsecondary)
-    return public(backend, y), gradients
+def assert_block(backend, spec, shape, dtype, rng, **how):
+    """Assert that the block and all its gradients are those of the explicit matrices."""
+    arrays = normal(rng, shape, dtype), *weights(rng, spec, dtype)
+    exact = [array.astype(np.float64) for array in arrays]
+    expected = reference.forward(*exact, spec, **how)
+    d = normal(rng, expected.shape, dtype)
+    x, primary, secondary = map(backend.asarray, arrays)
+    y, saved = backend.igc(backend.to_layout(x), primary, secondary, spec)
+    dx, *gradients = backend.igc_backward(internal(backend, d), saved)
+    assert public(backend, y).dtype == np.dtype(dtype)
+    assert_close(public(backend, y), expected, spec.parameters)
+    found = public(backend, dx), *map(backend.to_numpy, gradients)
+    exactly = reference.backward(d.astype(np.float64), *exact, spec, **how)
+    for one, two in zip(found, exactly, strict=True):
+        assert_close(one, two, spec.parameters + d.size)
 
 
 # -- the block: operators equal matrices -----------------------------------------------------
@@ -55,19 +53,8 @@ def run_igc(backend, x, primary, secondary, spec, d):
 def test_the_block_and_all_its_gradients_equal_the_explicit_matrices(
     backend, dtype, spec, data, seed
 ):
-    rng = np.random.default_rng(seed)
-    x = normal(rng, data.draw(pictures(spec)), dtype)
-    primary, secondary = weights(rng, spec, dtype)
-    exact = [array.astype(np.float64) for array in (x, primary, secondary)]
-    expected = reference.forward(*exact, spec)
-    d = normal(rng, expected.shape, dtype)
-    y, gradients = run_igc(backend, x, primary, secondary, spec, d)
-    assert y.dtype == np.dtype(dtype)
-    assert_close(y, expected, spec.parameters)
-    for actual, exactly in zip(
-        gradients, reference.backward(d.astype(np.float64), *exact, spec), strict=True
-    ):
-        assert_close(actual, exactly, spec.parameters + d.size)
+    shape = data.draw(pictures(spec))
+    assert_block(backend, spec, shape, dtype, np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize(
@@ -83,16 +70,8 @@ def test_the_block_and_all_its_gradients_equal_the_explicit_matrices(
 )
 @pytest.mark.parametrize("size", [(9, 9), (8, 6), (7, 10)], ids=str)
 def test_the_paper_s_blocks_equal_the_explicit_matrices(backend, spec, size):
-    rng = np.random.default_rng(1)
-    x = normal(rng, (2, spec.in_channels, *size))
-    primary, secondary = weights(rng, spec)
-    expected = reference.forward(x, primary, secondary, spec, sparse=True)
-    d = normal(rng, expected.shape)
-    y, gradients = run_igc(backend, x, primary, secondary, spec, d)
-    assert_close(y, expected, spec.parameters)
-    exact = reference.backward(d, x, primary, secondary, spec, sparse=True)
-    for actual, exactly in zip(gradients, exact, strict=True):
-        assert_close(actual, exactly, spec.parameters + d.size)
+    shape = (2, spec.in_channels, *size)
+    assert_block(backend, spec, shape, "float64", np.random.default_rng(1), sparse=True)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -188,12 +167,6 @@ def test_weights_that_are_not_the_block_s_are_refused(backend):
 # -- batch norm ------------------------------------------------------------------------------
 
 
-def batch_norm_by_definition(x, gamma, beta, mean, var, eps):
-    shape = (1, -1, 1, 1)
-    x_hat = (x - mean.reshape(shape)) / np.sqrt(var.reshape(shape) + eps)
-    return gamma.reshape(shape) * x_hat + beta.reshape(shape)
-
-
 @given(
     C=counts, N=counts, H=st.integers(2, 4), W=st.integers(2, 4), train=st.booleans(),
     relu=st.booleans(), seed=seeds,
@@ -210,7 +183,8 @@ def test_batch_norm_follows_its_definition_and_updates_running_statistics(
     )
     mean, var = x.mean(axis=(0, 2, 3)), x.var(axis=(0, 2, 3))
     used = (mean, var) if train else (old_mean, old_var)
-    expected = batch_norm_by_definition(x, gamma, beta, *used, 1e-3)
+    scale, shift, center, spread = (v[:, None, None] for v in (gamma, beta, *used))
+    expected = scale * (x - center) / np.sqrt(spread + 1e-3) + shift
     assert_close(public(backend, y), np.maximum(expected, 0) if relu else expected, 1000)
     for new, old, batch in zip(arrays[2:], (old_mean, old_var), (mean, var), strict=True):
         assert_close(backend.to_numpy(new), 0.75 * old + 0.25 * batch if train else old, 100)
@@ -251,9 +225,8 @@ def test_the_residual_sum_has_its_derivatives(backend, C, N, H, W, seed):
     assert np.array_equal(public(backend, y), np.where(a + b > 0, a + b, 0))
     dx = public(backend, backend.relu_backward(internal(backend, d), saved))
     assert np.array_equal(dx, np.where(a + b > 0, d, 0))
-    assert np.array_equal(
-        public(backend, backend.add(*(internal(backend, u) for u in (a, b)))), a + b
-    )
+    total = backend.add(internal(backend, a), internal(backend, b))
+    assert np.array_equal(public(backend, total), a + b)
 
 
 @given(groups=counts, each=counts, N=counts, H=sizes, W=sizes, seed=seeds)

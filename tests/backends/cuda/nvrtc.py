@@ -8,7 +8,6 @@ import gzip
 import json
 import re
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from igc_ref.backends.operators.library import Sampling, TrainingData
 from igc_ref.networks.model import build_model
 from igc_ref.training.loop import training_step
 from igc_ref.training.optim import SGD
+from tests.backends.cuda.emulator.backend import EmulatedDevice
 from tests.support.cache import cached
 
 # What CuPy 14 adds to ours: cupy/cuda/compiler.py.
@@ -105,15 +105,13 @@ class _Module:
         return _Function(record, file, name, options)
 
 
-class RecordingDevice:
-    """A device that notes launches; its arrays are NumPy's, with arbitrary contents."""
-
-    xp = np
+class RecordingDevice(EmulatedDevice):
+    """Notes launches and computes nothing; its arrays are NumPy's, with arbitrary contents."""
 
     def __init__(self, shared_bytes: int) -> None:
-        self.shared_bytes, self.record = shared_bytes, Recorded()
+        super().__init__()
+        self.xp, self.shared_bytes, self.record = np, shared_bytes, Recorded()
         self.capturing = True  # as inside a CUDA graph, where a generic operator is an error
-        self.after_capture = None
 
     def module(self, code: str, options: tuple[str, ...]) -> _Module:
         file = next(name for name in FILES if source(name) == code)
@@ -122,17 +120,8 @@ class RecordingDevice:
     def upload(self, array: np.ndarray) -> np.ndarray:
         return np.array(array, order="C")
 
-    def overwrite(self, array: np.ndarray, values: np.ndarray) -> None:
-        array[...] = values
-
     def download(self, array: np.ndarray) -> np.ndarray:
         return array.copy()
-
-    def address(self, array: np.ndarray) -> int:
-        return array.ctypes.data
-
-    def memory(self) -> Any:
-        return nullcontext
 
 
 class RecordingBackend(CudaOperators):

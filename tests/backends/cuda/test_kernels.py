@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from igc_ref.backends.cupy.kernels import block_macros, options, source
+from igc_ref.backends.cupy.kernels import source
 from igc_ref.backends.cupy.tiles import candidates, choose, shared_bytes
 from tests.backends.cuda import emulator
 from tests.backends.cuda.cases import (
@@ -24,7 +24,7 @@ from tests.backends.cuda.cases import (
     forced,
     geometry,
 )
-from tests.backends.cuda.emulator import LaunchError, RawModule, running
+from tests.backends.cuda.emulator import LaunchError, running
 from tests.backends.cuda.emulator.backend import EmulatedDevice
 from tests.support.guarded import GuardedBackend, GuardedDevice, GuardedNumpy, built
 
@@ -168,45 +168,17 @@ def test_the_tiles_that_are_tested_differ_in_everything(backward):
         assert len({getattr(tile, field) for tile in tiles}) > 1, field
 
 
-SIZES = r"""
-extern "C" __global__ void sizes(int* out) {
-  out[0] = THREADS;
-#ifdef IGC_BACKWARD
-  out[1] = 4 * (TILE + D_TILE + STAGES * WEIGHTS + 2 * SUMS) + STAGES * RAW_BYTES;
-#else
-  const int moments = round_up(A * M, 4) + THREADS / WARP * A * MS * 2;
-  out[1] = larger(4 * (2 * TILE + STAGES * WEIGHTS) + STAGES * RAW_BYTES, 4 * moments);
-#endif
-}
-"""
-
-
-@slow
 @pytest.mark.parametrize("backward", [False, True])
-@pytest.mark.parametrize("case", [SQUARE, TRANSITION, WIDE, CONVOLUTION, TILED[0].case,
-                                  Case(Block(4, 8, 2, 4, 5, 3), 2, 10, 4)], ids=str)  # fmt: skip
-def test_a_tile_knows_its_threads_and_its_shared_memory(case, backward):
-    g = geometry(case)
-    tile = choose(g, backward)
-    macros = block_macros(g, tile, half=False, rule=True, derive=True, sums=True, dx=True)
-    code = source("block.cuh")
-    if backward:  # the constants, not the kernel
-        code = source("block_backward.cu").partition("// Add up the warps' gains")[0]
-        macros["BACKWARD"] = 1
-    out = np.zeros(2, np.int32)
-    module = RawModule(code=code + SIZES, options=options("block.cuh", macros))
-    module.get_function("sizes")((1,), (1,), (out,))
-    assert out[0] == tile.threads
-    assert out[1] <= tile.shared_bytes <= 1.05 * out[1]
-
-
-@pytest.mark.parametrize("backward", [False, True])
-def test_a_kernel_with_too_little_shared_memory_is_caught(backward):
-    g = geometry(SQUARE)
-    tiles = {back: choose(g, back) for back in (False, True)}
-    short = replace(tiles[backward], shared_bytes=tiles[backward].shared_bytes - 64)
+@pytest.mark.parametrize(
+    "case", [SQUARE, CONVOLUTION, *(pytest.param(case, marks=slow) for case in (
+        TRANSITION, WIDE, TILED[0].case, Case(Block(4, 8, 2, 4, 5, 3), 2, 10, 4)))], ids=str
+)  # fmt: skip
+def test_a_kernel_with_a_fifth_less_shared_memory_is_caught(case, backward):
+    tiles = {back: choose(geometry(case), back) for back in (False, True)}
+    tile = tiles[backward]
+    tiles[backward] = replace(tile, shared_bytes=tile.shared_bytes * 4 // 5)
     with pytest.raises(LaunchError, match="written past"):
-        SQUARE.run(GuardedBackend(forced=tiles | {backward: short}))
+        case.run(GuardedBackend(forced=tiles))
 
 
 # -- sanitizers ------------------------------------------------------------------------------

