@@ -1,7 +1,7 @@
 """Section ``blocks``: every block shape, ours against every way of PyTorch, in microseconds.
 
 All are CUDA graphs that go through several sets of inputs, more than the L2 holds, so that launches
-cost nobody anything. ``training`` is block, batch norm and ReLU, forward and backward, all
+do not count. ``training`` is block, batch norm and ReLU, forward and backward, all
 gradients; `ours.OurBlock` says what ours leaves to its neighbours and takes over from them.
 PyTorch's graph of it is complete in itself.
 """

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.gpu.contenders import Each
 from igc_ref.backends.operators.lazy import Batch, Sums
 from igc_ref.bench import BlockCase
-from igc_ref.bench.clock import Clock, EventClock, WallClock
+from igc_ref.bench.clock import Clock, EventClock
 from igc_ref.data import Dataset
 from igc_ref.errors import BackendError
 from igc_ref.networks import BN_EPS
@@ -42,7 +42,7 @@ def make_backend(emulate: bool, storage: str = "float32", capture: bool = True) 
 def clock(emulate: bool) -> Clock:
     """Return the clock for its work; on a card, use it inside the backend's ``session()``."""
     if emulate:
-        return WallClock()
+        return Clock()
     import cupy
 
     device = cupy.cuda.Device()

@@ -21,7 +21,7 @@ from torch.nn import functional
 from benchmarks.gpu.contenders import Contender, Each
 from benchmarks.gpu.ours import VARIANTS, block_inputs
 from igc_ref.bench import BlockCase, torch_twins
-from igc_ref.bench.clock import Clock, EventClock, WallClock
+from igc_ref.bench.clock import Clock, EventClock
 from igc_ref.networks import BN_EPS
 from igc_ref.networks.architecture import Architecture
 from igc_ref.reference import composed_kernel
@@ -68,7 +68,7 @@ COMPILED = [Way("compile", "NCHW", True, tf32) for tf32 in (False, True)]  # it 
 def clock(device: str) -> Clock:
     """Return the clock for PyTorch's work there."""
     if device == "cpu":
-        return WallClock()
+        return Clock()
     event = partial(torch.cuda.Event, enable_timing=True)
     return EventClock(event, lambda a, b: a.elapsed_time(b), torch.cuda.synchronize)
 
@@ -218,7 +218,7 @@ def steps(a: Architecture, options: Any, compiled: bool) -> Iterator[Contender]:
 
     def prepare(way: Way, graph: bool) -> tuple[Callable[[], object], str]:
         step = Step(a, options.batch, way, options.device)
-        (seconds,) = WallClock().times(lambda: [step() for _ in range(6)], 1)
+        (seconds,) = Clock().times(lambda: [step() for _ in range(6)], 1)
         note = f"compiled in {seconds:.0f} s" if compiled else ""
         return (graphed(step, 1, options.device) if graph else step), note
 

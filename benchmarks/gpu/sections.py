@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu import tables
-from igc_ref.bench.clock import WallClock
+from igc_ref.bench.clock import Clock
 from igc_ref.files import write_json
 from igc_ref.report import say
 
@@ -88,7 +88,7 @@ class Section:
     def _run(self, name: str, f: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         value: dict[str, Any] = {}
         try:
-            (taken,) = WallClock().times(lambda: value.update(f()), 1)
+            (taken,) = Clock().times(lambda: value.update(f()), 1)
             return value | {"seconds": round(taken, 3)}
         except Exception as error:
             traceback.print_exc()

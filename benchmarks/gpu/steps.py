@@ -19,7 +19,7 @@ from benchmarks.gpu.contenders import Contender, Times, compete
 from benchmarks.gpu.floors import ceilings, step_floors
 from benchmarks.gpu.sections import Section
 from igc_ref.bench import Roofline
-from igc_ref.bench.clock import WallClock
+from igc_ref.bench.clock import Clock
 from igc_ref.networks.architecture import Architecture
 from igc_ref.report import say
 
@@ -31,7 +31,7 @@ NETWORKS = (
 )
 TINY = (Architecture("plain_igc", 5, L=2, M=2),)
 COMPILED_FIRST = 2  # networks for which torch.compile is tried: minutes each
-STEPS = 64  # a run of ours: an epoch, so that the learning rates do not end
+STEPS = 64  # an epoch, and what our contender runs at once: the learning rates must not end
 SECONDS_A_TURN = 0.1
 OURS = (("float32", True), ("float16", True), ("float32", False))  # storage, captured
 
@@ -61,7 +61,7 @@ def summary(items: dict[str, Any], options: Any, roofline: Roofline | None) -> s
 
 
 def step(a: Architecture, options: Any, compiled: bool) -> dict[str, Any]:
-    """Time a step of ours and of every way of PyTorch: those that compile, or the others."""
+    """Time our step and that of every way of PyTorch: those that compile, or the others."""
     contenders = []
     with ExitStack() as stack:
         for storage, capture in OURS[:1] if compiled else OURS:
@@ -84,7 +84,7 @@ def _ours(backend: Any, a: Architecture, storage: str, options: Any) -> Contende
 
     def prepare() -> tuple[Callable[[], None], str]:
         own = ours.OurStep(backend, a, options.batch, count)
-        (seconds,) = WallClock().times(own.epoch, 1)
+        (seconds,) = Clock().times(own.epoch, 1)
         captured = "" if own.steps.captured else "not captured; "
 
         def run() -> None:

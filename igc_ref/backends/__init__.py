@@ -1,8 +1,8 @@
 """Backends: one object per library, with every operator of a training step.
 
 A backend that is asked for by name runs, or raises an error that says what is missing. Nothing
-falls back silently. `operators.lazy` explains what the numba and cupy backends do later than they
-are asked to, and how an operator runs there that has no kernel.
+falls back silently. `operators.lazy` explains what the numba and cupy backends postpone, and how an
+operator without a kernel runs there.
 """
 
 from __future__ import annotations
@@ -45,10 +45,15 @@ def get_backend(name: str = "auto", storage: str = "float32") -> GenericBackend:
     if name == "numpy":
         return NumpyBackend()
     if name in _PROBLEMS:
-        problem = _PROBLEMS[name]()
-        if problem:
+        if problem := _PROBLEMS[name]():
             raise BackendError(f"backend {name!r} cannot run: {problem}")
-        return _load(name, storage)
+        if name == "numba":
+            from igc_ref.backends.numba.backend import NumbaBackend
+
+            return NumbaBackend()
+        from igc_ref.backends.cupy.backend import CupyBackend
+
+        return CupyBackend(storage)
     raise BackendError(f"backend={name!r} is unknown; choose one of {', '.join(NAMES)}")
 
 
@@ -79,13 +84,3 @@ def numba_problem() -> str | None:
 
 
 _PROBLEMS = {"cupy": cupy_problem, "numba": numba_problem}  # in the order in which auto tries them
-
-
-def _load(name: str, storage: str) -> GenericBackend:
-    if name == "numba":
-        from igc_ref.backends.numba.backend import NumbaBackend
-
-        return NumbaBackend()
-    from igc_ref.backends.cupy.backend import CupyBackend
-
-    return CupyBackend(storage)

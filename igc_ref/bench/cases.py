@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from igc_ref.bench.roofline import Pass, Roofline
@@ -16,20 +16,12 @@ from igc_ref.spec.block import IGCSpec
 
 @dataclass(frozen=True)
 class Work:
-    """The work of one layer on a batch.
+    """The work of one layer on a batch, in the forward pass."""
 
-    Parameters
-    ----------
-    inputs, outputs : int
-        Numbers that it reads and writes in the forward pass.
-    primary, secondary : int
-        Multiply-adds of the forward pass. Only a block has a secondary convolution.
-    """
-
-    inputs: int
-    outputs: int
-    primary: int
-    secondary: int = 0
+    inputs: int  # numbers that it reads
+    outputs: int  # and writes
+    primary: int  # multiply-adds,
+    secondary: int = 0  # also of the secondary convolution if the layer is a block
 
     @property
     def multiply_adds(self) -> int:
@@ -145,13 +137,8 @@ def floor_seconds(case: Case, roofline: Roofline) -> float:
     return sum(roofline.seconds(w.forward(), w.backward()) for w in case.works())
 
 
-def to_dict(case: Case) -> dict[str, Any]:
-    """Return a case as plain numbers, for JSON."""
-    return asdict(case)
-
-
 def from_dict(values: dict[str, Any]) -> Case:
-    """Return the case of `to_dict`."""
+    """Return the case whose `dataclasses.asdict` this is."""
     if "spec" in values:
         return BlockCase(IGCSpec(**values["spec"]), values["size"], values["batch_size"])
     return StepCase(Architecture(**values["architecture"]), values["batch_size"])

@@ -7,8 +7,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import igc_ref
 from igc_ref.backends import numba_problem
-from igc_ref.bench.cases import BlockCase, Case, floor_seconds, multiply_adds, to_dict
+from igc_ref.bench.cases import BlockCase, Case, floor_seconds, multiply_adds
 from igc_ref.bench.roofline import Roofline
 from igc_ref.errors import BackendError
 from igc_ref.report import aligned
@@ -129,7 +129,7 @@ class Comparison:
     def to_dict(self, roofline: Roofline) -> dict[str, Any]:
         """Return everything as plain numbers, for JSON."""
         return {
-            "case": to_dict(self.case),
+            "case": asdict(self.case),
             "name": self.case.name,
             "multiply_adds": multiply_adds(self.case),
             "floor_seconds": floor_seconds(self.case, roofline),
@@ -156,9 +156,12 @@ def time_case(case: Case, names: Sequence[str], threads: int, rounds: int = 7) -
         If a contender fails; says which, and its own message stands above.
     """
     workers: dict[str, _Worker] = {}
-    try:
+    with ExitStack() as stack:
         for name in names:
-            workers[name] = _Worker(name, case, threads)
+            workers[name] = _Worker(name)
+            stack.callback(workers[name].stop)
+            order = {"contender": name, "case": asdict(case), "threads": threads}
+            workers[name].ask(json.dumps(order))
         kinds = ("forward", "both") if isinstance(case, BlockCase) else ("both",)
         turns = {(n, k): partial(w.times, k) for n, w in workers.items() for k in kinds}
         times = take_turns(turns, rounds, SECONDS_A_TURN)
@@ -169,15 +172,12 @@ def time_case(case: Case, names: Sequence[str], threads: int, rounds: int = 7) -
             )
             for name, worker in workers.items()
         })  # fmt: skip
-    finally:
-        for worker in workers.values():
-            worker.stop()
 
 
 class _Worker:
-    """The process of one contender, warmed up and waiting."""
+    """The process of one contender; the first thing that it is asked is its case."""
 
-    def __init__(self, name: str, case: Case, threads: int) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
         ours = str(Path(igc_ref.__file__).parents[1])  # not what lies in the current folder
         paths = [ours, *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -188,11 +188,9 @@ class _Worker:
             stdout=subprocess.PIPE,
             text=True,
         )
-        try:
-            self.ask(json.dumps({"contender": name, "case": to_dict(case), "threads": threads}))
-        except BaseException:
-            self.stop()
-            raise
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.orders, self.answers = self.process.stdin, self.process.stdout
 
     def times(self, kind: str, count: int) -> list[float]:
         """Return the seconds of each of `count` calls."""
@@ -201,12 +199,9 @@ class _Worker:
 
     def ask(self, line: str) -> Any:
         """Send a line, and wait for the answer."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
         try:
-            self.process.stdin.write(line + "\n")
-            self.process.stdin.flush()
-            answer = self.process.stdout.readline()
+            print(line, file=self.orders, flush=True)
+            answer = self.answers.readline()
         except BrokenPipeError:
             answer = ""
         if not answer:
@@ -216,9 +211,7 @@ class _Worker:
 
     def stop(self) -> None:
         """End the process."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
         with suppress(BrokenPipeError):
-            self.process.stdin.close()
+            self.orders.close()
         self.process.wait()
-        self.process.stdout.close()
+        self.answers.close()

@@ -21,9 +21,8 @@ PACKAGES = ("numpy", "numba", "torch")
 
 def available_threads() -> int:
     """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def machine(threads: int, packages: Sequence[str] = PACKAGES) -> dict[str, Any]:

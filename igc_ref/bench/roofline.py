@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from igc_ref.bench.clock import WallClock
+from igc_ref.bench.clock import Clock
 
 REPEATS = 7
 FLOAT_BYTES = 4
@@ -67,4 +67,4 @@ def measure(threads: int, size: int = 2048, megabytes: int = 256) -> Roofline:
 
 def _median(f: Callable[[], object]) -> float:
     f()
-    return median(WallClock().times(f, REPEATS))
+    return median(Clock().times(f, REPEATS))

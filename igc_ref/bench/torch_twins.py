@@ -24,9 +24,8 @@ def shuffle(x: Any, groups: int) -> Any:
 
     PyTorch's own leaves the memory format channels_last.
     """
-    if not torch.compiler.is_compiling():
-        return functional.channel_shuffle(x, groups)
-    return _by_view(x, groups)
+    compiling = torch.compiler.is_compiling()
+    return _by_view(x, groups) if compiling else functional.channel_shuffle(x, groups)
 
 
 def shuffle_in_format(x: Any, groups: int) -> Any:
@@ -56,11 +55,10 @@ class Block(nn.Module):  # type: ignore[misc]
 
     def __init__(self, spec: IGCSpec, shuffle: Shuffle = shuffle) -> None:
         super().__init__()
-        s, out = spec, spec.out_channels
-        options = {"stride": s.stride, "padding": s.padding, "groups": s.L, "bias": False}
-        self.primary = nn.Conv2d(s.in_channels, out, s.kernel_size, **options)
-        self.secondary = nn.Conv2d(out, out, 1, groups=s.M, bias=False)
-        self.L, self.M, self.shuffle = s.L, s.M, shuffle
+        out = spec.out_channels
+        self.primary = _primary(spec)
+        self.secondary = nn.Conv2d(out, out, 1, groups=spec.M, bias=False)
+        self.L, self.M, self.shuffle = spec.L, spec.M, shuffle
 
     def forward(self, x: Any) -> Any:  # noqa: D102
         return self.shuffle(self.secondary(self.shuffle(self.primary(x), self.L)), self.M)
@@ -71,10 +69,7 @@ class Fusion(nn.Module):  # type: ignore[misc]
 
     def __init__(self, spec: IGCSpec) -> None:
         super().__init__()
-        s = spec
-        options = {"stride": s.stride, "padding": s.padding, "groups": s.L, "bias": False}
-        self.primary = nn.Conv2d(s.in_channels, s.out_channels, s.kernel_size, **options)
-        self.L = s.L
+        self.primary, self.L = _primary(spec), spec.L
 
     def forward(self, x: Any) -> Any:  # noqa: D102
         y = self.primary(x)
@@ -83,26 +78,21 @@ class Fusion(nn.Module):  # type: ignore[misc]
         return partitions.sum(1, keepdim=True).expand_as(partitions).reshape(N, C, H, W)
 
 
+def _primary(s: IGCSpec) -> nn.Conv2d:
+    options = {"stride": s.stride, "padding": s.padding, "groups": s.L, "bias": False}
+    return nn.Conv2d(s.in_channels, s.out_channels, s.kernel_size, **options)
+
+
 class Residual(nn.Module):  # type: ignore[misc]
-    """relu(branch(x) + shortcut(x))."""
+    """branch(x) + shortcut(x), clipped at zero if `relu`."""
 
-    def __init__(self, branch: nn.Module, shortcut: nn.Module) -> None:
+    def __init__(self, branch: nn.Module, shortcut: nn.Module, relu: bool = True) -> None:
         super().__init__()
-        self.shortcut, self.branch = shortcut, branch
+        self.shortcut, self.branch, self.relu = shortcut, branch, relu
 
     def forward(self, x: Any) -> Any:  # noqa: D102
-        return functional.relu(self.branch(x) + self.shortcut(x), inplace=True)
-
-
-class Bottleneck(nn.Module):  # type: ignore[misc]
-    """branch(x) + x, without an activation after it."""
-
-    def __init__(self, branch: nn.Module) -> None:
-        super().__init__()
-        self.branch = branch
-
-    def forward(self, x: Any) -> Any:  # noqa: D102
-        return self.branch(x) + x
+        y = self.branch(x) + self.shortcut(x)
+        return functional.relu(y, inplace=True) if self.relu else y
 
 
 def network(a: Architecture, shuffle: Shuffle = shuffle) -> nn.Module:
@@ -118,7 +108,7 @@ def twin(layer: ours.Layer, shuffle: Shuffle = shuffle) -> nn.Module:
     twins = {name: twin(child, shuffle) for name, child in layer.children.items()}
     if isinstance(layer, layers.IGCV3):
         parts = nn.Sequential(*twins.values())
-        return Bottleneck(parts) if layer.spec.is_residual else parts
+        return Residual(parts, nn.Identity(), relu=False) if layer.spec.is_residual else parts
     if isinstance(layer, ours.Sequential):
         return nn.Sequential(*twins.values())
     if isinstance(layer, ours.Residual):

@@ -37,7 +37,7 @@ def watch(backend):
 
         setattr(backend, name, noted)
 
-    for name in ("relu", "add_relu", "batch_norm"):
+    for name in ("add_relu", "batch_norm"):
         noting(name, lambda y, saved: np.asarray(backend.from_layout(y)) > 0)
     noting("max_pool", lambda y, saved: saved.winner.copy())
     return notes

@@ -42,7 +42,6 @@ def pending(backend, kind, relu, train):
 rng = np.random.default_rng(1)
 OPERATORS = {
     "batch_norm": (*norm_arrays(4, 1),),
-    "relu": (),
     "shuffle": (2,),
     "global_average_pool": (),
     "max_pool": (3, 2, 1),
@@ -104,7 +103,7 @@ def test_a_generic_operator_is_announced_once_with_its_name_and_numbers():
 
 def test_a_plain_array_where_a_batch_belongs_is_refused_also_without_a_kernel():
     with pytest.raises(TypeError, match=r"x is numpy\.ndarray; the numba backend takes what its"):
-        LazyBackend.relu(numba_backend(), np.ones(SHAPE))
+        LazyBackend.shuffle(numba_backend(), np.ones(SHAPE), 2)
 
 
 def test_without_a_kernel_float16_storage_scales_the_gradients_of_a_batch_only():

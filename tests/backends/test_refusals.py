@@ -55,7 +55,7 @@ def of_convolutions():
 
 
 def of_batches():
-    yield TypeError, "takes what its to_layout returns", plain("relu", X)
+    yield TypeError, "takes what its to_layout returns", plain("shuffle", X, 1)
     for name in NORM:
         yield SpecError, rf"{name} has shape \(5,\)", norm(**{name: ones(5)})
         yield TypeError, f"{name} is int64", norm(**{name: ones(6, dtype=int)})
@@ -76,7 +76,7 @@ def of_numba():
         (SpecError, "each at least 1", X[:0]),
         (SpecError, r"allowed is \(N, C, H, W\)", SECONDARY),
     ):
-        yield error, message, on("relu", x=images)
+        yield error, message, on("shuffle", 1, x=images)
     yield SpecError, "padding=3 is more than half", on("max_pool", 3, 1, 3)
     yield SpecError, "kernel_size=0", on("max_pool", 0, 1, 0)
     yield SpecError, "too large for images of 5x4", on("max_pool", 7, 1, 0)

@@ -16,7 +16,7 @@ from benchmarks.gpu.contenders import Contender, best, compete
 from benchmarks.gpu.sections import DeviceLostError, Record, Section
 from igc_ref import IGCSpec, reference
 from igc_ref.bench import BlockCase, Roofline
-from igc_ref.bench.clock import WallClock
+from igc_ref.bench.clock import Clock
 from igc_ref.networks import BN_EPS
 from igc_ref.networks.architecture import Architecture
 from tests.backends.cuda import emulator, nvrtc
@@ -70,7 +70,9 @@ def test_inputs_rotate_through_more_than_the_cache_holds():
 # -- the record ------------------------------------------------------------------------------------
 
 
-def test_every_item_is_on_disk_before_the_next_one_and_a_failing_one_stops_nobody(tmp_path, capfd):
+def test_every_item_is_on_disk_before_the_next_one_and_a_failing_one_does_not_stop_it(
+    tmp_path, capfd
+):
     path = tmp_path / "out" / "gpu.json"
     section = Section(Record(path), "one")
 
@@ -164,7 +166,7 @@ def test_the_records_in_the_repository_can_be_printed(gpu_name, capsys):
     assert gpu.main(["--show", str(path)]) == 0
     text = capsys.readouterr().out
     step = re.search(r"^plain_igc-20 L24M2  +\S+ +(\S+)", text.split("a step, N")[1], re.MULTILINE)
-    assert 3500 < float(step[1]) < 4500  # microseconds of ours
+    assert 3500 < float(step[1]) < 4500  # our microseconds
     assert re.search(r"^L24M2 48-48 3x3, 32x32 forward  +\S+ +5", text, re.MULTILINE)
 
 
@@ -176,10 +178,10 @@ def test_a_contender_that_fails_is_named_and_left_out(capfd):
         raise ValueError("out of memory")
 
     several = [
-        Contender("a x", lambda: (dict, ""), WallClock(), units=2),
-        Contender("a y", lambda: (dict, "quick"), WallClock(), exact=False),
-        Contender("b", lambda: (fail, ""), WallClock()),
-        Contender("c", fail, WallClock()),
+        Contender("a x", lambda: (dict, ""), Clock(), units=2),
+        Contender("a y", lambda: (dict, "quick"), Clock(), exact=False),
+        Contender("b", lambda: (fail, ""), Clock()),
+        Contender("c", fail, Clock()),
     ]
     found = compete(several, rounds=2, seconds=1e-7)
     assert found["b"]["failed"] == found["c"]["failed"] == "ValueError: out of memory"
@@ -259,7 +261,7 @@ def test_a_wrong_operator_fails_its_check(monkeypatch):
     for factor, passes in ((1.0, True), (1.0001, False), (np.nan, False)):
         wrong = sgd_wrong_by(lambda f=factor: f, ours.make_backend(emulate=True))
         assert check.judge(sgd, wrong, options)["passed"] is passes
-    # A kernel that reads what nobody has written passes until that memory holds NaN.
+    # A kernel that reads memory that was never written passes until that memory holds NaN.
     memory = [1.0]
 
     @contextmanager

@@ -29,7 +29,7 @@ class CupyBackend(CudaOperators):
     Parameters
     ----------
     storage : {"float32", "float16"}
-        How the images of a float32 network lie in memory.
+        See `CudaBase`.
     capture : bool
         Whether training steps are replayed as a CUDA graph.
     """
@@ -45,12 +45,7 @@ class CupyBackend(CudaOperators):
         return self.device.session()
 
     def steps(
-        self,
-        learn: Learn,
-        pool: TrainingData,
-        batch_size: int,
-        padding: int,
-        report: Report,
+        self, learn: Learn, pool: TrainingData, batch_size: int, padding: int, report: Report
     ) -> CapturedSteps:
         """Return what runs whole epochs on the device."""
         report("the first steps compile the kernels; CuPy keeps them in its cache")

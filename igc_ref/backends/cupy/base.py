@@ -111,15 +111,10 @@ class CudaBase(LazyBackend):
         if x.pending is None:
             return x
         y, (C, N, H, W) = self._empty(x.shape), x.shape
-        length, grid = N * H * W, self._grid(N * H * W, C)
-        if isinstance(x.pending, Rule):
-            table, floor = x.pending
-            inputs, name = [x.data], "apply_rule"
-        else:
-            table, floor, normalised = x.pending
-            inputs, name = [x.data, normalised], "apply_derivative"
-        arguments = (y.data, *inputs, table, f32(floor), i64(length))
-        self.launch("normalise.cu", name, grid, *arguments)
+        table, floor, *normalised = x.pending
+        name = "apply_derivative" if normalised else "apply_rule"
+        arguments = (y.data, x.data, *normalised, table, f32(floor), i64(N * H * W))
+        self.launch("normalise.cu", name, self._grid(N * H * W, C), *arguments)
         return y
 
     def _grid(self, length: int, channels: int) -> tuple[int, int]:

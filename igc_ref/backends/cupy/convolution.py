@@ -22,8 +22,6 @@ class BlockSaved(NamedTuple):
     x: Batch
     primary: Array
     secondary: Array | None
-    groups: int
-    stride: int
     geometry: Geometry
     shape: tuple[int, int, int, int]
 
@@ -44,17 +42,20 @@ class Convolutions(CudaBase):
         out, _, k, _ = weight.shape
         shape = self._output_shape(x, out, k, stride)
         g = of_convolution(x.shape, out, groups, k, stride, split=True)
-        y = self._forward(x, weight, None, g, shape)
-        if y is not None:
-            return y, BlockSaved(x, weight, None, groups, stride, g, shape)
-        return super().conv2d(x, weight, groups, stride)
+        results = self._forward(x, weight, None, g, shape)
+        return super().conv2d(x, weight, groups, stride) if results is None else results
 
     def conv2d_backward(
         self, dy: Batch, saved: Saved, input_gradient: bool = True
     ) -> tuple[Batch | None, Array]:
         """Return the gradients of `conv2d` with respect to x and weight."""
         if isinstance(saved, BlockSaved):
-            x, weight, groups, stride = saved.x, saved.primary, saved.groups, saved.stride
+            x, weight, groups, stride = (
+                saved.x,
+                saved.primary,
+                saved.geometry.groups,
+                saved.geometry.S,
+            )
             out, _, k, _ = weight.shape
             g = of_convolution(x.shape, out, groups, k, stride, split=not input_gradient)
             gradients = self._backward(dy, saved, g, dx=input_gradient)
@@ -73,10 +74,8 @@ class Convolutions(CudaBase):
         shape = self._output_shape(x, spec.out_channels, spec.kernel_size, spec.stride)
         _, N, H, W = x.shape
         g = of_block(spec, N, H, W)
-        y = None if g is None else self._forward(x, primary, secondary, g, shape)
-        if g is not None and y is not None:
-            return y, BlockSaved(x, primary, secondary, spec.L, spec.stride, g, shape)
-        return super().igc(x, primary, secondary, spec)
+        results = None if g is None else self._forward(x, primary, secondary, g, shape)
+        return super().igc(x, primary, secondary, spec) if results is None else results
 
     def igc_backward(self, d: Batch, saved: Saved) -> tuple[Batch, Array, Array]:
         """Return the gradients of `igc` with respect to x, primary and secondary."""
@@ -98,8 +97,7 @@ class Convolutions(CudaBase):
         return out, N, HO, WO
 
     def _tile(self, g: Geometry, backward: bool, dx: bool) -> Tile | None:
-        itemsize = 2 if self.half else 4
-        return choose(g, backward, dx, itemsize, self.device.shared_bytes)
+        return choose(g, backward, dx, 2 if self.half else 4, self.device.shared_bytes)
 
     def _forward(
         self,
@@ -108,22 +106,26 @@ class Convolutions(CudaBase):
         secondary: Array | None,
         g: Geometry,
         shape: tuple[int, int, int, int],
-    ) -> Batch | None:
+    ) -> tuple[Batch, BlockSaved] | None:
         """Run block_forward.cu, or return None if it does not fit."""
         tile = self._tile(g, backward=False, dx=False) if self._fast(x) else None
         if tile is None:
             return None
-        x, rule = self._by_rule(x) if isinstance(x.pending, Rule) else (self._plain(x), None)
+        x, rule = self._operand(x)
         blocks, positions = math.ceil(g.N / tile.NP), shape[2] * shape[3]
-        moments = Moments(self._numbers(blocks, shape[0], 3), tile.NP * positions)
         y = self._empty(shape)
-        y.moments = moments
+        y.moments = Moments(self._numbers(blocks, shape[0], 3), tile.NP * positions)
         self._launch_block("block_forward", g, tile, (
-            y.data, moments.values, x.data, rule.table if rule else self._one,
-            f32(rule.floor if rule else 0), self._contiguous(primary),
-            self._contiguous(secondary), i32(g.N),
-        ), rule=rule is not None)  # fmt: skip
-        return y
+            y.data, y.moments.values, x.data, rule.table, f32(rule.floor),
+            self._contiguous(primary), self._contiguous(secondary), i32(g.N),
+        ), rule=x.pending is not None)  # fmt: skip
+        return y, BlockSaved(x, primary, secondary, g, shape)
+
+    def _operand(self, x: Batch) -> tuple[Batch, Rule]:
+        """Return a batch and its rule; if nothing is pending, the kernel reads no rule."""
+        if isinstance(x.pending, Rule):
+            return x, x.pending
+        return self._plain(x), Rule(self._one, 0)
 
     def _backward(
         self, d: Batch, saved: BlockSaved, g: Geometry, dx: bool
@@ -133,34 +135,33 @@ class Convolutions(CudaBase):
         tile = self._tile(g, backward=True, dx=dx)
         if tile is None:
             return None
-        d = d if isinstance(d.pending, Derivative) else self._plain(d)
-        pending = d.pending if isinstance(d.pending, Derivative) else None
-        derivative = pending or Derivative(self._one, 0, d.data)
-        x = saved.x if isinstance(saved.x.pending, Rule) else self._plain(saved.x)
-        rule = x.pending if isinstance(x.pending, Rule) else None
+        derivative = d.pending
+        if not isinstance(derivative, Derivative):
+            d = self._plain(d)
+            derivative = Derivative(self._one, 0, d.data)
+        x, rule = self._operand(saved.x)
+        sums_wanted = dx and x.pending is not None
         sizes = saved.primary.size, 0 if saved.secondary is None else saved.secondary.size
         blocks = math.ceil(g.N / tile.NP)
         shares = self._numbers(blocks, sum(sizes))
-        sums = self._numbers(blocks, x.shape[0], 2) if rule and dx else self._one
+        sums = self._numbers(blocks, x.shape[0], 2) if sums_wanted else self._one
         result = self._empty(x.shape) if dx else d
         self._launch_block("block_backward", g, tile, (
             result.data, shares, sums, d.data, derivative.x, derivative.table,
-            f32(derivative.floor), x.data, rule.table if rule else self._one,
-            f32(rule.floor if rule else 0), self._contiguous(saved.primary),
-            self._contiguous(saved.secondary), i32(g.N),
-        ), rule=rule is not None, derive=pending is not None,
-           sums=rule is not None and dx, dx=dx)  # fmt: skip
-        if rule and dx:
+            f32(derivative.floor), x.data, rule.table, f32(rule.floor),
+            self._contiguous(saved.primary), self._contiguous(saved.secondary), i32(g.N),
+        ), rule=x.pending is not None, derive=d.pending is not None, sums=sums_wanted,
+           dx=dx)  # fmt: skip
+        if sums_wanted:
             result.sums = Sums(rule.table, sums)
         total = self._numbers(sum(sizes))
         grid, unscale = (math.ceil(sum(sizes) / 32),), f32(1 / self.scale)
         arguments = (total, shares, i32(blocks), i32(sum(sizes)), unscale)
         self.launch("learning.cu", "add_up", grid, *arguments)
-        dprimary = total[: sizes[0]].reshape(saved.primary.shape)
-        dsecondary = total if saved.secondary is None else total[sizes[0] :].reshape(
-            saved.secondary.shape
-        )  # fmt: skip
-        return result, dprimary, dsecondary
+        dprimary, dsecondary = total[: sizes[0]], total[sizes[0] :]
+        if saved.secondary is not None:
+            dsecondary = dsecondary.reshape(saved.secondary.shape)
+        return result, dprimary.reshape(saved.primary.shape), dsecondary
 
     def _launch_block(
         self, kernel: str, g: Geometry, tile: Tile, arguments: tuple[Any, ...], **flags: bool

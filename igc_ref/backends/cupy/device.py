@@ -1,4 +1,4 @@
-"""What the CUDA operators ask of an array library; `cupy_backend` answers for CuPy."""
+"""What the CUDA operators ask of an array library; `backend.py` answers for CuPy."""
 
 from __future__ import annotations
 
@@ -13,23 +13,12 @@ from igc_ref.backends.operators.library import Array
 
 
 class Device(Protocol):
-    """One card and the library that drives it.
+    """One card and the library that drives it."""
 
-    Attributes
-    ----------
-    xp : module
-        The library of the arrays.
-    shared_bytes : int
-        Shared memory that one CUDA block can have.
-    capturing : bool
-        Whether kernels are noted for a graph, not run.
-    after_capture : list of (array, values), or None
-        Meanwhile, what is to be written into arrays of the device once the graph is there.
-    """
-
-    xp: ModuleType
-    shared_bytes: int
-    capturing: bool
+    xp: ModuleType  # the library of the arrays
+    shared_bytes: int  # shared memory that one CUDA block can have
+    capturing: bool  # whether kernels are noted for a graph, not run
+    # Meanwhile, what is to be written into arrays of the device once the graph is there.
     after_capture: list[tuple[Array, npt.NDArray[Any]]] | None
 
     def module(self, code: str, options: tuple[str, ...]) -> Any:

@@ -17,6 +17,7 @@ from igc_ref.backends.cupy.tiles import Tile
 FOLDER = Path(__file__).parent
 STATIC_SHARED_BYTES = 48 * 1024  # more must be asked for
 Macros = Mapping[str, int]
+i32, i64, f32 = np.int32, np.int64, np.float32  # a kernel's int, long long and float
 
 
 @lru_cache
@@ -63,22 +64,10 @@ class Kernels:
         macros: Macros,
         shared_bytes: int = 0,
     ) -> None:
-        """Queue a kernel; compile it at its first launch.
+        """Queue the kernel `name` of a source; compile it at its first launch.
 
-        Parameters
-        ----------
-        file, name : str
-            The source, and the kernel in it.
-        grid : tuple of int
-            CUDA blocks along each axis.
-        threads : int
-            Of a CUDA block.
-        arguments : tuple
-            Arrays of the device and NumPy scalars.
-        macros : dict of str to int
-            Without their prefix ``IGC_``.
-        shared_bytes : int
-            Dynamic shared memory of a CUDA block.
+        Arguments are arrays of the device and NumPy scalars, macros come without their prefix
+        ``IGC_``; `threads` and `shared_bytes` are those of one CUDA block.
         """
         kernel = self.compiled(file, name, macros, shared_bytes)
         kernel(grid, (threads,), arguments, shared_mem=shared_bytes)
@@ -93,18 +82,3 @@ class Kernels:
                 function.max_dynamic_shared_size_bytes = shared_bytes
             self._functions[key] = function
         return self._functions[key]
-
-
-def i32(value: int) -> np.int32:
-    """Return a kernel's int."""
-    return np.int32(value)
-
-
-def i64(value: int) -> np.int64:
-    """Return a kernel's long long."""
-    return np.int64(value)
-
-
-def f32(value: float) -> np.float32:
-    """Return a kernel's float."""
-    return np.float32(value)

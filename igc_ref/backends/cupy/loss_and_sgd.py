@@ -27,7 +27,12 @@ class LossAndSGD(CudaBase):
 
     def linear(self, x: Array, weight: Array, bias: Array) -> tuple[Array, tuple[Array, Array]]:
         """Return x Wᵀ + b for x (N, in), weight (out, in), bias (out,)."""
-        self._check_linear(x, weight, bias)
+        for name, array in (("x", x), ("weight", weight), ("bias", bias)):
+            self.check(name, array, x.dtype)
+        if x.ndim != 2 or weight.shape[1:] != x.shape[1:] or bias.shape != weight.shape[:1]:
+            raise SpecError(
+                f"x {x.shape}, weight {weight.shape} and bias {bias.shape} do not fit together"
+            )
         if x.dtype != np.float32 or not x.size:
             return super().linear(x, weight, bias)
         x, weight, bias = map(self.xp.ascontiguousarray, (x, weight, bias))
@@ -46,32 +51,13 @@ class LossAndSGD(CudaBase):
         dy, (N, inputs), out = self.xp.ascontiguousarray(dy), x.shape, len(weight)
         if dy.shape != (N, out):
             raise SpecError(f"dy has shape {dy.shape}; {(N, out)} is needed")
-        dx, dweight, dbias = (
-            self._numbers(N, inputs),
-            self.xp.empty_like(weight),
-            self._numbers(out),
-        )
+        dx, dweight, dbias = (self._numbers(*shape) for shape in (x.shape, weight.shape, (out,)))
         sizes = i32(N), i32(inputs), i32(out)
         grid = (math.ceil(N * inputs / THREADS),)
         self.launch("learning.cu", "linear_dx", grid, dx, dy, weight, *sizes)
         grids = math.ceil((inputs + 1) / 32), out
         self.launch("learning.cu", "linear_dweight", grids, dweight, dbias, dy, x, *sizes)
         return dx, dweight, dbias
-
-    def _check_linear(self, x: Array, weight: Array, bias: Array) -> None:
-        for name, array in (("x", x), ("weight", weight), ("bias", bias)):
-            self.check(name, array, x.dtype)
-        if x.ndim != 2 or weight.shape[1:] != x.shape[1:] or bias.shape != weight.shape[:1]:
-            raise SpecError(
-                f"x {x.shape}, weight {weight.shape} and bias {bias.shape} do not fit together"
-            )
-
-    def softmax_cross_entropy(self, logits: Array, labels: Array) -> tuple[Array, Array]:
-        """Return the mean of -log softmax(logits)[label], and its gradient."""
-        if logits.dtype != np.float32 or not logits.size:
-            return super().softmax_cross_entropy(logits, labels)
-        loss, _, dlogits = self.loss(logits, labels)
-        return loss, dlogits
 
     def loss(self, logits: Array, labels: Array) -> tuple[Array, Array, Array]:
         """Return mean loss, number of correct answers, and the gradient of the loss.
@@ -123,7 +109,12 @@ class LossAndSGD(CudaBase):
             return
         groups[1] = [self.xp.ascontiguousarray(gradient) for gradient in groups[1]]
         rows = [(*map(self.device.address, row), row[0].size) for row in zip(*groups, strict=True)]
-        table = self._table(np.array(rows, np.int64))
+        addresses, pending = np.array(rows, np.int64), self.device.after_capture
+        if pending is None:
+            table = self.device.upload(addresses)
+        else:  # inside a graph, they are brought to the device once it is captured
+            table = self.device.lasting(addresses.shape, "int64")
+            pending.append((table, addresses))
         lr, decays = numbers["lr"], (numbers["momentum"], numbers["weight_decay"])
         if not isinstance(lr, Rates):
             counter = self.device.upload(np.zeros(1, "int32"))
@@ -135,12 +126,3 @@ class LossAndSGD(CudaBase):
     def sgd_step(self, weight: Array, gradient: Array, velocity: Array, **numbers: Any) -> None:
         """Take one step for one parameter."""
         self.sgd_steps({"": weight}, {"": gradient}, {"": velocity}, **numbers)
-
-    def _table(self, rows: Any) -> Array:
-        """Bring the table of addresses to the device; inside a graph, once it is captured."""
-        pending = self.device.after_capture
-        if pending is None:
-            return self.device.upload(rows)
-        table = self.device.lasting(rows.shape, "int64")
-        pending.append((table, rows))
-        return table

@@ -7,7 +7,7 @@ What the kernels do not compute (float64, max pooling, a tile that does not fit)
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,21 +15,19 @@ from igc_ref.backends.cupy.base import THREADS
 from igc_ref.backends.cupy.convolution import Convolutions
 from igc_ref.backends.cupy.kernels import f32, i32, i64
 from igc_ref.backends.cupy.loss_and_sgd import LossAndSGD
-from igc_ref.backends.operators.lazy import NO_FLOOR, Batch, Derivative, Moments, Rule
+from igc_ref.backends.operators.lazy import (
+    NO_FLOOR,
+    Batch,
+    BatchNormSaved,
+    Derivative,
+    Moments,
+    Rule,
+)
 from igc_ref.backends.operators.library import Array, Saved
 from igc_ref.backends.operators.pointwise import check_shuffle
 from igc_ref.errors import SpecError
 
 PART = 8192  # numbers of a channel that one CUDA block adds up: a guess
-
-
-class BatchNormSaved(NamedTuple):
-    """What the backward pass of batch norm needs."""
-
-    x: Batch
-    rule: Rule
-    gamma: Array
-    train: bool
 
 
 class CudaOperators(Convolutions, LossAndSGD):
@@ -58,7 +56,10 @@ class CudaOperators(Convolutions, LossAndSGD):
             options: Any = {"momentum": momentum, "eps": eps, "train": train, "relu": relu}
             return super().batch_norm(x, *arrays.values(), **options)
         if train and x.moments is None:
-            x.moments = self._find_moments(x)
+            parts = math.ceil(N * H * W / PART)
+            x.moments = Moments(self._numbers(parts, C, 3), PART)
+            found = (x.moments.values, x.data, i64(N * H * W), i32(PART))
+            self.launch("normalise.cu", "find_moments", (parts, C), *found)
         moments = x.moments if x.moments is not None else Moments(self._one, 1)
         rule = Rule(self._numbers(C, 4), 0.0 if relu else NO_FLOOR)
         self.launch(
@@ -92,40 +93,22 @@ class CudaOperators(Convolutions, LossAndSGD):
         )  # fmt: skip
         return Batch(dy.data, Derivative(table, rule.floor, x.data)), dgamma, dbeta
 
-    def _find_moments(self, x: Batch) -> Moments:
-        C, N, H, W = x.shape
-        parts = math.ceil(N * H * W / PART)
-        values = self._numbers(parts, C, 3)
-        arguments = (values, x.data, i64(N * H * W), i32(PART))
-        self.launch("normalise.cu", "find_moments", (parts, C), *arguments)
-        return Moments(values, PART)
-
-    def relu(self, x: Batch) -> tuple[Batch, Batch]:
-        """Return max(x, 0)."""
-        if not self._fast(x):
-            return super().relu(x)
-        x, rule = self._by_rule(x)
-        y = self._plain(Batch(x.data, Rule(rule.table, max(rule.floor, 0.0))))
-        return y, y
-
     def add(self, a: Batch, b: Batch) -> Batch:
         """Return a + b."""
-        fast = self._check_sum(a, b)
-        return self._add(a, b, NO_FLOOR) if fast else super().add(a, b)
+        y = self._add(a, b, NO_FLOOR)
+        return super().add(a, b) if y is None else y
 
     def add_relu(self, a: Batch, b: Batch) -> tuple[Batch, Batch]:
         """Return max(a + b, 0)."""
-        if not self._check_sum(a, b):
-            return super().add_relu(a, b)
         y = self._add(a, b, 0.0)
-        return y, y
+        return super().add_relu(a, b) if y is None else (y, y)
 
-    def _check_sum(self, a: Batch, b: Batch) -> bool:
+    def _add(self, a: Batch, b: Batch, lowest: float) -> Batch | None:
+        """Return max(a + b, lowest), or None if the kernel cannot."""
         self.check_batch("a", a)
         self.check_batch("b", b, a.shape, a.dtype)
-        return self._fast(a)
-
-    def _add(self, a: Batch, b: Batch, lowest: float) -> Batch:
+        if not self._fast(a):
+            return None
         (a, a_rule), (b, b_rule) = self._by_rule(a), self._by_rule(b)
         y, (C, N, H, W) = self._empty(a.shape), a.shape
         self.launch(
@@ -136,7 +119,7 @@ class CudaOperators(Convolutions, LossAndSGD):
         return y
 
     def relu_backward(self, dy: Batch, y: Batch) -> Batch:
-        """Return the gradient of `relu`, and of `add_relu` with respect to both its arguments."""
+        """Return the gradient of `add_relu` with respect to either argument."""
         self.check_batch("dy", dy, y.shape, y.dtype)
         if not self._fast(y):
             dx: Batch = super().relu_backward(dy, y)

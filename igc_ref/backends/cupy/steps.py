@@ -36,19 +36,11 @@ class CapturedSteps:
     Parameters
     ----------
     backend : CudaOperators
-    learn : callable
-        ``learn(x, labels, rates)`` runs forward and backward pass and optimiser, and returns the
-        loss and the number of correct answers as arrays. It may launch our kernels only.
-    pool : TrainingData
-        Images and labels to draw batches from.
-    batch_size : int
-    padding : int
-        Of the augmentation, in pixels.
+    learn, pool, batch_size, padding, report
+        See `GenericBackend.steps`. `learn` gets `Rates`, and may launch our kernels only.
     capture : bool
         Whether to replay steps as a CUDA graph. A network that needs a generic operator cannot be
         captured; then that is reported, and its steps run kernel by kernel.
-    report : callable
-        Gets such a line.
     """
 
     def __init__(
@@ -75,10 +67,8 @@ class CapturedSteps:
             upload(np.zeros(self.size, dtype)) for dtype in ("int32", "int8", "int8", "uint8")
         ]
         self.rates = Rates(upload(np.zeros(steps, "float32")), upload(np.zeros(1, "int32")))
-        self.losses, self.correct = (
-            upload(np.zeros(steps, "float32")),
-            upload(np.zeros(steps, "int32")),
-        )
+        self.losses = upload(np.zeros(steps, "float32"))
+        self.correct = upload(np.zeros(steps, "int32"))
         self._seen: dict[int, int] = {}
         self._memory: dict[int, Callable[[], AbstractContextManager[None]]] = {}
         self._graphs: dict[int, Callable[[], None]] = {}

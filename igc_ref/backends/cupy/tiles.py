@@ -26,38 +26,20 @@ SHARED_BYTES = 232_448  # of a CUDA block, on sm_90: hardware
 
 @dataclass(frozen=True)
 class Tile:
-    """What a thread and a CUDA block take: see block.cuh and block_backward.cu.
+    """What a thread and a CUDA block take: see block.cuh and block_backward.cu."""
 
-    Parameters
-    ----------
-    PX, MS : int
-        Positions below each other, and secondary partitions, of a thread.
-    NP : int
-        Batch of a CUDA block.
-    PXD, IS : int
-        Positions and inputs of a thread when it computes dx; backward only.
-    backward, dx : bool
-        Which pass, and whether the backward pass finds dx.
-    itemsize : int
-        Bytes of a stored number of an image.
-    stages : int
-        Slabs in shared memory at a time: one in use, the others on their way.
-    threads, registers, shared_bytes : int
-        Threads of a CUDA block; registers of a thread, estimated; shared memory of a CUDA block.
-    """
-
-    PX: int
-    MS: int
-    NP: int
-    PXD: int
-    IS: int
-    backward: bool
-    dx: bool
-    itemsize: int
-    stages: int = 0
-    threads: int = 0
-    registers: int = 0
-    shared_bytes: int = 0
+    PX: int  # positions below each other
+    MS: int  # and secondary partitions, of a thread
+    NP: int  # batch of a CUDA block
+    PXD: int  # positions
+    IS: int  # and inputs of a thread when it computes dx; backward only
+    backward: bool  # which pass
+    dx: bool  # whether the backward pass finds dx
+    itemsize: int  # bytes of a stored number of an image
+    stages: int = 0  # slabs in shared memory at a time: one in use, the others on their way
+    threads: int = 0  # of a CUDA block
+    registers: int = 0  # of a thread, estimated
+    shared_bytes: int = 0  # of a CUDA block
 
 
 @lru_cache(maxsize=1024)
@@ -66,15 +48,7 @@ def choose(
 ) -> Tile | None:
     """Return the cheapest tile, or None if no tile fits: then the generic operator serves.
 
-    Parameters
-    ----------
-    g : Geometry
-    backward, dx : bool
-        Which pass, and whether the backward pass is to find dx.
-    itemsize : int
-        Bytes of a stored number of an image.
-    shared : int
-        Shared memory that one CUDA block can have, in bytes.
+    `shared` is the shared memory that one CUDA block can have, in bytes; for the others see `Tile`.
     """
     fitting = candidates(g, backward, dx, itemsize, shared)
     return min(fitting, key=lambda tile: cost(g, tile), default=None)
@@ -86,7 +60,8 @@ def candidates(
     """Yield every tile that fits."""
     for shares in _shares(g, backward and dx):
         tile = Tile(*shares, backward, backward and dx, itemsize)
-        tile = replace(tile, threads=_threads(g, tile), registers=_registers(g, tile))
+        threads = g.M // tile.MS * _places(g, tile, tile.PX)
+        tile = replace(tile, threads=threads, registers=_registers(g, tile))
         # 1024 threads: hardware; 64: a guess.
         if not 64 <= tile.threads <= 1024 or tile.registers > REGISTERS_A_THREAD:
             continue
@@ -113,10 +88,6 @@ def _shares(g: Geometry, dx: bool) -> Iterator[tuple[int, int, int, int, int]]:
         for IS, PXD in product(inputs, (1, 2, 4, 8)):
             if IS * PXD * g.S**2 <= 64:
                 yield PX, MS, NP, PXD, IS
-
-
-def _threads(g: Geometry, t: Tile) -> int:
-    return g.M // t.MS * _places(g, t, t.PX)
 
 
 def _places(g: Geometry, t: Tile, positions: int) -> int:

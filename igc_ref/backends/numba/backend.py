@@ -14,21 +14,12 @@ from igc_ref.backends.numba import pointwise
 from igc_ref.backends.numba.batch import NumbaBatch, Numbers
 from igc_ref.backends.numba.convolution import Convolutions
 from igc_ref.backends.numba.warm_up import warm_up
-from igc_ref.backends.operators.lazy import NO_FLOOR, Derivative, Moments, Rule
+from igc_ref.backends.operators.lazy import NO_FLOOR, BatchNormSaved, Derivative, Moments, Rule
 from igc_ref.backends.operators.library import DTYPES, Array
 from igc_ref.backends.operators.pointwise import check_shuffle
 from igc_ref.errors import SpecError, integer
 from igc_ref.report import Report
 from igc_ref.spec.block import output_length
-
-
-class BatchNormSaved(NamedTuple):
-    """What the backward pass of batch norm needs."""
-
-    x: NumbaBatch
-    rule: Rule
-    gamma: Numbers
-    train: bool
 
 
 class MaxPoolSaved(NamedTuple):
@@ -75,7 +66,10 @@ class NumbaBackend(Convolutions):
         running = {"running_mean": running_mean, "running_var": running_var}
         self.check_channels(x.shape[0], x.dtype, gamma=gamma, beta=beta, **running)
         if x.moments is None:
-            x.moments = self._find_moments(x)
+            blocks, C, H, W, V = x.data.shape
+            counts = np.minimum(V, x.count - V * np.arange(blocks)) * float(H * W)
+            x.moments = Moments(np.empty((blocks, C, 3)), counts)
+            self._planes(pointwise.find_moments, x, x.moments.values, x.flat, *x.plane, x.count)
         rule = Rule(np.empty((len(gamma), 4), x.dtype), x.dtype.type(0 if relu else NO_FLOOR))
         pointwise.normalise_by(
             rule.table, *x.moments, gamma, beta, *running.values(), momentum, eps, train
@@ -100,20 +94,6 @@ class NumbaBackend(Convolutions):
         pointwise.derive_by(table, dgamma, dbeta, sums, rule.table, gamma, N * H * W, train)
         return NumbaBatch(dy.data, N, Derivative(table, rule.floor, x.flat)), dgamma, dbeta
 
-    def _find_moments(self, x: NumbaBatch) -> Moments:
-        blocks, C, H, W, V = x.data.shape
-        values = np.empty((blocks, C, 3))
-        self._planes(pointwise.find_moments, x, values, x.flat, *x.plane, x.count)
-        return Moments(values, np.minimum(V, x.count - V * np.arange(blocks)) * float(H * W))
-
-    def relu(self, x: NumbaBatch) -> tuple[NumbaBatch, NumbaBatch]:
-        """Return max(x, 0)."""
-        x, rule = self._by_rule(x)
-        y = self.pool.batch(x.shape, x.dtype)
-        floor = max(rule.floor, x.dtype.type(0))
-        self._planes(pointwise.apply_rule, x, y.flat, x.flat, rule.table, floor, *x.plane)
-        return y, y
-
     def add(self, a: NumbaBatch, b: NumbaBatch) -> NumbaBatch:
         """Return a + b."""
         return self._add(a, b, NO_FLOOR)
@@ -131,7 +111,7 @@ class NumbaBackend(Convolutions):
         return y
 
     def relu_backward(self, dy: NumbaBatch, y: NumbaBatch) -> NumbaBatch:
-        """Return the gradient of `relu`, and of `add_relu` with respect to both its arguments."""
+        """Return the gradient of `add_relu` with respect to either argument."""
         y = self._plain(y)
         self.check_batch("dy", dy, y.shape, y.dtype)
         dy, dx = self._plain(dy), self.pool.batch(y.shape, y.dtype)
@@ -189,22 +169,12 @@ class NumbaBackend(Convolutions):
         self._planes(pointwise.max_pool_backward, dx, dx.data, dy.data, saved.winner, *saved.window)
         return dx
 
-    def sgd_step(
-        self,
-        weight: Array,
-        gradient: Array,
-        velocity: Array,
-        *,
-        lr: float,
-        momentum: float,
-        weight_decay: float,
-    ) -> None:
+    def sgd_step(self, weight: Array, gradient: Array, velocity: Array, **numbers: float) -> None:
         """Take one step of Nesterov's accelerated gradient, in place."""
         arrays = weight, gradient, velocity
         alike = {(array.shape, array.dtype.str) for array in arrays}
         if len(alike) == 1 and all(array.flags.c_contiguous for array in arrays):
             rows = (array.reshape(-1) for array in arrays)
-            pointwise.sgd_step(*rows, lr, momentum, weight_decay)
+            pointwise.sgd_step(*rows, **numbers)
         else:  # NumPy knows how; a flat copy of the weight would take the step in vain
-            numbers = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
             super().sgd_step(*arrays, **numbers)

@@ -62,10 +62,9 @@ class NumbaBase(LazyBackend, NumpyBackend):
         if x.pending is None:
             return x
         y = self.pool.batch(x.shape, x.dtype)
-        if isinstance(x.pending, Rule):
-            self._planes(pointwise.apply_rule, x, y.flat, x.flat, *x.pending, *x.plane)
-        else:
-            self._planes(pointwise.apply_derivative, x, y.flat, x.flat, *x.pending, *x.plane)
+        rule = isinstance(x.pending, Rule)
+        kernel = pointwise.apply_rule if rule else pointwise.apply_derivative
+        self._planes(kernel, x, y.flat, x.flat, *x.pending, *x.plane)
         return y
 
     def _by_rule(self, x: NumbaBatch) -> tuple[NumbaBatch, Rule]:

@@ -78,18 +78,15 @@ class Pool:
             self.idle -= memory.nbytes
         else:
             # What lies idle may be of sizes no longer needed: keep a quarter more than was used.
-            self._drop(self.live + self.idle + size - (self.peak + self.peak // 4))
+            excess = self.live + self.idle + size - (self.peak + self.peak // 4)
+            while excess > 0 and self.idle:
+                dropped = next(memories for memories in self._free.values() if memories).pop()
+                self.idle -= dropped.nbytes
+                excess -= dropped.nbytes
             memory = np.empty(size + VECTOR_BYTES, np.uint8)
         self.live += memory.nbytes
         self.peak = max(self.peak, self.live)
         return memory
-
-    def _drop(self, excess: int) -> None:
-        while excess > 0 and self.idle:
-            size = next(size for size, memories in self._free.items() if memories)
-            memory = self._free[size].pop()
-            self.idle -= memory.nbytes
-            excess -= memory.nbytes
 
     def give_back(self, memory: Numbers) -> None:
         """Take memory back; called by the array that had it."""

@@ -10,7 +10,7 @@ import numpy as np
 from igc_ref.backends.numba import convolve, pointwise
 from igc_ref.backends.numba.base import NumbaBase
 from igc_ref.backends.numba.batch import NumbaBatch, Numbers
-from igc_ref.backends.numba.plan import Plan, Shape, plan
+from igc_ref.backends.numba.plan import Shape, plan
 from igc_ref.backends.operators.convolution import check_groups
 from igc_ref.backends.operators.lazy import Moments, Sums
 from igc_ref.backends.operators.library import Array
@@ -53,8 +53,7 @@ class Convolutions(NumbaBase):
     ) -> tuple[NumbaBatch, BlockSaved]:
         """Compute x' = P W_d Pᵀ W_p x; see `GenericBackend.igc`."""
         spec.check_weights(primary, secondary)
-        s = spec
-        block = s.out_channels, s.L, s.M, s.kernel_size, s.stride
+        block = spec.out_channels, spec.L, spec.M, spec.kernel_size, spec.stride
         return self._forward(x, primary, secondary, block)
 
     def igc_backward(self, d: NumbaBatch, saved: BlockSaved) -> tuple[NumbaBatch, Array, Array]:
@@ -78,11 +77,12 @@ class Convolutions(NumbaBase):
         p = plan(shape, backward=False)
         g = p.sizes
         y = self.pool.batch((out, N, g.rows, g.columns), x.dtype)
+        scratch = self.pool.array((self.team.count, p.size), x.dtype)  # a row for every thread
         y.moments = Moments(np.empty((g.blocks * g.spans, out, 3)), _counts(shape))
         self.team.run(
             convolve.forward, g.blocks * g.spans, y.flat, y.moments.values,
-            convolve.Source(x.flat, *rule), self._pack(primary, p.primary, p.taps),
-            self._pack(secondary, p.secondary, p.mixes), g, self._scratch(p, x),
+            (x.flat, *rule), self._pack(primary, p.primary, p.taps),
+            self._pack(secondary, p.secondary, p.mixes), g, scratch,
         )  # fmt: skip
         return y, BlockSaved(x, primary, secondary, shape)
 
@@ -94,7 +94,10 @@ class Convolutions(NumbaBase):
         (x, rule), (d, derivative) = self._by_rule(x), self._by_derivative(d)
         pieces = g.blocks * g.spans
         dx, sums = self.pool.batch(x.shape, x.dtype), np.zeros((pieces, shape.in_channels, 2))
-        shares = [self._zeros((pieces, w.size), w.dtype) for w in (primary, secondary)]
+        shares = [self.pool.array((pieces, w.size), w.dtype) for w in (primary, secondary)]
+        for share in shares:
+            share[...] = 0
+        scratch = self.pool.array((self.team.count, p.size), x.dtype)
         weights = convolve.BackwardWeights(
             self._pack(primary, p.primary, p.taps),
             self._pack(primary, p.back_primary, p.back_taps),
@@ -104,8 +107,7 @@ class Convolutions(NumbaBase):
         )
         self.team.run(
             convolve.backward, pieces, dx.flat, *shares, sums,
-            convolve.Gradient(d.flat, *derivative), convolve.Source(x.flat, *rule), weights, g,
-            self._scratch(p, x),
+            (d.flat, *derivative), (x.flat, *rule), weights, g, scratch,
         )  # fmt: skip
         dx.sums = Sums(rule.table, sums)
         return dx, _add_up(shares[0], primary), _add_up(shares[1], secondary)
@@ -115,15 +117,6 @@ class Convolutions(NumbaBase):
         packed = self.pool.array(table.shape, weights.dtype)
         pointwise.pack(packed, weights.reshape(-1), table)
         return convolve.Weights(packed, taps)
-
-    def _zeros(self, shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> Numbers:
-        zeros = self.pool.array(shape, dtype)
-        zeros[...] = 0
-        return zeros
-
-    def _scratch(self, p: Plan, like: NumbaBatch) -> Numbers:
-        """Return scratch memory, a row for every thread."""
-        return self.pool.array((self.team.count, p.size), like.dtype)
 
 
 def _add_up(shares: Numbers, like: Numbers) -> Numbers:

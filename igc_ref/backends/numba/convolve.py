@@ -22,23 +22,6 @@ from igc_ref.backends.numba.tiles import Taps, View, multiply, outer
 from igc_ref.backends.numba.vectors import INNER, kernel
 
 
-class Source(NamedTuple):
-    """x as one long row, and the rule by which it is read."""
-
-    array: Any
-    table: Any
-    floor: Any
-
-
-class Gradient(NamedTuple):
-    """The upstream gradient as one long row, and the derivative by which it is read."""
-
-    array: Any
-    table: Any
-    floor: Any
-    x: Any
-
-
 class Weights(NamedTuple):
     """Packed weights, and the taps to which they belong."""
 
@@ -71,14 +54,20 @@ class Band(NamedTuple):
 
 @kernel
 def forward(first, last, thread, y, moments, x, primary, secondary, g, scratch):
-    """Write x' and its moments, (pieces, out, 3): pivot, sum and sum of squares about it."""
+    """Write x' and its moments, (pieces, out, 3): pivot, sum and sum of squares about it.
+
+    x is a tuple: the numbers as one long row, and the rule by which they are read.
+    """
     for piece in range(first, last):
         _forward_piece(piece, y, moments, x, primary, secondary, g, scratch[thread])
 
 
 @kernel
 def backward(first, last, thread, dx, dW_p, dW_d, sums, d, x, weights, g, scratch):
-    """Write dx and, for every piece, its share of dW_p, of dW_d and of the sums for batch norm."""
+    """Write dx and, for every piece, its share of dW_p, of dW_d and of the sums for batch norm.
+
+    d is a tuple, as x is: the upstream gradient, and the derivative by which it is read.
+    """
     for piece in range(first, last):
         _backward_piece(piece, dx, dW_p[piece], dW_d[piece], sums[piece], d, x, weights, g,
                         scratch[thread])  # fmt: skip

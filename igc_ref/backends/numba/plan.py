@@ -64,8 +64,7 @@ class Sizes(NamedTuple):
     below: int  # and after
     z_rows: int
     z_columns: int
-    y_rows: int  # of the scratch for ybar and dy
-    y_columns: int
+    y_columns: int  # of the scratch for ybar and dy
     y_plane: int  # distance between channels of ybar or dy, and of dz̄
     dz_plane: int
     y_group: int  # distance from a group to the next one in that scratch
@@ -108,6 +107,8 @@ def plan(shape: Shape, backward: bool) -> Plan:
     weights = np.arange(shape.out_channels * g.taps).reshape(g.L, g.out, g.taps)
     mixing = np.arange(shape.out_channels * g.mix).reshape(max(g.M, 1), -1, max(g.mix, 1))
     back_taps, back_starts, back_primary = _passes(g, weights)
+    after_z = g.L * g.out * g.y_plane if backward or g.M else 0  # ybar or dy
+    after_z += g.mix * g.dz_plane if backward else 0  # one partition of dz̄
     return Plan(
         sizes=g,
         taps=_padded(i * plane + ky * row + column * V),
@@ -119,7 +120,7 @@ def plan(shape: Shape, backward: bool) -> Plan:
         back_starts=back_starts,
         back_primary=back_primary,
         back_secondary=_packed(mixing.swapaxes(1, 2), g.mix_height),
-        size=g.inp * plane + _scratch_after_z(g, backward) + max(POSITIONS.values()) * V,
+        size=g.inp * plane + after_z + max(POSITIONS.values()) * V,
     )
 
 
@@ -134,7 +135,8 @@ def _sizes(s: Shape, backward: bool) -> Sizes:
     band = max(1, min(longest, s.tile_bytes // bytes_each))
     edge = above + below if backward else 0
     y_rows, y_columns = band + edge, columns + edge
-    plane = _odd(y_rows * y_columns) * s.lanes
+    # An odd number of vectors: channels then do not compete for the same cache lines.
+    plane = (y_rows * y_columns | 1) * s.lanes
     return Sizes(
         L=s.L, M=s.M, inp=inp, out=out, mix=mix if s.M else 0, taps=inp * s.k * s.k, k=s.k,
         stride=s.stride, padding=p, images=s.images, lanes=s.lanes, blocks=blocks,
@@ -142,24 +144,11 @@ def _sizes(s: Shape, backward: bool) -> Sizes:
         above=above, below=below,
         z_rows=(band + (below if backward else 0) - 1) * s.stride + s.k,
         z_columns=(columns - 1 + -(-s.k // s.stride)) * s.stride,
-        y_rows=y_rows, y_columns=y_columns, y_plane=plane,
-        dz_plane=_odd(y_rows * columns) * s.lanes,
+        y_columns=y_columns, y_plane=plane, dz_plane=(y_rows * columns | 1) * s.lanes,
         y_group=plane if s.M else out * plane,  # Pᵀ: channel j of group l lies at j*L + l
         y_channel=s.L * plane if s.M else plane,
         height=tile_height(out), mix_height=tile_height(mix), back_height=tile_height(inp),
     )  # fmt: skip
-
-
-def _scratch_after_z(g: Sizes, backward: bool) -> int:
-    """Return the length of the scratch for ybar or dy, and for one partition of dz̄."""
-    if backward:
-        return g.L * g.out * g.y_plane + g.mix * g.dz_plane
-    return g.L * g.out * g.y_plane if g.M else 0
-
-
-def _odd(vectors: int) -> int:
-    """Return an odd number of vectors: channels then do not compete for the same cache lines."""
-    return vectors | 1
 
 
 def _passes(g: Sizes, weights: Table) -> tuple[Table, Table, Table]:

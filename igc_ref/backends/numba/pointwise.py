@@ -143,12 +143,7 @@ def derive_by(table, dgamma, dbeta, sums, rule, gamma, total, train):
         dx_hat *= inv_std
         dbeta[c], dgamma[c] = d, dx_hat
         scale = gamma[c] * inv_std
-        table[c, 0], table[c, 1], table[c, 2], table[c, 3] = (
-            rule[c, 0],
-            rule[c, 1],
-            rule[c, 2],
-            scale,
-        )
+        table[c, :3], table[c, 3] = rule[c, :3], scale
         table[c, 4] = -scale * inv_std * dx_hat / total if train else 0
         table[c, 5] = -scale * d / total if train else 0
         table[c, 6:] = 0

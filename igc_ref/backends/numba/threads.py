@@ -21,7 +21,7 @@ class Team:
     Parameters
     ----------
     count : int, optional
-        By default numba's number of threads: the cores, or what ``NUMBA_NUM_THREADS`` says.
+        See `NumbaBackend`.
     """
 
     def __init__(self, count: int | None = None) -> None:

@@ -12,10 +12,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from numba import types
-from numba.extending import intrinsic
-
-from igc_ref.backends.numba.vectors import INNER, POSITIONS, TAPS, Emitter
+from igc_ref.backends.numba.vectors import INNER, POSITIONS, TAPS, vectorised
 
 
 class View(NamedTuple):
@@ -49,60 +46,40 @@ def multiply_tile(outs: int, positions: int) -> Any:
     exist.
     """
 
-    @intrinsic
+    @vectorised
     def tile(
-        _, y, y0, y_channel, y_position, valid_outs, valid_positions, x, x0, taps, t0, T, w, w0
+        e, y, y0, y_channel, y_position, valid_outs, valid_positions, x, x0, taps, t0, T, w, w0
     ):
-        n = types.intp
-        signature = types.void(y, n, n, n, n, n, x, n, taps, n, n, w, n)
+        y, x, taps, w = e.at(y, y0), e.at(x, x0), e.at(taps, t0), e.at(w, w0)
+        b = e.builder
+        b.function.attributes.add("noinline")  # or LLVM spends most of its time on copies
 
-        def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            kinds = signature.args
-            y, y0, y_channel, y_position, valid_outs, valid_positions = values[:6]
-            x, x0, taps, t0, T, w, w0 = values[6:]
-            e = Emitter(context, builder, kinds[0].dtype)
-            y, x = e.pointer(kinds[0], y, y0), e.pointer(kinds[6], x, x0)
-            taps, w = e.pointer(kinds[8], taps, t0), e.pointer(kinds[11], w, w0)
-            builder.function.attributes.add("noinline")  # or LLVM spends most of its time on copies
+        def add_tap(t: Any, sums: list[Any]) -> list[Any]:
+            base = e.at(x, b.load(e.at(taps, t)))
+            xs = [e.load(e.at(base, e.integer(p * e.lanes))) for p in range(positions)]
+            w_t = e.at(w, t, outs)
+            new = []
+            for o in range(outs):
+                weight = e.broadcast(b.load(e.at(w_t, e.integer(o))))
+                row = sums[o * positions : (o + 1) * positions]
+                new += [e.multiply_add(weight, v, s) for v, s in zip(xs, row, strict=True)]
+            return new
 
-            def add_tap(t: Any, sums: list[Any]) -> list[Any]:
-                base = e.at(x, builder.load(e.at(taps, t)))
-                xs = [e.load(e.at(base, e.integer(p * e.lanes))) for p in range(positions)]
-                w_t = e.at(w, t, outs)
-                new = []
-                for o in range(outs):
-                    weight = e.broadcast(builder.load(e.at(w_t, e.integer(o))))
-                    row = sums[o * positions : (o + 1) * positions]
-                    new += [e.multiply_add(weight, v, s) for v, s in zip(xs, row, strict=True)]
-                return new
-
-            sums = e.accumulate(T, [e.zero] * (outs * positions), add_tap)
-            _store(e, sums, positions, y, y_channel, y_position, valid_outs, valid_positions)
-            return context.get_dummy_value()
-
-        return signature, emit
+        sums = e.accumulate(T, [e.zero] * (outs * positions), add_tap)
+        for o in range(outs):
+            with b.if_then(b.icmp_signed("<", e.integer(o), valid_outs)):
+                row, results = e.at(y, e.integer(o), y_channel), sums[o * positions :][:positions]
+                full = b.icmp_signed("<=", e.integer(positions), valid_positions)
+                with b.if_else(full) as (all_of_them, some):
+                    with all_of_them:
+                        for p, result in enumerate(results):
+                            e.store(result, e.at(row, e.integer(p), y_position))
+                    with some:
+                        for p, result in enumerate(results[:-1]):
+                            with b.if_then(b.icmp_signed("<", e.integer(p), valid_positions)):
+                                e.store(result, e.at(row, e.integer(p), y_position))
 
     return tile
-
-
-def _store(
-    e: Emitter, sums: list[Any], positions: int, y: Any, y_channel: Any, y_position: Any,
-    valid_outs: Any, valid_positions: Any,
-) -> None:  # fmt: skip
-    """Write the results of a tile that are valid."""
-    b = e.builder
-    for o in range(len(sums) // positions):
-        with b.if_then(b.icmp_signed("<", e.integer(o), valid_outs)):
-            row, results = e.at(y, e.integer(o), y_channel), sums[o * positions :][:positions]
-            full = b.icmp_signed("<=", e.integer(positions), valid_positions)
-            with b.if_else(full) as (all_of_them, some):
-                with all_of_them:
-                    for p, result in enumerate(results):
-                        e.store(result, e.at(row, e.integer(p), y_position))
-                with some:
-                    for p, result in enumerate(results[:-1]):
-                        with b.if_then(b.icmp_signed("<", e.integer(p), valid_positions)):
-                            e.store(result, e.at(row, e.integer(p), y_position))
 
 
 def outer_tile(outs: int, taps_held: int) -> Any:
@@ -113,62 +90,42 @@ def outer_tile(outs: int, taps_held: int) -> Any:
     first `valid_lanes` images count. The table of taps must hold ``t0 + taps_held`` entries.
     """
 
-    @intrinsic
-    def tile(_, dw, dw0, dw_out, valid_outs, valid_taps, dy, dy0, dy_channel, dy_row, x, x0, x_row,
+    @vectorised
+    def tile(e, dw, dw0, dw_out, valid_outs, valid_taps, dy, dy0, dy_channel, dy_row, x, x0, x_row,
              taps, t0, rows, positions, valid_lanes):  # fmt: skip
-        n = types.intp
-        signature = types.void(dw, n, n, n, n, dy, n, n, n, x, n, n, taps, n, n, n, n)
+        dw, dy, x, taps = e.at(dw, dw0), e.at(dy, dy0), e.at(x, x0), e.at(taps, t0)
+        b = e.builder
+        b.function.attributes.add("noinline")
+        last = b.sub(valid_outs, e.integer(1))
+        all_outs = map(e.integer, range(outs))  # after the last valid one, that one again
+        places = [b.select(b.icmp_signed("<", o, last), o, last) for o in all_outs]
+        channels = [e.at(dy, place, dy_channel) for place in places]
+        bases = [e.at(x, b.load(e.at(taps, e.integer(t)))) for t in range(taps_held)]
 
-        def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            kinds = signature.args
-            dw, dw0, dw_out, valid_outs, valid_taps, dy, dy0, dy_channel, dy_row = values[:9]
-            x, x0, x_row, taps, t0, rows, positions, valid_lanes = values[9:]
-            e = Emitter(context, builder, kinds[0].dtype)
-            dw, dy = e.pointer(kinds[0], dw, dw0), e.pointer(kinds[5], dy, dy0)
-            x, taps = e.pointer(kinds[9], x, x0), e.pointer(kinds[12], taps, t0)
-            builder.function.attributes.add("noinline")
-            last = builder.sub(valid_outs, e.integer(1))
-            places = [e.smaller(e.integer(o), last) for o in range(outs)]  # the last one repeats
-            channels = [e.at(dy, place, dy_channel) for place in places]
-            bases = [e.at(x, builder.load(e.at(taps, e.integer(t)))) for t in range(taps_held)]
+        def add_row(row: Any, sums: list[Any]) -> Any:
+            dys = [e.at(channel, row, dy_row) for channel in channels]
+            xs = [e.at(base, row, x_row) for base in bases]
 
-            def add_row(row: Any, sums: list[Any]) -> Any:
-                dys = [e.at(channel, row, dy_row) for channel in channels]
-                xs = [e.at(base, row, x_row) for base in bases]
+            def add_position(p: Any, sums: list[Any]) -> list[Any]:
+                left = [e.load(e.at(dy, p, e.lanes)) for dy in dys]
+                new = []
+                for t in range(taps_held):
+                    right = e.load(e.at(xs[t], p, e.lanes))
+                    column = sums[t * outs : (t + 1) * outs]
+                    new += [e.multiply_add(v, right, s) for v, s in zip(left, column, strict=True)]
+                return new
 
-                def add_position(p: Any, sums: list[Any]) -> list[Any]:
-                    left = [e.load(e.at(dy, p, e.lanes)) for dy in dys]
-                    new = []
-                    for t in range(taps_held):
-                        right = e.load(e.at(xs[t], p, e.lanes))
-                        column = sums[t * outs : (t + 1) * outs]
-                        pairs = zip(left, column, strict=True)
-                        new += [e.multiply_add(v, right, s) for v, s in pairs]
-                    return new
+            return e.accumulate(positions, sums, add_position)
 
-                return e.accumulate(positions, sums, add_position)
-
-            sums = e.accumulate(rows, [e.zero] * (outs * taps_held), add_row)
-            _add_to_weights(e, sums, outs, dw, dw_out, valid_outs, valid_taps, valid_lanes)
-            return context.get_dummy_value()
-
-        return signature, emit
+        sums = e.accumulate(rows, [e.zero] * (outs * taps_held), add_row)
+        for i, vector in enumerate(sums):
+            t, o = divmod(i, outs)
+            there = b.icmp_signed("<", e.integer(t), valid_taps)
+            with b.if_then(b.and_(there, b.icmp_signed("<", e.integer(o), valid_outs))):
+                place = e.at(e.at(dw, e.integer(o), dw_out), e.integer(t))
+                b.store(b.fadd(b.load(place), e.sum_of_lanes(vector, valid_lanes)), place)
 
     return tile
-
-
-def _add_to_weights(
-    e: Emitter, sums: list[Any], outs: int, dw: Any, dw_out: Any, valid_outs: Any, valid_taps: Any,
-    valid_lanes: Any,
-) -> None:  # fmt: skip
-    """Add the lanes of each sum that is valid to its weight's gradient."""
-    b = e.builder
-    for i, vector in enumerate(sums):
-        t, o = divmod(i, outs)
-        there = b.icmp_signed("<", e.integer(t), valid_taps)
-        with b.if_then(b.and_(there, b.icmp_signed("<", e.integer(o), valid_outs))):
-            place = e.at(e.at(dw, e.integer(o), dw_out), e.integer(t))
-            b.store(b.fadd(b.load(place), e.sum_of_lanes(vector, valid_lanes)), place)
 
 
 def _multiply_sweep(outs: int) -> Any:

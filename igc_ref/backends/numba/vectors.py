@@ -8,14 +8,16 @@ products in registers, `rows` treats numbers one by one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce, wraps
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from llvmlite import binding, ir
-from numba import njit
+from numba import njit, types
 from numba.core import cgutils, config
+from numba.extending import intrinsic
 
 # NUMBA_CPU_FEATURES, if set, is what numba compiles for; else it is this processor.
 _features = config.CPU_FEATURES or binding.get_host_cpu_features().flatten()
@@ -69,15 +71,18 @@ class Emitter:
         """Return a constant."""
         return ir.Constant(_I64, value)
 
-    def pointer(self, array_type: Any, array: Any, start: Any) -> Any:
-        """Return the address of ``array[start]``."""
-        data = self.context.make_array(array_type)(self.context, self.builder, array).data
-        return self.builder.gep(data, [start])
+    def argument(self, kind: Any, value: Any) -> Any:
+        """Return an array's address, an integer as it is, a number as a vector of equal ones."""
+        if isinstance(kind, types.Array):
+            return self.context.make_array(kind)(self.context, self.builder, value).data
+        return value if kind == types.intp else self.broadcast(value)
 
     def at(self, pointer: Any, index: Any, times: Any = 1) -> Any:
         """Return the address ``pointer + index*times``."""
-        offset = index if times == 1 else self.builder.mul(index, self._value(times))
-        return self.builder.gep(pointer, [offset])
+        if times != 1:
+            times = self.integer(times) if isinstance(times, int) else times
+            index = self.builder.mul(index, times)
+        return self.builder.gep(pointer, [index])
 
     def load(self, address: Any) -> Any:
         """Load one vector."""
@@ -108,10 +113,6 @@ class Emitter:
         """Return slope*x + shift; with a slope of 0 the shift, even where x is infinite."""
         flat = self.builder.fcmp_ordered("==", slope, self.zero)
         return self.builder.select(flat, shift, self.multiply_add(slope, x, shift))
-
-    def smaller(self, a: Any, b: Any) -> Any:
-        """Return the smaller one of two integers."""
-        return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
 
     def at_least(self, vector: Any, floor: Any) -> Any:
         """Return max(vector, floor); NaN stays NaN."""
@@ -144,17 +145,11 @@ class Emitter:
 
         whole = b.sdiv(count, self.integer(4))
         held = self.accumulate(whole, zeros * 4, four)
-        total = [self._add_all(held[k::sums]) for k in range(sums)]
+        total = [reduce(b.fadd, held[k::sums]) for k in range(sums)]
         done = b.mul(whole, self.integer(4))
         return self.accumulate(
             b.sub(count, done), total, lambda i, held: body(b.add(done, i), held)
         )
-
-    def _add_all(self, vectors: list[Any]) -> Any:
-        total = vectors[0]
-        for vector in vectors[1:]:
-            total = self.builder.fadd(total, vector)
-        return total
 
     def accumulate(
         self, count: Any, sums: list[Any], body: Callable[[Any, list[Any]], list[Any]]
@@ -182,5 +177,32 @@ class Emitter:
             phi.add_incoming(some, end)
         return results
 
-    def _value(self, number: Any) -> Any:
-        return self.integer(number) if isinstance(number, int) else number
+
+def vectorised(write: Callable[..., Any], results: int = 0) -> Any:
+    """Make a numba intrinsic of ``write(e, *arguments)``, e an `Emitter`.
+
+    Kernels pass arrays, the first one of floats, integers and numbers; see `Emitter.argument`.
+    `write` returns as many numbers as `results` says, for the kernel.
+    """
+
+    @intrinsic
+    @wraps(write)
+    def typed(_, *kinds):
+        number = next(kind.dtype for kind in kinds if isinstance(kind, types.Array))
+
+        def passed(kind: Any) -> Any:
+            integer = isinstance(kind, types.Integer)
+            return kind if isinstance(kind, types.Array) else types.intp if integer else number
+
+        result = types.UniTuple(number, results) if results else types.void
+
+        def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            e = Emitter(context, builder, number)
+            numbers = write(e, *map(e.argument, signature.args, values))
+            if not results:
+                return context.get_dummy_value()
+            return context.make_tuple(builder, signature.return_type, numbers)
+
+        return result(*map(passed, kinds)), emit
+
+    return typed

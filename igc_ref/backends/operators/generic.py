@@ -1,8 +1,8 @@
 """The generic backend: a library with NumPy's interface (`xp`) and every operator written on it.
 
 Inside, images are held channels first: (C, N, H, W), unless a backend has a layout of its own:
-layers only carry what `to_layout` and the operators return. A channel of the whole batch is then
-one long row, a group convolution is one GEMM per group over long rows, and both permutations of the
+layers only carry what `to_layout` and the operators return. A channel of the batch is then one long
+row, a group convolution is one GEMM per group over long rows, and both permutations of the
 block are transposed *views* that a GEMM writes through, never copies.
 """
 

@@ -85,6 +85,15 @@ class Sums(NamedTuple):
     values: Array
 
 
+class BatchNormSaved(NamedTuple):
+    """What the backward pass of a batch norm that is pending needs; x is a `Batch`."""
+
+    x: Any
+    rule: Rule
+    gamma: Array
+    train: bool
+
+
 class Batch:
     """A batch inside a lazy backend: what `to_layout` returns and every operator takes.
 
@@ -171,10 +180,6 @@ class LazyBackend(GenericBackend):
             self._warned.add(operator)
             warnings.warn(f"{what}; the generic operator computes it", stacklevel=3)
 
-    def shuffle_backward(self, dy: Array, groups: int) -> Array:
-        """Return Pᵀ dy; see `GenericBackend.shuffle_backward`."""
-        return self.shuffle(dy, dy.shape[0] // groups)[0]
-
 
 def _through_arrays(name: str) -> Callable[..., Any]:
     """Return the operator of this name for batches: array in, generic operator, batch out.
@@ -210,7 +215,8 @@ def _through_arrays(name: str) -> Callable[..., Any]:
 
 
 # The families whose operators take a batch; those of the others take plain arrays everywhere.
+# The generic `shuffle_backward` calls nothing but `shuffle`, and so serves as it is.
 for _family in (ConvolutionOperators, NormalisationOperators, PointwiseOperators):
     for _name in vars(_family):
-        if not _name.startswith("_") and _name not in vars(LazyBackend):
+        if not _name.startswith("_") and _name != "shuffle_backward":
             setattr(LazyBackend, _name, _through_arrays(_name))

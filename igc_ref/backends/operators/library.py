@@ -31,7 +31,7 @@ class Library:
 
 DTYPES = ("float32", "float64")  # in which networks compute
 STORAGES = ("float32", "float16")  # in which the cupy backend can keep a batch
-Array = Any  # an array of the backend's library, or a batch in its layout: see `OpaqueBackend`
+Array = Any  # an array of the backend's library, or a batch in its layout: see `LazyBackend`
 Saved = Any  # what a backward pass needs: opaque to the caller, who only carries it there
 
 

@@ -20,8 +20,8 @@ class LearningOperators(Library):
         x, weight = saved
         return dy @ weight, dy.T @ x, dy.sum(axis=0)
 
-    def softmax_cross_entropy(self, logits: Array, labels: Array) -> tuple[Array, Array]:
-        """Return the mean of -log softmax(logits)[label], and its gradient.
+    def loss(self, logits: Array, labels: Array) -> tuple[Array, Array, Array]:
+        """Return the mean of -log softmax(logits)[label], the correct answers, and the gradient.
 
         Parameters
         ----------
@@ -31,6 +31,8 @@ class LearningOperators(Library):
         Returns
         -------
         loss : 0-d array
+        correct : 0-d array
+            Rows whose greatest logit is the label's; of equal logits the first is the answer.
         dlogits : array, shape (N, classes)
         """
         xp, N = self.xp, len(labels)
@@ -41,15 +43,7 @@ class LearningOperators(Library):
         loss = (xp.log(total[:, 0]) - shifted[rows, labels]).mean()
         dlogits = exp / total
         dlogits[rows, labels] -= 1
-        return loss, dlogits / N
-
-    def loss(self, logits: Array, labels: Array) -> tuple[Array, Array, Array]:
-        """Return mean loss and number of correct answers, as 0-d arrays, and the loss's gradient.
-
-        Of equal logits the first is the answer.
-        """
-        loss, dlogits = self.softmax_cross_entropy(logits, labels)
-        return loss, (logits.argmax(axis=1) == labels).sum(), dlogits
+        return loss, (logits.argmax(axis=1) == labels).sum(), dlogits / N
 
     def sgd_steps(
         self,

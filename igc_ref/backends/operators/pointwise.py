@@ -1,4 +1,4 @@
-"""ReLU, the residual sum, the channel shuffle and pooling."""
+"""The residual sum and its ReLU, the channel shuffle and pooling."""
 
 from __future__ import annotations
 
@@ -28,11 +28,6 @@ def check_shuffle(channels: int, groups: int) -> int:
 class PointwiseOperators(Library):
     """Operators without a convolution in them."""
 
-    def relu(self, x: Array) -> tuple[Array, Array]:
-        """Return max(x, 0)."""
-        y = self.xp.maximum(x, 0)
-        return y, y
-
     def add(self, a: Array, b: Array) -> Array:
         """Return a + b: where two gradients meet."""
         return a + b
@@ -44,10 +39,7 @@ class PointwiseOperators(Library):
         return y, y
 
     def relu_backward(self, dy: Array, y: Array) -> Array:
-        """Return the gradient of `relu`, and of `add_relu` with respect to both its arguments.
-
-        At zero the derivative is taken as 0.
-        """
+        """Return the gradient of `add_relu` with respect to either argument; at zero it is 0."""
         return self.xp.where(y > 0, dy, dy.dtype.type(0))
 
     def shuffle(self, x: Array, groups: int) -> tuple[Array, int]:

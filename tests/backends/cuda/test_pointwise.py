@@ -5,7 +5,6 @@ from itertools import product
 import numpy as np
 import pytest
 
-from igc_ref import IGCSpec
 from igc_ref.networks import BatchNorm
 from igc_ref.testing import assert_close
 from tests.backends.cuda import emulator
@@ -101,13 +100,11 @@ def test_sums_read_both_sides_by_their_rules(backend, left, right):
         )
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_relu_clips_what_it_reads_and_passes_the_gradient_of_positive_numbers(backend, rule):
+def test_relu_passes_the_gradient_of_positive_numbers_also_of_a_pending_one(backend):
     x, d = draw((3, 4, 5, 6), (3, 4, 5, 6))
     x[0, 0, 0, 0] = 0
-    x, exact = operand(backend, x, 1, rule)
-    y, saved = backend.relu(x)
-    assert_close(public(backend, y), np.maximum(exact, 0), 10)
+    x = internal(backend, x)
+    y, saved = backend.add_relu(x, x)
     d, saved_d = batch_norm(
         backend, internal(backend, d), *map(backend.asarray, draw(4, 4)), relu=False
     )
@@ -153,31 +150,15 @@ def test_global_average_pooling_is_the_mean_and_spreads_the_gradient(backend, sh
     assert_close(dx, np.broadcast_to(exactly(d)[0][:, :, None, None] / positions, shape), 1)
 
 
-def test_a_nan_is_not_hidden(backend):
+def test_a_nan_is_not_hidden_by_a_floor_nor_by_the_loss(backend):
     """A network that diverges must show it in its loss, whatever clips on the way."""
     x = draw((3, 4, 6, 6))[0]
     x[1, 2, 3, 3] = np.nan
-    y, here = backend.relu(internal(backend, x))[0], np.isnan(x)
-    assert np.array_equal(np.isnan(public(backend, y)), here)
+    here = np.isnan(x)
     for pair in ((x, -np.abs(x)), (np.zeros_like(x), x)):
         y, _ = backend.add_relu(*(internal(backend, u) for u in pair))
         assert np.array_equal(np.isnan(public(backend, y)), here)
-    pooled = backend.to_numpy(backend.global_average_pool(internal(backend, x))[0])
-    assert np.argwhere(np.isnan(pooled)).tolist() == [[1, 2]]
-    lines = [backend.asarray(v) for v in draw(4, 4)]
-    for train in (False, True):
-        y, _ = batch_norm(backend, internal(backend, x), *lines, train)
-        nans = np.isnan(public(backend, y))
-        assert nans[:, 2].all() if train else np.array_equal(nans, here)
-    spec = IGCSpec.square(2, 2)
-    ones = (
-        backend.asarray(np.ones(s, "float32")) for s in (spec.primary_shape, spec.secondary_shape)
-    )
-    y, _ = backend.igc(batch_norm(backend, internal(backend, x), *lines, False)[0], *ones, spec)
-    assert np.isnan(public(backend, y)[1, :, 2:5, 2:5]).all()
-    assert np.isnan(public(backend, y)).sum() == 4 * 9
-    after, _ = batch_norm(backend, y, *lines)
-    assert np.isnan(public(backend, after)).all()  # the moments that the block noted show it
-    loss, _, dlogits = backend.loss(backend.asarray(pooled), backend.asarray(np.zeros(3, int)))
+    pooled, _ = backend.global_average_pool(internal(backend, x))
+    loss, _, dlogits = backend.loss(pooled, backend.asarray(np.zeros(3, int)))
     assert np.isnan(loss)
     assert np.isnan(dlogits[1]).all()
