@@ -164,8 +164,7 @@ def assert_close(actual: Array, expected: Array, length: int) -> None:
         raise AssertionError("the expected array is not finite: nothing is close to it")
     if not all(np.issubdtype(array.dtype, np.inexact) for array in (actual, expected)):
         raise AssertionError(f"dtypes {actual.dtype} and {expected.dtype} are not both inexact")
-    coarser = max(np.finfo(actual.dtype).eps, np.finfo(expected.dtype).eps)
-    dtype = actual.dtype if coarser == np.finfo(actual.dtype).eps else expected.dtype
+    dtype = max(actual.dtype, expected.dtype, key=lambda dtype: np.finfo(dtype).eps)
     error = np.abs(actual - expected)
     allowed = tolerance(dtype, length) * max(float(np.abs(expected).max(initial=0)), 1e-300)
     if error.size and not float(error.max()) <= allowed:

@@ -13,43 +13,60 @@ from igc_ref.files import write_csv
 from igc_ref.networks.model import build
 from igc_ref.report import aligned, say
 from igc_ref.spec.block import IGCSpec
-from igc_ref.studies.compare import (
-    EQUAL,
-    cells,
-    compare_networks,
-    csv_rows,
-    paper_cells,
-    summary,
-)
+from igc_ref.studies import compare
 from igc_ref.training import config as recipes
 from igc_ref.training import folder as runs
 from igc_ref.training.config import TrainConfig
 from igc_ref.training.evaluation import evaluate, precise_statistics
 from igc_ref.training.session import resume, train
 
+BLOCK = {
+    "in_channels": "default L*M",
+    "out_channels": "default L*M",
+    "kernel_size": "height and width of the kernel; default 3",
+    "stride": "default 1",
+    "size": "height and width of the images; default 32",
+}
+
 
 def add_commands(commands: Any) -> None:
     """Add the commands of this file to the command line."""
-    _add_train(commands)
-    _add_eval(commands)
-    _add_params(commands)
-    _add_bench(commands)
-    add = add_command(commands, "plot", plot_command, "draw the learning curves of a run")
-    add.add_argument("run", metavar="RUN", help="folder of the run")
-    add.add_argument("--out", metavar="FILE", help="default RUN/curves.png; may end in .svg")
-
-
-def _add_train(commands: Any) -> None:
-    add = add_command(
-        commands, "train", train_command, "train a network; by default a small one on shapes"
-    )
+    add = add_command(commands, train_command)
     add_settings(add, [field.name for field in fields(TrainConfig)])
     add_recipe(add)
     add.add_argument("--resume", metavar="RUN", dest="resume_run", help="continue this run")
 
+    add = add_command(commands, eval_command)
+    add_run(add, "folder of the run")
+    text = "first estimate the statistics of batch norm anew, on training images"
+    add.add_argument("--precise-bn", action="store_true", help=text)
+
+    add = add_command(commands, params_command)
+    add_settings(add, NETWORK)
+    add.add_argument("--num-classes", type=int, metavar="N", help="default 10")
+    text = "print one line a network: this IGC network beside regular, fusion and Xception ones"
+    add.add_argument("--compare", action="store_true", dest="compare_all", help=text)
+    equals = [name.replace("_", "-") for name in compare.EQUAL]
+    add.add_argument("--equal", choices=equals, help="what they have in common; default depth")
+    add.add_argument("--csv", metavar="FILE", help="write the comparison to this file as well")
+    add.add_argument("--paper", action="store_true", help="count all networks of the paper")
+
+    add = add_command(commands, bench_command)
+    add_settings(add, NETWORK)
+    for name, text in {**BLOCK, "batch_size": "images in a batch; default 64"}.items():
+        add.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=text)
+    add.add_argument("--contenders", nargs="+", metavar="NAME", help="default all that run here")
+    add.add_argument("--threads", type=int, metavar="N", help="default all cores")
+    add.add_argument("--rounds", type=int, metavar="N", help="turns of each contender; default 7")
+    add.add_argument("--json", metavar="FILE", help="write all measurements to this file")
+
+    add = add_command(commands, plot_command)
+    add.add_argument("run", metavar="RUN", help="folder of the run")
+    add.add_argument("--out", metavar="FILE", help="default RUN/curves.png; may end in .svg")
+
 
 def train_command(resume_run: str | None = None, recipe: str | None = None, **given: Any) -> None:
-    """Train from scratch, or continue a run.
+    """Train a network; by default a small one on shapes.
 
     A recipe gives the settings that are not given otherwise. A run that is continued must have
     the settings that are given, by option or by recipe.
@@ -62,13 +79,6 @@ def train_command(resume_run: str | None = None, recipe: str | None = None, **gi
     else:
         history = resume(resume_run, say, **given)
     say(f"test accuracy {history.test_accuracy:.2%}; checkpoint and log in {history.run}")
-
-
-def _add_eval(commands: Any) -> None:
-    add = add_command(commands, "eval", eval_command, "evaluate a run on its test set")
-    add_run(add, "folder of the run")
-    text = "first estimate the statistics of batch norm anew, on training images"
-    add.add_argument("--precise-bn", action="store_true", help=text)
 
 
 def eval_command(
@@ -89,20 +99,6 @@ def eval_command(
     )
 
 
-def _add_params(commands: Any) -> None:
-    add = add_command(
-        commands, "params", params_command, "print a network's layers, parameters, multiply-adds"
-    )
-    add_settings(add, NETWORK)
-    add.add_argument("--num-classes", type=int, metavar="N", help="default 10")
-    text = "print one line a network: this IGC network beside regular, fusion and Xception ones"
-    add.add_argument("--compare", action="store_true", dest="compare_all", help=text)
-    equals = [name.replace("_", "-") for name in EQUAL]
-    add.add_argument("--equal", choices=equals, help="what they have in common; default depth")
-    add.add_argument("--csv", metavar="FILE", help="write the comparison to this file as well")
-    add.add_argument("--paper", action="store_true", help="count all networks of the paper")
-
-
 def params_command(
     num_classes: int = 10,
     compare_all: bool = False,
@@ -111,45 +107,20 @@ def params_command(
     csv: str | None = None,
     **settings: Any,
 ) -> None:
-    """Print the table of a network, of it beside others, or of all the paper's networks."""
+    """Print a network's layers, parameters, multiply-adds."""
     if (csv or equal) and not compare_all:
         raise SpecError("--equal and --csv belong to a comparison: give --compare as well")
     if paper:
-        say(aligned(paper_cells()))
+        say(aligned(compare.paper_cells()))
         return
     architecture = TrainConfig(**settings).architecture(num_classes)
     if not compare_all:
-        say(summary(build(architecture, backend="numpy")))
+        say(compare.summary(build(architecture, backend="numpy")))
         return
-    counted = compare_networks(architecture, (equal or "depth").replace("-", "_"))
-    say(aligned(cells(counted)))
+    counted = compare.compare_networks(architecture, (equal or "depth").replace("-", "_"))
+    say(aligned(compare.cells(counted)))
     if csv is not None:
-        write_csv(csv, csv_rows(counted))
-
-
-BLOCK = {
-    "in_channels": "default L*M",
-    "out_channels": "default L*M",
-    "kernel_size": "height and width of the kernel; default 3",
-    "stride": "default 1",
-    "size": "height and width of the images; default 32",
-}
-
-
-def _add_bench(commands: Any) -> None:
-    add = add_command(
-        commands,
-        "bench",
-        bench_command,
-        "time a block, or with --arch a training step, against other implementations",
-    )
-    add_settings(add, NETWORK)
-    for name, text in {**BLOCK, "batch_size": "images in a batch; default 64"}.items():
-        add.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=text)
-    add.add_argument("--contenders", nargs="+", metavar="NAME", help="default all that run here")
-    add.add_argument("--threads", type=int, metavar="N", help="default all cores")
-    add.add_argument("--rounds", type=int, metavar="N", help="turns of each contender; default 7")
-    add.add_argument("--json", metavar="FILE", help="write all measurements to this file")
+        write_csv(csv, compare.csv_rows(counted))
 
 
 def bench_command(
@@ -160,7 +131,7 @@ def bench_command(
     json: str | None = None,
     **numbers: Any,
 ) -> None:
-    """Time a block, or with --arch a training step, in every implementation that runs here."""
+    """Time a block, or with --arch a training step, against other implementations."""
     threads = bench.available_threads() if threads is None else integer("threads", threads)
     rounds, batch_size = integer("rounds", rounds), integer("batch_size", batch_size)
     make = _step_case if "arch" in numbers else _block_case

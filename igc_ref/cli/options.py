@@ -18,12 +18,12 @@ DEFAULTS = {field.name: field.default for field in fields(TrainConfig)}
 METAVARS = {int: "N", float: "X", str: "DIR"}
 
 
-def add_command(
-    commands: Any, name: str, command: Callable[..., None], text: str
-) -> argparse.ArgumentParser:
-    """Add a command; those of its options that are not given are absent."""
+def add_command(commands: Any, command: Callable[..., None]) -> argparse.ArgumentParser:
+    """Add ``NAME_command``, helped by its docstring; options that are not given are absent."""
+    name, text = command.__name__.removesuffix("_command"), command.__doc__ or ""
+    text = text.partition("\n")[0]
     parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=f"{text[0].upper()}{text[1:]}.",
+        name, help=text[:1].lower() + text[1:-1], description=text,
         argument_default=argparse.SUPPRESS,
     )  # fmt: skip
     parser.set_defaults(command=command)

@@ -19,14 +19,7 @@ OF_RUNS = "folder for the runs; what is there already is not trained again"
 
 def add_commands(commands: Any) -> None:
     """Add the commands of this file to the command line."""
-    _add_sweep(commands)
-    _add_compress(commands)
-
-
-def _add_sweep(commands: Any) -> None:
-    add = add_command(
-        commands, "sweep", sweep_command, "train every (L, M) that costs about the same"
-    )
+    add = add_command(commands, sweep_command)
     add.add_argument("--budget", type=int, required=True, metavar="N", help="cost of a network")
     costs = [name.replace("_", "-") for name in COSTS]
     add.add_argument("--what", choices=costs, help="what the budget counts; default parameters")
@@ -40,6 +33,16 @@ def _add_sweep(commands: Any) -> None:
     add_settings(add, [field.name for field in fields(TrainConfig) if field.name not in own])
     add_recipe(add)
 
+    add = add_command(commands, compress_command)
+    add_run(add, "folder of the regular network's run")
+    add.add_argument("-L", type=int, required=True, metavar="N", help="primary partitions")
+    text = "secondary partitions; L*M must be the network's width"
+    add.add_argument("-M", type=int, required=True, metavar="N", help=text)
+    add.add_argument("--out", required=True, metavar="DIR", help=OF_RUNS)
+    add.add_argument("--epochs", type=int, metavar="N", help="epochs of fine-tuning; default 2")
+    text = "peak learning rate of fine-tuning; default the run's"
+    add.add_argument("--lr", type=float, metavar="X", help=text)
+
 
 def sweep_command(
     out: str,
@@ -51,7 +54,7 @@ def sweep_command(
     recipe: str | None = None,
     **training: Any,
 ) -> None:
-    """Train every (L, M) near a budget."""
+    """Train every (L, M) that costs about the same."""
     if recipe is not None:
         training = config.recipe(recipe, training.get("data", TrainConfig.data)) | training
     plan = Sweep(
@@ -73,20 +76,6 @@ def _numbers(name: str, text: str) -> list[int]:
         return [int(number) for number in text.split(",")]
     except ValueError:
         raise SpecError(f"{name}={text!r} is not allowed: numbers with commas between") from None
-
-
-def _add_compress(commands: Any) -> None:
-    add = add_command(
-        commands, "compress", compress_command, "turn a trained regular network into an IGC network"
-    )
-    add_run(add, "folder of the regular network's run")
-    add.add_argument("-L", type=int, required=True, metavar="N", help="primary partitions")
-    text = "secondary partitions; L*M must be the network's width"
-    add.add_argument("-M", type=int, required=True, metavar="N", help=text)
-    add.add_argument("--out", required=True, metavar="DIR", help=OF_RUNS)
-    add.add_argument("--epochs", type=int, metavar="N", help="epochs of fine-tuning; default 2")
-    text = "peak learning rate of fine-tuning; default the run's"
-    add.add_argument("--lr", type=float, metavar="X", help=text)
 
 
 def compress_command(run: str, out: str, **options: Any) -> None:

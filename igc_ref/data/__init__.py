@@ -16,16 +16,7 @@ from igc_ref.data.svhn import load_svhn
 from igc_ref.errors import DataError, choice
 from igc_ref.report import Report, silent
 
-__all__ = [
-    "NAMES",
-    "Dataset",
-    "fetch",
-    "fingerprint",
-    "load",
-    "load_cifar",
-    "load_svhn",
-    "shapes",
-]
+__all__ = ["NAMES", "Dataset", "fetch", "fingerprint", "load", "load_cifar", "load_svhn", "shapes"]
 
 NAMES = ("shapes", *PUBLISHED, *SVHN_PARTS)
 
@@ -58,7 +49,6 @@ def load(
         For an unknown name or split, for files that are missing or damaged, or if they cannot be
         fetched.
     """
-    choice("split", split, ("train", "test"), DataError)
     choice("data", name, NAMES, DataError)
     if name == "shapes":
         return shapes(split)

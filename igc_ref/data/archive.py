@@ -1,4 +1,4 @@
-"""Reading a few files out of a ``.tar.gz`` as a stream: nothing is extracted to the disk.
+"""Reading a few files out of a ``.tar.gz`` in one pass: nothing is extracted to the disk.
 
 `tarfile` parses the archive; only the contents of regular members of the wanted names are read, so
 links, devices and paths that lead elsewhere have nothing to act on.
@@ -9,32 +9,19 @@ from __future__ import annotations
 import gzip
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from igc_ref.errors import DataError, one_line
 
-__all__ = ["Entry", "in_archive"]
-
 CHUNK = 1 << 18  # bytes
-MAX_ENDS = 9  # times that the end may be read; 2 are usual
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A file of a data set, read from a folder or from an archive.
+class Entry(NamedTuple):
+    """A file of a data set, read from a folder or from an archive."""
 
-    Parameters
-    ----------
-    place : str
-        Where it is, for messages.
-    name : str
-        Its own name, without folders.
-    content : bytes
-    """
-
-    place: str
-    name: str
+    place: str  # where it is, for messages
+    name: str  # its own, without folders
     content: bytes
 
 
@@ -63,20 +50,24 @@ def in_archive(path: Path, folder: str, limits: dict[str, int], total: int) -> I
         If the archive is damaged, cut off or too large, or has a wanted file twice.
     """
     wanted = dict(limits)
+    too_large = DataError(f"it unpacks to more than {total:,} bytes")
     with gzip.open(path) as unpacked:
-        stream = _Limited(unpacked, total)
         try:
-            with tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK) as archive:  # type: ignore[call-overload]
+            with tarfile.open(fileobj=unpacked, mode="r:") as archive:
                 for member in archive:
+                    if archive.offset > total:  # where the next member begins
+                        raise too_large
                     inner, _, name = member.name.removeprefix("./").rpartition("/")
                     if not member.isreg() or inner != folder or name not in limits:
                         continue
                     if name not in wanted:
                         raise DataError(f"there are two members {member.name}")
                     check_size(member.size, wanted.pop(name), member.name)
-                    yield Entry(f"{path}: {member.name}", name, archive.extractfile(member).read())
-            while stream.read(CHUNK):  # on to the checksum
-                pass
+                    content = archive.extractfile(member).read()  # type: ignore[union-attr]
+                    yield Entry(f"{path}: {member.name}", name, content)
+            while unpacked.read(CHUNK):  # on to the checksum
+                if unpacked.tell() > total:
+                    raise too_large
         except Exception as error:  # a damaged archive makes tarfile and gzip fail in many ways
             raise DataError(f"{path} is damaged or no .tar.gz: {one_line(error)}") from error
 
@@ -85,20 +76,3 @@ def check_size(size: int, limit: int, place: object) -> None:
     """Raise a DataError if a file has more than `limit` bytes."""
     if size > limit:
         raise DataError(f"{place} has {size:,} bytes; at most {limit:,} are expected")
-
-
-class _Limited:
-    """A stream that ends: it refuses more than `limit` bytes, and to be read on past its end."""
-
-    def __init__(self, stream: gzip.GzipFile, limit: int) -> None:
-        self.stream, self.limit, self.left, self.ends = stream, limit, limit, 0
-
-    def read(self, size: int) -> bytes:
-        data = self.stream.read(size)
-        self.left -= len(data)
-        self.ends += not data
-        if self.left < 0:
-            raise DataError(f"it unpacks to more than {self.limit:,} bytes")
-        if self.ends > MAX_ENDS:  # tarfile would skip a claim of exabytes piece by piece
-            raise DataError("it ends in the middle of a member")
-        return data

@@ -18,8 +18,8 @@ from igc_ref.data.published import PIXELS, PUBLISHED, SMALL_FILE, Published
 from igc_ref.data.unpickle import load_pickle
 from igc_ref.errors import DataError, choice
 
-__all__ = ["PUBLISHED", "load_cifar"]
-
+Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
 SUFFIXES = (".bin", "")  # of the files of the binary and the python layout
 
 
@@ -121,12 +121,7 @@ def _in_folder(folder: Path, limits: dict[str, int]) -> Iterator[Entry]:
             yield Entry(str(path), name, path.read_bytes())
 
 
-def _binary(
-    entry: Entry,
-    published: Published,
-    images: npt.NDArray[np.uint8],
-    labels: npt.NDArray[np.int64],
-) -> None:
+def _binary(entry: Entry, published: Published, images: Images, labels: Labels) -> None:
     """Read records of label bytes and pixels into images (n, 3072) and labels (n,)."""
     place, count, heads = entry.place, len(images), len(published.labels)
     size, expected = len(entry.content), published.file_limit(count, ".bin")
@@ -142,12 +137,7 @@ def _binary(
     labels[:] = records[:, heads - 1]
 
 
-def _python(
-    entry: Entry,
-    published: Published,
-    images: npt.NDArray[np.uint8],
-    labels: npt.NDArray[np.int64],
-) -> None:
+def _python(entry: Entry, published: Published, images: Images, labels: Labels) -> None:
     """Read a pickled dict of data (n, 3072) and labels into images (n, 3072) and labels (n,)."""
     batch = _pickled_dict(entry)
     place, key, (kind, classes) = entry.place, published.label_key, published.labels[-1]

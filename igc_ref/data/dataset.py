@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,9 +60,7 @@ class Dataset:
 
     def __getitem__(self, rows: slice) -> Dataset:
         """The same set restricted to some of its images: ``dataset[:500]``."""
-        return Dataset(
-            self.name, self.images[rows], self.labels[rows], self.classes, self.mean, self.std
-        )
+        return replace(self, images=self.images[rows], labels=self.labels[rows])
 
 
 def check_labels(place: str, labels: npt.NDArray[Any], allowed: range, kind: str = "label") -> None:

@@ -63,17 +63,15 @@ def fetch(
     choice("name", name, (*PUBLISHED, *SVHN_PARTS), DataError)
     choice("split", split, ("train", "test"), DataError)
     place = Path(folder) if folder is not None else cache_folder()
-    wanted: list[tuple[str, tuple[PublishedFile, ...]]]
-    if name in PUBLISHED:
-        wanted = [(PUBLISHED[name].title, PUBLISHED[name].archives)]
-    else:
-        wanted = [("SVHN", (SVHN[part].file,)) for part in SVHN_PARTS[name][split]]
     try:
-        paths = [_ensure(title, files, place, report) for title, files in wanted]
+        if name in PUBLISHED:
+            return _ensure(PUBLISHED[name].title, PUBLISHED[name].archives, place, report)
+        for part in SVHN_PARTS[name][split]:
+            _ensure("SVHN", (SVHN[part].file,), place, report)
     except OSError as error:
         reason = error.strerror or one_line(error)
         raise DataError(f"cannot use {error.filename or place}: {reason}") from error
-    return paths[0] if name in PUBLISHED else place
+    return place
 
 
 def cache_folder() -> Path:
@@ -101,28 +99,20 @@ def _ensure(title: str, files: tuple[PublishedFile, ...], place: Path, report: R
     offers = _offers(files)
     place.mkdir(parents=True, exist_ok=True)
     lock = FileLock(place / f".{files[0].name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        report(f"another process is fetching {title}; waiting for it ({lock.lock_file})")
+    for patience in (0.0, PATIENCE):
         try:
-            lock.acquire(timeout=PATIENCE)
-        except Timeout as error:
-            patience = f"{PATIENCE:,.0f} s"
-            raise DataError(f"another process has held {lock.lock_file} for {patience}") from error
-    try:
-        return _present(files, place) or _download(title, files, offers, place, report)
-    finally:
-        lock.release()
+            with lock.acquire(timeout=patience):
+                return _present(files, place) or _download(title, files, offers, place, report)
+        except Timeout:
+            if not patience:
+                report(f"another process is fetching {title}; waiting for it ({lock.lock_file})")
+    raise DataError(f"another process has held {lock.lock_file} for {PATIENCE:,.0f} s")
 
 
 def _present(files: tuple[PublishedFile, ...], place: Path) -> Path | None:
     """Return the first of these files that is there with the published size and checksum."""
-    for file in files:
-        path = place / file.name
-        if path.is_file() and not file.problem(path):
-            return path
-    return None
+    paths = [(file, place / file.name) for file in files]
+    return next((p for file, p in paths if p.is_file() and not file.problem(p)), None)
 
 
 def _offers(files: tuple[PublishedFile, ...]) -> list[tuple[PublishedFile, str]]:

@@ -6,18 +6,6 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = [
-    "PIXELS",
-    "PUBLISHED",
-    "SLOW",
-    "SMALL_FILE",
-    "SVHN",
-    "SVHN_PARTS",
-    "Digits",
-    "Published",
-    "PublishedFile",
-]
-
 PIXELS = 3 * 32 * 32
 SMALL_FILE = 65_536  # bytes; more than any list of class names
 BESIDES = 1_048_576  # bytes of headers, read-me files and padding in an archive, at most
@@ -122,23 +110,31 @@ class Published:
         )
 
 
+# Name, size in bytes, SHA-256. The checksums are those of TensorFlow Datasets and torchvision.
+_TABLE = """
+cifar-10-binary.tar.gz   170052171 c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd
+cifar-10-python.tar.gz   170498071 6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce
+cifar-100-binary.tar.gz  168513733 58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec
+cifar-100-python.tar.gz  169001437 85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7
+train_32x32.mat          182040794 435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8
+test_32x32.mat            64275384 cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b
+extra_32x32.mat         1329278602 a133a4beb38a00fcdda90c9489e0c04f900b660ce8a316a5e854838379a71eb3
+"""
+_BASES = {  # best first
+    "cifar-10-binary.tar.gz": (_TENSORFLOW, _TORONTO),
+    "cifar-10-python.tar.gz": (_ZENODO, _TORONTO),
+    "cifar-100-binary.tar.gz": (_TORONTO,),
+    "cifar-100-python.tar.gz": (_ZENODO, _TORONTO),
+}
+_FILES = {
+    name: PublishedFile(name, int(size), sha256, _BASES.get(name, (_STANFORD,)))
+    for name, size, sha256 in map(str.split, _TABLE.strip().splitlines())
+}
+
 PUBLISHED = {
     "cifar10": Published(
         title="CIFAR-10",
-        archives=(
-            PublishedFile(
-                "cifar-10-binary.tar.gz",
-                170_052_171,
-                "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-                (_TENSORFLOW, _TORONTO),
-            ),
-            PublishedFile(
-                "cifar-10-python.tar.gz",
-                170_498_071,
-                "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
-                (_ZENODO, _TORONTO),
-            ),
-        ),
+        archives=(_FILES["cifar-10-binary.tar.gz"], _FILES["cifar-10-python.tar.gz"]),
         binary="cifar-10-batches-bin",
         python="cifar-10-batches-py",
         train=tuple(f"data_batch_{i}" for i in range(1, 6)),
@@ -156,20 +152,7 @@ PUBLISHED = {
     ),
     "cifar100": Published(
         title="CIFAR-100",
-        archives=(
-            PublishedFile(
-                "cifar-100-binary.tar.gz",
-                168_513_733,
-                "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
-                (_TORONTO,),
-            ),
-            PublishedFile(
-                "cifar-100-python.tar.gz",
-                169_001_437,
-                "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
-                (_ZENODO, _TORONTO),
-            ),
-        ),
+        archives=(_FILES["cifar-100-binary.tar.gz"], _FILES["cifar-100-python.tar.gz"]),
         binary="cifar-100-binary",
         python="cifar-100-python",
         train=("train",),
@@ -193,30 +176,10 @@ class Digits:
     count: int
 
 
-def _digits(part: str, count: int, size: int, sha256: str) -> Digits:
-    return Digits(PublishedFile(f"{part}_32x32.mat", size, sha256, (_STANFORD,)), count)
-
-
-# The checksums are those of TensorFlow Datasets and torchvision.
 SVHN = {
-    "train": _digits(
-        "train",
-        73_257,
-        182_040_794,
-        "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8",
-    ),
-    "test": _digits(
-        "test",
-        26_032,
-        64_275_384,
-        "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
-    ),
-    "extra": _digits(
-        "extra",
-        531_131,
-        1_329_278_602,
-        "a133a4beb38a00fcdda90c9489e0c04f900b660ce8a316a5e854838379a71eb3",
-    ),
+    "train": Digits(_FILES["train_32x32.mat"], 73_257),
+    "test": Digits(_FILES["test_32x32.mat"], 26_032),
+    "extra": Digits(_FILES["extra_32x32.mat"], 531_131),
 }
 
 # The parts that make up the splits. The authors of IGC trained on the 604,388 of svhn_extra.

@@ -15,8 +15,6 @@ from igc_ref.data.dataset import Dataset, check_labels
 from igc_ref.data.published import SVHN, SVHN_PARTS, PublishedFile
 from igc_ref.errors import DataError, choice, one_line
 
-__all__ = ["load_svhn"]
-
 CLASSES = tuple("0123456789")
 MEAN, STD = (111.609, 113.161, 120.565), (50.498, 51.259, 50.244)  # of the 73,257, in 0..255
 

@@ -1,15 +1,14 @@
 """Reading a pickle without obeying it: numbers, text, lists, dicts and uint8 arrays, no more.
 
 The python layout of CIFAR is a pickle, and a pickle is a program that may call whatever it names.
-Python's own `pickle.Unpickler` runs the program here, but every name in it is answered by one of
-the stand-ins below. They import nothing and call nothing that the file names: they check their
-arguments against the few forms that such files have, and raise for any other.
+Python's own `pickle.Unpickler` runs the program here, but every name in it is answered by a
+stand-in. It imports nothing and calls nothing that the file names: it checks its arguments against
+the few forms that such files have, and raises for any other.
 """
 
 from __future__ import annotations
 
 import io
-import math
 import pickle
 import pickletools
 from typing import Any
@@ -18,8 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from igc_ref.errors import DataError, one_line
-
-__all__ = ["load_pickle"]
 
 _NAMES = {
     "numpy.core.multiarray._reconstruct": "_reconstruct",
@@ -32,54 +29,37 @@ _NAMES = {
 }
 
 
-class _DType:
-    """The one element type there is, uint8."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state: object) -> None:
-        if state not in ((3, "|", *[None] * 3, -1, -1, 0), (3, b"|", *[None] * 3, -1, -1, 0)):
-            raise DataError("the pickle sets the state of a dtype that is not uint8")
-
-
-class _Array:
-    """An array that the file has announced, and its value once the file has given it."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: npt.NDArray[np.uint8] | None = None) -> None:
-        self.value = value
-
-    def __setstate__(self, state: object) -> None:
-        match state:
-            case (1, shape, _DType(), 0 | 1 as fortran, bytes(raw)):
-                self.value = _array(raw, shape, "F" if fortran else "C")
-            case _:
-                raise DataError("the pickle sets a state that is not that of a uint8 array")
-
-
 class _StandIn:
-    """Answers a name in the file; a call checks its arguments and does what the name would do."""
+    """Answers a name in the file, or is the dtype uint8 or an array that the file then makes."""
 
-    __slots__ = ("name",)
+    __slots__ = ("name", "value")
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, value: npt.NDArray[np.uint8] | None = None) -> None:
+        self.name, self.value = name, value
 
     def __call__(self, *arguments: object) -> object:
+        """Check the arguments, and do what the name would do."""
         match self.name, arguments:
             case "_reconstruct", (_StandIn(name="ndarray"), (0,), "b" | b"b"):
-                return _Array()
-            case "_frombuffer", (bytes() | bytearray() as raw, _DType(), shape, "C" | "F" as order):
-                return _Array(_array(bytes(raw), shape, order))
+                return _StandIn("array")  # its value comes as its state
+            case "_frombuffer", (
+                bytes() | bytearray() as raw, _StandIn(name="uint8"), shape, "C" | "F" as order,
+            ):  # fmt: skip
+                return _StandIn("array", _array(bytes(raw), shape, order == "F"))
             case "dtype", ("u1" | b"u1" | "|u1" | b"|u1", 0, 1):
-                return _DType()
+                return _StandIn("uint8")
             case "encode", (str(text), "latin1" | "latin-1"):  # bytes, as Python 3 saves them
                 return text.encode("latin-1")
         raise DataError(f"the pickle calls {self.name} with arguments that no CIFAR file has")
 
     def __setstate__(self, state: object) -> None:
-        raise DataError(f"the pickle sets a state of {self.name}")
+        match self.name, state:
+            case "uint8", (3, "|" | b"|", None, None, None, -1, -1, 0):
+                pass
+            case "array", (1, shape, _StandIn(name="uint8"), 0 | 1 as fortran, bytes(raw)):
+                self.value = _array(raw, shape, bool(fortran))
+            case _:
+                raise DataError(f"the pickle sets a state of {self.name} that no CIFAR file has")
 
 
 class _Unpickler(pickle.Unpickler):
@@ -119,7 +99,11 @@ def load_pickle(data: bytes) -> object:
     {'labels': [3, 8]}
     """
     try:
-        _check_opcodes(data)
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+            if opcode.name.startswith("EXT"):  # may be answered from a cache, not by `find_class`
+                raise DataError(f"the pickle uses the opcode {opcode.name}")
+            if opcode.name.endswith("PUT") and int(argument or 0) > count:  # would fill the memory
+                raise DataError(f"damaged pickle: value {count:,} is remembered as {argument:,}")
         value: Any = _Unpickler(io.BytesIO(data), encoding="bytes").load()
     except DataError:
         raise
@@ -131,30 +115,17 @@ def load_pickle(data: bytes) -> object:
     return _finished(value)
 
 
-def _check_opcodes(data: bytes) -> None:
-    """Refuse what makes Python's unpickler allocate memory on a claim, or look names up elsewhere.
-
-    `pickletools` itself raises if a text is shorter than it claims to be.
-    """
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-        if opcode.name.startswith("EXT"):
-            raise DataError(f"the pickle uses the opcode {opcode.name}")
-        if opcode.name.endswith("PUT") and int(argument or 0) > count:  # it sizes the memo
-            raise DataError(f"damaged pickle: value {count:,} is remembered as {argument:,}")
-
-
 def _finished(value: object) -> object:
-    if not isinstance(value, _Array):
-        return value
-    if value.value is None:
-        raise DataError("damaged pickle: an array is announced, but its bytes never come")
-    return value.value
+    """Return an array for its stand-in."""
+    if isinstance(value, _StandIn) and value.name == "array":
+        if value.value is None:
+            raise DataError("damaged pickle: an array is announced, but its bytes never come")
+        return value.value
+    return value
 
 
-def _array(raw: bytes, shape: object, order: str) -> npt.NDArray[np.uint8]:
-    sizes = shape if isinstance(shape, tuple) and len(shape) <= 4 else (-1,)
-    if not all(isinstance(n, int) and 0 <= n <= len(raw) for n in sizes):
+def _array(raw: bytes, shape: Any, fortran: bool) -> npt.NDArray[np.uint8]:
+    array = np.frombuffer(raw, np.uint8).reshape(shape, order="F" if fortran else "C")
+    if array.shape != shape:  # it had a -1
         raise DataError(f"damaged pickle: an array of {len(raw):,} bytes has an impossible shape")
-    if math.prod(sizes) != len(raw):
-        raise DataError(f"damaged pickle: an array of shape {sizes} has {len(raw):,} bytes")
-    return np.frombuffer(raw, np.uint8).reshape(sizes, order="F" if order == "F" else "C")
+    return array

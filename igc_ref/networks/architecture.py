@@ -11,10 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from igc_ref.errors import SpecError, choice, integer
+from igc_ref.errors import MAX_INTEGER, SpecError, choice, integer
 
-INPUT_SHAPE = (3, 32, 32)  # of the CIFAR networks, channels first
-IMAGENET_SHAPE = (3, 224, 224)
 DOUBLINGS = ("M", "L")
 
 ARCHITECTURES = {  # name: family, and the unit in the place of a regular 3x3 convolution
@@ -30,6 +28,18 @@ ARCHITECTURES = {  # name: family, and the unit in the place of a regular 3x3 co
     "imagenet": ("imagenet", "regular"),
     "imagenet_igc": ("imagenet", "igc"),
     "igcv3": ("igcv3", "igcv3"),
+}
+DEPTHS = {  # family: which depths exist, and why no others
+    "plain": (
+        range(5, MAX_INTEGER + 1, 3),
+        "a plain network has 3 equal stages and 2 more layers, so 5, 8, 11, ...",
+    ),
+    "resnet": (
+        range(8, MAX_INTEGER + 1, 2),
+        "a residual network has 2 layers a block and 2 more, so an even depth of at least 8",
+    ),
+    "imagenet": (range(18, 19), "the ImageNet networks have 18 layers"),
+    "igcv3": (range(54, MAX_INTEGER + 1, 45), "an IGCV3 network has 54, 99, 144, ..."),
 }
 PARTITIONED = ("igc", "fusion")  # the units that are described by L and M, not by a width
 
@@ -73,35 +83,16 @@ class Architecture:
         for name in (*needed, "depth", "num_classes"):
             object.__setattr__(self, name, integer(name, getattr(self, name)))
         choice("doubling", self.doubling, DOUBLINGS)
-        if self.doubling == "L":
-            self._check_doubling_L()
-        self._check_depth()
-
-    def _check_doubling_L(self) -> None:
-        """Stages that double L begin with L partitions of M/2 channels, so M must be even."""
-        if self.unit not in PARTITIONED:
+        if self.doubling == "L" and self.unit not in PARTITIONED:
             raise SpecError(f"{self.arch} has no L to double: doubling='L' is not allowed")
-        if (self.M or 1) % 2:
+        # Stages that double L begin with L partitions of M/2 channels.
+        if self.doubling == "L" and (self.M or 1) % 2:
             raise SpecError(f"M={self.M} is not allowed with doubling='L': it must be even")
-
-    def _check_depth(self) -> None:
-        depth = self.depth
-        if self.family == "imagenet" and depth != 18:
-            raise SpecError(f"depth={depth} is not allowed: the ImageNet networks have 18 layers")
-        if self.family == "resnet" and (depth % 2 or depth < 8):
-            raise SpecError(
-                f"depth={depth} is not allowed: a residual network has 2 layers a block and "
-                f"2 more, so an even depth of at least 8"
-            )
-        if self.family == "igcv3" and (depth % 45 != 9 or depth < 54):
-            raise SpecError(f"depth={depth} is not allowed: an IGCV3 network has 54, 99, 144, ...")
+        depths, why = DEPTHS[self.family]
+        if self.depth not in depths:
+            raise SpecError(f"depth={self.depth} is not allowed: {why}")
         if self.family == "igcv3" and (self.width or 4) % 4:
             raise SpecError(f"width={self.width} is not allowed: it must be divisible by 4")
-        if self.family == "plain" and (depth % 3 != 2 or depth < 5):
-            raise SpecError(
-                f"depth={depth} is not allowed: a plain network has 3 equal stages and "
-                f"2 more layers, so 5, 8, 11, ..."
-            )
 
     @property
     def family(self) -> str:
@@ -126,7 +117,7 @@ class Architecture:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Shape (channels, height, width) of the images that the network was designed for."""
-        return IMAGENET_SHAPE if self.family == "imagenet" else INPUT_SHAPE
+        return (3, 224, 224) if self.family == "imagenet" else (3, 32, 32)
 
     @property
     def channels(self) -> int:

@@ -8,8 +8,6 @@ are fixed. `IGCV2` and `IGCV3` are made of group convolutions and shuffles.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from igc_ref.backends import GenericBackend
@@ -57,14 +55,12 @@ class IGC(Layer):
 
     def backward(self, dy: Array) -> Array:
         dx, dprimary, dsecondary = self.backend.igc_backward(dy, self._take_saved())
-        self.gradients = {"primary": dprimary, "secondary": dsecondary}
+        gradients = {"primary": dprimary, "secondary": dsecondary}
+        self.gradients = {name: gradients[name] for name in self.parameters}  # of trained weights
         return dx
 
     def output_shape(self, shape: Shape) -> Shape:
         return (self.spec.out_channels, *self.spec.output_size(shape[1], shape[2]))
-
-    def multiply_adds(self, shape: Shape) -> int:
-        return self.num_parameters * math.prod(self.output_shape(shape)[1:])
 
     def describe(self) -> str:
         return str(self.spec)
@@ -79,11 +75,6 @@ class SummationFusion(IGC):
 
     def _add_secondary(self, rng: np.random.Generator, dtype: str) -> None:
         self.fixed["secondary"] = self.backend.asarray(np.ones(self.spec.secondary_shape), dtype)
-
-    def backward(self, dy: Array) -> Array:
-        dx = super().backward(dy)
-        del self.gradients["secondary"]
-        return dx
 
     def describe(self) -> str:
         s = self.spec
@@ -123,11 +114,9 @@ class IGCV2(Sequential):
 
     Parameters
     ----------
-    backend : GenericBackend
     spec : IGCV2Spec
-    rng : numpy Generator
-        Draws the He-normal weights of all factors, fan-in.
-    dtype : str
+    backend, rng, dtype
+        As in `IGC`.
     """
 
     def __init__(
@@ -157,13 +146,11 @@ class IGCV3(Sequential):
 
     Parameters
     ----------
-    backend : GenericBackend
     spec : IGCV3Spec
     momentum : float
-        Weight of the past in the running averages of the batch norms.
-    rng : numpy Generator
-        Draws the He-normal weights of all convolutions, fan-in.
-    dtype : str
+        Of the batch norms, as in `BatchNorm`.
+    backend, rng, dtype
+        As in `IGC`.
     """
 
     def __init__(
@@ -206,13 +193,5 @@ def _convolution(
     backend: GenericBackend, factor: Factor, rng: np.random.Generator, dtype: str
 ) -> Conv2d:
     """Make the layer of a factor's W."""
-    return Conv2d(
-        backend,
-        factor.in_channels,
-        factor.out_channels,
-        kernel_size=factor.kernel_size,
-        stride=factor.stride,
-        groups=factor.groups,
-        rng=rng,
-        dtype=dtype,
-    )
+    shape = {name: getattr(factor, name) for name in ("kernel_size", "stride", "groups")}
+    return Conv2d(backend, factor.in_channels, factor.out_channels, **shape, rng=rng, dtype=dtype)

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,9 +27,8 @@ class Builder:
 
     Parameters
     ----------
-    architecture : Architecture
-    backend : GenericBackend
-    dtype : str
+    architecture, backend, dtype
+        As in `igc_ref.networks.model.build`.
     rng : numpy Generator
         Draws all weights.
     bn_momentum : float, optional
@@ -51,7 +50,8 @@ class Builder:
         *,
         bn_momentum: float | None = None,
     ) -> None:
-        self.a, self.backend, self.dtype, self.rng = architecture, backend, dtype, rng
+        self.a, self.backend = architecture, backend
+        self.draw: dict[str, Any] = {"rng": rng, "dtype": dtype}  # of every layer with weights
         if bn_momentum is None:
             bn_momentum = 0.9 if architecture.is_residual else 0.99
         if not 0 <= bn_momentum < 1:
@@ -64,9 +64,7 @@ class Builder:
         parts.update(self._bottlenecks() if self.a.family == "igcv3" else self._stages())
         channels = Sequential(parts).output_shape(self.a.input_shape)[0]
         parts["pool"] = GlobalAveragePool(self.backend)
-        parts["linear"] = Linear(
-            self.backend, channels, self.a.num_classes, rng=self.rng, dtype=self.dtype
-        )
+        parts["linear"] = Linear(self.backend, channels, self.a.num_classes, **self.draw)
         return Sequential(parts)
 
     def _stem(self) -> Layer:
@@ -80,37 +78,34 @@ class Builder:
     def _stages(self) -> Iterator[tuple[str, Layer]]:
         """Yield the blocks of a network whose stages double their width."""
         channels = self.a.stem_channels
-        make = self._residual_block if self.a.is_residual else self._plain_block
+        make: Callable[..., Layer] = self._residual_block if self.a.is_residual else self._unit
         for number, stage in enumerate(self.a.stages, start=1):
             for block in range(1, stage.blocks + 1):
                 stride = stage.stride if block == 1 else 1
                 yield f"stage{number}.block{block}", make(channels, stage, stride)
                 channels = stage.channels
 
-    def _plain_block(self, channels: int, stage: Stage, stride: int) -> Layer:
-        return self._unit(channels, stage, stride, relu=True)
-
     def _residual_block(self, channels: int, stage: Stage, stride: int) -> Layer:
         out, shortcut = stage.channels, None
         if channels != out:
             shape: dict[str, Any] = {"kernel_size": 1, "stride": stride, "groups": stage.L or 1}
             shortcut = self._conv_bn(channels, out, **shape, relu=False)
-        branch = {"unit1": self._unit(channels, stage, stride, relu=True)}
+        branch = {"unit1": self._unit(channels, stage, stride)}
         branch["unit2"] = self._unit(out, stage, 1, relu=False)
         return Residual(self.backend, Sequential(branch), shortcut)
 
-    def _unit(self, channels: int, stage: Stage, stride: int, *, relu: bool) -> Sequential:
+    def _unit(self, channels: int, stage: Stage, stride: int, *, relu: bool = True) -> Sequential:
         """Make a convolution, or a block in its place, and its batch norm."""
         out, unit = stage.channels, self.a.unit
         if unit == "regular":
             return self._conv_bn(channels, out, stride=stride, relu=relu)
         if unit == "igcv2":
             product = IGCV2Spec.balanced(channels, out, stride=stride)
-            layer: Layer = IGCV2(self.backend, product, rng=self.rng, dtype=self.dtype)
+            layer: Layer = IGCV2(self.backend, product, **self.draw)
         else:
             make = SummationFusion if unit == "fusion" else IGC
             spec = self._spec(channels, stage, stride)
-            layer = make(self.backend, spec, rng=self.rng, dtype=self.dtype)
+            layer = make(self.backend, spec, **self.draw)
         name = "igc" if unit == "xception" else unit
         return Sequential({name: layer, "bn": self._norm(out, relu)})
 
@@ -126,18 +121,17 @@ class Builder:
     def _bottlenecks(self) -> Iterator[tuple[str, Layer]]:
         """Yield the blocks of an IGCV3 network, and its head, a 1x1 convolution."""
         channels = self.a.channels
-        draw: dict[str, Any] = {"rng": self.rng, "dtype": self.dtype}
         for i, spec in enumerate(igcv3_blocks(self.a), start=1):
-            yield f"block{i}", IGCV3(self.backend, spec, momentum=self.bn_momentum, **draw)
+            yield f"block{i}", IGCV3(self.backend, spec, momentum=self.bn_momentum, **self.draw)
             channels = spec.out_channels
         yield "head", self._conv_bn(channels, _scaled(PUBLISHED_HEAD, self.a), kernel_size=1)
 
     def _conv_bn(self, channels: int, out: int, *, relu: bool = True, **shape: Any) -> Sequential:
-        conv = Conv2d(self.backend, channels, out, **shape, rng=self.rng, dtype=self.dtype)
+        conv = Conv2d(self.backend, channels, out, **shape, **self.draw)
         return Sequential({"conv": conv, "bn": self._norm(out, relu)})
 
     def _norm(self, channels: int, relu: bool) -> Layer:
-        momentum, dtype = self.bn_momentum, self.dtype
+        momentum, dtype = self.bn_momentum, self.draw["dtype"]
         return BatchNorm(self.backend, channels, momentum=momentum, relu=relu, dtype=dtype)
 
 
@@ -146,25 +140,16 @@ class Builder:
 PUBLISHED_WIDTH = 32  # channels of the stem
 PUBLISHED_HEAD = 1280  # channels before the average pool
 ROUNDING = 4  # G_1 * G_2 divides every width, so that the loose complementary condition holds
-
-
-class Bottlenecks(NamedTuple):
-    """Blocks of one width, of the published network; the first of them has the stride."""
-
-    expansion: int
-    channels: int
-    blocks: int
-    stride: int
-
-
-BOTTLENECKS = (  # the strides are for images of 32x32: the last blocks see 4x4
-    Bottlenecks(1, 16, 1, 1),
-    Bottlenecks(6, 24, 2, 1),
-    Bottlenecks(6, 32, 3, 2),
-    Bottlenecks(6, 64, 4, 2),
-    Bottlenecks(6, 96, 3, 1),
-    Bottlenecks(6, 160, 3, 2),
-    Bottlenecks(6, 320, 1, 1),
+# Expansion, channels, blocks, and stride of the first block. The strides are for images of 32x32:
+# the last blocks see 4x4.
+BOTTLENECKS = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 1),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
 )
 
 

@@ -60,8 +60,13 @@ class Layer:
         return shape
 
     def multiply_adds(self, shape: Shape) -> int:
-        """Return the multiply-adds of convolutions and linear layers for one image."""
-        return 0
+        """Return the multiply-adds for one image: those of kernels and matrices alone.
+
+        Each of their weights multiplies once for every output position. Parameters of one
+        dimension, as a bias or batch norm's gamma and beta, are not counted.
+        """
+        weights: int = sum(math.prod(p.shape) for p in self.parameters.values() if p.ndim > 1)
+        return weights * math.prod(self.output_shape(shape)[1:])
 
     @property
     def num_parameters(self) -> int:
@@ -120,14 +125,7 @@ class Sequential(Layer):
 
 
 class Residual(Layer):
-    """relu(shortcut(x) + branch(x)); without a shortcut layer, x itself is added.
-
-    Parameters
-    ----------
-    backend : GenericBackend
-    branch : Layer
-    shortcut : Layer, optional
-    """
+    """relu(shortcut(x) + branch(x)); without a shortcut layer, x itself is added."""
 
     def __init__(
         self, backend: GenericBackend, branch: Layer, shortcut: Layer | None = None

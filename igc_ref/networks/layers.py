@@ -70,9 +70,6 @@ class Conv2d(Layer):
         out, _, k, _ = self.parameters["weight"].shape
         return (out, *(output_length(size, k, self.stride) for size in shape[1:]))
 
-    def multiply_adds(self, shape: Shape) -> int:
-        return self.num_parameters * math.prod(self.output_shape(shape)[1:])
-
     def describe(self) -> str:
         out, per_group, k, _ = self.parameters["weight"].shape
         groups = f" groups {self.groups}" if self.groups > 1 else ""
@@ -212,9 +209,6 @@ class Linear(Layer):
 
     def output_shape(self, shape: Shape) -> Shape:
         return self.parameters["bias"].shape  # type: ignore[no-any-return]
-
-    def multiply_adds(self, shape: Shape) -> int:
-        return math.prod(self.parameters["weight"].shape)  # the bias only adds
 
     def describe(self) -> str:
         out, inp = self.parameters["weight"].shape

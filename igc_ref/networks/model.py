@@ -184,7 +184,8 @@ class Model:
 
     def state_dict(self) -> dict[str, npt.NDArray[Any]]:
         """Return copies of all parameters and running statistics as NumPy arrays."""
-        return {name: self.backend.to_numpy(array) for name, array in self._state().items()}
+        state = self._collect("parameters", "buffers")
+        return {name: self.backend.to_numpy(array) for name, array in state.items()}
 
     def load_state_dict(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Overwrite all parameters and running statistics.
@@ -194,7 +195,7 @@ class Model:
         CheckpointError
             If names, shapes or dtypes differ; then nothing has been overwritten.
         """
-        overwrite(self._state(), state, self.backend)
+        overwrite(self._collect("parameters", "buffers"), state, self.backend)
 
     @property
     def num_parameters(self) -> int:
@@ -204,9 +205,6 @@ class Model:
     def rows(self) -> list[Row]:
         """Return a summary line for every layer; costs are for one image of the intended size."""
         return list(self.network.rows(self.architecture.input_shape))
-
-    def _state(self) -> dict[str, Array]:
-        return self._collect("parameters", "buffers")
 
     def _collect(self, *kinds: str) -> dict[str, Array]:
         return {

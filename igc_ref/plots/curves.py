@@ -7,7 +7,6 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from igc_ref.plots.style import (
     DARK,
@@ -15,14 +14,13 @@ from igc_ref.plots.style import (
     HATCHES,
     MARKERS,
     PALETTE,
+    Array,
     Axes,
     Figure,
     label_plainly,
     line_style,
     subplots,
 )
-
-Array = npt.NDArray[Any]
 
 
 def draw_lines(
@@ -39,9 +37,8 @@ def draw_lines(
     ----------
     series : mapping of name to (xs, ys)
         In the order of the legend.
-    x, y : str
-        Labels of the axes, with their units.
-    title : str
+    x, y, title : str
+        Labels of the axes, with their units, and of the figure.
     log : str
         Axes with a logarithmic scale: ``""``, ``"x"``, ``"y"`` or ``"xy"``.
     """
@@ -66,9 +63,8 @@ def draw_bars(
     ----------
     labels : sequence of str
     series : mapping of name to numbers, one for each label
-    y : str
-        Label of the axis, with its unit.
-    title : str
+    y, title : str
+        Label of the axis, with its unit, and of the figure.
     """
     figure, axes = subplots(figsize=(8, 3.4))
     width, places = 0.8 / len(series), np.arange(len(labels))
@@ -95,9 +91,8 @@ def draw_ratios(ratios: Mapping[str, float], x: str, title: str) -> Figure:
     Parameters
     ----------
     ratios : mapping of name to number
-    x : str
-        Label of the axis: what is divided by what.
-    title : str
+    x, title : str
+        Label of the axis, what is divided by what, and of the figure.
     """
     figure, axes = subplots(figsize=(8, 0.9 + 0.32 * len(ratios)))
     bars = axes.barh(list(ratios), list(ratios.values()), color=PALETTE[4], edgecolor="black")
@@ -187,7 +182,9 @@ def draw_sweep(results: Sequence[Any], title: str) -> Figure:
         lower.set(xlabel=text, ylabel="width G = L·M (channels)")
         upper.set_ylabel("test accuracy (%)")
         lower.set_xscale("log", base=2)
-        _ticks(lower, sorted({getattr(r, name) for r in results}))
+        values = sorted({getattr(r, name) for r in results})  # not powers of two
+        lower.set_xticks(values, labels=values)
+        lower.minorticks_off()
         for part in (upper, lower):
             part.grid(color=GRID)
     if len({r.depth for r in results}) > 1:
@@ -202,12 +199,6 @@ def _whole_numbers(axes: Axes) -> None:
     axes.xaxis.get_major_locator().set_params(integer=True)
 
 
-def _ticks(axes: Axes, values: Sequence[int]) -> None:
-    """Label the axis with the values that occur, not with powers of two."""
-    axes.set_xticks(values, labels=[str(value) for value in values])
-    axes.minorticks_off()
-
-
 def draw_roofline(
     bandwidth: float, flops: float, points: Mapping[str, tuple[float, float]], title: str
 ) -> Figure:
@@ -215,10 +206,8 @@ def draw_roofline(
 
     Parameters
     ----------
-    bandwidth : float
-        Bytes per second.
-    flops : float
-        Operations per second.
+    bandwidth, flops : float
+        Bytes and operations per second.
     points : mapping of name to (intensity, rate)
         Operations per byte that crosses to memory, and operations per second.
     title : str

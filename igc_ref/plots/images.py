@@ -6,11 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from igc_ref.plots.style import GRID, PALETTE, Axes, Figure, pyplot, subplots
-
-Array = npt.NDArray[Any]
+from igc_ref.plots.style import GRID, PALETTE, Array, Axes, Figure, pyplot, subplots
 
 MIDDLE: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}  # of a cell
 
@@ -45,8 +42,6 @@ def draw_patch(x: Array, z: Array, row: int, column: int) -> Figure:
     row, column : int
         The middle of the window, in pixels.
     """
-    from matplotlib.patches import Rectangle
-
     C, H, W = x.shape
     k = round((z.size // C) ** 0.5)
     figure, all_axes = pyplot().subplot_mosaic(
@@ -54,12 +49,14 @@ def draw_patch(x: Array, z: Array, row: int, column: int) -> Figure:
         layout="constrained",
     )  # fmt: skip
     shades = {"cmap": "gray_r", "vmin": 0, "vmax": max(float(x.max()), 1.0) * 2}
+    vector, corner = all_axes["z"], (column - k // 2, row - k // 2)
+    _numbers(vector, z[None], shades, aspect="auto")
     for c in range(C):
         axes = all_axes[f"x{c}"]
         _numbers(axes, x[c], shades)
-        corner = (column - k // 2, row - k // 2)
-        colour = PALETTE[c % len(PALETTE)]
-        axes.add_patch(Rectangle(corner, k, k, fill=False, ec=colour, lw=3, clip_on=False))
+        edge = {"fill": False, "ec": PALETTE[c % len(PALETTE)], "lw": 3, "clip_on": False}
+        axes.add_patch(pyplot().Rectangle(corner, k, k, **edge))
+        vector.add_patch(pyplot().Rectangle((c * k * k, 0), k * k, 1, **edge))
         for down, right in np.ndindex(k, k):
             x_, y_ = corner[0] + right, corner[1] + down
             if not (0 <= x_ < W and 0 <= y_ < H):
@@ -67,15 +64,8 @@ def draw_patch(x: Array, z: Array, row: int, column: int) -> Figure:
         axes.set(title=f"channel {c} of $x$", xlabel="column (pixels)", xlim=(-1, W + 1))
         axes.set(ylabel="row (pixels)" if c == 0 else "", ylim=(H + 1, -1))
         axes.set(xticks=range(0, W + 1, 2), yticks=range(0, H + 1, 2))
-    axes = all_axes["z"]
-    _numbers(axes, z[None], shades, aspect="auto")
-    for c in range(C):
-        colour = PALETTE[c % len(PALETTE)]
-        box = Rectangle((c * k * k, 0), k * k, 1, fill=False, ec=colour, lw=3, clip_on=False)
-        axes.add_patch(box)
-    axes.set(yticks=[], xlabel="entry of $z$: channel, then row, then column of the window")
-    axes.set_title("$z$")
-    axes.set_xticks(np.arange(0, z.size + 1, k * k))
+    vector.set(yticks=[], xlabel="entry of $z$: channel, then row, then column of the window")
+    vector.set(title="$z$", xticks=np.arange(0, z.size + 1, k * k))
     return figure
 
 
@@ -88,8 +78,8 @@ def _numbers(axes: Axes, values: Array, shades: dict[str, Any], **options: Any) 
             axes.text(column + 0.5, row + 0.5, f"{value:g}", **MIDDLE)
 
 
-def draw_band(height: int, band: int, step: int, padding: int = 1) -> Figure:
-    """Draw which rows one step of a banded block reads, keeps and writes.
+def draw_band(height: int, band: int, step: int) -> Figure:
+    """Draw which rows one step of a banded block with a 3x3 kernel reads, keeps and writes.
 
     Parameters
     ----------
@@ -99,17 +89,14 @@ def draw_band(height: int, band: int, step: int, padding: int = 1) -> Figure:
         Output rows that one step computes.
     step : int
         Which band, from 0; the last one may be shorter.
-    padding : int
-        Rows that the kernel needs above and below.
     """
     top = min(step * band, height - 1)
     bottom = min(top + band, height)
-    first, last = max(0, top - padding), min(height, bottom + padding)
+    first, last = max(0, top - 1), min(height, bottom + 1)
     figure, axes = subplots(figsize=(7, 3.2))
-    for place, hatch in ((0, ""), (1, "..."), (2, "")):
-        rows = height if place != 1 else bottom - top
-        start = 0 if place != 1 else top
-        _rows(axes, place, start, start + rows, "white", hatch)
+    _rows(axes, 0, 0, height, "white")
+    _rows(axes, 1, top, bottom, "white", "...")
+    _rows(axes, 2, 0, height, "white")
     _rows(axes, 0, first, last, PALETTE[4], "///")  # its neighbours, read once more
     _rows(axes, 0, top, bottom, PALETTE[4])
     _rows(axes, 1, top, bottom, PALETTE[1], "...")

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.plots.style import GRID, PALETTE, Axes, Figure, subplots
+from igc_ref.plots.style import GRID, PALETTE, Array, Axes, Figure, pyplot, subplots
 from igc_ref.spec.block import IGCSpec
-
-Array = npt.NDArray[Any]
 
 WIDTH = 9.5  # of all matrices of a block together, in inches
 FINEST = 64  # rows or columns; a finer grid would be grey all over
 MOST_TICKS = 9  # on one side of a matrix
-POSITIVE, NEGATIVE = PALETTE[0], PALETTE[5]
 LARGEST = 0.9  # side of the square of the greatest number, in cells
 LONGEST = 0.8  # clock hand, in cells
 
@@ -53,12 +49,7 @@ def draw_matrix(
     colours[filled] = palette[np.broadcast_to(groups, matrix.shape)[filled] % len(palette)]
     height, width = matrix.shape
     axes.imshow(colours, extent=(0, width, height, 0), interpolation="none")
-    if max(height, width) <= FINEST:
-        axes.hlines(range(1, height), 0, width, color=GRID, linewidth=0.5)
-        axes.vlines(range(1, width), 0, height, color=GRID, linewidth=0.5)
-    if taps > 1:
-        axes.vlines(range(taps, width, taps), 0, height, color="#888888", linewidth=0.5)
-    frame(axes, matrix, title, rows, columns, taps)
+    frame(axes, matrix, title, rows, columns, taps, zorder=2)
 
 
 def draw_block(matrices: Sequence[Array], spec: IGCSpec) -> Figure:
@@ -116,17 +107,9 @@ def draw_product(factors: Sequence[Array], product: Array, titles: Sequence[str]
 
 
 def blocks_of(matrix: Array) -> npt.NDArray[np.int64]:
-    """Number the blocks of a matrix, cell by cell: rows that mix the same columns are one block.
+    """Number the blocks of a matrix, cell by cell: rows that share columns are one block.
 
     Permutations of rows and columns do not hide a block.
-
-    Parameters
-    ----------
-    matrix : ndarray, shape (rows, columns)
-
-    Returns
-    -------
-    integer ndarray, shape (rows, columns)
     """
     filled = (matrix != 0).astype(np.int64)
     together = filled @ filled.T + np.eye(len(matrix)) > 0  # rows that share a column
@@ -149,27 +132,24 @@ def draw_values(
 
     Parameters
     ----------
-    axes : matplotlib Axes
     matrix : real ndarray, shape (rows, columns)
-    title, rows, columns : str
+    axes, title, rows, columns
         As in `draw_matrix`.
     greatest : float, optional
         The size that fills a cell, to compare figures; by default the greatest of this matrix.
     """
     from matplotlib.collections import PatchCollection
-    from matplotlib.patches import Rectangle
 
     if greatest is None:
         greatest = float(np.abs(matrix).max(initial=0)) or 1.0
-    for sign, colour in ((1, POSITIVE), (-1, NEGATIVE)):
+    for sign, colour in ((1, PALETTE[0]), (-1, PALETTE[5])):
         squares = []
         for row, column in np.argwhere(sign * matrix > 0):
             side = LARGEST * min(float(np.sqrt(abs(matrix[row, column]) / greatest)), 1.0)
             corner = (column + (1 - side) / 2, row + (1 - side) / 2)
-            squares.append(Rectangle(corner, side, side))
+            squares.append(pyplot().Rectangle(corner, side, side))
         face = colour if sign > 0 else "white"
         axes.add_collection(PatchCollection(squares, facecolor=face, edgecolor=colour))
-    _grid(axes, matrix)
     frame(axes, matrix, title, rows, columns)
 
 
@@ -178,9 +158,8 @@ def draw_phases(axes: Axes, matrix: Array, title: str, rows: str = "", columns: 
 
     Parameters
     ----------
-    axes : matplotlib Axes
     matrix : complex ndarray, shape (rows, columns)
-    title, rows, columns : str
+    axes, title, rows, columns
         As in `draw_matrix`.
     """
     row, column = np.nonzero(matrix)
@@ -190,7 +169,6 @@ def draw_phases(axes: Axes, matrix: Array, title: str, rows: str = "", columns: 
         scale_units="xy", scale=1, width=0.07, units="xy", headwidth=4, headlength=4,
         headaxislength=3.5, pivot="mid",
     )  # fmt: skip
-    _grid(axes, matrix)
     frame(axes, matrix, title, rows, columns)
 
 
@@ -205,8 +183,6 @@ def draw_weights(matrices: Sequence[Array], titles: Sequence[str], x: str, y: st
     x, y : str
         What columns and rows are, with the unit.
     """
-    from matplotlib.patches import Rectangle
-
     n, greatest = len(matrices), max(abs(matrix).max() for matrix in matrices)
     figure, all_axes = subplots(1, n, figsize=(2.0 * n, 2.5), squeeze=False)
     for axes, matrix, title in zip(all_axes[0], matrices, titles, strict=True):
@@ -215,7 +191,8 @@ def draw_weights(matrices: Sequence[Array], titles: Sequence[str], x: str, y: st
             side = np.sqrt(abs(weight) / greatest)
             corner = (column - side / 2, row - side / 2)
             colour = "white" if weight > 0 else "black"
-            axes.add_patch(Rectangle(corner, side, side, facecolor=colour, edgecolor="none"))
+            style = {"facecolor": colour, "edgecolor": "none"}
+            axes.add_patch(pyplot().Rectangle(corner, side, side, **style))
         axes.set(xlim=(-0.6, columns - 0.4), ylim=(rows - 0.4, -0.6), aspect="equal")
         axes.set(xticks=range(columns), yticks=range(rows), facecolor="#999999", title=title)
     figure.supxlabel(x)
@@ -223,11 +200,18 @@ def draw_weights(matrices: Sequence[Array], titles: Sequence[str], x: str, y: st
     return figure
 
 
-def frame(axes: Axes, matrix: Array, title: str, rows: str, columns: str, taps: int = 1) -> None:
-    """Set limits, title, ticks and labels of axes on which a matrix is drawn, one unit a cell."""
+def frame(
+    axes: Axes, matrix: Array, title: str, rows: str, columns: str, taps: int = 1, zorder: int = 0
+) -> None:
+    """Set limits, grid, title and labels of axes on which a matrix is drawn, one unit a cell."""
     height, width = matrix.shape
+    if max(height, width) <= FINEST:
+        axes.hlines(range(1, height), 0, width, color=GRID, linewidth=0.5, zorder=zorder)
+        axes.vlines(range(1, width), 0, height, color=GRID, linewidth=0.5, zorder=zorder)
+    if taps > 1:
+        axes.vlines(range(taps, width, taps), 0, height, color="#888888", linewidth=0.5)
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
-    across, down = numbers(width // taps), numbers(height)
+    across, down = (np.arange(0, n, -(-n // MOST_TICKS)) for n in (width // taps, height))
     axes.set_xticks((across + 0.5) * taps, across)
     axes.set_yticks(down + 0.5, down)
     axes.tick_params(length=0, labelsize=6, pad=1)
@@ -235,18 +219,6 @@ def frame(axes: Axes, matrix: Array, title: str, rows: str, columns: str, taps: 
     size = f"{height} x {width}\n{counted(int(np.count_nonzero(matrix)), 'cell')}"
     axes.set_xlabel(f"{columns}\n{size}" if columns else size, fontsize=8)
     axes.set_ylabel(rows, fontsize=8)
-
-
-def _grid(axes: Axes, matrix: Array) -> None:
-    height, width = matrix.shape
-    if max(height, width) <= FINEST:
-        axes.hlines(range(1, height), 0, width, color=GRID, linewidth=0.5, zorder=0)
-        axes.vlines(range(1, width), 0, height, color=GRID, linewidth=0.5, zorder=0)
-
-
-def numbers(n: int) -> npt.NDArray[np.int64]:
-    """Return which of the numbers below n are written beside a matrix."""
-    return np.arange(0, n, -(-n // MOST_TICKS))
 
 
 def counted(n: int, word: str) -> str:

@@ -10,9 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
+
 from igc_ref.errors import IGCError
 from igc_ref.files import replacing
 
+Array = npt.NDArray[Any]
 Figure = Any
 Axes = Any
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from igc_ref.plots.style import GRID, PALETTE, Axes, Figure, label_plainly, subplots
+from igc_ref.plots.style import GRID, PALETTE, Axes, Figure, label_plainly, pyplot, subplots
 from igc_ref.spec.block import IGCSpec, equal_cost_width, maximal_width
 
 
@@ -45,9 +45,8 @@ def _blocks(
     colours: Sequence[str],
 ) -> None:
     """Draw a matrix of (rows, columns) with `count` diagonal blocks, its corner at (x, y)."""
-    from matplotlib.patches import Rectangle
-
     (x, y), (rows, columns) = corner, shape
+    Rectangle = pyplot().Rectangle
     axes.add_patch(Rectangle(corner, columns, rows, facecolor="white", edgecolor="black"))
     width, height = columns / count, rows / count
     for b in range(count):

@@ -6,13 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from igc_ref.errors import SpecError
-from igc_ref.plots.style import PALETTE, Axes, Figure, subplots
+from igc_ref.plots.style import PALETTE, Array, Axes, Figure, subplots
 from igc_ref.spec.block import IGCSpec
-
-Array = npt.NDArray[Any]
 
 DOT = 70  # area of a channel, in square points
 

@@ -7,16 +7,18 @@ backward   dz̄ = Pᵀ d,   dW_d = blockmask(dz̄ ȳᵀ),   dȳ = W_dᵀ dz̄
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-import numpy.typing as npt
+from typing import NamedTuple
 
 from igc_ref.errors import SpecError
 from igc_ref.reference.patches import fold, unfold
-from igc_ref.reference.structure import diagonal_blocks, first_permutation, masked_product, matrices
+from igc_ref.reference.structure import (
+    Array,
+    diagonal_blocks,
+    first_permutation,
+    masked_product,
+    matrices,
+)
 from igc_ref.spec.block import IGCSpec
-
-Array = npt.NDArray[Any]
 
 
 class Gradients(NamedTuple):

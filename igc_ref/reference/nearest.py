@@ -21,15 +21,13 @@ The paper's square block has q = 1. The widening blocks of the residual networks
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from igc_ref.errors import SpecError, divides, integer
+from igc_ref.reference.structure import Array
 from igc_ref.spec.block import IGCSpec
-
-Array = npt.NDArray[Any]
 
 
 class Projection(NamedTuple):
@@ -152,8 +150,7 @@ def project(kernel: Array, L: int, M: int) -> Projection:
     if q != 1:
         raise SpecError(f"the kernel has {out} output channels; L*M = {L}*{M} = {L * M}")
     spec = IGCSpec(kernel.shape[1], out, L, M, kernel.shape[-1])
-    primary, secondary, _ = nearest_block(kernel, spec)
-    return Projection(primary, secondary)
+    return Projection(*nearest_block(kernel, spec)[:2])
 
 
 def nearest_block(kernel: Array, spec: IGCSpec) -> Nearest:

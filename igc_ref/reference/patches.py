@@ -6,16 +6,12 @@ by nothing. Here it *is* a matrix of zeros and ones, so its adjoint is its trans
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
 from igc_ref.errors import integer
+from igc_ref.reference.structure import Array
 from igc_ref.spec.block import output_length
-
-Array = npt.NDArray[Any]
 
 
 def patch_operator(

@@ -11,7 +11,7 @@ meant: an IGCV3 layer has batch norm and ReLU between its factors, this product 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +19,14 @@ import numpy.typing as npt
 from igc_ref.errors import SpecError
 from igc_ref.reference.patches import fold, unfold
 from igc_ref.reference.structure import (
+    Array,
     Matrix,
     block_diagonal,
     diagonal_blocks,
     interleave,
     masked_product,
 )
-from igc_ref.spec.products import Factor, Product
-
-Array = npt.NDArray[Any]
+from igc_ref.spec.products import Product
 
 
 class FactorMatrices(NamedTuple):
@@ -195,21 +194,13 @@ def is_loosely_complementary(product: Product) -> bool:
     return bool(count.min() == count.max())
 
 
-def _images(
-    x: Array, explicit: Sequence[FactorMatrices], product: Product
-) -> list[npt.NDArray[Any]]:
+def _images(x: Array, explicit: Sequence[FactorMatrices], product: Product) -> list[Array]:
     """Return the images before every factor, x first, and after the last one."""
     if x.ndim != 4 or x.shape[1] != product.in_channels:
         raise SpecError(f"x has shape {x.shape}; {product} needs (N, {product.in_channels}, H, W)")
     found = [x]
     for factor, (W, P) in zip(product.factors, explicit, strict=True):
-        found.append(_apply(found[-1], W, P, factor))
+        height, width = factor.output_size(*found[-1].shape[2:])
+        X = P @ W @ unfold(found[-1], factor.kernel_size, factor.stride)  # (out_i, positions*N)
+        found.append(X.reshape(factor.out_channels, height, width, len(x)).transpose(3, 0, 1, 2))
     return found
-
-
-def _apply(x: Array, W: Matrix, P: Matrix, factor: Factor) -> Array:
-    """Return P W z for all positions of images (N, in_i, H, W), as images again."""
-    N, _, height, width = x.shape
-    X: Array = P @ W @ unfold(x, factor.kernel_size, factor.stride)  # (out_i, positions*N)
-    height, width = factor.output_size(height, width)
-    return X.reshape(factor.out_channels, height, width, N).transpose(3, 0, 1, 2)

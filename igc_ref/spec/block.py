@@ -55,8 +55,7 @@ class IGCSpec:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = integer(field.name, getattr(self, field.name))
-            object.__setattr__(self, field.name, value)
+            object.__setattr__(self, field.name, integer(field.name, getattr(self, field.name)))
         divides("L", self.L, "in_channels", self.in_channels)
         divides("L", self.L, "out_channels", self.out_channels)
         divides("M", self.M, "out_channels", self.out_channels)
@@ -100,8 +99,7 @@ class IGCSpec:
     @property
     def composed_shape(self) -> tuple[int, int, int, int]:
         """Shape of the dense kernel that the block amounts to, ``(out, in, k, k)``."""
-        k = self.kernel_size
-        return (self.out_channels, self.in_channels, k, k)
+        return (self.out_channels, self.in_channels, self.kernel_size, self.kernel_size)
 
     @property
     def is_square(self) -> bool:
@@ -110,11 +108,9 @@ class IGCSpec:
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of x', in pixels, for an image of this height and width."""
-        sizes = []
-        for name, size in (("height", height), ("width", width)):
-            size = integer(name, size)
-            sizes.append(output_length(size, self.kernel_size, self.stride))
-        return sizes[0], sizes[1]
+        height, width = integer("height", height), integer("width", width)
+        k, stride = self.kernel_size, self.stride
+        return output_length(height, k, stride), output_length(width, k, stride)
 
     def __str__(self) -> str:
         shape = convolution_text(self.kernel_size, self.stride, self.in_channels, self.out_channels)

@@ -9,8 +9,8 @@ Every W_i is a group convolution and every P_i an interleaving permutation; one 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
 from igc_ref.errors import SpecError, divides, integer
 from igc_ref.spec.block import convolution_text, output_length
@@ -176,11 +176,12 @@ class IGCV2Spec(Product):
         (2, 8, 8)
         """
         inp, out = integer("in_channels", in_channels), integer("out_channels", out_channels)
+        common = math.gcd(inp, out)  # G_1 = K_2*...*K_n divides it
+        radices = [radix for radix in range(1, common + 1) if common % radix == 0]
         found = [
-            cls(inp, out, (out // groups, *rest), kernel_size, stride)
-            for groups in range(1, inp + 1)
-            if inp % groups == 0 and out % groups == 0
-            for rest in _factorisations(groups, integer("factors", factors) - 1)
+            cls(inp, out, (out // math.prod(rest), *rest), kernel_size, stride)
+            for rest in combinations_with_replacement(radices, integer("factors", factors) - 1)
+            if common % math.prod(rest) == 0
         ]
         return min(found, key=lambda spec: (spec.parameters, spec.K))
 
@@ -193,8 +194,7 @@ class IGCV2Spec(Product):
         return spatial, *(Factor(out, out, out // radix, deal=out // radix) for radix in rest)
 
     def __str__(self) -> str:
-        channels = self.in_channels, self.out_channels
-        shape = convolution_text(self.kernel_size, self.stride, *channels)
+        shape = convolution_text(self.kernel_size, self.stride, self.in_channels, self.out_channels)
         return f"igcv2 {shape} K{'x'.join(map(str, self.K))}"
 
     @property
@@ -308,15 +308,3 @@ class IGCV3Spec(Product):
             Factor(hidden, hidden, hidden, self.kernel_size, self.stride),
             Factor(hidden, out, last, deal=out // last),
         )
-
-
-def _factorisations(number: int, parts: int, least: int = 1) -> Iterator[tuple[int, ...]]:
-    """Yield the non-decreasing tuples of `parts` divisors whose product is `number`."""
-    if parts == 0:
-        if number == 1:
-            yield ()
-        return
-    for divisor in range(least, number + 1):
-        if number % divisor == 0:
-            for rest in _factorisations(number // divisor, parts - 1, divisor):
-                yield divisor, *rest

@@ -6,7 +6,9 @@ bisection. The rest lays out tables: a comparison, the paper's networks, one net
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
+from itertools import chain
 from typing import NamedTuple
 
 from igc_ref.errors import SpecError, choice
@@ -19,12 +21,10 @@ EQUAL = ("depth", "parameters", "multiply_adds")
 
 
 class Counted(NamedTuple):
-    """A network, its cost, and that cost as a multiple of the first network's."""
+    """A network and its cost."""
 
     architecture: Architecture
     cost: Cost
-    parameters_ratio: float
-    multiply_adds_ratio: float
 
 
 def compare_networks(architecture: Architecture, equal: str = "depth") -> list[Counted]:
@@ -60,18 +60,15 @@ def compare_networks(architecture: Architecture, equal: str = "depth") -> list[C
     choice("equal", equal, EQUAL)
     if not architecture.is_igc:
         raise SpecError(f"{architecture} is not an IGC network: nothing to compare with")
-    own, found = cost(architecture), [architecture]
+    found = [architecture]
     for unit in ("regular", "fusion", "xception"):
         if (architecture.family, unit) in ARCHITECTURES.values():
             of_size = with_size(architecture, unit)
             if equal == "depth":
                 found.append(of_size(architecture.channels))
             else:
-                found.append(of_equal_cost(of_size, equal, getattr(own, equal)))
-    return [
-        Counted(a, c, c.parameters / own.parameters, c.multiply_adds / own.multiply_adds)
-        for a, c in ((a, cost(a)) for a in found)
-    ]
+                found.append(of_equal_cost(of_size, equal, getattr(cost(architecture), equal)))
+    return [Counted(a, cost(a)) for a in found]
 
 
 def regular_of_equal_cost(architecture: Architecture) -> Architecture:
@@ -99,52 +96,36 @@ def of_equal_cost(of_size: Callable[[int], Architecture], what: str, target: int
     """Return the network whose cost is nearest to the target, by bisection over its channels."""
 
     def count(channels: int) -> int:
-        counted: int = getattr(cost(of_size(channels)), what)
-        return counted
+        return int(getattr(cost(of_size(channels)), what))
 
     wider = 1
     while count(wider) < target:
         wider *= 2
-    narrower = max(1, wider // 2)
-    while wider - narrower > 1:
-        middle = (narrower + wider) // 2
-        if count(middle) < target:
-            narrower = middle
-        else:
-            wider = middle
-    return of_size(min((narrower, wider), key=lambda channels: abs(count(channels) - target)))
+    wider = bisect_left(range(wider), target, lo=max(1, wider // 2), key=count)
+    pair = max(1, wider - 1), wider
+    return of_size(min(pair, key=lambda channels: abs(count(channels) - target)))
 
 
 # -- tables ----------------------------------------------------------------------------------------
 
-HEADER = ("network", "channels", "parameters", "ratio", "multiply-adds", "ratio")
-CSV_HEADER = ("network", "depth", "L", "M", "channels", "parameters", "multiply_adds")
-
 
 def cells(counted: list[Counted]) -> list[tuple[str, ...]]:
-    """Return the comparison as rows of text, a header first."""
-    return [
-        HEADER,
-        *(
-            (
-                str(row.architecture),
-                str(row.architecture.channels),
-                f"{row.cost.parameters:,}",
-                f"{row.parameters_ratio:.2f}",
-                f"{row.cost.multiply_adds:,}",
-                f"{row.multiply_adds_ratio:.2f}",
-            )
-            for row in counted
-        ),
+    """Return the comparison as rows of text, a header first; ratios are to the first network."""
+    own = counted[0].cost
+    table: list[tuple[str, ...]] = [
+        ("network", "channels", "parameters", "ratio", "multiply-adds", "ratio")
     ]
+    for a, costs in counted:
+        ratios = ((f"{n:,}", f"{n / one:.2f}") for n, one in zip(costs, own, strict=True))
+        table.append((str(a), str(a.channels), *chain(*ratios)))
+    return table
 
 
 def csv_rows(counted: list[Counted]) -> list[tuple[object, ...]]:
     """Return the comparison as plain values, a header first."""
-    table: list[tuple[object, ...]] = [CSV_HEADER]
-    for a, c, *_ in counted:
-        table.append((a.arch, a.depth, a.L or "", a.M or "", a.channels, *c))
-    return table
+    header = ("network", "depth", "L", "M", "channels", *Cost._fields)
+    rows = ((a.arch, a.depth, a.L or "", a.M or "", a.channels, *c) for a, c in counted)
+    return [header, *rows]
 
 
 PAPER = (  # every network whose parameters follow from the authors' published definitions

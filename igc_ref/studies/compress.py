@@ -6,13 +6,11 @@ is fine-tuned, beside a twin of the same architecture that is trained from scrat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from igc_ref import data
 from igc_ref.errors import SpecError
@@ -22,13 +20,12 @@ from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import cost
 from igc_ref.networks.model import Model, build
 from igc_ref.reference import nearest_block, nearest_groups
+from igc_ref.reference.structure import Array
 from igc_ref.report import Report
 from igc_ref.training import folder as runs
 from igc_ref.training.config import TrainConfig
 from igc_ref.training.evaluation import evaluate, precise_statistics
 from igc_ref.training.session import run_to_end
-
-Array = npt.NDArray[Any]
 
 RESULT = "compress.json"
 
@@ -64,30 +61,18 @@ def project_network(
         ‖K - K'‖ / ‖K‖ of every convolution that is replaced, by name.
     """
     target = build(architecture, "numpy", model.dtype)
-    ours, state, errors = model.state_dict(), dict[str, Array](), dict[str, float]()
+    regular, projected, errors = model.state_dict(), dict[str, Array](), dict[str, float]()
     for name, layer in target.network.named_layers():
-        found = _of_layer(name, layer, ours)
-        if found is not None:
-            weights, errors[name] = found
-            state.update(weights)
-    for name, array in target.state_dict().items():
-        state[name] = state.get(name, ours.get(name, array)).astype(array.dtype)
-    return {name: state[name] for name in target.state_dict()}, errors
-
-
-def _of_layer(
-    name: str, layer: Any, ours: Mapping[str, Array]
-) -> tuple[dict[str, Array], float] | None:
-    """Return weights and error of a layer that takes the place of a convolution, or None."""
-    if isinstance(layer, IGC):
-        kernel = ours[name.removesuffix("igc") + "conv.weight"].astype(np.float64)
-        primary, secondary, error = nearest_block(kernel, layer.spec)
-        return {f"{name}.primary": primary, f"{name}.secondary": secondary}, error
-    if isinstance(layer, Conv2d) and layer.groups > 1:
-        kernel = ours[f"{name}.weight"].astype(np.float64)
-        weight, error = nearest_groups(kernel, layer.groups)
-        return {f"{name}.weight": weight}, error
-    return None
+        if isinstance(layer, IGC):
+            kernel = regular[name.removesuffix("igc") + "conv.weight"].astype(np.float64)
+            primary, secondary, errors[name] = nearest_block(kernel, layer.spec)
+            projected |= {f"{name}.primary": primary, f"{name}.secondary": secondary}
+        elif isinstance(layer, Conv2d) and layer.groups > 1:
+            kernel = regular[f"{name}.weight"].astype(np.float64)
+            projected[f"{name}.weight"], errors[name] = nearest_groups(kernel, layer.groups)
+    own = target.state_dict()
+    state = own | regular | projected
+    return {name: state[name].astype(array.dtype) for name, array in own.items()}, errors
 
 
 def compress(
@@ -190,15 +175,12 @@ def summary_cells(result: dict[str, Any]) -> list[tuple[str, ...]]:
     accuracy, epochs = result["accuracies"], result["epochs"]
     before, after = (result[f"cost_{when}"]["parameters"] for when in ("before", "after"))
     config = TrainConfig.from_dict(result["run"])
-    return [
-        ("network", "parameters", "test accuracy"),
-        (
-            f"regular, trained for {config.epochs} epochs",
-            f"{before:,}",
-            f"{accuracy['before']:.2%}",
-        ),
-        ("nearest IGC", f"{after:,}", f"{accuracy['projected']:.2%}"),
-        ("... statistics estimated anew", f"{after:,}", f"{accuracy['precise_bn']:.2%}"),
-        (f"... fine-tuned for {epochs}", f"{after:,}", f"{accuracy['finetuned']:.2%}"),
-        (f"IGC from scratch for {epochs}", f"{after:,}", f"{accuracy['scratch']:.2%}"),
-    ]
+    rows = (
+        (f"regular, trained for {config.epochs} epochs", before, "before"),
+        ("nearest IGC", after, "projected"),
+        ("... statistics estimated anew", after, "precise_bn"),
+        (f"... fine-tuned for {epochs}", after, "finetuned"),
+        (f"IGC from scratch for {epochs}", after, "scratch"),
+    )
+    header = ("network", "parameters", "test accuracy")
+    return [header, *((name, f"{count:,}", f"{accuracy[key]:.2%}") for name, count, key in rows)]

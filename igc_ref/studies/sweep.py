@@ -6,10 +6,10 @@ with every seed, and writes a table and a figure after every run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from igc_ref import plots
 from igc_ref.errors import SpecError, choice, integer
@@ -17,6 +17,7 @@ from igc_ref.files import write_csv
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import Cost, cost
 from igc_ref.report import Report, aligned
+from igc_ref.studies.compare import of_equal_cost
 from igc_ref.training.config import TrainConfig
 from igc_ref.training.session import run_to_end
 
@@ -70,30 +71,18 @@ def settings_near(
     if not 0 < tolerance < 1:
         raise SpecError(f"tolerance={tolerance} is not allowed; it must be between 0 and 1")
 
-    def at(L: int, M: int) -> Setting:
-        return Setting(L, M, cost(replace(architecture, L=L, M=M)))
+    def nearest(sought: str, **given: int) -> Setting:
+        def of_size(number: int) -> Architecture:
+            return replace(architecture, **given, **{sought: number})  # type: ignore[arg-type]
 
-    def distance(setting: Setting) -> float:
-        counted: int = getattr(setting.cost, what)
-        return abs(counted / budget - 1)
+        found = of_equal_cost(of_size, what, budget)
+        return Setting(found.L or 1, found.M or 1, cost(found))
 
-    regular = _closest(lambda M: at(1, M), distance)
-    depthwise = _closest(lambda L: at(L, 1), distance)
+    regular, depthwise = nearest("M", L=1), nearest("L", M=1)
     # L = 1 has the greatest M, so no M is left out.
-    between = [_closest(lambda L, M=M: at(L, M), distance) for M in range(2, regular.M)]  # type: ignore[misc]
-    near = [setting for setting in between if distance(setting) <= tolerance]
+    between = [nearest("L", M=M) for M in range(2, regular.M)]
+    near = [s for s in between if abs(getattr(s.cost, what) / budget - 1) <= tolerance]
     return sorted({regular, depthwise, *near})
-
-
-def _closest(at: Callable[[int], Setting], distance: Callable[[Setting], float]) -> Setting:
-    """Return the setting of the least distance, where `at` is a setting as a function of a number.
-
-    The cost grows with the number, so the distance falls up to the nearest and rises after it.
-    """
-    number, best = 1, at(1)
-    while distance(following := at(number + 1)) < distance(best):
-        number, best = number + 1, following
-    return best
 
 
 class Result(NamedTuple):
@@ -175,44 +164,36 @@ class Sweep:
         report(aligned(_setting_cells(self.settings())))
         results = []
         for config in self.configs():
-            history = run_to_end(config, report)
-            results.append(_result(config, history.test_accuracy))
+            accuracy = run_to_end(config, report).test_accuracy
+            a, L, M = config.architecture(num_classes=10), config.L or 1, config.M or 1
+            results.append(
+                Result(L, M, L * M, a.depth, config.seed, *cost(a), config.epochs, accuracy)
+            )
             self.write(results)
         report(aligned(_result_cells(results)))
         return results
 
     def write(self, results: Sequence[Result]) -> None:
         """Write ``sweep.csv``, and ``sweep.svg`` where matplotlib is installed."""
-        folder = Path(self.folder)
+        folder, training = Path(self.folder), self.training
         write_csv(folder / CSV, [Result._fields, *results])
         if plots.available():
-            plots.save(plots.draw_sweep(results, _title(self.training)), folder / PICTURE)
-
-
-def _result(config: TrainConfig, accuracy: float) -> Result:
-    a = config.architecture(num_classes=10)
-    L, M = a.L or 0, a.M or 0
-    return Result(L, M, L * M, a.depth, config.seed, *cost(a), config.epochs, accuracy)
-
-
-def _title(config: TrainConfig) -> str:
-    return f"{config.arch} on {config.data}, {config.epochs} epochs"
+            title = f"{training.arch} on {training.data}, {training.epochs} epochs"
+            plots.save(plots.draw_sweep(results, title), folder / PICTURE)
 
 
 def _setting_cells(settings: Sequence[Setting]) -> list[tuple[str, ...]]:
-    header = ("setting", "width", "parameters", "multiply-adds", "L/(M*S)")
     rows = [
         (f"L{s.L}M{s.M}", str(s.width), *(f"{c:,}" for c in s.cost), f"{s.L / (9 * s.M):.2f}")
         for s in settings
     ]
-    return [header, *rows]
+    return [("setting", "width", "parameters", "multiply-adds", "L/(M*S)"), *rows]
 
 
 def _result_cells(results: Sequence[Result]) -> list[tuple[str, ...]]:
-    header = ("network", "seed", "width", "parameters", "test accuracy")
-    rows: list[Any] = [
+    rows = [
         (f"L{r.L}M{r.M}-{r.depth}", str(r.seed), str(r.width), f"{r.parameters:,}",
          f"{r.test_accuracy:.2%}")
         for r in results
     ]  # fmt: skip
-    return [header, *rows]
+    return [("network", "seed", "width", "parameters", "test accuracy"), *rows]

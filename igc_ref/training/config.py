@@ -172,7 +172,7 @@ class TrainConfig:
     --------
     >>> config = TrainConfig(depth=20, L=24, M=2, data="cifar10", epochs=10)
     >>> config.arch, config.lr, config.backend
-    ('plain_igc', 0.1, 'auto')
+    ('plain_igc', 0.3, 'auto')
     """
 
     arch: str = _field("plain_igc", str, "kind of network", choices=tuple(ARCHITECTURES))
@@ -195,9 +195,9 @@ class TrainConfig:
         "float32", str, "precision of stored activations; float16 with cupy only", choices=STORAGES
     )
     epochs: int = _field(4, int, "passes through the training set")
-    batch_size: int = _field(16, int, "images in a training step")
+    batch_size: int = _field(32, int, "images in a training step")
     lr: float = _field(
-        0.1, float, "peak learning rate",
+        0.3, float, "peak learning rate",
         inside=lambda lr: 0 < lr < 1e30, allowed="greater than 0 and below 1e30",
     )  # fmt: skip
     schedule: str = _field(
@@ -245,17 +245,15 @@ class TrainConfig:
 
         Parameters
         ----------
-        name : {"paper", "fast"}
-            The authors' own settings, or a run of 30 epochs.
-        data : {"cifar10", "cifar100", "svhn", "svhn_extra"}
+        name, data : str
+            As in `recipe`, the function.
         settings
             Any other fields.
 
         Raises
         ------
         SpecError
-            For an unknown recipe, a data set it has no settings for, or a setting that is not
-            allowed.
+            As `recipe` does, or for a setting that is not allowed.
 
         Examples
         --------

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -20,6 +21,7 @@ from igc_ref.training.config import TrainConfig
 
 CHECKPOINT, PREVIOUS = "checkpoint.npz", "checkpoint-previous.npz"
 CONFIG, LOG, LOCK = "config.json", "log.jsonl", ".lock"
+T = TypeVar("T")
 
 
 @contextmanager
@@ -59,15 +61,12 @@ def locked(folder: Path) -> Iterator[None]:
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is no run: there is no such folder")
-    lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock = FileLock(folder / LOCK).acquire(timeout=0)
     except Timeout as error:
         raise CheckpointError(f"another process is training in {folder}") from error
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 def _new_folder(config: TrainConfig) -> Path:
@@ -75,11 +74,9 @@ def _new_folder(config: TrainConfig) -> Path:
     name = str(config.architecture(num_classes=10)).replace(" ", "-")
     for number in count(1):
         folder = Path("runs") / f"{name}-{config.data}-{number}"
-        try:
+        with suppress(FileExistsError):  # also one that another process made just now
             folder.mkdir(parents=True)
             break
-        except FileExistsError:  # also one that another process made just now
-            continue
     return folder
 
 
@@ -91,55 +88,32 @@ def write_log(folder: Path, records: list[Record]) -> None:
 
 
 def read_log(folder: str | Path) -> list[Record]:
-    """Read the log of a run.
-
-    Raises
-    ------
-    CheckpointError
-        If there is none, or a line of it is not the record of an epoch.
-    """
+    """Read the log of a run; a CheckpointError if there is none, or it is damaged or empty."""
     path = Path(folder) / LOG
-    lines = _read_text(path).splitlines()
-    try:
-        records = check_records([json.loads(line) for line in lines])
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
+    records = _read(path, lambda text: check_records([json.loads(s) for s in text.splitlines()]))
     if not records:
         raise CheckpointError(f"{path} is empty: no epoch was finished")
     return records
 
 
 def read_config(folder: str | Path) -> TrainConfig:
-    """Read ``config.json`` of a run.
-
-    Raises
-    ------
-    CheckpointError
-        If there is none, or it does not describe a run.
-    """
-    path = Path(folder) / CONFIG
-    try:
-        return TrainConfig.from_dict(json.loads(_read_text(path)))
-    except (ValueError, RecursionError) as error:  # SpecError is a ValueError
-        raise CheckpointError(f"{path} is damaged: {error}") from error
+    """Read ``config.json`` of a run; a CheckpointError if there is none, or it is damaged."""
+    return _read(Path(folder) / CONFIG, lambda text: TrainConfig.from_dict(json.loads(text)))
 
 
-def _read_text(path: Path) -> str:
+def _read(path: Path, parse: Callable[[str], T]) -> T:
     if not path.is_file():
         raise CheckpointError(f"{path.parent} is no run: there is no {path}")
     try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
+        return parse(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # of the encoding, of json, or a SpecError
         raise CheckpointError(f"{path} is damaged: {error}") from error
 
 
 def load_checkpoint(folder: Path, name: str = CHECKPOINT) -> checkpoint.Checkpoint:
     """Read the checkpoint of a run, and make sure that it is of the network in its config.
 
-    Raises
-    ------
-    CheckpointError
-        If either file is missing or damaged, or they are of different networks.
+    A CheckpointError if either file is missing or damaged, or they are of different networks.
     """
     saved, declared = checkpoint.load(folder / name), read_config(folder)
     ours, theirs = (c.architecture(saved.classes) for c in (saved.config, declared))
@@ -154,15 +128,8 @@ def load_checkpoint(folder: Path, name: str = CHECKPOINT) -> checkpoint.Checkpoi
 def load_newest(folder: Path, report: Report) -> checkpoint.Checkpoint | None:
     """Read the checkpoint of a run, or the one before it if the newest is damaged; say which.
 
-    Returns
-    -------
-    Checkpoint or None
-        None if the run was ended before it had written one.
-
-    Raises
-    ------
-    CheckpointError
-        If neither can be read; the error is that of the newest.
+    None if the run was ended before it had written one. If neither can be read, the CheckpointError
+    is that of the newest.
     """
     if not any((folder / name).exists() for name in (CHECKPOINT, PREVIOUS)):
         read_config(folder)  # an error if this is no run at all

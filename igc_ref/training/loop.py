@@ -13,13 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.backends.operators.library import (
-    Array,
-    Crops,
-    EpochRunner,
-    Sampling,
-    TrainingData,
-)
+from igc_ref.backends.operators.library import Array, Crops, EpochRunner, Sampling, TrainingData
 from igc_ref.data import Dataset
 from igc_ref.networks.model import Model
 from igc_ref.report import Report

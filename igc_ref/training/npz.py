@@ -16,8 +16,6 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
-__all__ = ["read_arrays"]
-
 LONGEST_HEADER = 512  # bytes; NumPy parses it as Python, and writes about 120
 
 

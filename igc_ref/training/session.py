@@ -90,10 +90,8 @@ def resume(
     ----------
     folder : path
         The run's folder.
-    report : callable
-        As in `train`.
-    initial : dict of ndarrays, optional
-        As in `train`; for a run that was ended before its first checkpoint.
+    report, initial
+        As in `train`; `initial` is for a run that was ended before its first checkpoint.
     settings
         Fields of `TrainConfig`. ``backend``, ``data_dir`` and ``checkpoint_every`` may be new;
         anything else must be what the run has.
@@ -124,21 +122,9 @@ def resume(
 def run_to_end(
     config: TrainConfig, report: Report, initial: Mapping[str, Any] | None = None
 ) -> History:
-    """Return what a run reached, after training what is missing of it.
+    """Return what the run in the folder ``config.out`` reached, after training what is missing.
 
-    Parameters
-    ----------
-    config : TrainConfig
-        With the run's folder in ``out``.
-    report : callable
-        Receives a line of text at the start and after every epoch.
-    initial : dict of ndarrays, optional
-        As in `train`.
-
-    Raises
-    ------
-    CheckpointError
-        If the folder holds a run with other settings, or is damaged.
+    As `train` or `resume`; a CheckpointError if the folder holds a run with other settings.
     """
     folder = Path(config.out or "")
     if not (folder / runs.CONFIG).exists():
@@ -164,10 +150,7 @@ def _differing(config: TrainConfig, settings: Mapping[str, Any]) -> str:
 
 
 class Session:
-    """A run at work: its network, optimiser and data, and how far it is.
-
-    Its state is the weights, velocities and running statistics, the records of the epochs done,
-    and how far the present epoch is.
+    """A run at work: its network, optimiser and data, the epochs done, how far the present one is.
 
     Parameters
     ----------
@@ -198,10 +181,8 @@ class Session:
     def restore(self, saved: Checkpoint) -> None:
         """Take up the state of a checkpoint.
 
-        Raises
-        ------
-        CheckpointError
-            If it is of other images, another network, or of a NumPy that draws other numbers.
+        A CheckpointError if it is of other images, another network, or of a NumPy that draws other
+        numbers.
         """
         if saved.fingerprint != self.fingerprint:
             raise CheckpointError(
@@ -236,12 +217,7 @@ class Session:
     def run(self, folder: Path) -> History:
         """Train the epochs that are left, with a checkpoint and a line of the log after each.
 
-        Raises
-        ------
-        TrainingError
-            If a loss is not finite, or the memory does not suffice.
-        Interrupted
-            After Ctrl-C or SIGTERM; the state has been saved.
+        Raises TrainingError and Interrupted, as `train`.
         """
         c, m = self.config, self.model
         self.report(

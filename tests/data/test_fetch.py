@@ -20,7 +20,7 @@ import pooch
 import pytest
 from filelock import FileLock
 
-from igc_ref.data import download
+from igc_ref.data import download as fetching
 from igc_ref.data.download import cache_folder, fetch
 from igc_ref.data.published import PUBLISHED, SVHN, PublishedFile
 from igc_ref.errors import DataError
@@ -147,7 +147,7 @@ def test_published_mirrors_are_tried_in_order_the_fast_ones_of_both_layouts_firs
 ):
     monkeypatch.delenv("IGC_REF_DATA_URL")
     with serving(files()) as (fast, asked), serving(files(python=PYTHON)) as (slow, asked_slow):
-        monkeypatch.setattr(download, "SLOW", slow)
+        monkeypatch.setattr(fetching, "SLOW", slow)
         publish(monkeypatch, (f"{slow}/", f"{fast}/a/"), (f"{fast}/b/", f"{slow}/"))
         assert fetch("cifar10", tmp_path) == tmp_path / OTHER
     assert asked == [f"/a/{NAME}", f"/b/{OTHER}"]
@@ -206,7 +206,7 @@ def test_a_server_that_fails_is_named_and_the_next_one_serves(
     tmp_path, point, monkeypatch, answer, reason
 ):
     if reason == "timed out":
-        monkeypatch.setattr(download, "TIMEOUT", (9.0, 1.0))
+        monkeypatch.setattr(fetching, "TIMEOUT", (9.0, 1.0))
     lines = []
     with serving(answer) as (bad, _), serving(files(binary=BINARY)) as (good, _):
         point(f"{bad}/{NAME}")
@@ -248,7 +248,7 @@ def test_a_full_disk_ends_the_attempts(tmp_path, point, monkeypatch):
     def write(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(download._Limited, "write", write)
+    monkeypatch.setattr(fetching._Limited, "write", write)
     with serving(files(binary=BINARY)) as (address, asked):
         point(address, address)
         fails(f"cannot use {tmp_path}: No space left on device", tmp_path)
@@ -323,7 +323,7 @@ def test_a_process_that_is_killed_leaves_nothing_in_the_way(tmp_path, point, how
 
 
 def test_waiting_for_another_process_ends(tmp_path, point, monkeypatch):
-    monkeypatch.setattr(download, "PATIENCE", 0.2)
+    monkeypatch.setattr(fetching, "PATIENCE", 0.2)
     point("http://127.0.0.1:9")
     lines = []
     with (
@@ -342,7 +342,7 @@ def test_every_published_file_is_described_and_cifar_begins_with_a_fast_mirror(m
         assert len(file.sha256) == 64
         assert set(file.sha256) <= set("0123456789abcdef")
     for published in PUBLISHED.values():
-        addresses = [address for _, address in download._offers(published.archives)]
+        addresses = [address for _, address in fetching._offers(published.archives)]
         slow = [
             "cs.toronto.edu/~kriz" in address and "mirror" not in address for address in addresses
         ]

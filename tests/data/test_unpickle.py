@@ -124,7 +124,6 @@ def test_a_call_of_another_form_is_refused(program):
         array_pickle(shape=b"J\xff\xff\xff\xffJ\xfa\xff\xff\xff\x86"),  # (-1, -6)
         array_pickle(shape=b"]"),
         array_pickle(shape=b"U\x01\x06\x85"),
-        array_pickle(shape=b"(K\x06" + b"K\x01" * 40 + b"t"),
         array_pickle(version=b"K\x02"),
         array_pickle(order=b"K\x02"),
         array_pickle(dtype=b"U\x02u1"),
@@ -135,7 +134,7 @@ def test_a_call_of_another_form_is_refused(program):
 )
 def test_an_array_whose_state_does_not_fit_is_refused(program):
     np.testing.assert_array_equal(load_pickle(array_pickle()), np.zeros((2, 3)))
-    refused(program, "array")
+    refused(program, "array|damaged")
 
 
 @pytest.mark.parametrize("target", [b"cnumpy\nndarray\n", b"c_codecs\nencode\n", DTYPE, EMPTY])

@@ -220,7 +220,7 @@ def test_a_numpy_that_draws_other_numbers_does_not_continue_an_epoch(
 
 def test_the_command_line_says_where_an_interrupted_run_lies(tmp_path, at_step, capsys):
     at_step(2, killing(signal.SIGTERM))
-    small = "--depth 5 -L 2 -M 2 --backend numpy --out".split()
+    small = "--depth 5 -L 2 -M 2 --batch-size 16 --backend numpy --out".split()
     assert cli.main(["train", *small, str(tmp_path / "run")]) == 128 + signal.SIGTERM
     err = capsys.readouterr().err
     assert f"igc-ref: interrupted at epoch 1, step 2; saved in {tmp_path / 'run'}" in err

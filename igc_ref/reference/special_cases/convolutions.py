@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from igc_ref.errors import SpecError, divides, integer
+from igc_ref.reference.structure import Array
 from igc_ref.spec.block import IGCSpec
-
-Array = npt.NDArray[Any]
 
 
 class Weights(NamedTuple):

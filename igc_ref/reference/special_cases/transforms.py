@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from igc_ref.errors import SpecError, integer
 from igc_ref.reference.block import composed_kernel
 from igc_ref.reference.special_cases.convolutions import Weights, weights
+from igc_ref.reference.structure import Array
 from igc_ref.spec.block import IGCSpec
-
-Array = npt.NDArray[Any]
 
 
 def monarch(right: Array, left: Array) -> Weights:
