@@ -50,18 +50,12 @@ class Convolutions(CudaBase):
     ) -> tuple[Batch | None, Array]:
         """Return the gradients of `conv2d` with respect to x and weight."""
         if isinstance(saved, BlockSaved):
-            x, weight, groups, stride = (
-                saved.x,
-                saved.primary,
-                saved.geometry.groups,
-                saved.geometry.S,
-            )
-            out, _, k, _ = weight.shape
-            g = of_convolution(x.shape, out, groups, k, stride, split=not input_gradient)
+            x, weight, g, split = saved.x, saved.primary, saved.geometry, not input_gradient
+            g = of_convolution(x.shape, len(weight), g.groups, g.K, g.S, split)
             gradients = self._backward(dy, saved, g, dx=input_gradient)
             if gradients is not None:
                 return (gradients[0] if input_gradient else None), gradients[1]
-            saved = ConvSaved(self.to_array(x), weight, groups, stride)
+            saved = ConvSaved(self.to_array(x), weight, g.groups, g.S)
         return super().conv2d_backward(dy, saved, input_gradient)
 
     def igc(self, x: Batch, primary: Array, secondary: Array, spec: IGCSpec) -> tuple[Batch, Saved]:
