@@ -250,10 +250,6 @@ def test_infinities_and_nan_stay_where_they_are():
         ones = backend.to_layout(np.ones((1, 1, 1, 4)))
         dx = backend.from_layout(backend.relu_backward(ones, saved))
         assert dx.ravel().tolist() == [1, 0, 1, 0]
-        _, saved = backend.conv2d(ones, np.full((1, 1, 1, 1), 2.0))
-        with np.errstate(invalid="ignore"):  # dW is NaN, and NumPy says so
-            dx, _ = backend.conv2d_backward(infinite, saved)
-        assert backend.from_layout(dx).ravel()[:3].tolist() == [np.inf, -np.inf, 2]
 
 
 def test_a_step_on_a_view_moves_the_weight_itself():

@@ -1,4 +1,4 @@
-"""What the tests of the CUDA kernels share: blocks with their surroundings, and oracles.
+"""What the tests of the CUDA kernels share: blocks with their surroundings, checked by NumPy's.
 
 A `Case` is a block or a group convolution as a network has it: alone, or with batch norm and ReLU
 before and after it, so that the kernels apply and note what is pending.
@@ -10,11 +10,11 @@ from math import prod
 
 import numpy as np
 
-from igc_ref import IGCSpec, reference
+from igc_ref import IGCSpec
+from igc_ref.backends import NumpyBackend
 from igc_ref.backends.cupy.geometry import of_block, of_convolution
 from igc_ref.backends.cupy.tiles import Tile, candidates
 from igc_ref.testing import assert_close
-from tests.support import oracles
 from tests.support.guarded import GuardedBackend, GuardedNumpy, public
 
 EPS = 1e-3  # of the batch norms
@@ -42,12 +42,6 @@ class Convolution:
     def fan_out(self):
         return self.out_channels // self.groups * self.kernel_size**2
 
-    def forward(self, x, weight):
-        return oracles.convolve(x, weight, self.stride, self.groups)
-
-    def backward(self, d, x, weight):
-        return oracles.convolve_gradients(d, x, weight, self.stride, self.groups)
-
     def run(self, backend, x, weight):
         return backend.conv2d(x, weight, self.groups, self.stride)
 
@@ -65,12 +59,6 @@ class Block(IGCSpec):
     @property
     def fan_out(self):
         return self.out_channels // self.M * self.out_channels // self.L * self.taps
-
-    def forward(self, x, *weights):
-        return reference.forward(x, *weights, self, sparse=True)
-
-    def backward(self, d, x, *weights):
-        return reference.backward(d, x, *weights, self, sparse=True)
 
     def run(self, backend, x, *weights):
         return backend.igc(x, *weights, self)
@@ -139,12 +127,28 @@ class Case:
         return found
 
     def check(self, found):
-        """Assert that what a backend computed is what float64 and the definitions give."""
-        for name, (values, length) in expected(self).items():
+        """Assert that what a backend computed is what NumPy's computes in float64."""
+        for name, values in expected(self).items():
             try:
-                assert_close(found[name], values, length)
+                assert_close(found[name], values, self.length(name))
             except AssertionError as error:
                 raise AssertionError(f"{name}: {error}") from None
+
+    def length(self, name):
+        """How many products a number of this result sums, and of those before it."""
+        fan_in = prod(prod(shape[1:]) for shape in self.layer.weight_shapes)
+        positions, pixels = expected(self)["y"][:, 0].size, self.N * self.H * self.W
+        if name == "y":
+            return fan_in
+        if name.endswith("after"):
+            return fan_in + positions
+        return fan_in + self.layer.fan_out + positions + pixels * name.endswith("before")
+
+
+@lru_cache(maxsize=256)
+def expected(case):
+    """Return what tests/backends/test_operators.py proves right, in float64."""
+    return case.run(NumpyBackend(), "float64")
 
 
 def batch_norm(backend, x, gamma, beta, train=True, relu=True, momentum=0.75):
@@ -152,36 +156,6 @@ def batch_norm(backend, x, gamma, beta, train=True, relu=True, momentum=0.75):
     return backend.batch_norm(
         x, gamma, beta, *running, momentum=momentum, eps=EPS, train=train, relu=relu
     )
-
-
-@lru_cache(maxsize=256)
-def expected(case):
-    """Return for each name the exact array, and how many products one of its numbers sums."""
-    a = {name: array.astype("float64") for name, array in case.draw().items()}
-    weights = [a[f"weight{i}"] for i in range(len(case.layer.weight_shapes))]
-    x, d, known = a["x"], a["d"], {}
-    positions, pixels = d[:, 0].size, x[:, 0].size
-    fan_in = prod(prod(w.shape[1:]) for w in weights)
-    if case.pending:
-        x = np.maximum(
-            normalised(x)[0] * channels(a["gamma_before"]) + channels(a["beta_before"]), 0
-        )
-    y = case.layer.forward(x, *weights)
-    known["y"] = y, fan_in
-    if case.pending:
-        after = normalised(y)[0] * channels(a["gamma_after"]) + channels(a["beta_after"])
-        known["after"] = np.maximum(after, 0), fan_in + positions
-        d, *rest = batch_norm_gradients(d * (after > 0), y, a["gamma_after"])
-        known["dgamma_after"], known["dbeta_after"] = ((r, fan_in + positions) for r in rest)
-    dx, *gradients = case.layer.backward(d, x, *weights)
-    longest = fan_in + case.layer.fan_out + positions
-    known |= {f"dweight{i}": (g, longest) for i, g in enumerate(gradients)}
-    known["dx"] = dx, longest
-    if case.pending:
-        dx, *rest = batch_norm_gradients(dx * (x > 0), a["x"], a["gamma_before"])
-        known["dgamma_before"], known["dbeta_before"] = ((r, longest + pixels) for r in rest)
-        known["dx_before"] = dx, longest + pixels
-    return known
 
 
 def channels(vector):
@@ -193,14 +167,6 @@ def normalised(x):
     mean, var = x.mean(axis=(0, 2, 3), keepdims=True), x.var(axis=(0, 2, 3), keepdims=True)
     inv_std = 1 / np.sqrt(var + EPS)
     return (x - mean) * inv_std, inv_std
-
-
-def batch_norm_gradients(d, x, gamma):
-    """Return the gradients of gamma * normalised(x) + beta with respect to x, gamma, beta."""
-    x_hat, inv_std = normalised(x)
-    axes = {"axis": (0, 2, 3), "keepdims": True}
-    off = d - d.mean(**axes) - x_hat * (d * x_hat).mean(**axes)
-    return channels(gamma) * inv_std * off, (d * x_hat).sum(axis=(0, 2, 3)), d.sum(axis=(0, 2, 3))
 
 
 # The cases of the fast set: everything else in these tests is slow.
