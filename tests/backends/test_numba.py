@@ -354,6 +354,21 @@ def test_a_kernel_is_compiled_anew_when_a_file_that_it_is_made_of_changes(tmp_pa
     assert run() == -3
 
 
+def test_processes_that_compile_at_the_same_time_do_not_mix_up_their_kernels(tmp_path):
+    def run(dtype):
+        code = RUN_A_KERNEL.replace("-1.5)", f"-1.5, '{dtype}')")
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+        subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+    run("float64")
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*.nbc")}
+    for index in tmp_path.rglob("*.nbi"):
+        index.unlink()  # as if another process had just put its own in the place
+    run("float32")
+    assert kept
+    assert all(path.read_bytes() == content for path, content in kept.items())
+
+
 # -- memory ----------------------------------------------------------------------------------------
 
 

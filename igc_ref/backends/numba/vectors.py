@@ -12,6 +12,7 @@ from functools import reduce, wraps
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from llvmlite import binding, ir
@@ -43,10 +44,15 @@ def kernel(function: Callable[..., None]) -> Any:
     """Compile a function that Python calls: without the interpreter lock, kept on the disk.
 
     numba takes what it kept for current as long as the function's own file is the same. Here it
-    depends on every file of this folder, since kernels are made of each other.
+    depends on every file of this folder, since kernels are made of each other. And numba numbers
+    the files that it keeps: of two processes that compile at the same time, one can overwrite what
+    the index of the other points to, and a kernel of another dtype or source would run. So every
+    file has a name of its own.
     """
     dispatcher = njit(cache=True, nogil=True, error_model="numpy")(function)
-    dispatcher._cache._cache_file._source_stamp = _SOURCES.hexdigest()
+    kept = dispatcher._cache._cache_file
+    kept._source_stamp = _SOURCES.hexdigest()
+    kept._data_name = lambda _: f"{function.__name__}.{uuid4().hex}.nbc"
     return dispatcher
 
 
