@@ -74,8 +74,7 @@ def draw_block(matrices: Sequence[Array], spec: IGCSpec) -> Figure:
     rows = ("channel of $x'$", "place", "place", "channel of $y$")
     columns = ("place", "place", "channel of $y$", "channel of $x$" + ", tap" * (spec.taps > 1))
     widths = [matrix.shape[1] for matrix in matrices]
-    cell = WIDTH / sum(widths)
-    height = max(2.2, min(out * cell, 4.0) + 1.4)
+    height = max(2.2, min(out * (WIDTH / sum(widths)), 4.0) + 1.4)
     figure, all_axes = subplots(1, 4, figsize=(WIDTH + 2, height), width_ratios=widths)
     taps = (1, 1, 1, spec.taps)
     for i, axes in enumerate(all_axes):

@@ -81,8 +81,7 @@ class IGCSpec:
     @property
     def primary_shape(self) -> tuple[int, int, int, int]:
         """Shape of the primary weights, ``(out, in/L, k, k)``."""
-        k = self.kernel_size
-        return (self.out_channels, self.in_channels // self.L, k, k)
+        return (self.out_channels, self.in_channels // self.L, self.kernel_size, self.kernel_size)
 
     @property
     def secondary_shape(self) -> tuple[int, int]:

@@ -21,10 +21,12 @@ EQUAL = ("depth", "parameters", "multiply_adds")
 
 
 class Counted(NamedTuple):
-    """A network and its cost."""
+    """A network, its cost, and that cost as a multiple of the first network's."""
 
     architecture: Architecture
     cost: Cost
+    parameters_ratio: float
+    multiply_adds_ratio: float
 
 
 def compare_networks(architecture: Architecture, equal: str = "depth") -> list[Counted]:
@@ -60,15 +62,18 @@ def compare_networks(architecture: Architecture, equal: str = "depth") -> list[C
     choice("equal", equal, EQUAL)
     if not architecture.is_igc:
         raise SpecError(f"{architecture} is not an IGC network: nothing to compare with")
-    found = [architecture]
+    own, found = cost(architecture), [architecture]
     for unit in ("regular", "fusion", "xception"):
         if (architecture.family, unit) in ARCHITECTURES.values():
             of_size = with_size(architecture, unit)
             if equal == "depth":
                 found.append(of_size(architecture.channels))
             else:
-                found.append(of_equal_cost(of_size, equal, getattr(cost(architecture), equal)))
-    return [Counted(a, cost(a)) for a in found]
+                found.append(of_equal_cost(of_size, equal, getattr(own, equal)))
+    return [
+        Counted(a, c, c.parameters / own.parameters, c.multiply_adds / own.multiply_adds)
+        for a, c in ((a, cost(a)) for a in found)
+    ]
 
 
 def regular_of_equal_cost(architecture: Architecture) -> Architecture:
@@ -102,29 +107,27 @@ def of_equal_cost(of_size: Callable[[int], Architecture], what: str, target: int
     while count(wider) < target:
         wider *= 2
     wider = bisect_left(range(wider), target, lo=max(1, wider // 2), key=count)
-    pair = max(1, wider - 1), wider
-    return of_size(min(pair, key=lambda channels: abs(count(channels) - target)))
+    return of_size(min((max(1, wider - 1), wider), key=lambda n: abs(count(n) - target)))
 
 
 # -- tables ----------------------------------------------------------------------------------------
 
 
 def cells(counted: list[Counted]) -> list[tuple[str, ...]]:
-    """Return the comparison as rows of text, a header first; ratios are to the first network."""
-    own = counted[0].cost
+    """Return the comparison as rows of text, a header first."""
     table: list[tuple[str, ...]] = [
         ("network", "channels", "parameters", "ratio", "multiply-adds", "ratio")
     ]
-    for a, costs in counted:
-        ratios = ((f"{n:,}", f"{n / one:.2f}") for n, one in zip(costs, own, strict=True))
-        table.append((str(a), str(a.channels), *chain(*ratios)))
+    for a, c, *ratios in counted:
+        costs = ((f"{count:,}", f"{ratio:.2f}") for count, ratio in zip(c, ratios, strict=True))
+        table.append((str(a), str(a.channels), *chain(*costs)))
     return table
 
 
 def csv_rows(counted: list[Counted]) -> list[tuple[object, ...]]:
     """Return the comparison as plain values, a header first."""
     header = ("network", "depth", "L", "M", "channels", *Cost._fields)
-    rows = ((a.arch, a.depth, a.L or "", a.M or "", a.channels, *c) for a, c in counted)
+    rows = ((a.arch, a.depth, a.L or "", a.M or "", a.channels, *c) for a, c, *_ in counted)
     return [header, *rows]
 
 
