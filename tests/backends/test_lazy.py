@@ -11,6 +11,7 @@ from igc_ref.backends.operators.lazy import LazyBackend
 from igc_ref.testing import assert_close
 from tests.backends.cuda.emulator.backend import EmulatedBackend
 from tests.support.strategies import normal
+from tests.support.subjects import fresh_backend
 
 pytestmark = pytest.mark.skipif(bool(numba_problem()), reason=str(numba_problem()))
 
@@ -87,6 +88,28 @@ def test_with_and_without_a_kernel_an_operator_reads_what_is_pending(name, kind,
     assert len(with_kernel) == len(without)
     for one, two in zip(with_kernel, without, strict=True):
         assert_close(1 + one, 1 + two, 5000)
+
+
+@pytest.mark.parametrize("operator", ["conv2d", "igc"])
+@pytest.mark.parametrize("backend", ["numba", "emulated"])
+def test_sums_serve_only_the_batch_norm_they_were_taken_for(backend, operator):
+    """Gradients that pass a second batch norm, of other images, need sums of its own."""
+    B, rng = fresh_backend(backend), np.random.default_rng(0)
+    shapes = SHAPE, (4, 2, 3, 3), (4, 2)
+    x, primary, secondary = (normal(rng, shape, "float32") for shape in shapes)
+    layer = {"conv2d": (primary, 2), "igc": (primary, secondary, IGCSpec.square(2, 2))}[operator]
+
+    def norm(images):
+        lines = (line.astype("float32") for line in norm_arrays(4))
+        return B.batch_norm(B.to_layout(images), *lines, **NORM, train=True, relu=True)
+
+    (z, _), (_, other) = norm(x), norm(-x)
+    _, saved = getattr(B, operator)(z, *layer)
+    dz, *_ = getattr(B, f"{operator}_backward")(B.to_layout(x), saved)
+    assert dz.sums is not None
+    expected = B.batch_norm_backward(B.to_layout(B.from_layout(dz)), other)
+    for one, two in zip(B.batch_norm_backward(dz, other)[1:], expected[1:], strict=True):
+        assert_close(one, two, x.size)
 
 
 def test_a_generic_operator_is_announced_once_with_its_name_and_numbers():

@@ -155,22 +155,6 @@ def test_moments_and_sums_noted_on_the_way_are_those_taken_by_themselves(case):
     assert backend.device.launches.count("find_sums") == 1
 
 
-@pytest.mark.parametrize("case", marked([SQUARE, CONVOLUTIONS[2]]), ids=str)
-def test_sums_are_not_taken_for_another_batch_norm(case):
-    """Gradients that pass a second batch norm, of other images, need sums of its own."""
-    backend, a = GuardedBackend(), case.draw()
-    x, d = (internal(backend, a[name]) for name in ("x", "d"))
-    lines = [backend.asarray(a[f"{name}_before"]) for name in ("gamma", "beta")]
-    weights = [backend.asarray(a[f"weight{i}"]) for i in range(len(case.layer.weight_shapes))]
-    normal, _ = batch_norm(backend, x, *lines)
-    _, other = batch_norm(backend, internal(backend, -a["x"]), *lines)
-    dx, *_ = case.layer.run_backward(backend, d, case.layer.run(backend, normal, *weights)[1])
-    actual = backend.batch_norm_backward(dx, other)
-    expected = backend.batch_norm_backward(Batch(dx.data), other)
-    for left, right in zip(actual[1:], expected[1:], strict=True):
-        assert np.array_equal(left, right)
-
-
 NO_KERNEL = [
     Case(Block(6, 6, 3, 3), 2, 5, 4),  # 2 outputs of a slab for 3 partitions
     Case(Block.square(2, 1, 1), 3, 1, 1),
