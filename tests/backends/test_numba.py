@@ -329,8 +329,7 @@ def test_processes_that_compile_at_the_same_time_do_not_mix_up_their_kernels(tmp
     for index in tmp_path.rglob("*.nbi"):
         index.unlink()  # as if another process had just put its own in the place
     run("float32")
-    assert kept
-    assert all(path.read_bytes() == content for path, content in kept.items())
+    assert kept == {path: path.read_bytes() for path in kept} != {}
 
 
 # -- memory ----------------------------------------------------------------------------------------

@@ -229,11 +229,7 @@ def test_options_of_a_comparison_without_one_are_refused(capsys, option, tmp_pat
 
 
 def test_every_network_has_its_own_name():
-    names = [
-        str(Architecture(arch, depth_of(arch), **numbers))
-        for arch in ARCHITECTURES
-        for numbers in (dict.fromkeys(numbers_of(arch), 4),)
-    ]
-    assert len(set(names)) == len(ARCHITECTURES)
+    named = {Architecture(a, depth_of(a), **dict.fromkeys(numbers_of(a), 4)) for a in ARCHITECTURES}
+    assert len({str(architecture) for architecture in named}) == len(ARCHITECTURES)
     for L, M in product((2, 4), repeat=2):
         assert str(Architecture("plain_igc", 8, L, M)) == f"plain_igc-8 L{L}M{M}"

@@ -5,7 +5,6 @@ import pytest
 
 from igc_ref import IGCSpec, plots
 from igc_ref.errors import IGCError, SpecError
-from igc_ref.plots.matrices import blocks_of
 from igc_ref.reference import first_permutation, interleave, matrices, special_cases, unfold
 from igc_ref.spec.block import equal_cost_width, maximal_width
 from igc_ref.studies.sweep import Result
@@ -169,13 +168,6 @@ def test_a_weight_s_square_has_its_size_as_area_and_its_sign_as_colour():
         middle = np.add(patch.get_xy(), patch.get_width() / 2)
         assert tuple(middle) == pytest.approx(place[::-1])  # x is the column
         assert to_hex(patch.get_facecolor()) == ("#ffffff" if weight > 0 else "#000000")
-
-
-def test_a_block_is_what_shares_rows_and_columns_wherever_it_lies():
-    shuffled = np.kron(np.eye(2), np.ones((2, 3)))[[0, 2, 1, 3]]
-    assert blocks_of(shuffled)[:, 0].tolist() == [0, 1, 0, 1]
-    chain = np.eye(9) + np.eye(9, k=1)  # the first row and the last share nothing directly
-    assert np.unique(blocks_of(chain)).size == 1
 
 
 def test_a_product_shows_the_cells_of_all_factors_and_of_itself():

@@ -308,8 +308,3 @@ def test_sanitizers_name_a_bad_access(body, message):
         pytest.skip("g++ comes without libasan")
     assert (done.returncode != 0) == bool(message), done.stderr
     assert re.search(f"(?s){message}", done.stderr), done.stderr
-
-
-def test_sanitize_needs_its_own_process():
-    with pytest.raises(RuntimeError, match="run_sanitized"):
-        run("", sanitize=True)
