@@ -3,6 +3,11 @@
 //   dz̄ = Pᵀ d, dW_d = blockmask(dz̄ ȳᵀ), dȳ = W_dᵀ dz̄, dy = P dȳ, dW_p = blockmask(dy zᵀ),
 //   dz = W_pᵀ dy, folded back into dx.
 //
+// Names: the argument `dy` is d, the gradient of x'; the argument `y` is x', for the derivative below.
+// The array `d` is dz̄ = Pᵀ d. The array `dz` is dy, and `z` is y, of one slab l, in the thread's own
+// positions; `d_tile` is dy for all threads. `tile` has the windows of x, whose columns are the z of
+// dW_p = blockmask(dy zᵀ); `g` is dz folded into pixels, which are dx.
+//
 // A thread keeps d for its column of positions and its partitions in registers, and goes through the
 // slabs l as the forward pass does: dy[l] = its share of W_dᵀ d goes into a tile in shared memory, for
 // the neighbours; y[l] is computed again; what dW_d and dW_p gain is summed over the warp; then the

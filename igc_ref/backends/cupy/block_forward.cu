@@ -5,6 +5,10 @@
 // indices: y[l][j] of primary partition l is column r*L + l of secondary partition m = j/R, r = j%R,
 // and output a of that partition is channel a*M + m of x'. The slab after next is on its way.
 //
+// Names: the argument x is x and y is x'; the tile in shared memory holds the windows of x, the z of
+// y = W_p z; the array `z` of registers holds y for one slab (the y above; a convolution sums straight
+// into acc). acc holds x' = P W_d Pᵀ y, as acc[a][m] for channel a*M + m. `at` is the thread's place.
+//
 // On the way in, a pending batch norm and ReLU are applied (rule); on the way out, each CUDA block
 // notes moments of its part of every channel: a pivot (one of its numbers), and the sums of x' - pivot
 // and of its square, for the batch norm that follows. blockIdx.y: a convolution's groups and shares.

@@ -7,6 +7,14 @@ forward, the derivative of the batch norm that follows on the way back. What com
 while a band is still there: the moments of x' for its batch norm, and the sums that the batch
 norm of x needs.
 
+The way back, with d the gradient of x' and z the windows of x (y = W_p z, ybar = Pᵀ y):
+
+    dz̄ = Pᵀ d,   dW_d = blockmask(dz̄ ȳᵀ),   dȳ = W_dᵀ dz̄,
+    dy = P dȳ,   dW_p = blockmask(dy zᵀ),    dz = W_pᵀ dy,  which is folded into dx
+
+In `_backward_piece` ybar is computed again, in the scratch `dy`, and then replaced by dy, one
+partition after the other. The scratch `dz` holds dz̄; `z` holds the rows of x as they are read.
+
 M = 0 means a group convolution without the secondary one.
 
 Letters: b a block, l a primary group, m a secondary partition, iy and oy rows of x and of x'.
