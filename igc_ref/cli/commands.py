@@ -132,7 +132,8 @@ def bench_command(
     **numbers: Any,
 ) -> None:
     """Time a block, or with --arch a training step, against other implementations."""
-    threads = bench.available_threads() if threads is None else integer("threads", threads)
+    most = bench.available_threads()
+    threads = most if threads is None else integer("threads", threads, maximum=most)
     rounds, batch_size = integer("rounds", rounds), integer("batch_size", batch_size)
     make = _step_case if "arch" in numbers else _block_case
     case: bench.Case = make(batch_size, **numbers)

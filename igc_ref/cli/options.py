@@ -48,7 +48,11 @@ def _form(setting: Setting, default: object) -> dict[str, Any]:
         return {"choices": setting.choices}
 
     def number(text: str) -> Any:
-        return None if text == setting.none else setting.kind(text)
+        try:
+            return None if text == setting.none else setting.kind(text)
+        except ValueError:
+            reason = f"{text!r} is not allowed; it must be {setting.allowed}"
+            raise argparse.ArgumentTypeError(reason) from None
 
     has_word = setting.none and default is not None  # else None is what is not given
     return {"type": number if has_word else setting.kind, "metavar": METAVARS[setting.kind]}

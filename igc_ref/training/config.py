@@ -214,7 +214,7 @@ class TrainConfig:
     bn_momentum: float | None = _field(
         0.9, float, "weight of the past in the running averages of batch norm; 'paper' (None) is "
         "the authors': 0.99 in plain networks, 0.9 in residual ones",
-        inside=lambda m: 0 <= m < 1, allowed="in [0, 1), or None for the paper's", none="paper",
+        inside=lambda m: 0 <= m < 1, allowed="in [0, 1), or 'paper' (None in Python)", none="paper",
     )  # fmt: skip
     augment: bool = _field(True, bool, "pad by 4, crop and mirror the training images at random")
     seed: int = _field(0, int, "seed of weights, order and augmentation", minimum=0)

@@ -32,8 +32,8 @@ def test_every_step_of_the_shortest_run_has_a_positive_learning_rate():
 
 
 def test_an_unknown_schedule_is_refused():
-    with pytest.raises(SpecError, match="schedule='cosine' is unknown; choose one of step"):
-        learning_rate("cosine", 0.1, 0, 10)
+    with pytest.raises(SpecError, match="schedule='nope' is unknown; choose one of step"):
+        learning_rate("nope", 0.1, 0, 10)
 
 
 def test_the_optimiser_moves_every_parameter_by_the_recurrence_and_decays_all_of_them():
