@@ -30,13 +30,13 @@ def add_command(commands: Any, command: Callable[..., None]) -> argparse.Argumen
     return parser
 
 
-def add_settings(parser: argparse.ArgumentParser, names: Container[str]) -> None:
-    """Add an option for each of these fields of `TrainConfig`."""
+def add_settings(parser: argparse.ArgumentParser, names: Container[str], prefix: str = "") -> None:
+    """Add an option for each of these fields of `TrainConfig`; `prefix` begins its help text."""
     for name, setting in config.settings().items():
         if name in names:
             flag = f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
             default = setting.none if DEFAULTS[name] is None else DEFAULTS[name]
-            text = f"{setting.help}; default {default}"
+            text = f"{prefix}{setting.help}; default {'on' if default is True else default}"
             parser.add_argument(flag, dest=name, help=text, **_form(setting, DEFAULTS[name]))
 
 

@@ -178,16 +178,21 @@ class TrainConfig:
     arch: str = _field("plain_igc", str, "kind of network", choices=tuple(ARCHITECTURES))
     depth: int = _field(8, int, "number of layers")
     L: int | None = _field(
-        None, int, "primary partitions in the first stage of an IGC network", none=str(SMALL["L"])
-    )
-    M: int | None = _field(None, int, "secondary partitions in it", none=str(SMALL["M"]))
+        None, int, "primary partitions in the first stage of an IGC network",
+        none=f"{SMALL['L']} if M is not given either",
+    )  # fmt: skip
+    M: int | None = _field(
+        None, int, "secondary partitions in the first stage of an IGC network",
+        none=f"{SMALL['M']} if L is not given either",
+    )  # fmt: skip
     width: int | None = _field(
-        None, int, "channels of the first stage without L and M", none=str(SMALL["width"])
-    )
+        None, int, "channels of the first stage of a network that has no L and M",
+        none=str(SMALL["width"]),
+    )  # fmt: skip
     doubling: str = _field("M", str, "which of M and L doubles with the width", choices=DOUBLINGS)
     data: str = _field("shapes", str, "data set", choices=data.NAMES)
     data_dir: str | None = _field(
-        None, str, "folder of the published files, or a CIFAR archive", none="downloaded"
+        None, str, "folder of the published files, or a CIFAR archive", none="a downloaded copy"
     )
     backend: str = _field("auto", str, "library that does the computing", choices=backends.NAMES)
     dtype: str = _field("float32", str, "precision of the computation", choices=DTYPES)

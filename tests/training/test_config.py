@@ -41,7 +41,7 @@ def test_every_setting_has_an_option_with_its_help_and_default_and_is_documented
     for field in fields(TrainConfig):
         setting = settings()[field.name]
         flag = f"-{field.name}" if len(field.name) == 1 else f"--{field.name.replace('_', '-')}"
-        default = setting.none if field.default is None else field.default
+        default = {None: setting.none, True: "on"}.get(field.default, field.default)
         assert f" {flag} " in shown.replace(",", " ")
         assert f"{setting.help}; default {default}" in shown
         assert f"{field.name} : " in TrainConfig.__doc__
