@@ -49,16 +49,18 @@ def choice(
         raise error(f"{name}={value!r} is unknown; choose one of {', '.join(allowed)}")
 
 
-def integer(name: str, value: object, minimum: int = 1) -> int:
-    """Return `value` as an int from `minimum` to MAX_INTEGER, or raise a SpecError."""
+def integer(name: str, value: object, minimum: int = 1, maximum: int = MAX_INTEGER) -> int:
+    """Return `value` as an int from `minimum` to `maximum`, or raise a SpecError."""
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         number = minimum - 1
     if isinstance(value, bool) or number < minimum:
         raise SpecError(f"{name}={value!r} is not an integer of at least {minimum}")
-    if number > MAX_INTEGER:
-        raise SpecError(f"{name} is too large; at most {MAX_INTEGER} is allowed")
+    if number > maximum:
+        # Python refuses to write out an integer of thousands of digits.
+        shown = str(number) if number < 2**64 else f"2**{number.bit_length() - 1} or more"
+        raise SpecError(f"{name}={shown} is too large; at most {maximum} is allowed")
     return number
 
 

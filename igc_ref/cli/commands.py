@@ -7,25 +7,31 @@ from pathlib import Path
 from typing import Any
 
 from igc_ref import bench, data, plots
+from igc_ref.bench.harness import TORCH
 from igc_ref.cli.options import NETWORK, add_command, add_recipe, add_run, add_settings
 from igc_ref.errors import SpecError, choice, integer
 from igc_ref.files import write_csv
+from igc_ref.networks.architecture import ARCHITECTURES
 from igc_ref.networks.model import build
 from igc_ref.report import aligned, say
 from igc_ref.spec.block import IGCSpec
-from igc_ref.studies import compare
+from igc_ref.studies import compare as counts
 from igc_ref.training import config as recipes
 from igc_ref.training import folder as runs
 from igc_ref.training.config import TrainConfig
 from igc_ref.training.evaluation import evaluate, precise_statistics
 from igc_ref.training.session import resume, train
 
+PARTITIONS = {
+    "L": "primary partitions; default 4, with --arch only if M is not given either",
+    "M": "secondary partitions; default 8, with --arch only if L is not given either",
+}
 BLOCK = {
-    "in_channels": "default L*M",
-    "out_channels": "default L*M",
-    "kernel_size": "height and width of the kernel; default 3",
-    "stride": "default 1",
-    "size": "height and width of the images; default 32",
+    "in_channels": "of a block: channels of its input; default L*M",
+    "out_channels": "of a block: channels of its output; default L*M",
+    "kernel_size": "of a block: height and width of its kernel; default 3",
+    "stride": "of a block: its stride; default 1",
+    "size": "of a block: height and width of its images; default 32",
 }
 
 
@@ -43,26 +49,35 @@ def add_commands(commands: Any) -> None:
 
     add = add_command(commands, params_command)
     add_settings(add, NETWORK)
-    add.add_argument("--num-classes", type=int, metavar="N", help="default 10")
+    add.add_argument("--num-classes", type=int, metavar="N", help="classes; default 10")
     text = "print one line a network: this IGC network beside regular, fusion and Xception ones"
-    add.add_argument("--compare", action="store_true", dest="compare_all", help=text)
-    equals = [name.replace("_", "-") for name in compare.EQUAL]
-    add.add_argument("--equal", choices=equals, help="what they have in common; default depth")
+    add.add_argument("--compare", action="store_true", help=text)
+    equals = [name.replace("_", "-") for name in counts.EQUAL]
+    text = "in what the compared networks are equal; default depth"
+    add.add_argument("--equal", choices=equals, help=text)
     add.add_argument("--csv", metavar="FILE", help="write the comparison to this file as well")
-    add.add_argument("--paper", action="store_true", help="count all networks of the paper")
+    text = "count all networks of the paper; goes with no other option"
+    add.add_argument("--paper", action="store_true", help=text)
 
     add = add_command(commands, bench_command)
-    add_settings(add, NETWORK)
+    text = "time a training step of this kind of network; without it, a block is timed"
+    add.add_argument("--arch", choices=tuple(ARCHITECTURES), help=text)
+    add_settings(add, ("depth", "width", "doubling"), "with --arch: ")
+    for name, text in PARTITIONS.items():
+        add.add_argument(f"-{name}", type=int, metavar="N", help=text)
     for name, text in {**BLOCK, "batch_size": "images in a batch; default 64"}.items():
         add.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=text)
-    add.add_argument("--contenders", nargs="+", metavar="NAME", help="default all that run here")
-    add.add_argument("--threads", type=int, metavar="N", help="default all cores")
+    text = f"some of numpy, numba, {', '.join(map(repr, TORCH))}; default all that run here"
+    add.add_argument("--contenders", nargs="+", metavar="NAME", help=text)
+    text = "threads to compute with, at most one a core; default all cores"
+    add.add_argument("--threads", type=int, metavar="N", help=text)
     add.add_argument("--rounds", type=int, metavar="N", help="turns of each contender; default 7")
     add.add_argument("--json", metavar="FILE", help="write all measurements to this file")
 
     add = add_command(commands, plot_command)
     add.add_argument("run", metavar="RUN", help="folder of the run")
-    add.add_argument("--out", metavar="FILE", help="default RUN/curves.png; may end in .svg")
+    text = "file of the figure, may end in .svg; default RUN/curves.png"
+    add.add_argument("--out", metavar="FILE", help=text)
 
 
 def train_command(resume_run: str | None = None, recipe: str | None = None, **given: Any) -> None:
@@ -99,28 +114,34 @@ def eval_command(
     )
 
 
-def params_command(
+def params_command(paper: bool = False, **options: Any) -> None:
+    """Print a network's layers, parameters, multiply-adds."""
+    if not paper:
+        _count(**options)
+    elif options:
+        raise SpecError(f"--paper takes no other options: leave out {', '.join(options)}")
+    else:
+        say(aligned(counts.paper_cells()))
+
+
+def _count(
     num_classes: int = 10,
-    compare_all: bool = False,
+    compare: bool = False,
     equal: str | None = None,
-    paper: bool = False,
     csv: str | None = None,
     **settings: Any,
 ) -> None:
-    """Print a network's layers, parameters, multiply-adds."""
-    if (csv or equal) and not compare_all:
+    """Print one network, or a comparison."""
+    if (csv or equal) and not compare:
         raise SpecError("--equal and --csv belong to a comparison: give --compare as well")
-    if paper:
-        say(aligned(compare.paper_cells()))
-        return
     architecture = TrainConfig(**settings).architecture(num_classes)
-    if not compare_all:
-        say(compare.summary(build(architecture, backend="numpy")))
+    if not compare:
+        say(counts.summary(build(architecture, backend="numpy")))
         return
-    counted = compare.compare_networks(architecture, (equal or "depth").replace("-", "_"))
-    say(aligned(compare.cells(counted)))
+    counted = counts.compare_networks(architecture, (equal or "depth").replace("-", "_"))
+    say(aligned(counts.cells(counted)))
     if csv is not None:
-        write_csv(csv, compare.csv_rows(counted))
+        write_csv(csv, counts.csv_rows(counted))
 
 
 def bench_command(
@@ -132,7 +153,8 @@ def bench_command(
     **numbers: Any,
 ) -> None:
     """Time a block, or with --arch a training step, against other implementations."""
-    threads = bench.available_threads() if threads is None else integer("threads", threads)
+    most = bench.available_threads()
+    threads = most if threads is None else integer("threads", threads, maximum=most)
     rounds, batch_size = integer("rounds", rounds), integer("batch_size", batch_size)
     make = _step_case if "arch" in numbers else _block_case
     case: bench.Case = make(batch_size, **numbers)

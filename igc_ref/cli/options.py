@@ -30,13 +30,13 @@ def add_command(commands: Any, command: Callable[..., None]) -> argparse.Argumen
     return parser
 
 
-def add_settings(parser: argparse.ArgumentParser, names: Container[str]) -> None:
-    """Add an option for each of these fields of `TrainConfig`."""
+def add_settings(parser: argparse.ArgumentParser, names: Container[str], prefix: str = "") -> None:
+    """Add an option for each of these fields of `TrainConfig`; `prefix` begins its help text."""
     for name, setting in config.settings().items():
         if name in names:
             flag = f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
             default = setting.none if DEFAULTS[name] is None else DEFAULTS[name]
-            text = f"{setting.help}; default {default}"
+            text = f"{prefix}{setting.help}; default {'on' if default is True else default}"
             parser.add_argument(flag, dest=name, help=text, **_form(setting, DEFAULTS[name]))
 
 
@@ -48,7 +48,11 @@ def _form(setting: Setting, default: object) -> dict[str, Any]:
         return {"choices": setting.choices}
 
     def number(text: str) -> Any:
-        return None if text == setting.none else setting.kind(text)
+        try:
+            return None if text == setting.none else setting.kind(text)
+        except ValueError:
+            reason = f"{text!r} is not allowed; it must be {setting.allowed}"
+            raise argparse.ArgumentTypeError(reason) from None
 
     has_word = setting.none and default is not None  # else None is what is not given
     return {"type": number if has_word else setting.kind, "metavar": METAVARS[setting.kind]}

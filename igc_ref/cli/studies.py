@@ -25,10 +25,12 @@ def add_commands(commands: Any) -> None:
     add.add_argument("--what", choices=costs, help="what the budget counts; default parameters")
     text = "allowed distance from the budget, as a part of it; default 0.05"
     add.add_argument("--tolerance", type=float, metavar="X", help=text)
-    add.add_argument("--depths", metavar="N,N", help="default 8; the budget is of the first")
-    add.add_argument("--seeds", metavar="N,N", help="default 0")
+    text = "numbers of layers, the budget is of the first; default 8"
+    add.add_argument("--depths", metavar="N,N", help=text)
+    add.add_argument("--seeds", metavar="N,N", help="seeds of the runs; default 0")
     add.add_argument("--out", required=True, metavar="DIR", help=OF_RUNS)
-    add.add_argument("--arch", choices=("plain_igc", "resnet_igc"), help="default plain_igc")
+    text = "kind of network; default plain_igc"
+    add.add_argument("--arch", choices=("plain_igc", "resnet_igc"), help=text)
     own = {*NETWORK, "seed", "out"}
     add_settings(add, [field.name for field in fields(TrainConfig) if field.name not in own])
     add_recipe(add)

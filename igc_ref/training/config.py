@@ -178,16 +178,21 @@ class TrainConfig:
     arch: str = _field("plain_igc", str, "kind of network", choices=tuple(ARCHITECTURES))
     depth: int = _field(8, int, "number of layers")
     L: int | None = _field(
-        None, int, "primary partitions in the first stage of an IGC network", none=str(SMALL["L"])
-    )
-    M: int | None = _field(None, int, "secondary partitions in it", none=str(SMALL["M"]))
+        None, int, "primary partitions in the first stage of an IGC network",
+        none=f"{SMALL['L']} if M is not given either",
+    )  # fmt: skip
+    M: int | None = _field(
+        None, int, "secondary partitions in the first stage of an IGC network",
+        none=f"{SMALL['M']} if L is not given either",
+    )  # fmt: skip
     width: int | None = _field(
-        None, int, "channels of the first stage without L and M", none=str(SMALL["width"])
-    )
+        None, int, "channels of the first stage of a network that has no L and M",
+        none=str(SMALL["width"]),
+    )  # fmt: skip
     doubling: str = _field("M", str, "which of M and L doubles with the width", choices=DOUBLINGS)
     data: str = _field("shapes", str, "data set", choices=data.NAMES)
     data_dir: str | None = _field(
-        None, str, "folder of the published files, or a CIFAR archive", none="downloaded"
+        None, str, "folder of the published files, or a CIFAR archive", none="a downloaded copy"
     )
     backend: str = _field("auto", str, "library that does the computing", choices=backends.NAMES)
     dtype: str = _field("float32", str, "precision of the computation", choices=DTYPES)
@@ -214,7 +219,7 @@ class TrainConfig:
     bn_momentum: float | None = _field(
         0.9, float, "weight of the past in the running averages of batch norm; 'paper' (None) is "
         "the authors': 0.99 in plain networks, 0.9 in residual ones",
-        inside=lambda m: 0 <= m < 1, allowed="in [0, 1), or None for the paper's", none="paper",
+        inside=lambda m: 0 <= m < 1, allowed="in [0, 1), or 'paper' (None in Python)", none="paper",
     )  # fmt: skip
     augment: bool = _field(True, bool, "pad by 4, crop and mirror the training images at random")
     seed: int = _field(0, int, "seed of weights, order and augmentation", minimum=0)

@@ -57,10 +57,8 @@ def locked(folder: Path) -> Iterator[None]:
     Raises
     ------
     CheckpointError
-        If another process has locked it, or there is no such folder.
+        If another process has locked it.
     """
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is no run: there is no such folder")
     try:
         lock = FileLock(folder / LOCK).acquire(timeout=0)
     except Timeout as error:

@@ -102,7 +102,10 @@ def resume(
         If there is no run, it is finished, `settings` describe another run, the images are not
         the run's, or another process is training in the folder.
     """
+    if not str(folder):
+        raise CheckpointError("folder='' is not a path; it must be the folder of a run")
     folder = Path(folder)
+    runs.read_config(folder)  # before the lock: it writes a file, and only a run may get one
     with runs.locked(folder):
         saved = runs.load_newest(folder, report)
         config = runs.read_config(folder) if saved is None else saved.config

@@ -130,18 +130,12 @@ def test_the_summary_names_shape_parameters_and_multiply_adds_of_every_layer():
     igc, regular = lines[4]  # stage1.block1: after the name, the header, the stem
     spec = IGCSpec.square(2, 3)
     assert igc[0] == "stage1.block1.igc"
-    assert igc[1:] == [
-        *"igc 3x3 6-6 L2 M3 6x32x32".split(),
-        f"{spec.parameters:,}",
-        f"{spec.parameters * 1024:,}",
-    ]
+    counted = f"{spec.parameters:,} {spec.parameters * 1024:,}"
+    assert igc[1:] == f"igc 3x3 6-6 L2 M3 6x32x32 {counted}".split()
     assert regular[0] == "conv"
     total, beside = lines[-1]
-    assert total == [
-        "total",
-        f"{model.num_parameters:,}",
-        f"{sum(row.multiply_adds for row in model.rows()):,}",
-    ]
+    adds = sum(row.multiply_adds for row in model.rows())
+    assert total == ["total", f"{model.num_parameters:,}", f"{adds:,}"]
     regular = regular_of_equal_cost(model.architecture)
     assert beside[0] == f"{build(regular, 'numpy').num_parameters:,}"
     assert regular.num_classes == 7
@@ -204,9 +198,7 @@ def test_the_command_prints_a_comparison_and_writes_the_same_as_csv(capsys, tmp_
     rows = list(csv.reader(path.read_text().splitlines()))
     assert rows[0] == ["network", "depth", "L", "M", "channels", "parameters", "multiply_adds"]
     assert rows[1] == ["plain_igc", "20", "24", "2", "48", "155962", "28755840"]
-    assert [row[0] for row in rows[1:]] == [
-        "plain_igc", "plain", "plain_fusion", "plain_xception",
-    ]  # fmt: skip
+    assert [row[0] for row in rows[1:]] == "plain_igc plain plain_fusion plain_xception".split()
     for row in rows[1:]:
         assert f"{int(row[5]):,}" in out
     assert len({len(line) for line in out.splitlines()}) == 1
@@ -220,11 +212,18 @@ def test_the_command_counts_all_networks_of_the_paper(capsys):
         assert number in out
 
 
-@pytest.mark.parametrize("option", ["--csv=x.csv", "--equal=depth"])
-def test_options_of_a_comparison_without_one_are_refused(capsys, option, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--csv=x.csv", "give --compare as well"),
+        ("--equal=depth", "give --compare as well"),
+        ("--paper --compare -L 4 --csv=x.csv", "no other options: leave out "),
+    ],
+)
+def test_options_that_do_not_go_together(capsys, options, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["params", option]) == 1
-    assert "give --compare as well" in capsys.readouterr().err
+    assert main(["params", *options.split()]) == 1
+    assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
