@@ -1,5 +1,6 @@
 """What the tests of the notebooks run inside a notebook's kernel."""
 
+import sys
 import traceback
 
 import numpy as np
@@ -39,6 +40,7 @@ def move_every_widget():
         for widget in list(module._instances.values()):
             for name, value in positions(widget):
                 setattr(widget, name, value)
+                sys.stdout.flush()  # waits, or figures fill the queue and a message is lost
     finally:
         shell.showtraceback = original
     if shown:

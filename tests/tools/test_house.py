@@ -13,11 +13,7 @@ STANDARD = set(sys.stdlib_module_names)
 GROUND = {"errors", "report", "files", "testing"}
 
 # Room: the rooms that it may import beside the ground, and the libraries beside NumPy.
-LAW = {
-    "errors": (set(), set()),
-    "report": (set(), set()),
-    "files": (set(), set()),
-    "testing": (set(), set()),
+LAW = dict.fromkeys(GROUND, (set(), set())) | {
     "spec": (set(), set()),
     "reference": ({"spec"}, {"scipy"}),
     "backends": ({"spec"}, {"threadpoolctl"}),
