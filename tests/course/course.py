@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 ANSWER = re.compile(r"# exercise (\d+): your answer\n")
 SOLUTION = re.compile(r"<details><summary>Solution (\d+)</summary>\n\n```python\n(.*?)```", re.S)
 WIDGETS = "application/vnd.jupyter.widget-state+json"
-CELL_SECONDS = 600  # a cell that takes longer hangs; machines may be busy
+CELL_SECONDS = 300  # a cell that takes longer hangs; machines may be busy
 
 
 class Exercise(NamedTuple):

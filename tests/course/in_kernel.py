@@ -1,6 +1,5 @@
 """What the tests of the notebooks run inside a notebook's kernel."""
 
-import sys
 import traceback
 
 import numpy as np
@@ -40,7 +39,6 @@ def move_every_widget():
         for widget in list(module._instances.values()):
             for name, value in positions(widget):
                 setattr(widget, name, value)
-                sys.stdout.flush()  # waits, or figures fill the queue and a message is lost
     finally:
         shell.showtraceback = original
     if shown:
