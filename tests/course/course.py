@@ -23,7 +23,6 @@ import pytest
 nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
 nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed")
 CellExecutionError = nbclient.exceptions.CellExecutionError
-CellTimeoutError = nbclient.exceptions.CellTimeoutError
 new_code_cell, new_markdown_cell = nbformat.v4.new_code_cell, nbformat.v4.new_markdown_cell
 new_notebook = nbformat.v4.new_notebook
 
@@ -124,7 +123,7 @@ def run(notebook, home):
         )
         try:
             return client.execute(env=environment)
-        except CellTimeoutError:
+        except nbclient.exceptions.CellTimeoutError:
             if last:
                 raise
 
