@@ -117,7 +117,7 @@ def run(notebook, home):
         "OPENBLAS_NUM_THREADS": "1",  # the matrices are small
     }
     where = {"metadata": {"path": str(ROOT / "notebooks")}}  # where Jupyter starts it
-    for last in (False, False, True):  # a busy kernel can miss a request, and stays idle for ever
+    for last in (False, False, True):  # on a busy machine a kernel was seen idle for ever
         client = nbclient.NotebookClient(
             deepcopy(notebook), timeout=CELL_SECONDS, record_timing=False, resources=where
         )
