@@ -68,6 +68,7 @@ constexpr int STAGES = IGC_STAGES;
 constexpr int PLANE = H * W / VECTOR, VECTORS = I * NP * PLANE, VECTORS_A_THREAD = divide_up(VECTORS, THREADS);
 constexpr int AT_ONCE = VECTORS_A_THREAD < 4 ? VECTORS_A_THREAD : 4;
 constexpr int RAW_BYTES = round_up(I * NP * H * W * (int)sizeof(storage), 16);
+constexpr int RULES = SLABS * I * 4;  // numbers
 constexpr int PRIMARIES = divide_up(O * I * TAPS, THREADS);
 constexpr int SECONDARIES = IGC_SECONDARY ? divide_up(M * R * A, THREADS) : 0;
 
@@ -107,7 +108,7 @@ struct Share {
 // Brings slabs of x and of the weights from global to shared memory, STAGES - 1 ahead of their use.
 struct Loader {
   const storage* x;      // of the block's first image, in the first channel of slab 0
-  const float* rule;     // (scale, shift, mean, -) of each channel, likewise; read if IGC_RULE
+  const float4* rules;   // in shared memory: (scale, shift, mean, -) of each channel of the slabs
   float floor;
   const float *primary, *secondary;
   long long channel;     // numbers from one channel of x to the next
@@ -174,7 +175,7 @@ struct Loader {
           } stored;
           stored.whole = *((const Vector*)from + t + u * THREADS);
           float4 line = make_float4(1.f, 0.f, 0.f, 0.f);
-          if (IGC_RULE) line = __ldg((const float4*)rule + l * I + s.i);
+          if (IGC_RULE) line = rules[l * I + s.i];
 #pragma unroll
           for (int e = 0; e < VECTOR; ++e) {
             value[e] = load(stored.each + e);
@@ -198,6 +199,12 @@ struct Loader {
 // Fill shared memory with zeros: the borders of the tiles are never written again.
 __device__ __forceinline__ void clear(float* from, int count) {
   for (int i = threadIdx.x; i < count; i += THREADS) from[i] = 0.f;
+}
+
+// Copy the rules of all slabs to shared memory: global memory would keep every slab waiting for them.
+__device__ __forceinline__ void bring_rules(float4* to, const float* rule) {
+  if (IGC_RULE)
+    for (int i = threadIdx.x; i < SLABS * I; i += THREADS) to[i] = __ldg((const float4*)rule + i);
 }
 
 // Read the pixels under a thread's column of positions for one input and one column of the kernel.

@@ -74,7 +74,8 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
   float* d_tile = tile + TILE;
   float* weights = d_tile + D_TILE;
   float* gains = weights + STAGES * WEIGHTS;  // two, so that one is filled while the other is read
-  unsigned char* raw = (unsigned char*)(gains + 2 * SUMS);
+  float* rules = gains + 2 * SUMS;
+  unsigned char* raw = (unsigned char*)(rules + RULES);
 
   const int share = blockIdx.y, group = share / IGC_SHARE, first = blockIdx.x * NP;
   const int pictures = min(NP, N - first);
@@ -84,7 +85,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
 
   Loader loader;
   loader.x = x + group * SLABS * I * channel + (long long)first * (H * W);
-  loader.rule = rule + group * SLABS * I * 4, loader.floor = floor;
+  loader.rules = (float4*)rules, loader.floor = floor;
   loader.primary = primary + share * share_size, loader.secondary = secondary;
   loader.channel = channel, loader.pictures = pictures;
   loader.weight_step = IGC_SECONDARY ? O * I * TAPS : I * TAPS;
@@ -93,6 +94,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
 #pragma unroll
   for (int l = 0; l < STAGES - 1; ++l) loader.start(l);
   clear(tile, TILE + D_TILE);
+  bring_rules((float4*)rules, rule + group * RULES);
 
   // This block's part of the gradients, in the order of the weights: all of W_p, then all of W_d.
   const int size = gridDim.y * share_size + (IGC_SECONDARY ? M * A * A : 0);
@@ -264,7 +266,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
         const int c = (group * SLABS + l) * I + i0 + i, at_pixel = row * S * W + column * S;
         storage* to = dx + ((long long)c * N + first + n) * (H * W) + at_pixel;
         float4 line = make_float4(1.f, 0.f, 0.f, 0.f);
-        if (IGC_RULE) line = __ldg((const float4*)rule + c);
+        if (IGC_RULE) line = loader.rules[l * I + i0 + i];
         const storage* value =
             (const storage*)(raw + l % STAGES * RAW_BYTES) + ((i0 + i) * NP + n) * (H * W) + at_pixel;
         float sum = 0.f, product = 0.f;

@@ -21,7 +21,8 @@ block_forward(storage* y, float* moments, const storage* x, const float* rule, f
   extern __shared__ __align__(16) unsigned char memory[];
   float* tiles = (float*)memory;  // two, so that one is filled while the other is read
   float* weights = tiles + 2 * TILE;
-  unsigned char* raw = (unsigned char*)(weights + STAGES * WEIGHTS);
+  float* rules = weights + STAGES * WEIGHTS;
+  unsigned char* raw = (unsigned char*)(rules + RULES);
 
   const int share = blockIdx.y, group = share / IGC_SHARE, first = blockIdx.x * NP;
   const int pictures = min(NP, N - first);
@@ -30,7 +31,7 @@ block_forward(storage* y, float* moments, const storage* x, const float* rule, f
 
   Loader loader;
   loader.x = x + group * SLABS * I * channel + (long long)first * (H * W);
-  loader.rule = rule + group * SLABS * I * 4, loader.floor = floor;
+  loader.rules = (float4*)rules, loader.floor = floor;
   loader.primary = primary + share * O * (IGC_SECONDARY ? 1 : SLABS) * I * TAPS;
   loader.secondary = secondary;
   loader.channel = channel, loader.pictures = pictures;
@@ -40,6 +41,7 @@ block_forward(storage* y, float* moments, const storage* x, const float* rule, f
 #pragma unroll
   for (int l = 0; l < STAGES - 1; ++l) loader.start(l);
   clear(tiles, 2 * TILE);
+  bring_rules((float4*)rules, rule + group * RULES);
   __syncthreads();
 
   float acc[A][MS][PX];

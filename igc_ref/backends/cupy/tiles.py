@@ -166,10 +166,11 @@ def shared_bytes(g: Geometry, t: Tile) -> int:
     weights = _up(g.M // t.MS * g.I * g.K * _chunked(g.K * OS), 4)
     weights += _up(g.M * g.R * _chunked(g.A), 4) if g.secondary else 0
     raw = _up(g.I * t.NP * g.H * g.W * t.itemsize, 16)
+    rules = 16 * g.slabs * g.I
     warps = t.threads // WARP
     if not t.backward:
         moments = _up(g.A * g.M, 4) + warps * g.A * t.MS * 2
-        return max(4 * (2 * tile + t.stages * weights) + t.stages * raw, 4 * moments)
+        return max(4 * (2 * tile + t.stages * weights) + rules + t.stages * raw, 4 * moments)
     gains = warps * ((OS * g.A if g.secondary else 0) + g.I * g.K**2 * OS)
     d_tile = 0
     if t.dx:
@@ -178,7 +179,7 @@ def shared_bytes(g: Geometry, t: Tile) -> int:
         d_rows = before + max(math.ceil(HO / t.PXD) * t.PXD, HO) + after
         d_tile = g.O * t.NP * _skewed(d_rows * (WO + d_left) + d_left + after, WO)
         gains += g.I * _places(g, t, t.PXD) // WARP * 2
-    return 4 * (tile + d_tile + t.stages * weights + 2 * _up(gains, 4)) + t.stages * raw
+    return 4 * (tile + d_tile + t.stages * weights + 2 * _up(gains, 4)) + rules + t.stages * raw
 
 
 def _up(a: int, b: int) -> int:
