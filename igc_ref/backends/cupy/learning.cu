@@ -105,7 +105,8 @@ mean_loss(float* loss, int* correct, const float* losses, const int* rows_correc
 // out[e] = unscale * sum_b shares[b][e], for b in a fixed order: what the blocks of a backward pass
 // found for a weight. 32 weights a block, whose warps share out the blocks. Row blockIdx.y of `table`
 // is (out, shares, blocks, size): two addresses, and how many rows and columns the shares have.
-extern "C" __global__ void __launch_bounds__(THREADS) add_up(const long long* table, float unscale) {
+extern "C" __global__ void __launch_bounds__(THREADS)
+add_up(const long long* table, float unscale) {
   __shared__ float parts[WARPS][WARP];
   const long long* row = table + blockIdx.y * 4;
   float* out = (float*)row[0];
