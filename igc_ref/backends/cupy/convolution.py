@@ -124,7 +124,7 @@ class Convolutions(CudaBase):
     def _backward(
         self, d: Batch, saved: BlockSaved, g: Geometry, dx: bool
     ) -> tuple[Batch, Array, Array] | None:
-        """Run block_backward.cu and add up its shares, or return None if it does not fit."""
+        """Run block_backward.cu and sum its shares, or return None if it does not fit."""
         self.check_batch("d", d, saved.shape, saved.x.dtype)
         tile = self._tile(g, backward=True, dx=dx)
         if tile is None:
@@ -148,10 +148,7 @@ class Convolutions(CudaBase):
            dx=dx)  # fmt: skip
         if sums_wanted:
             result.sums = Sums(rule.table, sums)
-        total = self._numbers(sum(sizes))
-        grid, unscale = (math.ceil(sum(sizes) / 32),), f32(1 / self.scale)
-        arguments = (total, shares, i32(blocks), i32(sum(sizes)), unscale)
-        self.launch("learning.cu", "add_up", grid, *arguments)
+        total = self._total(shares)
         dprimary, dsecondary = total[: sizes[0]], total[sizes[0] :]
         if saved.secondary is not None:
             dsecondary = dsecondary.reshape(saved.secondary.shape)

@@ -143,6 +143,7 @@ class CapturedSteps:
             x.data, labels, self.images, self.labels, *self.draws, counter, i32(self.batch_size),
             *self.lines, *numbers,
         )  # fmt: skip
-        loss, correct = self.learn(x, labels, self.rates)
+        with backend.deferred():
+            loss, correct = self.learn(x, labels, self.rates)
         arguments = (self.losses, self.correct, counter, loss, correct)
         backend.launch("learning.cu", "finish_step", (1,), *arguments, threads=1)

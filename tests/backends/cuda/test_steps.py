@@ -1,12 +1,14 @@
 """Training on the emulated cupy backend: whole runs, captured steps, what crosses the border."""
 
 import sys
+from contextlib import nullcontext
 from types import ModuleType
 
 import numpy as np
 import pytest
 
 from igc_ref import TrainConfig, backends, build_model, data, train
+from igc_ref.backends.cupy import base
 from igc_ref.data import Dataset
 from igc_ref.errors import TrainingError
 from igc_ref.networks.architecture import Architecture
@@ -103,7 +105,29 @@ def test_an_epoch_crosses_the_border_a_few_times_whatever_its_steps():
         epochs.run(seed)
     # In: order, window, mirror; learning rates, step number. Out: losses, correct answers.
     assert device.crossings == ["overwrite"] * 6 + ["download"] * 2
-    assert device.launches.count("take_batch") == device.launches.count("finish_step") == 3
+    for once_a_step in ("take_batch", "add_up", "sgd", "finish_step"):
+        assert device.launches.count(once_a_step) == 3
+
+
+@pytest.mark.parametrize(("limit", "together"), [(base.WAITING_BYTES, 1), (10_000, 2), (0, 4)])
+def test_weight_gradients_added_up_together_have_the_bits_of_those_added_up_alone(
+    limit, together, monkeypatch
+):
+    monkeypatch.setattr(base, "WAITING_BYTES", limit)
+    backend = EmulatedBackend()
+    launches, found, counts = backend.device.launches, [], []
+    x = np.random.default_rng(0).normal(size=(3, 3, SIDE, SIDE)).astype("float32")
+    for context in (nullcontext, backend.deferred):
+        model = build_model(**NETWORK, backend=backend)
+        dlogits = np.ones_like(model.forward(x, train=True))
+        launches.clear()
+        with context():
+            model.backward(dlogits)
+        counts.append(launches.count("add_up"))
+        found.append(model.gradients())
+    for name, gradient in found[0].items():
+        assert np.array_equal(found[1][name], gradient), name
+    assert counts == [launches.count("block_backward"), together] == [4, together]
 
 
 def test_an_operator_of_the_library_inside_a_graph_is_an_error():
