@@ -55,13 +55,14 @@ __host__ __device__ constexpr int skewed(int size, int step) {
 constexpr int PICTURE = skewed(ROWS * PITCH + OVERHANG + LEFT, WO * S);
 constexpr int TILE = I * NP * PICTURE;
 
-// Weights of a slab as threads read them: for each part, input and column of the kernel, the K*OS
-// weights (ky, output) of that column; then for each partition and r, the A weights of W_d.
+// Weights of a slab as threads read them, and as pack.cu lays them out: for each part, input and
+// column of the kernel, the K*OS weights (ky, output) of that column; then for each output of the
+// slab (partition m, r), the A weights of W_d that mix it. Every run is padded to whole chunks.
 constexpr int COLUMN = chunked(K * OS);
 constexpr int PRIMARY = round_up(PARTS * I * K * COLUMN, 4);
 constexpr int MIX = chunked(A);
 constexpr int SECONDARY = IGC_SECONDARY ? round_up(M * R * MIX, 4) : 0;
-constexpr int WEIGHTS = PRIMARY + SECONDARY;
+constexpr int WEIGHTS = PRIMARY + SECONDARY, WEIGHTS_A_THREAD = divide_up(WEIGHTS, 4 * THREADS);
 
 // A ring of slabs under way: raw images and weights.
 constexpr int STAGES = IGC_STAGES;
@@ -69,8 +70,6 @@ constexpr int PLANE = H * W / VECTOR, VECTORS = I * NP * PLANE, VECTORS_A_THREAD
 constexpr int AT_ONCE = VECTORS_A_THREAD < 4 ? VECTORS_A_THREAD : 4;
 constexpr int RAW_BYTES = round_up(I * NP * H * W * (int)sizeof(storage), 16);
 constexpr int RULES = SLABS * I * 4;  // numbers
-constexpr int PRIMARIES = divide_up(O * I * TAPS, THREADS);
-constexpr int SECONDARIES = IGC_SECONDARY ? divide_up(M * R * A, THREADS) : 0;
 
 // Where a thread works.
 struct Place {
@@ -110,13 +109,11 @@ struct Loader {
   const storage* x;      // of the block's first image, in the first channel of slab 0
   const float4* rules;   // in shared memory: (scale, shift, mean, -) of each channel of the slabs
   float floor;
-  const float *primary, *secondary;
+  const float* packed;   // weights of slab 0, as pack.cu laid them out
   long long channel;     // numbers from one channel of x to the next
-  int weight_step;       // numbers from one slab's primary weights to the next's
   int pictures;          // of the block's NP that exist
   unsigned char* raw;    // STAGES rings of RAW_BYTES
   float* weights;        // STAGES rings of WEIGHTS
-  int fan_in;            // inputs that a row of the primary weights has: I, or all of a group's
 
   // Start the copies of slab l and close their group; past the last slab the group is empty.
   __device__ __forceinline__ void start(int l) {
@@ -136,20 +133,9 @@ struct Loader {
       }
       float* slot = weights + l % STAGES * WEIGHTS;
 #pragma unroll(4)
-      for (int u = 0; u < PRIMARIES; ++u) {
-        const int e = t + u * THREADS;  // (output, input, ky, kx)
-        const int kx = e % K, ky = e / K % K, i = e / TAPS % I, o = e / (TAPS * I);
-        if (e < O * I * TAPS)
-          copy_async<4>(slot + ((o / OS * I + i) * K + kx) * COLUMN + ky * OS + o % OS,
-                        primary + l * weight_step + (o * fan_in + i) * TAPS + ky * K + kx);
-      }
-#pragma unroll(4)
-      for (int u = 0; u < SECONDARIES; ++u) {
-        const int e = t + u * THREADS;  // (partition, r, row a)
-        const int a = e % A, r = e / A % R, m = e / (A * R);
-        if (e < M * R * A)
-          copy_async<4>(slot + PRIMARY + (m * R + r) * MIX + a,
-                        secondary + l + (m * A + a) * A + r * SLABS);
+      for (int u = 0; u < WEIGHTS_A_THREAD; ++u) {
+        const int e = (t + u * THREADS) * 4;
+        if (e < WEIGHTS) copy_async<16>(slot + e, packed + l * WEIGHTS + e);
       }
     }
     copy_commit();

@@ -68,7 +68,7 @@ __device__ __forceinline__ void flush(int l, const float* gains, float* primary,
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 block_backward(storage* dx, float* gradients, float* sums, const storage* dy, const storage* y,
                const float* derivative, float d_floor, const storage* x, const float* rule,
-               float floor, const float* primary, const float* secondary, int N) {
+               float floor, const float* packed, int N) {
   extern __shared__ __align__(16) unsigned char memory[];
   float* tile = (float*)memory;
   float* d_tile = tile + TILE;
@@ -86,11 +86,9 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
   Loader loader;
   loader.x = x + group * SLABS * I * channel + (long long)first * (H * W);
   loader.rules = (float4*)rules, loader.floor = floor;
-  loader.primary = primary + share * share_size, loader.secondary = secondary;
+  loader.packed = packed + share * SLABS * WEIGHTS;
   loader.channel = channel, loader.pictures = pictures;
-  loader.weight_step = IGC_SECONDARY ? O * I * TAPS : I * TAPS;
   loader.raw = raw, loader.weights = weights;
-  loader.fan_in = fan_in;
 #pragma unroll
   for (int l = 0; l < STAGES - 1; ++l) loader.start(l);
   clear(tile, TILE + D_TILE);

@@ -17,7 +17,7 @@
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 block_forward(storage* y, float* moments, const storage* x, const float* rule, float floor,
-              const float* primary, const float* secondary, int N) {
+              const float* packed, int N) {
   extern __shared__ __align__(16) unsigned char memory[];
   float* tiles = (float*)memory;  // two, so that one is filled while the other is read
   float* weights = tiles + 2 * TILE;
@@ -32,12 +32,9 @@ block_forward(storage* y, float* moments, const storage* x, const float* rule, f
   Loader loader;
   loader.x = x + group * SLABS * I * channel + (long long)first * (H * W);
   loader.rules = (float4*)rules, loader.floor = floor;
-  loader.primary = primary + share * O * (IGC_SECONDARY ? 1 : SLABS) * I * TAPS;
-  loader.secondary = secondary;
+  loader.packed = packed + share * SLABS * WEIGHTS;
   loader.channel = channel, loader.pictures = pictures;
-  loader.weight_step = IGC_SECONDARY ? O * I * TAPS : I * TAPS;
   loader.raw = raw, loader.weights = weights;
-  loader.fan_in = IGC_SECONDARY ? I : SLABS * I;
 #pragma unroll
   for (int l = 0; l < STAGES - 1; ++l) loader.start(l);
   clear(tiles, 2 * TILE);

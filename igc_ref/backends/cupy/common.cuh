@@ -83,7 +83,7 @@ __host__ __device__ constexpr int larger(int a, int b) { return a > b ? a : b; }
 __device__ __forceinline__ float at_least(float v, float floor) { return v < floor ? floor : v; }
 
 // Numbers that lie side by side in shared memory come in chunks of CHUNK, in one wide load each.
-__host__ __device__ constexpr int chunk(int count) { return count < 4 ? count : 4; }
+__host__ __device__ constexpr int chunk(int count) { return count < 3 ? count : 4; }
 __host__ __device__ constexpr int chunked(int count) { return round_up(count, chunk(count)); }
 
 template <int CHUNK>
@@ -91,9 +91,11 @@ __device__ __forceinline__ void read(float (&v)[CHUNK], const float* from) {
   if constexpr (CHUNK == 4) {
     const float4 four = *(const float4*)from;
     v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
+  } else if constexpr (CHUNK == 2) {
+    const float2 two = *(const float2*)from;
+    v[0] = two.x, v[1] = two.y;
   } else {
-#pragma unroll
-    for (int i = 0; i < CHUNK; ++i) v[i] = from[i];
+    v[0] = *from;
   }
 }
 

@@ -163,8 +163,7 @@ def shared_bytes(g: Geometry, t: Tile) -> int:
     pitch = _up(g.W + max(left, overhang), align)
     rows = max((math.ceil(HO / t.PX) * t.PX - 1) * g.S + g.K, P + g.H)
     tile = g.I * t.NP * _skewed(rows * pitch + overhang + left, WO * g.S)
-    weights = _up(g.M // t.MS * g.I * g.K * _chunked(g.K * OS), 4)
-    weights += _up(g.M * g.R * _chunked(g.A), 4) if g.secondary else 0
+    weights = slot(g, t)
     raw = _up(g.I * t.NP * g.H * g.W * t.itemsize, 16)
     rules = 16 * g.slabs * g.I
     warps = t.threads // WARP
@@ -182,12 +181,18 @@ def shared_bytes(g: Geometry, t: Tile) -> int:
     return 4 * (tile + d_tile + t.stages * weights + 2 * _up(gains, 4)) + rules + t.stages * raw
 
 
+def slot(g: Geometry, t: Tile) -> int:
+    """Return how many numbers the weights of a slab take, padding included: see block.cuh."""
+    primary = g.M // t.MS * g.I * g.K * _chunked(g.K * t.MS * g.R)
+    return _up(primary, 4) + (_up(g.O * _chunked(g.A), 4) if g.secondary else 0)
+
+
 def _up(a: int, b: int) -> int:
     return -(-a // b) * b
 
 
 def _chunked(count: int) -> int:
-    return count if count < 4 else _up(count, 4)
+    return count if count < 3 else _up(count, 4)
 
 
 def _skewed(size: int, step: int) -> int:
