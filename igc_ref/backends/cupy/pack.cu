@@ -10,7 +10,8 @@ constexpr int THREADS = 256;
 
 // Row blockIdx.y of `table` is one layer and tile: the addresses of the result, of W_p and of W_d (0
 // for a convolution), then the shares and SLABS, I, O, M, A, K, MS and WEIGHTS of block.cuh.
-extern "C" __global__ void __launch_bounds__(THREADS) pack(const long long* table) {
+extern "C" __global__ void __launch_bounds__(THREADS)
+pack(const long long* table) {
   const long long* row = table + blockIdx.y * 12;
   float* packed = (float*)row[0];
   const float *primary = (const float*)row[1], *secondary = (const float*)row[2];
