@@ -48,11 +48,21 @@ constexpr int ALIGN = VECTOR < 4 ? VECTOR : 4;
 constexpr int LEFT = round_up(P, ALIGN), OVERHANG = larger(0, (WO - 1) * S + K - P - W);
 constexpr int PITCH = round_up(W + larger(LEFT, OVERHANG), ALIGN);
 constexpr int ROWS = larger((ROW_GROUPS * PX - 1) * S + K, P + H);
-// Images that share a warp start in banks of their own: each WO*S banks after the last.
+// Rows, images and row groups that share a warp use different banks. A row of threads takes WO*S banks;
+// the next image begins that many banks further on, and the next row group after those of the NP
+// images (where they divide the 32 banks, an odd multiple does as well). So no two threads of a warp
+// read from one bank if S = 1 and WO is a multiple of 4; with S = 2 there are two, as every other column
+// is read. `skewed` makes room for this after `size` numbers.
 __host__ __device__ constexpr int skewed(int size, int step) {
-  return round_up(size + ((step - size) % WARP + WARP) % WARP, 4);
+  const int cycle = step % WARP == 0 ? 4 : WARP % step == 0 ? 2 * step : WARP;
+  return round_up(size + ((step - size) % cycle + cycle) % cycle, 4);
 }
-constexpr int PICTURE = skewed(ROWS * PITCH + OVERHANG + LEFT, WO * S);
+constexpr int STEP = PX * S;  // rows from one row group's first to the next's
+constexpr int GROUP = skewed(STEP * PITCH, WO * S * NP);  // and numbers
+__host__ __device__ constexpr int row_at(int row) {
+  return row * PITCH + row / STEP * (GROUP - STEP * PITCH);
+}
+constexpr int PICTURE = skewed(row_at(ROWS - 1) + PITCH + OVERHANG + LEFT, WO * S);
 constexpr int TILE = I * NP * PICTURE;
 
 // Weights of a slab as threads read them, and as pack.cu lays them out: for each part, input and
@@ -168,7 +178,7 @@ struct Loader {
             if (IGC_RULE) value[e] = at_least(fmaf(line.x, value[e], line.y), floor);
           }
         }
-        float* to = tile + s.plane * PICTURE + (s.at / W + P) * PITCH + LEFT + s.at % W;
+        float* to = tile + s.plane * PICTURE + row_at(s.at / W + P) + LEFT + s.at % W;
         if constexpr (VECTOR % 4 == 0) {
 #pragma unroll
           for (int e = 0; e < VECTOR; e += 4)
@@ -197,9 +207,9 @@ __device__ __forceinline__ void bring_rules(float4* to, const float* rule) {
 __device__ __forceinline__ void read_column(float (&pixel)[(PX - 1) * S + K], const float* tile,
                                             const Place& at, int i, int kx) {
   const float* from =
-      tile + (i * NP + at.picture) * PICTURE + at.row * S * PITCH + LEFT - P + at.column * S + kx;
+      tile + (i * NP + at.picture) * PICTURE + at.row / PX * GROUP + LEFT - P + at.column * S + kx;
 #pragma unroll
-  for (int t = 0; t < (PX - 1) * S + K; ++t) pixel[t] = from[t * PITCH];
+  for (int t = 0; t < (PX - 1) * S + K; ++t) pixel[t] = from[row_at(t)];
 }
 
 // y += W_p z for one column of the kernel: y[j][px] of the thread's OS outputs and PX positions.

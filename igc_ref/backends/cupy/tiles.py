@@ -162,7 +162,10 @@ def shared_bytes(g: Geometry, t: Tile) -> int:
     left, overhang = _up(P, align), max(0, (WO - 1) * g.S + g.K - P - g.W)
     pitch = _up(g.W + max(left, overhang), align)
     rows = max((math.ceil(HO / t.PX) * t.PX - 1) * g.S + g.K, P + g.H)
-    tile = g.I * t.NP * _skewed(rows * pitch + overhang + left, WO * g.S)
+    step = t.PX * g.S
+    gap = _skewed(step * pitch, WO * g.S * t.NP) - step * pitch
+    picture = rows * pitch + (rows - 1) // step * gap + overhang + left
+    tile = g.I * t.NP * _skewed(picture, WO * g.S)
     weights = slot(g, t)
     raw = _up(g.I * t.NP * g.H * g.W * t.itemsize, 16)
     rules = 16 * g.slabs * g.I
@@ -196,4 +199,5 @@ def _chunked(count: int) -> int:
 
 
 def _skewed(size: int, step: int) -> int:
-    return _up(size + (step - size) % WARP, 4)
+    cycle = 4 if step % WARP == 0 else WARP if WARP % step else 2 * step
+    return _up(size + (step - size) % cycle, 4)
