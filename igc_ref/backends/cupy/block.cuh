@@ -133,7 +133,7 @@ struct Loader {
 #pragma unroll(AT_ONCE)
       for (int u = 0; u < VECTORS_A_THREAD; ++u) {
         const Share s(t, u);
-        if (s.inside && s.n < pictures) {
+        if (s.inside && (NP == 1 || s.n < pictures)) {
           const storage* from = x + (l * I + s.i) * channel + s.n * (H * W) + s.at;
           if constexpr (VECTOR_BYTES >= 4)
             copy_async<VECTOR_BYTES>((Vector*)to + t + u * THREADS, from);
@@ -164,7 +164,7 @@ struct Loader {
         float value[VECTOR];
 #pragma unroll
         for (int e = 0; e < VECTOR; ++e) value[e] = 0.f;
-        if (s.n < pictures) {
+        if (NP == 1 || s.n < pictures) {
           union {
             Vector whole;
             storage each[VECTOR];

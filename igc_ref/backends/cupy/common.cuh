@@ -58,6 +58,7 @@ __device__ __forceinline__ int fresh_thread() {
   int t = threadIdx.x;
 #ifndef IGC_EMULATED
   asm volatile("" : "+r"(t));
+  __builtin_assume(t >= 0);  // then t / 8 is a shift
 #endif
   return t;
 }
