@@ -116,37 +116,41 @@ struct Share {
 
 // Brings slabs of x and of the weights from global to shared memory, STAGES - 1 ahead of their use.
 struct Loader {
-  const storage* x;      // of the block's first image, in the first channel of slab 0
+  const storage* x;      // of the block's first image, in the first channel of the next slab
   const float4* rules;   // in shared memory: (scale, shift, mean, -) of each channel of the slabs
   float floor;
-  const float* packed;   // weights of slab 0, as pack.cu laid them out
+  const float* packed;   // weights of the next slab, as pack.cu laid them out
   long long channel;     // numbers from one channel of x to the next
   int pictures;          // of the block's NP that exist
-  unsigned char* raw;    // STAGES rings of RAW_BYTES
-  float* weights;        // STAGES rings of WEIGHTS
+  unsigned char* raw;    // STAGES times RAW_BYTES
+  float* weights;        // STAGES times WEIGHTS
+  int next = 0;          // the stage that the next slab goes to
+  int here = STAGES - 1; // the stage of the slab in use
 
-  // Start the copies of slab l and close their group; past the last slab the group is empty.
+  // Start the copies of the next slab, l, and close their group; past the last the group is empty.
   __device__ __forceinline__ void start(int l) {
     if (l < SLABS) {
-      const int t = fresh_thread();
-      unsigned char* to = raw + l % STAGES * RAW_BYTES;
+      const int t = fresh_thread(THREADS);
+      unsigned char* to = raw + next * RAW_BYTES;
 #pragma unroll(AT_ONCE)
       for (int u = 0; u < VECTORS_A_THREAD; ++u) {
         const Share s(t, u);
         if (s.inside && (NP == 1 || s.n < pictures)) {
-          const storage* from = x + (l * I + s.i) * channel + s.n * (H * W) + s.at;
+          const storage* from = x + s.i * channel + s.n * (H * W) + s.at;
           if constexpr (VECTOR_BYTES >= 4)
             copy_async<VECTOR_BYTES>((Vector*)to + t + u * THREADS, from);
           else
             *((storage*)to + t + u * THREADS) = *from;
         }
       }
-      float* slot = weights + l % STAGES * WEIGHTS;
+      float* slot = weights + next * WEIGHTS;
 #pragma unroll(4)
       for (int u = 0; u < WEIGHTS_A_THREAD; ++u) {
         const int e = (t + u * THREADS) * 4;
-        if (e < WEIGHTS) copy_async<16>(slot + e, packed + l * WEIGHTS + e);
+        if (e < WEIGHTS) copy_async<16>(slot + e, packed + e);
       }
+      x += I * channel, packed += WEIGHTS;
+      next = next + 1 < STAGES ? next + 1 : 0;
     }
     copy_commit();
   }
@@ -155,8 +159,9 @@ struct Loader {
   // A thread reads only what it copied itself, so that no barrier is needed before.
   __device__ __forceinline__ void unpack(int l, float* tile) {
     copy_wait<STAGES - 2>();
-    const int t = fresh_thread();
-    const unsigned char* from = raw + l % STAGES * RAW_BYTES;
+    here = here + 1 < STAGES ? here + 1 : 0;
+    const int t = fresh_thread(THREADS);
+    const unsigned char* from = raw + here * RAW_BYTES;
 #pragma unroll(AT_ONCE)
     for (int u = 0; u < VECTORS_A_THREAD; ++u) {
       const Share s(t, u);

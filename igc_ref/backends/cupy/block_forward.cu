@@ -52,8 +52,8 @@ block_forward(storage* y, float* moments, const storage* x, const float* rule, f
 #pragma unroll 1
   for (int l = 0; l < SLABS; ++l) {
     const float* tile = tiles + l % 2 * TILE;
-    const float* slot = weights + l % STAGES * WEIGHTS;
     loader.unpack(l, tiles + l % 2 * TILE);
+    const float* slot = weights + loader.here * WEIGHTS;
     __syncthreads();  // the tile and the weights of this slab are there; those of the last are read
     loader.start(l + STAGES - 1);
 

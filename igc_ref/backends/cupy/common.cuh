@@ -54,11 +54,11 @@ __device__ __forceinline__ void copy_wait() {
 
 // The number of the thread, in a way that the compiler cannot carry from one turn of a loop to the
 // next: indices are worked out again where they are used, instead of taking registers all the time.
-__device__ __forceinline__ int fresh_thread() {
+__device__ __forceinline__ int fresh_thread(int threads = 1024) {
   int t = threadIdx.x;
 #ifndef IGC_EMULATED
   asm volatile("" : "+r"(t));
-  __builtin_assume(t >= 0);  // then t / 8 is a shift
+  __builtin_assume(t >= 0 && t < threads);  // then t / 8 is a shift
 #endif
   return t;
 }
