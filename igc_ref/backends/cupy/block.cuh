@@ -110,7 +110,7 @@ struct Share {
       plane = (t + u * THREADS) / PLANE, at = (t + u * THREADS) % PLANE * VECTOR;
     }
     i = plane / NP, n = plane % NP;
-    inside = VECTORS % THREADS == 0 || t + u * THREADS < VECTORS;
+    inside = VECTORS % (THREADS * AT_ONCE) == 0 || t + u * THREADS < VECTORS;
   }
 };
 
@@ -162,28 +162,33 @@ struct Loader {
     here = here + 1 < STAGES ? here + 1 : 0;
     const int t = fresh_thread(THREADS);
     const unsigned char* from = raw + here * RAW_BYTES;
-#pragma unroll(AT_ONCE)
-    for (int u = 0; u < VECTORS_A_THREAD; ++u) {
-      const Share s(t, u);
-      if (s.inside) {
+#pragma unroll 1
+    for (int first = 0; first < VECTORS_A_THREAD; first += AT_ONCE) {
+      union {
+        Vector whole;
+        storage each[VECTOR];
+      } stored[AT_ONCE];
+      float4 line[AT_ONCE];
+#pragma unroll
+      for (int u = 0; u < AT_ONCE; ++u) {  // all reads come first, and wait together
+        const Share s(t, first + u);
+        if (s.inside) {
+          stored[u].whole = *((const Vector*)from + t + (first + u) * THREADS);
+          if (IGC_RULE) line[u] = rules[l * I + s.i];
+        }
+      }
+#pragma unroll
+      for (int u = 0; u < AT_ONCE; ++u) {
+        const Share s(t, first + u);
         float value[VECTOR];
 #pragma unroll
-        for (int e = 0; e < VECTOR; ++e) value[e] = 0.f;
-        if (NP == 1 || s.n < pictures) {
-          union {
-            Vector whole;
-            storage each[VECTOR];
-          } stored;
-          stored.whole = *((const Vector*)from + t + u * THREADS);
-          float4 line = make_float4(1.f, 0.f, 0.f, 0.f);
-          if (IGC_RULE) line = rules[l * I + s.i];
-#pragma unroll
-          for (int e = 0; e < VECTOR; ++e) {
-            value[e] = load(stored.each + e);
-            if (IGC_RULE) value[e] = at_least(fmaf(line.x, value[e], line.y), floor);
-          }
+        for (int e = 0; e < VECTOR; ++e) {
+          value[e] = load(stored[u].each + e);
+          if (IGC_RULE) value[e] = at_least(fmaf(line[u].x, value[e], line[u].y), floor);
+          if (NP > 1 && s.n >= pictures) value[e] = 0.f;  // not an image
         }
         float* to = tile + s.plane * PICTURE + row_at(s.at / W + P) + LEFT + s.at % W;
+        if (!s.inside) continue;
         if constexpr (VECTOR % 4 == 0) {
 #pragma unroll
           for (int e = 0; e < VECTOR; e += 4)

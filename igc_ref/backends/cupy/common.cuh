@@ -81,7 +81,15 @@ __host__ __device__ constexpr int round_up(int a, int b) { return divide_up(a, b
 __host__ __device__ constexpr int larger(int a, int b) { return a > b ? a : b; }
 
 // max(v, floor), but a NaN stays one (fmaxf would hide it), so that the loss shows it.
-__device__ __forceinline__ float at_least(float v, float floor) { return v < floor ? floor : v; }
+__device__ __forceinline__ float at_least(float v, float floor) {
+#if !defined(IGC_EMULATED) && __CUDA_ARCH__ >= 800
+  float larger;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(v), "f"(floor));
+  return larger;
+#else
+  return v < floor ? floor : v;
+#endif
+}
 
 // Numbers that lie side by side in shared memory come in chunks of CHUNK, in one wide load each.
 __host__ __device__ constexpr int chunk(int count) { return count < 3 ? count : 4; }
