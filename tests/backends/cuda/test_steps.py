@@ -1,7 +1,9 @@
 """Training on the emulated cupy backend: whole runs, captured steps, what crosses the border."""
 
 import sys
+import weakref
 from contextlib import nullcontext
+from functools import partial
 from types import ModuleType
 
 import numpy as np
@@ -128,6 +130,28 @@ def test_weight_gradients_added_up_together_have_the_bits_of_those_added_up_alon
     for name, gradient in found[0].items():
         assert np.array_equal(found[1][name], gradient), name
     assert counts == [launches.count("block_backward"), together] == [4, together]
+
+
+def test_dropped_steps_let_go_of_their_graphs_and_then_of_the_memory(monkeypatch):
+    backend, gone = EmulatedBackend(), []
+
+    def noted(name):
+        def made(*arguments):
+            thing = partial(make(*arguments))
+            weakref.finalize(thing, gone.append, name)
+            return thing
+
+        make = getattr(backend.device, name)
+        monkeypatch.setattr(backend.device, name, made)
+
+    noted("capture")
+    noted("memory")
+    epochs = Epochs(Architecture(**NETWORK), backend, SIZE, BATCH, SIDE)
+    for seed in range(3):
+        epochs.run(seed)
+    assert gone == []
+    del epochs
+    assert gone == ["capture"] * 2 + ["memory"] * 2
 
 
 def test_an_operator_of_the_library_inside_a_graph_is_an_error():
