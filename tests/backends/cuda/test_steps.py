@@ -15,6 +15,7 @@ from igc_ref.data import Dataset
 from igc_ref.errors import TrainingError
 from igc_ref.networks.architecture import Architecture
 from igc_ref.training import checkpoint
+from igc_ref.training.evaluation import evaluate
 from tests.backends.cuda import emulator
 from tests.backends.cuda.epochs import Epochs
 from tests.support.runs import outcome
@@ -130,6 +131,13 @@ def test_weight_gradients_added_up_together_have_the_bits_of_those_added_up_alon
     for name, gradient in found[0].items():
         assert np.array_equal(found[1][name], gradient), name
     assert counts == [launches.count("block_backward"), together] == [4, together]
+
+
+@pytest.mark.parametrize("batch_size", [4, 11])
+def test_an_evaluation_waits_for_the_device_once_whatever_its_batches(batch_size):
+    model = build_model(**NETWORK, backend=EmulatedBackend())
+    evaluate(model, data.shapes("train"), batch_size)
+    assert model.backend.device.crossings.count("download") == 2  # losses, correct answers
 
 
 def test_dropped_steps_let_go_of_their_graphs_and_then_of_the_memory(monkeypatch):
