@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from igc_ref.spec.block import IGCSpec, output_length
 
@@ -36,6 +37,13 @@ class Geometry:
     def outputs(self) -> tuple[int, int]:
         """Height and width of the outputs."""
         return output_length(self.H, self.K, self.S), output_length(self.W, self.K, self.S)
+
+    def shared_out(self) -> Iterator[Geometry]:
+        """Yield a convolution with the outputs of a group in 1, 2, 3, ... shares."""
+        for share in range(1, self.O + 1):
+            if self.O % share == 0:
+                outputs = self.O // share
+                yield replace(self, O=outputs, M=outputs, share=share)
 
     @property
     def R(self) -> int:
