@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import reduce
+from itertools import chain
 from typing import Any, NamedTuple
 
 from igc_ref.backends.cupy.base import CudaBase
@@ -52,6 +53,7 @@ class Convolutions(CudaBase):
         out, _, k, _ = weight.shape
         shape = self._output_shape(x, out, k, stride)
         g = of_convolution(x.shape, out, groups, k, stride, split=True)
+        g = self._fitting(g, backward=False, dx=False)
         results = self._forward(x, weight, None, g, shape)
         return super().conv2d(x, weight, groups, stride) if results is None else results
 
@@ -62,8 +64,7 @@ class Convolutions(CudaBase):
         if isinstance(saved, BlockSaved):
             x, weight, g, split = saved.x, saved.primary, saved.geometry, not input_gradient
             g = of_convolution(x.shape, len(weight), g.groups, g.K, g.S, split)
-            if input_gradient:
-                g = next((s for s in g.shared_out() if self._tile(s, backward=True, dx=True)), g)
+            g = self._fitting(g, backward=True, dx=input_gradient)
             gradients = self._backward(dy, saved, g, dx=input_gradient)
             if gradients is not None:
                 return (gradients[0] if input_gradient else None), gradients[1]
@@ -126,6 +127,11 @@ class Convolutions(CudaBase):
 
     def _tile(self, g: Geometry, backward: bool, dx: bool) -> Tile | None:
         return choose(g, backward, dx, 2 if self.half else 4, self.device.shared_bytes)
+
+    def _fitting(self, g: Geometry, backward: bool, dx: bool) -> Geometry:
+        """Return a convolution in the fewest shares that fit a tile, if it does not as it is."""
+        each = chain([g], g.shared_out())
+        return next((shared for shared in each if self._tile(shared, backward, dx)), g)
 
     def _forward(
         self,

@@ -40,10 +40,10 @@ class Geometry:
 
     def shared_out(self) -> Iterator[Geometry]:
         """Yield a convolution with the outputs of a group in 1, 2, 3, ... shares."""
-        for share in range(1, self.O + 1):
-            if self.O % share == 0:
-                outputs = self.O // share
-                yield replace(self, O=outputs, M=outputs, share=share)
+        outputs = self.O * self.share
+        for share in range(1, outputs + 1):
+            if outputs % share == 0:
+                yield replace(self, O=outputs // share, M=outputs // share, share=share)
 
     @property
     def R(self) -> int:
