@@ -1,4 +1,8 @@
-"""The IGC block and group convolution of the cupy backend."""
+"""The IGC block and group convolution of the cupy backend.
+
+A convolution whose outputs are too many for a CUDA block has them shared out; a block that fits no
+tile is computed as two convolutions.
+"""
 
 from __future__ import annotations
 
