@@ -167,3 +167,25 @@ def device_problem() -> str | None:
     if card < OLDEST_CARD:
         return f"the card has compute capability {card / 10}; {OLDEST_CARD / 10} is needed"
     return None
+
+
+def facts() -> dict[str, Callable[[], str]]:
+    """Return what to know where something goes wrong; each may fail in a way of its own."""
+    return {
+        "NVRTC": lambda: "{}.{}".format(*cupy.cuda.nvrtc.getVersion()),
+        "CUDA runtime": lambda: _dotted(cupy.cuda.runtime.runtimeGetVersion()),
+        "CUDA of driver": lambda: _dotted(cupy.cuda.runtime.driverGetVersion()),
+        "GPU": _card,
+    }
+
+
+def _dotted(version: int) -> str:
+    return f"{version // 1000}.{version % 1000 // 10}" if version else "no driver"
+
+
+def _card() -> str:
+    device = cupy.cuda.Device()
+    name = cupy.cuda.runtime.getDeviceProperties(device.id)["name"].decode()
+    free, total = (part / 2**30 for part in device.mem_info)
+    capability = int(device.compute_capability) / 10
+    return f"{name}, compute capability {capability}, {free:.1f} of {total:.1f} GiB free"

@@ -132,6 +132,13 @@ def test_auto_takes_the_gpu():
     assert get_backend("auto").name == "cupy"
 
 
+def test_the_doctor_names_the_gpu_and_runs_a_kernel_on_it(capsys):
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "GiB free" in out
+    assert out.splitlines()[-1].endswith("takes cupy; one kernel tried: right")
+
+
 @pytest.mark.parametrize("storage", STORAGES)
 def test_the_command_trains_on_the_built_in_images(tmp_path, capsys, storage):
 
