@@ -1,11 +1,13 @@
 """The GPU backend: our CUDA kernels through CuPy. CuPy is imported here and nowhere else.
 
 Memory comes from CuPy's default pool, which keeps what it was given; the training steps that are
-replayed as a CUDA graph have a pool of their own, since the graph holds its addresses.
+replayed as a CUDA graph have a pool of their own, since the graph holds its addresses. It is given
+back to the card with the graph.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -89,6 +91,7 @@ class CupyDevice:
     def session(self) -> Iterator[None]:
         """Queue everything on one stream of its own; wait at the end."""
         cupy.cuda.Device().synchronize()
+        give_back()
         with self.stream:
             try:
                 yield
@@ -96,9 +99,14 @@ class CupyDevice:
                 self.stream.synchronize()
 
     def memory(self) -> Callable[[], AbstractContextManager[None]]:
-        """Set a pool aside for one graph."""
+        """Set a pool aside for one graph; it is given back when the result is dropped."""
         pool = cupy.cuda.MemoryPool()
-        return lambda: cupy.cuda.using_allocator(pool.malloc)
+
+        def arrays() -> Any:
+            return cupy.cuda.using_allocator(pool.malloc)
+
+        weakref.finalize(arrays, give_back, pool).atexit = False
+        return arrays
 
     def lasting(self, shape: tuple[int, ...], dtype: str) -> Array:
         """Take memory from the default pool, also while a graph is captured."""
@@ -126,6 +134,25 @@ class CupyDevice:
             graph.launch(cupy.cuda.get_current_stream())
 
         return replay
+
+
+_dropped: list[Any] = []  # pools whose graphs are gone, but not all of their memory
+
+
+def give_back(*pools: Any) -> None:
+    """Give the memory of dropped graphs back to the card.
+
+    CuPy 14.1 and newer would keep it: what a pool has cached is not freed with the pool. A block in
+    which an array is still in use, as a model's last gradients, stays until a later call.
+    """
+    _dropped.extend(pools)
+    # The garbage collector may call while another graph is captured: then nothing may wait.
+    if not _dropped or cupy.cuda.get_current_stream().is_capturing():
+        return
+    cupy.cuda.Device().synchronize()  # a last replay may be under way
+    for pool in _dropped:
+        pool.free_all_blocks()
+    _dropped[:] = [pool for pool in _dropped if pool.total_bytes()]
 
 
 def device_problem() -> str | None:

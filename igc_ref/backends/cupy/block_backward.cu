@@ -79,6 +79,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
   const int share = blockIdx.y, group = share / IGC_SHARE, first = blockIdx.x * NP;
   const int pictures = min(NP, N - first);
   const long long channel = (long long)N * (H * W);
+  dx += share % IGC_SHARE * (gridDim.y / IGC_SHARE * SLABS * I * channel);  // a share's part of it
   const int fan_in = IGC_SECONDARY ? I : SLABS * I, share_size = O * (IGC_SECONDARY ? SLABS : 1) * fan_in * TAPS;
   const Place at(pictures);
 

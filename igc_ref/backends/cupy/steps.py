@@ -70,8 +70,9 @@ class CapturedSteps:
         self.losses = upload(np.zeros(steps, "float32"))
         self.correct = upload(np.zeros(steps, "int32"))
         self._seen: dict[int, int] = {}
-        self._memory: dict[int, Callable[[], AbstractContextManager[None]]] = {}
+        # Graphs come first, so that they are dropped before the memory whose addresses they hold.
         self._graphs: dict[int, Callable[[], None]] = {}
+        self._memory: dict[int, Callable[[], AbstractContextManager[None]]] = {}
 
     def epoch(
         self,
@@ -143,6 +144,7 @@ class CapturedSteps:
             x.data, labels, self.images, self.labels, *self.draws, counter, i32(self.batch_size),
             *self.lines, *numbers,
         )  # fmt: skip
-        loss, correct = self.learn(x, labels, self.rates)
+        with backend.deferred():
+            loss, correct = self.learn(x, labels, self.rates)
         arguments = (self.losses, self.correct, counter, loss, correct)
         backend.launch("learning.cu", "finish_step", (1,), *arguments, threads=1)

@@ -123,7 +123,8 @@ FAULTS = {  # kernel, what it runs, what is written, what is written instead
     "loss, classes past the warp": (
         "softmax_cross_entropy", LEARNING, "k < classes; k += WARP) sum[0]",
         "k < WARP; k += WARP) sum[0]"),
-    "optimiser, one parameter": ("sgd", LEARNING, "table + blockIdx.y * 4", "table"),
+    "optimiser, one parameter": (
+        "sgd", LEARNING, "blockIdx.y * 4;\n  float* weight", "0;\n  float* weight"),
 }  # fmt: skip
 
 
