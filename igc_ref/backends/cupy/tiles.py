@@ -9,11 +9,14 @@ hardware, fitted to what the compiler (NVRTC, sm_90) reports without a card, or 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import asdict, dataclass, replace
+from functools import cache, lru_cache
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 from igc_ref.backends.cupy.geometry import Geometry
 
@@ -22,6 +25,8 @@ REGISTERS = 65_536  # of an SM: hardware
 REGISTERS_A_THREAD = 254  # hardware: 255; one is left, a guess
 SMS = 132  # of an H100 or H200: hardware; another number changes speed, not results
 SHARED_BYTES = 232_448  # of a CUDA block, on sm_90: hardware
+TABLE = Path(__file__).with_name("tiles.json")  # tiles that a card found better than the model's
+Shares = tuple[int, int, int, int, int]  # PX, MS, NP, PXD, IS of a tile
 
 
 @dataclass(frozen=True)
@@ -41,17 +46,40 @@ class Tile:
     registers: int = 0  # of a thread, estimated
     shared_bytes: int = 0  # of a CUDA block
 
+    @property
+    def shares(self) -> Shares:
+        """What tells it from the other tiles of its shape and pass."""
+        return self.PX, self.MS, self.NP, self.PXD, self.IS
+
 
 @lru_cache(maxsize=1024)
 def choose(
     g: Geometry, backward: bool, dx: bool = True, itemsize: int = 4, shared: int = SHARED_BYTES
 ) -> Tile | None:
-    """Return the cheapest tile, or None if no tile fits: then the generic operator serves.
+    """Return the table's tile if it fits, else the cheapest; None if no tile fits.
 
-    `shared` is the shared memory that one CUDA block can have, in bytes; for the others see `Tile`.
+    Without a tile the generic operator serves. `shared` is the shared memory that one CUDA block
+    can have, in bytes; for the others see `Tile`.
     """
-    fitting = candidates(g, backward, dx, itemsize, shared)
-    return min(fitting, key=lambda tile: cost(g, tile), default=None)
+    fitting, wanted = list(candidates(g, backward, dx, itemsize, shared)), None
+    entry = table().get(table_key(g, backward, dx, itemsize))
+    if entry and entry["N"] <= g.N:  # in a smaller batch, fewer images a CUDA block may be better
+        wanted = tuple(entry["tile"])
+    measured = (tile for tile in fitting if tile.shares == wanted)
+    return next(measured, min(fitting, key=lambda tile: cost(g, tile), default=None))
+
+
+@cache
+def table() -> dict[str, dict[str, Any]]:
+    """Read the table of measured tiles."""
+    return json.loads(TABLE.read_text(encoding="utf-8"))["tiles"]  # type: ignore[no-any-return]
+
+
+def table_key(g: Geometry, backward: bool, dx: bool, itemsize: int) -> str:
+    """Name what an entry of the table is for: a shape, apart from its batch, pass and storage."""
+    shape = " ".join(f"{name}={int(value)}" for name, value in asdict(g).items() if name != "N")
+    work = ("backward" if dx else "backward without dx") if backward else "forward"
+    return f"{work} {shape} bytes={itemsize}"
 
 
 def candidates(
@@ -75,7 +103,7 @@ def candidates(
                 break
 
 
-def _shares(g: Geometry, dx: bool) -> Iterator[tuple[int, int, int, int, int]]:
+def _shares(g: Geometry, dx: bool) -> Iterator[Shares]:
     """Yield PX, MS, NP, PXD, IS that are worth a thought: all bounds here are guesses."""
     parts = [n for n in range(1, g.M + 1) if g.M % n == 0]
     for PX, MS, NP in product((2, 4, 8), parts, (1, 2, 4, 8)):
