@@ -17,6 +17,7 @@ from functools import cache
 import pytest
 
 from igc_ref.backends.cupy.kernels import source
+from igc_ref.backends.cupy.tiles import compiled_registers
 from tests.backends.cuda import nvrtc
 
 problem = nvrtc.problem()
@@ -125,6 +126,18 @@ def test_no_kernel_spills_and_every_block_fits(architecture, storage):
             faults.append(f"{launch}: {shared} bytes of shared memory")
         if shared > max(STATIC_SHARED_BYTES, launch.allowed_bytes):
             faults.append(f"{launch}: {shared} bytes of shared memory without asking for them")
+    assert not faults, "\n".join(faults)
+
+
+@compiles
+@each_case
+def test_the_cost_model_knows_the_registers(architecture, storage):
+    faults = []
+    for launch, kernels, _ in built(architecture, storage):
+        if launch.tile:
+            expected, actual = compiled_registers(*launch.tile), kernels[launch.name].registers
+            if abs(actual - expected) > (32 if launch.is_igc else 56):
+                faults.append(f"{launch}: {actual} registers, {expected} in the model")
     assert not faults, "\n".join(faults)
 
 
