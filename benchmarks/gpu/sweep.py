@@ -19,7 +19,7 @@ import json
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +54,12 @@ def section(section: Section, options: Any) -> None:
     jobs = [(case, backward) for backward in (True, False) for case in cases]
     # L24M2 before L4M8; strided blocks come once in a network, the others several times.
     jobs.sort(key=lambda job: (not job[1], -job[0].spec.L, job[0].spec.stride))
+    block = cache(partial(ours.OurBlock, backend, sets=SETS))  # one for both passes
     with backend.session():
         for case, backward in jobs:
             name = f"{case.name} {'backward' if backward else 'forward'}"
-            section.item(name, partial(sweep, backend, case, backward, options), SECONDS)
+            run = partial(sweep, backend, block, case, backward, options)
+            section.item(name, run, SECONDS)
 
 
 def promising(g: Geometry, backward: bool, count: int, shared: int) -> list[Tile]:
@@ -73,13 +75,15 @@ def promising(g: Geometry, backward: bool, count: int, shared: int) -> list[Tile
     return picked
 
 
-def sweep(backend: Any, case: BlockCase, backward: bool, options: Any) -> dict[str, Any]:
-    """Compile, compare and time the tiles of one shape and pass."""
+def sweep(
+    backend: Any, block: Any, case: BlockCase, backward: bool, options: Any
+) -> dict[str, Any]:
+    """Compile, compare and time the tiles of one shape and pass; `block` makes an `OurBlock`."""
     g = of_block(case.spec, case.batch_size, case.size, case.size)
     assert g is not None
     count = TINY_COUNT if options.tiny else COUNT
     found = promising(g, backward, count, backend.device.shared_bytes)
-    own, choose = ours.OurBlock(backend, case, SETS), type(backend)._tile
+    own, choose = block(case), type(backend)._tile
 
     def run(tile: Tile, i: int = 0) -> Any:
         def forced(g: Geometry, backward: bool, dx: bool) -> Tile | None:

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -351,6 +352,7 @@ def test_a_tile_with_other_results_fails_its_item_and_one_that_cannot_run_is_nam
     options = gpu.parse(["--emulate"])
     backend, case = ours.make_backend(emulate=True), blocks.cases(4, tiny=True)[0]
     backend.kernels = profile.TimedKernels(backend.device)
+    block = partial(ours.OurBlock, backend, sets=2)
     training, wrong = ours.OurBlock.training, {"factor": 1.0}
 
     def changed(self, i):
@@ -363,7 +365,7 @@ def test_a_tile_with_other_results_fails_its_item_and_one_that_cannot_run_is_nam
     monkeypatch.setattr(ours.OurBlock, "training", changed)
     for factor, passes in ((1.0, True), (1.0001, False), (np.nan, False)):
         wrong |= {"factor": factor, "calls": 0}
-        assert sweep.sweep(backend, case, True, options)["passed"] is passes
+        assert sweep.sweep(backend, block, case, True, options)["passed"] is passes
 
     def fails(self, i):
         wrong["calls"] += 1
@@ -373,7 +375,7 @@ def test_a_tile_with_other_results_fails_its_item_and_one_that_cannot_run_is_nam
 
     monkeypatch.setattr(ours.OurBlock, "training", fails)
     wrong["calls"] = 0
-    found = sweep.sweep(backend, case, True, options)
+    found = sweep.sweep(backend, block, case, True, options)
     assert found["passed"] is False
     assert found["tiles"][1]["failed"] == "ValueError: no such luck"
     assert found["tiles"][0]["us"] > 0
