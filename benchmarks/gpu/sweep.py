@@ -99,7 +99,7 @@ def sweep(
         timed = iter(timings(backend, runnable, run, options))
         rows = [row if "failed" in row else row | next(timed) for row in rows]
     finally:
-        del backend._tile
+        vars(backend).pop("_tile", None)
     ours.alive(options.emulate)
     key = tiles.table_key(g, backward, backward, 4)
     return {"key": key, "N": g.N, "tiles": rows, "passed": right}
@@ -130,6 +130,8 @@ def compile_ahead(backend: Any, runs: Sequence[Any], options: Any) -> None:
             run()
     finally:
         backend.kernels = kernels
+
+    ours.alive(options.emulate)  # its own kernels are compiled once, not in every thread
 
     def build(wanted: tuple[Any, ...]) -> None:
         ours.alive(options.emulate)  # a new thread has no CUDA context before its first call
