@@ -12,6 +12,7 @@ it is to be measured. Sections, always in this order:
              training with batch norm and ReLU
     steps    whole training steps
     floors   what the card can do at best, measured; the time of a step kernel by kernel
+    tiles    ten tiles of each block shape and pass
 
 Accuracy is measured by ``igc-ref train --backend cupy --data cifar10 --data-dir DIR``.
 
@@ -46,6 +47,7 @@ SECTIONS = {  # name: module, share of the time
     "blocks": ("blocks", 4.0),
     "steps": ("steps", 4.0),
     "floors": ("profile", 1.0),
+    "tiles": ("sweep", 2.0),
 }
 PACKAGES = ("numpy", "scipy", "cupy-cuda13x", "cupy-cuda12x", "torch", "triton")
 CARD = "name,driver_version,memory.total,clocks.max.sm,power.limit"
