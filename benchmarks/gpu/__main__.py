@@ -172,6 +172,9 @@ def work(name: str, options: argparse.Namespace) -> int:
 
 def show(record: Record, options: argparse.Namespace) -> int:
     """Print all tables of a record; ``--batch`` and the like are those that it was made with."""
+    if "lease" in record.values["settings"]:
+        say(summary.of(record))
+        return 0
     say(f"{record.values['machine']}\n{record.values['settings']}")
     everything: dict[str, Any] = {}
     for section in list(record.values["sections"]):
@@ -182,8 +185,6 @@ def show(record: Record, options: argparse.Namespace) -> int:
             everything.setdefault(name, {}).update(timings)
     for table in (blocks.summary, steps.summary):
         say(table(everything, options, roofline_of(record)))
-    if "lease" in record.values["settings"]:
-        say(summary.of(record))
     return 0
 
 

@@ -32,6 +32,7 @@ OURS = (  # network by number, storage, captured
     (1, "float32", True), (2, "float32", True),
 )  # fmt: skip
 PROBED = 512  # MiB of a graph's pool
+BLOCK_ROUNDS = 3  # turns of each contender: there are many
 
 Body = Callable[[Section, str, Any], None]
 
@@ -91,7 +92,8 @@ def probe(section: Section, _: str, options: Any) -> None:
         section.record.values["machine"]["card"] = text.stdout.strip()
         return {CARD: text.stdout.strip()}
 
-    section.record.values["machine"] = machine(available_threads(), PACKAGES)
+    about = machine(available_threads(), PACKAGES)
+    section.record.values["machine"] = about | {"card": "nvidia-smi does not answer"}
     section.item("problem", problem)
     section.item("card", card)
     section.item("pool", partial(pool, options.emulate))
@@ -169,8 +171,8 @@ def check_training(section: Section, argument: str, options: Any) -> None:
     check.training(section, several[int(argument)], options)
 
 
-def measured(contender: Contender, options: Any) -> dict[str, Any]:
-    """Time one contender by itself; then measure the energy of a loop."""
+def measured(contender: Contender, options: Any, memory: Callable[[], int]) -> dict[str, Any]:
+    """Time one contender by itself; measure the energy of a loop, and what memory it takes."""
     run, note = contender.prepare()
     again = replace(contender, prepare=lambda: (run, note))
     times = compete([again], options.rounds, steps.SECONDS_A_TURN)
@@ -178,7 +180,7 @@ def measured(contender: Contender, options: Any) -> dict[str, Any]:
         raise RuntimeError(times[contender.name]["failed"])
     seconds = 0.01 if options.tiny else energy.SECONDS
     used = energy.of_loop(run, contender.clock.wait, contender.units, seconds)
-    return {"times": times, "energy": used}
+    return {"times": times, "energy": used, "MiB": memory() >> 20}  # while `run` is alive
 
 
 def our_step(section: Section, argument: str, options: Any) -> None:
@@ -190,8 +192,8 @@ def our_step(section: Section, argument: str, options: Any) -> None:
         backend = ours.make_backend(options.emulate, storage, capture)
         with backend.session():
             before = free_bytes(options.emulate)
-            found = measured(steps.our_step(backend, a, storage, options), options)
-            return found | {"MiB": (before - free_bytes(options.emulate)) >> 20}
+            contender = steps.our_step(backend, a, storage, options)
+            return measured(contender, options, lambda: before - free_bytes(options.emulate))
 
     section.item(f"{a} ours {storage}{'' if capture else ' uncaptured'}", step)
 
@@ -239,10 +241,10 @@ def of_torch(contender: Contender, options: Any) -> dict[str, Any]:
     from benchmarks.gpu import rivals
 
     rivals.clean()
-    if cuda := options.device != "cpu":
-        torch.cuda.reset_peak_memory_stats()
-    found = measured(contender, options)
-    return found | {"MiB": torch.cuda.max_memory_allocated() >> 20 if cuda else 0}
+    if options.device == "cpu":
+        return measured(contender, options, lambda: 0)
+    torch.cuda.reset_peak_memory_stats()
+    return measured(contender, options, torch.cuda.max_memory_allocated)
 
 
 def compiled(section: Section, kind: str, options: Any) -> None:
@@ -282,6 +284,7 @@ def time_blocks(section: Section, who: str, options: Any) -> None:
     """Time our blocks, alone or beside PyTorch's."""
     alone = who == "ours"
     options.torch &= not alone
+    options.rounds = min(options.rounds, BLOCK_ROUNDS)
     for case in wide_blocks(options):
         name = f"{case.name}{' alone' * alone}"
         section.item(name, partial(blocks.block, case, options))

@@ -39,11 +39,16 @@ ROOT = Path(__file__).parents[2]
 
 
 class Phase(NamedTuple):
-    """Items that run side by side, the seconds they may take, and whether all else must rest."""
+    """Items that run side by side, and the seconds that they may take.
+
+    While a phase is `quiet`, nothing compiles; where `rivals` is set, ours has been measured: after
+    it the compiled step may be timed.
+    """
 
     seconds: float
     names: Sequence[str]
     quiet: bool = True
+    rivals: bool = False
 
 
 def numbered(kind: str, count: int) -> list[str]:
@@ -62,10 +67,10 @@ PLAN = (  # expected: all but torch.compile within 300 s
     Phase(30, ["blocks ours"]),
     Phase(30, ["floors"]),
     Phase(80, ["tiles"]),
-    Phase(60, ["ncu"]),
-    Phase(60, ["eager NCHW"]),
-    Phase(55, ["eager channels_last"]),
-    Phase(70, ["blocks rivals"]),
+    Phase(60, ["ncu"], rivals=True),
+    Phase(60, ["eager NCHW"], rivals=True),
+    Phase(55, ["eager channels_last"], rivals=True),
+    Phase(70, ["blocks rivals"], rivals=True),
 )  # fmt: skip
 
 
@@ -114,7 +119,8 @@ class Lease:
     scale: float = 1.0
     start: float = field(default_factory=time.monotonic)
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
-    behind: Child | None = None
+    live: list[Child] = field(default_factory=list)
+    behind: Child | None = None  # a compiled step
 
     @property
     def folder(self) -> Path:
@@ -152,8 +158,8 @@ class Lease:
             for name in later:
                 self.note(name, {"skipped": "no time left"})
         finally:
-            if self.behind:
-                self.ended(self.behind, "its limit")
+            for child in [*self.live, *filter(None, [self.behind])]:
+                self.ended(child, "its limit")
             self.gather()
 
     def begin(
@@ -182,12 +188,13 @@ class Lease:
                 self.note(name, {"skipped": "no time left"})
             return
         several = len(phase.names)
-        cores = max(1, available_threads() // several) if several > 1 else 0
-        live = [self.begin(name, deadline, cores=cores) for name in phase.names]
-        while live:
+        cores = max(2, available_threads() // several) if several > 1 else 0
+        self.live = [self.begin(name, deadline, cores=cores) for name in phase.names]
+        while self.live:
             time.sleep(NAP)
-            live = [other for child in live for other in self.look(child)]
-        self.attend(wait=False)
+            self.live = [other for child in self.live for other in self.look(child)]
+        if phase.rivals:
+            self.attend(wait=False)
 
     def look(self, child: Child) -> Iterator[Child]:
         """Yield the child if it lives on, or another one that takes its place."""
@@ -220,8 +227,10 @@ class Lease:
         value: dict[str, Any] = {"began": child.began, "taken": taken, "tries": child.tries}
         if why:
             value["failed"] = f"killed after {taken:.0f} s: {why}"
-        elif status:
+        elif status not in (0, 1):
             value["failed"] = f"exit status {status}"
+        elif status:
+            value["note"] = "some of it failed"
         if status not in (0, 1) and self.path(child.name).exists():
             self.bury(self.path(child.name), value["failed"])
         self.note(child.name, value)
@@ -238,7 +247,7 @@ class Lease:
     def note(self, name: str, value: dict[str, Any]) -> None:
         """Keep how an item ended, say so, and write everything that is known."""
         self.done[name] = value
-        text = value.get("failed") or value.get("skipped") or "done"
+        text = summary.ending(value)
         say(f"[{self.now():5.1f}] {name}: {text} ({value.get('taken', 0):.1f} s)")
         self.gather()
 
@@ -279,6 +288,8 @@ class Lease:
 def main(options: Any, arguments: Sequence[str]) -> int:
     """Run the lease; print the summary last, whatever happened; return how many items failed."""
     record = options.json.resolve()
+    record.unlink(missing_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends what it has started, as always
     # The second call finds the kernels of the first; torch.compile starts from nothing.
     os.environ.setdefault("CUPY_CACHE_DIR", f"{gettempdir()}/igc-lease-cupy")
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = mkdtemp(prefix="igc-lease-inductor-")

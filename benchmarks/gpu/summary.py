@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,24 +20,35 @@ BESIDE = {  # the rivals of a step: how their names begin
 
 
 def of(record: Record) -> str:
-    """Return the summary of a record."""
+    """Return the summary of a record; a part that cannot be made does not cost the others."""
     settings = record.values["settings"]
     options = SimpleNamespace(batch=settings["batch"], tiny=settings["tiny"])
     roofline = roofline_of(record)
-    machine = record.values["machine"]
-    parts = [
-        f"==== summary\n{machine.get('card', 'card unknown')}; commit {machine.get('commit')}",
-        *(tables.item(name, value) for name, value in record.items("probe").items()),
-        checks(record.items("check")),
-        step_table(record.items("steps"), options, roofline),
-        block_table(record.items("blocks"), options, roofline),
-        *(tables.item(name, value) for name, value in kernels(record).items()),
-        *(tables.item(name, value) for name, value in record.items("tiles").items()),
-        *(ncu.lines(v["counters"]) for v in record.items("ncu").values() if "counters" in v),
-        *(tables.item(name, value) for name, value in record.items("second").items()),
-        outcome(record),
+
+    def listed(section: str) -> str:
+        return "\n".join(tables.item(n, v) for n, v in record.items(section).items())
+
+    parts: list[Callable[[], str]] = [
+        lambda: "==== summary\n{card}; commit {commit}".format_map(record.values["machine"]),
+        lambda: listed("probe"),
+        lambda: checks(record.items("check")),
+        lambda: step_table(record.items("steps"), options, roofline),
+        lambda: block_table(record.items("blocks"), options, roofline),
+        lambda: kernels(record.items("floors")),
+        lambda: listed("tiles"),
+        lambda: counters(record.items("ncu")),
+        lambda: listed("second"),
+        lambda: outcome(record),
     ]
-    return "\n".join(parts)
+    return "\n".join(map(attempt, parts))
+
+
+def attempt(part: Callable[[], str]) -> str:
+    """Return a part, or why there is none."""
+    try:
+        return part()
+    except Exception as error:
+        return f"no summary: {type(error).__name__}: {error}"
 
 
 def failed(record: Record) -> list[str]:
@@ -109,19 +121,32 @@ def block_table(found: dict[str, Any], options: Any, roofline: Roofline | None) 
     return blocks.summary(together, options, roofline)
 
 
-def kernels(record: Record) -> dict[str, Any]:
+def kernels(found: dict[str, Any]) -> str:
     """Return ceilings, and the kernels that take most of a step."""
-    short = {}
-    for name, value in record.items("floors").items():
-        rows = dict(list(value["kernels"].items())[:KERNELS]) if "kernels" in value else None
-        short[name] = {"kernels": rows} if rows else value
-    return short
+    short = {
+        name: {"kernels": dict(list(v["kernels"].items())[:KERNELS])} if "kernels" in v else v
+        for name, v in found.items()
+    }
+    return "\n".join(tables.item(name, value) for name, value in short.items())
+
+
+def counters(found: dict[str, Any]) -> str:
+    """Return what the profiler counted."""
+    return "\n".join(
+        ncu.lines(v["counters"]) if "counters" in v else tables.item(name, v)
+        for name, v in found.items()
+    )
+
+
+def ending(value: dict[str, Any]) -> str:
+    """Say how an item ended."""
+    return str(value.get("failed") or value.get("skipped") or value.get("note") or "done")
 
 
 def outcome(record: Record) -> str:
     """Return when items ran, and what failed."""
     ran = [
-        [name, v.get("began"), v.get("taken"), v.get("failed") or v.get("skipped") or "done"]
+        [name, v.get("began"), v.get("taken"), ending(v)]
         for name, v in record.items("lease").items()
     ]
     table = tables.table(["item", "at s", "s", ""], *ran)
