@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -60,6 +61,10 @@ def work(options: Any) -> int:
     except DeviceLostError as error:
         print(error, flush=True)
         return 3
+    except Exception as error:
+        traceback.print_exc()
+        section.items[options.item] = {"failed": f"{type(error).__name__}: {error}"[:2000]}
+        section.record.save()
     return int(bool(section.failed()))
 
 
