@@ -85,9 +85,16 @@ class Child:
     nice: int = 0
     cores: int = 0  # for libraries that would take all; 0: all
     tries: int = 1
+    rests: float | None = None  # since when it is stopped
+    rested: float = 0.0  # seconds
 
     def signal(self, number: int) -> None:
         """Send a signal to the process and to all that it has started."""
+        if number == signal.SIGSTOP:
+            self.rests = self.rests or time.monotonic()
+        elif self.rests is not None:
+            self.rested += time.monotonic() - self.rests
+            self.rests = None
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, number)
 
@@ -225,6 +232,8 @@ class Lease:
         child.kill()
         taken = self.now() - child.began
         value: dict[str, Any] = {"began": child.began, "taken": taken, "tries": child.tries}
+        if child.rested:
+            value["note"] = f"done; {child.rested:.0f} s of them stopped"
         if why:
             value["failed"] = f"killed after {taken:.0f} s: {why}"
         elif status not in (0, 1):
@@ -305,10 +314,11 @@ def main(options: Any, arguments: Sequence[str]) -> int:
     try:
         if options.lease == "second":
             name = "train" if options.data_dir else "tests"
-            lease.run([Phase(SECONDS["second"], [name])])
+            lease.run([Phase(25, ["probe"]), Phase(SECONDS["second"], [name])])
         else:
             lease.run(PLAN, COMPILED if options.torch else ())
     finally:
-        say(summary.of(lease.record))
-        say(f"{lease.now():.0f} s of {options.seconds:.0f}")
+        text = summary.of(lease.record)
+        (lease.folder / "summary.txt").write_text(text)
+        say(f"{text}\n{lease.now():.0f} s of {options.seconds:.0f}")
     return len(summary.failed(lease.record))

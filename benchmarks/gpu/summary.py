@@ -12,7 +12,7 @@ from benchmarks.gpu.floors import roofline_of, step_floors
 from benchmarks.gpu.sections import Record
 from igc_ref.bench import Roofline
 
-KERNELS = 16  # lines of a table of kernels
+KERNELS = 14  # lines of a table of kernels
 WORST = 3  # errors
 BESIDE = {  # the rivals of a step: how their names begin
     "best eager": "torch eager", "best graph": "torch graph", "torch.compile": "torch compile",
@@ -20,35 +20,46 @@ BESIDE = {  # the rivals of a step: how their names begin
 
 
 def of(record: Record) -> str:
-    """Return the summary of a record; a part that cannot be made does not cost the others."""
+    """Return the summary of a record, what matters most last.
+
+    A part that cannot be made does not cost the others.
+    """
     settings = record.values["settings"]
     options = SimpleNamespace(batch=settings["batch"], tiny=settings["tiny"])
     roofline = roofline_of(record)
+    parts: dict[str, Callable[[dict[str, Any]], str]] = {
+        "probe": listed,
+        "floors": kernels,
+        "tiles": sweeps,
+        "ncu": counters,
+        "check": checks,
+        "blocks": lambda found: block_table(found, options, roofline),
+        "steps": lambda found: step_table(found, options, roofline),
+        "second": listed,
+    }
+    found = {name: record.items(name) for name in parts}
+    return "\n\n".join([
+        f"==== summary\n{record.values['machine']}",
+        *(attempt(part, found[name]) for name, part in parts.items() if found[name]),
+        outcome(record),
+    ])  # fmt: skip
 
-    def listed(section: str) -> str:
-        return "\n".join(tables.item(n, v) for n, v in record.items(section).items())
 
-    parts: list[Callable[[], str]] = [
-        lambda: "==== summary\n{card}; commit {commit}".format_map(record.values["machine"]),
-        lambda: listed("probe"),
-        lambda: checks(record.items("check")),
-        lambda: step_table(record.items("steps"), options, roofline),
-        lambda: block_table(record.items("blocks"), options, roofline),
-        lambda: kernels(record.items("floors")),
-        lambda: listed("tiles"),
-        lambda: counters(record.items("ncu")),
-        lambda: listed("second"),
-        lambda: outcome(record),
-    ]
-    return "\n".join(map(attempt, parts))
-
-
-def attempt(part: Callable[[], str]) -> str:
+def attempt(part: Callable[[dict[str, Any]], str], found: dict[str, Any]) -> str:
     """Return a part, or why there is none."""
     try:
-        return part()
+        return part(found).strip()
     except Exception as error:
-        return f"no summary: {type(error).__name__}: {error}"
+        return f"no summary of {list(found)}: {type(error).__name__}: {error}"
+
+
+def listed(found: dict[str, Any]) -> str:
+    """Return items as they are."""
+    lines = [
+        "\n".join([name, *value["lines"]]) if "lines" in value else tables.item(name, value)
+        for name, value in found.items()
+    ]
+    return "\n".join(lines)
 
 
 def failed(record: Record) -> list[str]:
@@ -64,18 +75,24 @@ def failed(record: Record) -> list[str]:
 def checks(found: dict[str, Any]) -> str:
     """Return how many checks passed, the greatest errors, and every check of training."""
     passed = sum(value.get("passed") is True for value in found.values())
-    lines = [f"\nchecks: {passed} of {len(found)} passed"]
-    judged = {name: value for name, value in found.items() if "limit" in value}
+    lines = [f"checks: {passed} of {len(found)} passed"]
     for storage in ("float32", "float16"):
         errors = {
             f"{name}, {output}": float(error)
-            for name, value in judged.items()
+            for name, value in found.items()
+            if "limit" in value
             for output, error in value["errors"].get(storage, {}).items()
         }
         worst = sorted(errors, key=lambda name: -errors[name])[:WORST]
         lines += [f"  worst {storage}: {errors[name]:.1e} {name}" for name in worst]
-    training = {name: value for name, value in found.items() if name.startswith("training")}
-    return "\n".join(lines + [f"  {tables.item(name, value)}" for name, value in training.items()])
+    for name, value in found.items():
+        if "numpy float32" in value:
+            beside = value["numpy float32"]
+            pairs = [f"{k} {float(e):.1e} ({beside[k]:.1e})" for k, e in value["errors"].items()]
+            lines.append(f"  {name} (NumPy's float32): {', '.join(pairs)}")
+        elif "same as captured" in value:
+            lines.append(f"  {name}, same as captured: {value['same as captured']}")
+    return "\n".join(lines)
 
 
 def step_table(found: dict[str, Any], options: Any, roofline: Roofline | None) -> str:
@@ -130,6 +147,22 @@ def kernels(found: dict[str, Any]) -> str:
     return "\n".join(tables.item(name, value) for name, value in short.items())
 
 
+def sweeps(found: dict[str, Any]) -> str:
+    """Return the chosen tile and the best one of every shape and pass."""
+    lines = []
+    for name, value in found.items():
+        rows = [row for row in value.get("tiles", []) if "us" in row]
+        if not rows:
+            lines.append(tables.item(name, value))
+            continue
+        least = min(rows, key=lambda row: row["us"])
+        lines.append(
+            f"{'right' if value['passed'] else 'WRONG'} {name}: {rows[0]['us']:.1f} us; best of "
+            f"{len(rows)}: {least['us']:.1f} us, {least['tile']}"
+        )
+    return "\n".join(["tiles: PX MS NP PXD IS", *lines])
+
+
 def counters(found: dict[str, Any]) -> str:
     """Return what the profiler counted."""
     return "\n".join(
@@ -150,4 +183,4 @@ def outcome(record: Record) -> str:
         for name, v in record.items("lease").items()
     ]
     table = tables.table(["item", "at s", "s", ""], *ran)
-    return "\n  ".join([f"\n{table}\nfailed or left out:", *(failed(record) or ["nothing"])])
+    return "\n  ".join([f"{table}\nfailed or left out:", *(failed(record) or ["nothing"])])
