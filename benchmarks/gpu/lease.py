@@ -31,7 +31,7 @@ from igc_ref.report import say
 SECONDS = {"first": 540, "second": 165}  # of a lease; limits below are for these, and scale
 RESERVE = 12  # seconds for the summary
 LEAST = 4  # seconds without which no item is begun
-STALL = 30  # seconds that one check may take
+STALL = 50  # seconds that one check may take, kernels compiled beside others included: a guess
 COMPILED = ("compile exact", "compile TF32")
 COMPILING, TIMING = 150, 30  # seconds without which torch.compile is not begun; to time its step
 NAP, TRIES = 0.02, 3
@@ -58,7 +58,7 @@ def numbered(kind: str, count: int) -> list[str]:
 
 PLAN = (  # expected: all but torch.compile within 300 s
     Phase(25, ["probe"], quiet=False),
-    Phase(100, [
+    Phase(110, [
         *numbered("operators", items.SHARES), *numbered("training", 3),
         *numbered("ahead", items.AHEAD),
     ], quiet=False),

@@ -19,7 +19,7 @@ METRICS = {  # column: metric
     "eligible": "smsp__warps_eligible.avg.per_cycle_active",
     "warps": "sm__warps_active.avg.per_cycle_active",
     "registers": "launch__registers_per_thread",
-    "DRAM %": "dram__throughput.avg.pct_of_peak_sustained_elapsed",
+    "DRAM %": "gpu__dram_throughput.avg.pct_of_peak_sustained_elapsed",
     "conflicts ld": "l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_ld.sum",
     "of ld": "l1tex__data_pipe_lsu_wavefronts_mem_shared_op_ld.sum",
     "conflicts st": "l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_st.sum",
