@@ -25,7 +25,7 @@ from igc_ref.networks.architecture import Architecture
 from tests.backends.cuda import emulator, nvrtc
 
 needs_emulator = pytest.mark.skipif(bool(emulator.problem()), reason=str(emulator.problem()))
-CPU = SimpleNamespace(device="cpu", tiny=True)
+CPU = SimpleNamespace(device="cpu", tiny=True, lease="")
 H200 = Roofline(bandwidth=4.3e12, flops=67e12)
 
 # L, M, size, stride: microseconds by memory, by FMA, of the fused backward pass, on an H200
