@@ -45,6 +45,8 @@ class CudaBase(LazyBackend):
         self.kernels = Kernels(device)
         self._identities: dict[int, Array] = {}
         self._deferring = False
+        self._known: dict[tuple[int, ...], list[Array]] | None = None  # see packing.py
+        self._packed: dict[tuple[int, ...], Array] = {}
         self._shares: list[tuple[Array, Array]] = []  # not added up yet: (total, shares)
 
     def __reduce__(self) -> Any:

@@ -68,13 +68,14 @@ __device__ __forceinline__ void flush(int l, const float* gains, float* primary,
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 block_backward(storage* dx, float* gradients, float* sums, const storage* dy, const storage* y,
                const float* derivative, float d_floor, const storage* x, const float* rule,
-               float floor, const float* primary, const float* secondary, int N) {
+               float floor, const float* packed, int N) {
   extern __shared__ __align__(16) unsigned char memory[];
   float* tile = (float*)memory;
   float* d_tile = tile + TILE;
   float* weights = d_tile + D_TILE;
   float* gains = weights + STAGES * WEIGHTS;  // two, so that one is filled while the other is read
-  unsigned char* raw = (unsigned char*)(gains + 2 * SUMS);
+  float* rules = gains + 2 * SUMS;
+  unsigned char* raw = (unsigned char*)(rules + RULES);
 
   const int share = blockIdx.y, group = share / IGC_SHARE, first = blockIdx.x * NP;
   const int pictures = min(NP, N - first);
@@ -85,15 +86,14 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
 
   Loader loader;
   loader.x = x + group * SLABS * I * channel + (long long)first * (H * W);
-  loader.rule = rule + group * SLABS * I * 4, loader.floor = floor;
-  loader.primary = primary + share * share_size, loader.secondary = secondary;
+  loader.rules = (float4*)rules, loader.floor = floor;
+  loader.packed = packed + share * SLABS * WEIGHTS;
   loader.channel = channel, loader.pictures = pictures;
-  loader.weight_step = IGC_SECONDARY ? O * I * TAPS : I * TAPS;
   loader.raw = raw, loader.weights = weights;
-  loader.fan_in = fan_in;
 #pragma unroll
   for (int l = 0; l < STAGES - 1; ++l) loader.start(l);
   clear(tile, TILE + D_TILE);
+  bring_rules((float4*)rules, rule + group * RULES);
 
   // This block's part of the gradients, in the order of the weights: all of W_p, then all of W_d.
   const int size = gridDim.y * share_size + (IGC_SECONDARY ? M * A * A : 0);
@@ -265,7 +265,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
         const int c = (group * SLABS + l) * I + i0 + i, at_pixel = row * S * W + column * S;
         storage* to = dx + ((long long)c * N + first + n) * (H * W) + at_pixel;
         float4 line = make_float4(1.f, 0.f, 0.f, 0.f);
-        if (IGC_RULE) line = __ldg((const float4*)rule + c);
+        if (IGC_RULE) line = loader.rules[l * I + i0 + i];
         const storage* value =
             (const storage*)(raw + l % STAGES * RAW_BYTES) + ((i0 + i) * NP + n) * (H * W) + at_pixel;
         float sum = 0.f, product = 0.f;

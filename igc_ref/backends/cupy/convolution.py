@@ -11,9 +11,9 @@ from functools import reduce
 from itertools import chain
 from typing import Any, NamedTuple
 
-from igc_ref.backends.cupy.base import CudaBase
 from igc_ref.backends.cupy.geometry import Geometry, of_block, of_convolution
 from igc_ref.backends.cupy.kernels import block_macros, f32, i32
+from igc_ref.backends.cupy.packing import Packing
 from igc_ref.backends.cupy.tiles import Tile, choose
 from igc_ref.backends.operators.convolution import ConvSaved, check_groups
 from igc_ref.backends.operators.lazy import Batch, Derivative, Moments, Rule, Sums
@@ -41,7 +41,7 @@ class StepsSaved(NamedTuple):
     permuted: Saved
 
 
-class Convolutions(CudaBase):
+class Convolutions(Packing):
     """The two operators that take nearly all of the time."""
 
     def conv2d(
@@ -155,7 +155,7 @@ class Convolutions(CudaBase):
         y.moments = Moments(self._numbers(blocks, shape[0], 3), tile.NP * positions)
         self._launch_block("block_forward", g, tile, (
             y.data, y.moments.values, x.data, rule.table, f32(rule.floor),
-            self._contiguous(primary), self._contiguous(secondary), i32(g.N),
+            self._weights(primary, secondary, g, tile), i32(g.N),
         ), rule=x.pending is not None)  # fmt: skip
         return y, BlockSaved(x, primary, secondary, g, shape)
 
@@ -189,7 +189,7 @@ class Convolutions(CudaBase):
         self._launch_block("block_backward", g, tile, (
             result.data, shares, sums, d.data, derivative.x, derivative.table,
             f32(derivative.floor), x.data, rule.table, f32(rule.floor),
-            self._contiguous(saved.primary), self._contiguous(saved.secondary), i32(g.N),
+            self._weights(saved.primary, saved.secondary, g, tile), i32(g.N),
         ), rule=x.pending is not None, derive=d.pending is not None, sums=sums_wanted,
            dx=dx)  # fmt: skip
         if sums_wanted:
@@ -212,6 +212,3 @@ class Convolutions(CudaBase):
         self.kernels.launch(
             f"{kernel}.cu", kernel, grid, tile.threads, arguments, macros, tile.shared_bytes
         )
-
-    def _contiguous(self, weight: Array | None) -> Array:
-        return self._one if weight is None else self.xp.ascontiguousarray(weight)

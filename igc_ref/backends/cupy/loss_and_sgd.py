@@ -96,6 +96,7 @@ class LossAndSGD(CudaBase):
         ``lr`` may be `Rates`.
         """
         self._add_up()
+        self._packed = {}
         names = [name for name, weight in weights.items() if weight.size]
         if not names:
             return

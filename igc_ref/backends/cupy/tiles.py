@@ -211,14 +211,17 @@ def shared_bytes(g: Geometry, t: Tile) -> int:
     left, overhang = _up(P, align), max(0, (WO - 1) * g.S + g.K - P - g.W)
     pitch = _up(g.W + max(left, overhang), align)
     rows = max((math.ceil(HO / t.PX) * t.PX - 1) * g.S + g.K, P + g.H)
-    tile = g.I * t.NP * _skewed(rows * pitch + overhang + left, WO * g.S)
-    weights = _up(g.M // t.MS * g.I * g.K * _chunked(g.K * OS), 4)
-    weights += _up(g.M * g.R * _chunked(g.A), 4) if g.secondary else 0
+    step = t.PX * g.S
+    gap = _skewed(step * pitch, WO * g.S * t.NP) - step * pitch
+    picture = rows * pitch + (rows - 1) // step * gap + overhang + left
+    tile = g.I * t.NP * _skewed(picture, WO * g.S)
+    weights = slot(g, t)
     raw = _up(g.I * t.NP * g.H * g.W * t.itemsize, 16)
+    rules = 16 * g.slabs * g.I
     warps = t.threads // WARP
     if not t.backward:
         moments = _up(g.A * g.M, 4) + warps * g.A * t.MS * 2
-        return max(4 * (2 * tile + t.stages * weights) + t.stages * raw, 4 * moments)
+        return max(4 * (2 * tile + t.stages * weights) + rules + t.stages * raw, 4 * moments)
     gains = warps * ((OS * g.A if g.secondary else 0) + g.I * g.K**2 * OS)
     d_tile = 0
     if t.dx:
@@ -227,7 +230,13 @@ def shared_bytes(g: Geometry, t: Tile) -> int:
         d_rows = before + max(math.ceil(HO / t.PXD) * t.PXD, HO) + after
         d_tile = g.O * t.NP * _skewed(d_rows * (WO + d_left) + d_left + after, WO)
         gains += g.I * _places(g, t, t.PXD) // WARP * 2
-    return 4 * (tile + d_tile + t.stages * weights + 2 * _up(gains, 4)) + t.stages * raw
+    return 4 * (tile + d_tile + t.stages * weights + 2 * _up(gains, 4)) + rules + t.stages * raw
+
+
+def slot(g: Geometry, t: Tile) -> int:
+    """Return how many numbers the weights of a slab take, padding included: see block.cuh."""
+    primary = g.M // t.MS * g.I * g.K * _chunked(g.K * t.MS * g.R)
+    return _up(primary, 4) + (_up(g.O * _chunked(g.A), 4) if g.secondary else 0)
 
 
 def _up(a: int, b: int) -> int:
@@ -235,8 +244,9 @@ def _up(a: int, b: int) -> int:
 
 
 def _chunked(count: int) -> int:
-    return count if count < 4 else _up(count, 4)
+    return count if count < 3 else _up(count, 4)
 
 
 def _skewed(size: int, step: int) -> int:
-    return _up(size + (step - size) % WARP, 4)
+    cycle = 4 if step % WARP == 0 else WARP if WARP % step else 2 * step
+    return _up(size + (step - size) % cycle, 4)

@@ -186,7 +186,7 @@ def test_shared_memory_is_counted_exactly(case, backward):
 # -- sanitizers ------------------------------------------------------------------------------
 
 LEFT_OVER = forced(Case(Block(10, 20, 5, 2), 3, 7, 8), PX=2, MS=1, NP=2, PXD=2, IS=1)
-PAST_THE_LAST_PICTURE = "if (s.inside && s.n < pictures) {", "if (s.inside) {"
+PAST_THE_LAST_PICTURE = "(NP == 1 || s.n < pictures)) {", "true) {"
 
 
 class SanitizedDevice(EmulatedDevice):

@@ -108,7 +108,7 @@ def test_an_epoch_crosses_the_border_a_few_times_whatever_its_steps():
         epochs.run(seed)
     # In: order, window, mirror; learning rates, step number. Out: losses, correct answers.
     assert device.crossings == ["overwrite"] * 6 + ["download"] * 2
-    for once_a_step in ("take_batch", "add_up", "sgd", "finish_step"):
+    for once_a_step in ("take_batch", "pack", "add_up", "sgd", "finish_step"):
         assert device.launches.count(once_a_step) == 3
 
 
@@ -160,6 +160,21 @@ def test_dropped_steps_let_go_of_their_graphs_and_then_of_the_memory(monkeypatch
     assert gone == []
     del epochs
     assert gone == ["capture"] * 2 + ["memory"] * 2
+
+
+def test_weights_packed_ahead_are_never_those_of_before_the_optimisers_step():
+    backend = EmulatedBackend()
+    weight = backend.asarray(np.ones((4, 3, 1, 1), "float32"))
+    x = backend.to_layout(backend.asarray(np.ones((2, 3, 8, 8), "float32")))
+    known, found = {}, []
+    for _ in range(2):  # the second finds all of them packed ahead
+        with backend.packed_ahead(known):
+            found.append(backend.from_layout(backend.conv2d(x, weight)[0]).max())
+            numbers = {"lr": 0.5, "momentum": 0.0, "weight_decay": 0.0}
+            backend.sgd_step(weight, np.ones_like(weight), np.zeros_like(weight), **numbers)
+            found.append(backend.from_layout(backend.conv2d(x, weight)[0]).max())
+        weight += 2
+    assert found == [3, 1.5, 7.5, 6]
 
 
 def test_an_operator_of_the_library_inside_a_graph_is_an_error():
