@@ -100,32 +100,36 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
   float* d_secondary = gradients + (long long)blockIdx.x * size + share_size;
   float* block_sums = sums + ((long long)blockIdx.x * (gridDim.y / IGC_SHARE) + group) * SLABS * I * 2;
 
-  float d[A][MS][PX];  // dz̄ = Pᵀ d: output a of partition m is channel a*M + m
+  // dz̄ = Pᵀ d: output a of partition m is channel a*M + m. There is one branch around all loads, and
+  // where HO % PX == 0 none within, so that they wait for memory together and not one after another.
+  float d[A][MS][PX] = {};
+  if (at.active) {
+    const int c0 = share * A * M + at.part * MS, channel_size = N * (HO * WO);
+    const long long corner =
+        (c0 * (long long)N + first + at.picture) * (HO * WO) + at.row * WO + at.column;
 #pragma unroll
-  for (int a = 0; a < A; ++a)
+    for (int a = 0; a < A; ++a)
 #pragma unroll
-    for (int m = 0; m < MS; ++m) {
-      const int c = share * A * M + a * M + at.part * MS + m;
-      const long long place =
-          ((long long)c * N + first + at.picture) * (HO * WO) + at.row * WO + at.column;
-      float4 line = make_float4(0.f, 0.f, 0.f, 0.f), slope = line;
-      if (IGC_DERIVE) {
-        line = __ldg((const float4*)derivative + c * 2);
-        slope = __ldg((const float4*)derivative + c * 2 + 1);
-      }
-#pragma unroll
-      for (int px = 0; px < PX; ++px) {
-        d[a][m][px] = 0.f;
-        if (at.active && at.row + px < HO) {
-          d[a][m][px] = load(dy + place + px * WO);
-          if (IGC_DERIVE) {
-            const float v = load(y + place + px * WO);
-            const float passed = fmaf(line.x, v, line.y) > d_floor ? d[a][m][px] : 0.f;
-            d[a][m][px] = fmaf(line.w, passed, fmaf(slope.x, v - line.z, slope.y));
-          }
+      for (int m = 0; m < MS; ++m) {
+        const int c = c0 + a * M + m;
+        const long long place = corner + (long long)(a * M + m) * channel_size;
+        float4 line, slope;
+        if (IGC_DERIVE) {
+          line = __ldg((const float4*)derivative + c * 2);
+          slope = __ldg((const float4*)derivative + c * 2 + 1);
         }
+#pragma unroll
+        for (int px = 0; px < PX; ++px)
+          if (HO % PX == 0 || at.row + px < HO) {
+            d[a][m][px] = load(dy + place + px * WO);
+            if (IGC_DERIVE) {
+              const float v = load(y + place + px * WO);
+              const float passed = fmaf(line.x, v, line.y) > d_floor ? d[a][m][px] : 0.f;
+              d[a][m][px] = fmaf(line.w, passed, fmaf(slope.x, v - line.z, slope.y));
+            }
+          }
       }
-    }
+  }
   __syncthreads();
 
 #if !IGC_SECONDARY
