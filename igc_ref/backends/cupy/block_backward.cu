@@ -38,15 +38,19 @@ constexpr int D_TILE = IGC_DX ? O * NP * D_PICTURE : 0;
 constexpr int PIXELS = I * TAPS * OS, GAINS = PIXELS + (IGC_SECONDARY ? OS * A : 0);
 constexpr int WARP_SUMS = THREADS / WARP * GAINS, DX_SUMS = IGC_SUMS ? I * D_WARPS * 2 : 0;
 constexpr int SUMS = round_up(WARP_SUMS + DX_SUMS, 4);
+// Slabs whose sums have room: all, which are added up once at the end; or two, so that one is filled
+// while the one before is added up.
+constexpr int KEPT = IGC_KEPT;
 
-// Add up the warps' gains of slab l in a fixed order and write them in the order of the weights.
-__device__ __forceinline__ void flush(int l, const float* gains, float* primary, float* secondary,
-                                      float* sums) {
-  for (int e = fresh_thread(); e < PARTS * GAINS; e += THREADS) {
-    const int part = e / GAINS, v = e % GAINS;
+// Add up the warps' gains of `count` slabs in a fixed order and write them in the order of the weights.
+__device__ __forceinline__ void flush(int first, int count, const float* gains, float* primary,
+                                      float* secondary, float* sums) {
+  for (int e = fresh_thread(); e < count * PARTS * GAINS; e += THREADS) {
+    const int l = first + e / (PARTS * GAINS), part = e / GAINS % PARTS, v = e % GAINS;
+    const float* from = gains + l % KEPT * SUMS + part * WARPS_A_PART * GAINS + v;
     float sum = 0.f;
 #pragma unroll
-    for (int w = 0; w < WARPS_A_PART; ++w) sum += gains[(part * WARPS_A_PART + w) * GAINS + v];
+    for (int w = 0; w < WARPS_A_PART; ++w) sum += from[w * GAINS];
     if (v < PIXELS) {
       const int o = part * OS + v % OS, ky = v / OS % K, kx = v / (OS * K) % K;
       const int i = v / (OS * TAPS), row = IGC_SECONDARY ? (l * O + o) * I : o * SLABS * I + l * I;
@@ -57,11 +61,13 @@ __device__ __forceinline__ void flush(int l, const float* gains, float* primary,
     }
   }
   if (IGC_SUMS)
-    for (int e = fresh_thread(); e < I * 2; e += THREADS) {
+    for (int e = fresh_thread(); e < count * I * 2; e += THREADS) {
+      const int l = first + e / (I * 2), i = e / 2 % I;
+      const float* from = gains + l % KEPT * SUMS + WARP_SUMS + i * D_WARPS * 2 + e % 2;
       float sum = 0.f;
 #pragma unroll
-      for (int w = 0; w < D_WARPS; ++w) sum += gains[WARP_SUMS + (e / 2 * D_WARPS + w) * 2 + e % 2];
-      sums[l * I * 2 + e] = sum;
+      for (int w = 0; w < D_WARPS; ++w) sum += from[w * 2];
+      sums[(l * I + i) * 2 + e % 2] = sum;
     }
 }
 
@@ -73,8 +79,8 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
   float* tile = (float*)memory;
   float* d_tile = tile + TILE;
   float* weights = d_tile + D_TILE;
-  float* gains = weights + STAGES * WEIGHTS;  // two, so that one is filled while the other is read
-  unsigned char* raw = (unsigned char*)(gains + 2 * SUMS);
+  float* gains = weights + STAGES * WEIGHTS;
+  unsigned char* raw = (unsigned char*)(gains + KEPT * SUMS);
 
   const int share = blockIdx.y, group = share / IGC_SHARE, first = blockIdx.x * NP;
   const int pictures = min(NP, N - first);
@@ -148,10 +154,10 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
 #pragma unroll 1
   for (int l = 0; l < SLABS; ++l) {
     const float* slot = weights + l % STAGES * WEIGHTS;
-    float* gain = gains + l % 2 * SUMS;
+    float* gain = gains + l % KEPT * SUMS;
     loader.unpack(l, tile);
     __syncthreads();  // tile and weights of this slab are there; the last slab is done with
-    if (l > 0) flush(l - 1, gains + (l - 1) % 2 * SUMS, d_primary, d_secondary, block_sums);
+    if (KEPT < SLABS && l > 0) flush(l - 1, 1, gains, d_primary, d_secondary, block_sums);
     loader.start(l + STAGES - 1);
 
 #if IGC_SECONDARY
@@ -296,5 +302,6 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
   }
   copy_wait<0>();
   __syncthreads();
-  flush(SLABS - 1, gains + (SLABS - 1) % 2 * SUMS, d_primary, d_secondary, block_sums);
+  constexpr int LAST = KEPT < SLABS ? 1 : SLABS;
+  flush(SLABS - LAST, LAST, gains, d_primary, d_secondary, block_sums);
 }

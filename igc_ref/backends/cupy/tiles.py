@@ -37,6 +37,7 @@ class Tile:
     dx: bool  # whether the backward pass finds dx
     itemsize: int  # bytes of a stored number of an image
     stages: int = 0  # slabs in shared memory at a time: one in use, the others on their way
+    kept: int = 0  # slabs whose gains of the weights have room at a time; backward only
     threads: int = 0  # of a CUDA block
     registers: int = 0  # of a thread, estimated
     shared_bytes: int = 0  # of a CUDA block
@@ -67,10 +68,15 @@ def candidates(
             continue
         if tile.threads * _up(tile.registers, 8) > REGISTERS:
             continue
-        for stages in (2,) if backward else (3, 2):  # a guess
-            staged = replace(tile, stages=stages)
+        # Keep the gains of all slabs if that takes no room from another block of the same SM, where
+        # the compiler mostly uses all registers; else of two.
+        resident = max(1, REGISTERS // (threads * _up(REGISTERS_A_THREAD, 8)))
+        room = min(shared, SHARED_BYTES // resident)
+        back, ahead = ((2, g.slabs, room), (2, 2, shared)), ((3, 0, shared), (2, 0, shared))
+        for stages, kept, limit in back if backward else ahead:  # a guess
+            staged = replace(tile, stages=stages, kept=kept)
             staged = replace(staged, shared_bytes=shared_bytes(g, staged))
-            if staged.shared_bytes <= shared:
+            if staged.shared_bytes <= limit:
                 yield staged
                 break
 
@@ -178,7 +184,7 @@ def shared_bytes(g: Geometry, t: Tile) -> int:
         d_rows = before + max(math.ceil(HO / t.PXD) * t.PXD, HO) + after
         d_tile = g.O * t.NP * _skewed(d_rows * (WO + d_left) + d_left + after, WO)
         gains += g.I * _places(g, t, t.PXD) // WARP * 2
-    return 4 * (tile + d_tile + t.stages * weights + 2 * _up(gains, 4)) + t.stages * raw
+    return 4 * (tile + d_tile + t.stages * weights + t.kept * _up(gains, 4)) + t.stages * raw
 
 
 def _up(a: int, b: int) -> int:
