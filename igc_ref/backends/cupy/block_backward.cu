@@ -28,10 +28,18 @@ constexpr int D_GROUPS = divide_up(HO, PXD), D_PLACES = D_GROUPS * NP * WO;
 constexpr int D_PADDED = round_up(D_PLACES, WARP), D_WARPS = D_PADDED / WARP;
 constexpr int TASKS = I / IS * D_PADDED;
 
-// The tile of dy: padded like that of x, with only as much border as dx asks for.
-constexpr int D_LEFT = larger(BEFORE, AFTER), D_PITCH = WO + D_LEFT;
+// The tile of dy: padded like that of x, with only as much border as dx asks for. A warp that reads it
+// for dx spans D_TOGETHER row groups, PXD rows apart, of each of its images. If row groups start an
+// odd multiple of WO banks apart and images D_TOGETHER * WO, all 32 lanes read banks of their own.
+__host__ __device__ constexpr int without_conflicts(int pitch) {
+  while (WARP % WO == 0 && WO % PXD == 0 && PXD * pitch % (2 * WO) != WO) ++pitch;
+  return pitch;
+}
+constexpr int D_TOGETHER = larger(1, WARP / WO / NP);
+constexpr int D_LEFT = larger(BEFORE, AFTER);
+constexpr int D_PITCH = D_TOGETHER > 1 ? without_conflicts(WO + D_LEFT) : WO + D_LEFT;
 constexpr int D_ROWS = BEFORE + larger(D_GROUPS * PXD, HO) + AFTER;
-constexpr int D_PICTURE = skewed(D_ROWS * D_PITCH + D_LEFT + AFTER, WO);
+constexpr int D_PICTURE = skewed(D_ROWS * D_PITCH + D_LEFT + AFTER, WO * D_TOGETHER);
 constexpr int D_TILE = IGC_DX ? O * NP * D_PICTURE : 0;
 
 // Sums over warps: for each warp the gains of dW_p (input, kx, ky, output) and of dW_d (output, a).

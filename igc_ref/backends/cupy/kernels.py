@@ -43,7 +43,8 @@ def block_macros(
         "K": g.K, "S": g.S, "H": g.H, "W": g.W, "HO": HO, "WO": WO, "SHARE": g.share,
         "PX": tile.PX, "MS": tile.MS, "NP": tile.NP, "PXD": tile.PXD, "IS": tile.IS,
         "STAGES": tile.stages, "KEPT": tile.kept,
-        "HALF": int(half), "RULE": int(rule), "MOMENTS": 1, "DERIVE": int(derive), "SUMS": int(sums), "DX": int(dx),
+        "HALF": int(half), "RULE": int(rule), "MOMENTS": 1,
+        "DERIVE": int(derive), "SUMS": int(sums), "DX": int(dx),
     }  # fmt: skip
 
 

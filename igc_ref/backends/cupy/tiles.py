@@ -182,7 +182,11 @@ def shared_bytes(g: Geometry, t: Tile) -> int:
         before, after = (g.K - 1 - P) // g.S, (g.S - 1 + P) // g.S
         d_left = max(before, after)
         d_rows = before + max(math.ceil(HO / t.PXD) * t.PXD, HO) + after
-        d_tile = g.O * t.NP * _skewed(d_rows * (WO + d_left) + d_left + after, WO)
+        together, d_pitch = max(1, WARP // WO // t.NP), WO + d_left
+        if together > 1 and WARP % WO == 0 and WO % t.PXD == 0:
+            while t.PXD * d_pitch % (2 * WO) != WO:
+                d_pitch += 1
+        d_tile = g.O * t.NP * _skewed(d_rows * d_pitch + d_left + after, WO * together)
         gains += g.I * _places(g, t, t.PXD) // WARP * 2
     return 4 * (tile + d_tile + t.stages * weights + t.kept * _up(gains, 4)) + t.stages * raw
 
