@@ -46,6 +46,10 @@ constexpr int D_TILE = IGC_DX ? O * NP * D_PICTURE : 0;
 constexpr int PIXELS = I * TAPS * OS, GAINS = PIXELS + (IGC_SECONDARY ? OS * A : 0);
 constexpr int WARP_SUMS = THREADS / WARP * GAINS, DX_SUMS = IGC_SUMS ? I * D_WARPS * 2 : 0;
 constexpr int SUMS = round_up(WARP_SUMS + DX_SUMS, 4);
+// The loop over the inputs is unrolled, and all gains of a slab are one list to the warp; but where
+// that would be more code than the instruction cache holds (72: a guess), each input has its own list.
+constexpr bool UNROLL = PIXELS <= 72;
+constexpr int INPUTS = UNROLL ? I : 1, PIXEL_LIST = UNROLL ? GAINS : TAPS * OS;
 // Slabs whose sums have room: all, which are added up once at the end; or two, so that one is filled
 // while the one before is added up.
 constexpr int KEPT = IGC_KEPT;
@@ -196,25 +200,29 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
       for (int px = 0; px < PX; ++px) z[j][px] = 0.f;
 #endif
     WarpSums warp(gain + threadIdx.x / WARP * GAINS);
+#pragma unroll 1
+    for (int i0 = 0; i0 < I; i0 += INPUTS) {
 #pragma unroll
-    for (int i = 0; i < I; ++i)
+      for (int i = 0; i < INPUTS; ++i)
 #pragma unroll
-      for (int kx = 0; kx < K; ++kx) {
-        float pixel[(PX - 1) * S + K];
-        read_column(pixel, tile, at, i, kx);
+        for (int kx = 0; kx < K; ++kx) {
+          float pixel[(PX - 1) * S + K];
+          read_column(pixel, tile, at, i0 + i, kx);
 #if IGC_SECONDARY
-        convolve_column(z, slot + ((at.part * I + i) * K + kx) * COLUMN, pixel);
+          convolve_column(z, slot + ((at.part * I + i0 + i) * K + kx) * COLUMN, pixel);
 #endif
 #pragma unroll
-        for (int ky = 0; ky < K; ++ky)
+          for (int ky = 0; ky < K; ++ky)
 #pragma unroll
-          for (int j = 0; j < OS; ++j) {  // dW_p = blockmask(dy zᵀ)
-            float sum = 0.f;
+            for (int j = 0; j < OS; ++j) {  // dW_p = blockmask(dy zᵀ)
+              float sum = 0.f;
 #pragma unroll
-            for (int px = 0; px < PX; ++px) sum = fmaf(dz[j][px], pixel[px * S + ky], sum);
-            warp.add(((i * K + kx) * K + ky) * OS + j, GAINS, sum);
-          }
-      }
+              for (int px = 0; px < PX; ++px) sum = fmaf(dz[j][px], pixel[px * S + ky], sum);
+              warp.add(((i * K + kx) * K + ky) * OS + j, PIXEL_LIST, sum);
+            }
+        }
+      if (!UNROLL) warp.to += PIXEL_LIST;
+    }
 #if IGC_SECONDARY
 #pragma unroll
     for (int j = 0; j < OS; ++j)
@@ -223,7 +231,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
         float sum = 0.f;
 #pragma unroll
         for (int px = 0; px < PX; ++px) sum = fmaf(d[a][j / R][px], z[j][px], sum);
-        warp.add(PIXELS + j * A + a, GAINS, sum);
+        warp.add((UNROLL ? PIXELS : 0) + j * A + a, UNROLL ? GAINS : OS * A, sum);
       }
 #endif
     __syncthreads();  // all of dy is there
