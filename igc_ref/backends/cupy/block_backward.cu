@@ -50,13 +50,13 @@ constexpr int SUMS = round_up(WARP_SUMS + DX_SUMS, 4);
 // that would be more code than the instruction cache holds (72: a guess), each input has its own list.
 constexpr bool UNROLL = PIXELS <= 72;
 constexpr int INPUTS = UNROLL ? I : 1, PIXEL_LIST = UNROLL ? GAINS : TAPS * OS;
-// Slabs whose sums have room: all, which are added up once at the end; or two, so that one is filled
-// while the one before is added up.
+// Slabs whose sums have room: all, which are then added up once at the end, or one.
 constexpr int KEPT = IGC_KEPT;
 
-// Add up the warps' gains of `count` slabs in a fixed order and write them in the order of the weights.
+// Add up over the warps what the weights gain in `count` slabs, always in the same order, and write it
+// in the order of the weights.
 __device__ __forceinline__ void flush(int first, int count, const float* gains, float* primary,
-                                      float* secondary, float* sums) {
+                                      float* secondary) {
   for (int e = fresh_thread(); e < count * PARTS * GAINS; e += THREADS) {
     const int l = first + e / (PARTS * GAINS), part = e / GAINS % PARTS, v = e % GAINS;
     const float* from = gains + l % KEPT * SUMS + part * WARPS_A_PART * GAINS + v;
@@ -72,15 +72,17 @@ __device__ __forceinline__ void flush(int first, int count, const float* gains, 
       secondary[(m * A + a) * A + j % R * SLABS + l] = sum;
     }
   }
-  if (IGC_SUMS)
-    for (int e = fresh_thread(); e < count * I * 2; e += THREADS) {
-      const int l = first + e / (I * 2), i = e / 2 % I;
-      const float* from = gains + l % KEPT * SUMS + WARP_SUMS + i * D_WARPS * 2 + e % 2;
-      float sum = 0.f;
+}
+
+// The same for the two sums of each input's g.
+__device__ __forceinline__ void flush_sums(int first, int count, const float* gains, float* sums) {
+  for (int e = fresh_thread(); IGC_SUMS && e < count * I * 2; e += THREADS) {
+    const int l = first + e / (I * 2), v = e % (I * 2);
+    float sum = 0.f;
 #pragma unroll
-      for (int w = 0; w < D_WARPS; ++w) sum += from[w * 2];
-      sums[(l * I + i) * 2 + e % 2] = sum;
-    }
+    for (int w = 0; w < D_WARPS; ++w) sum += gains[l % KEPT * SUMS + WARP_SUMS + w * I * 2 + v];
+    sums[l * I * 2 + v] = sum;
+  }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
@@ -169,7 +171,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
     float* gain = gains + l % KEPT * SUMS;
     loader.unpack(l, tile);
     __syncthreads();  // tile and weights of this slab are there; the last slab is done with
-    if (KEPT < SLABS && l > 0) flush(l - 1, 1, gains, d_primary, d_secondary, block_sums);
+    if (KEPT < SLABS && l > 0) flush_sums(l - 1, 1, gains, block_sums);
     loader.start(l + STAGES - 1);
 
 #if IGC_SECONDARY
@@ -234,7 +236,8 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
         warp.add((UNROLL ? PIXELS : 0) + j * A + a, UNROLL ? GAINS : OS * A, sum);
       }
 #endif
-    __syncthreads();  // all of dy is there
+    __syncthreads();  // all of dy and of the warps' gains is there
+    if (KEPT < SLABS) flush(l, 1, gains, d_primary, d_secondary);
 
 #if IGC_DX
 #pragma unroll 1
@@ -310,7 +313,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
           const float both[2] = {sum, product};
           const float total = warp_sums(both);
           if (threadIdx.x % WARP < 2)
-            gain[WARP_SUMS + ((i0 + i) * D_WARPS + q / WARP) * 2 + threadIdx.x % WARP] = total;
+            gain[WARP_SUMS + (q / WARP * I + i0 + i) * 2 + threadIdx.x % WARP] = total;
         }
       }
     }
@@ -318,6 +321,6 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
   }
   copy_wait<0>();
   __syncthreads();
-  constexpr int LAST = KEPT < SLABS ? 1 : SLABS;
-  flush(SLABS - LAST, LAST, gains, d_primary, d_secondary, block_sums);
+  if (KEPT == SLABS) flush(0, SLABS, gains, d_primary, d_secondary);
+  flush_sums(SLABS - KEPT, KEPT, gains, block_sums);
 }

@@ -69,10 +69,10 @@ def candidates(
         if tile.threads * _up(tile.registers, 8) > REGISTERS:
             continue
         # Keep the gains of all slabs if that takes no room from another block of the same SM, where
-        # the compiler mostly uses all registers; else of two.
+        # the compiler mostly uses all registers; else of one.
         resident = max(1, REGISTERS // (threads * _up(REGISTERS_A_THREAD, 8)))
         room = min(shared, SHARED_BYTES // resident)
-        back, ahead = ((2, g.slabs, room), (2, 2, shared)), ((3, 0, shared), (2, 0, shared))
+        back, ahead = ((2, g.slabs, room), (2, 1, shared)), ((3, 0, shared), (2, 0, shared))
         for stages, kept, limit in back if backward else ahead:  # a guess
             staged = replace(tile, stages=stages, kept=kept)
             staged = replace(staged, shared_bytes=shared_bytes(g, staged))
