@@ -42,6 +42,10 @@ constexpr int D_ROWS = BEFORE + larger(D_GROUPS * PXD, HO) + AFTER;
 constexpr int D_PICTURE = skewed(D_ROWS * D_PITCH + D_LEFT + AFTER, WO * D_TOGETHER);
 constexpr int D_TILE = IGC_DX ? O * NP * D_PICTURE : 0;
 
+// Inputs of a primary weight's row, and the primary weights of a share.
+constexpr int FAN_IN = IGC_SECONDARY ? I : SLABS * I;
+constexpr int SHARE_SIZE = O * (IGC_SECONDARY ? SLABS : 1) * FAN_IN * TAPS;
+
 // Sums over warps: for each warp the gains of dW_p (input, kx, ky, output) and of dW_d (output, a).
 constexpr int PIXELS = I * TAPS * OS, GAINS = PIXELS + (IGC_SECONDARY ? OS * A : 0);
 constexpr int WARP_SUMS = THREADS / WARP * GAINS, DX_SUMS = IGC_SUMS ? I * D_WARPS * 2 : 0;
@@ -55,8 +59,11 @@ constexpr int KEPT = IGC_KEPT;
 
 // Add up over the warps what the weights gain in `count` slabs, always in the same order, and write it
 // in the order of the weights.
-__device__ __forceinline__ void flush(int first, int count, const float* gains, float* primary,
-                                      float* secondary) {
+__device__ __forceinline__ void flush(int first, int count, const float* gains, float* gradients) {
+  // This block's part of the gradients: all of W_p, of which each share has a part, then all of W_d.
+  gradients += blockIdx.x * ((long long)gridDim.y * SHARE_SIZE + (IGC_SECONDARY ? M * A * A : 0));
+  float* primary = gradients + blockIdx.y * SHARE_SIZE;
+  float* secondary = gradients + SHARE_SIZE;
   for (int e = fresh_thread(); e < count * PARTS * GAINS; e += THREADS) {
     const int l = first + e / (PARTS * GAINS), part = e / GAINS % PARTS, v = e % GAINS;
     const float* from = gains + l % KEPT * SUMS + part * WARPS_A_PART * GAINS + v;
@@ -76,6 +83,8 @@ __device__ __forceinline__ void flush(int first, int count, const float* gains, 
 
 // The same for the two sums of each input's g.
 __device__ __forceinline__ void flush_sums(int first, int count, const float* gains, float* sums) {
+  const long long block = (long long)blockIdx.x * (gridDim.y / IGC_SHARE) + blockIdx.y / IGC_SHARE;
+  sums += block * (SLABS * I * 2);
   for (int e = fresh_thread(); IGC_SUMS && e < count * I * 2; e += THREADS) {
     const int l = first + e / (I * 2), v = e % (I * 2);
     float sum = 0.f;
@@ -99,26 +108,19 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
   const int share = blockIdx.y, group = share / IGC_SHARE, first = blockIdx.x * NP;
   const int pictures = min(NP, N - first);
   const long long channel = (long long)N * (H * W);
-  const int fan_in = IGC_SECONDARY ? I : SLABS * I, share_size = O * (IGC_SECONDARY ? SLABS : 1) * fan_in * TAPS;
   const Place at(pictures);
 
   Loader loader;
   loader.x = x + group * SLABS * I * channel + (long long)first * (H * W);
   loader.rule = rule + group * SLABS * I * 4, loader.floor = floor;
-  loader.primary = primary + share * share_size, loader.secondary = secondary;
+  loader.primary = primary + share * SHARE_SIZE, loader.secondary = secondary;
   loader.channel = channel, loader.pictures = pictures;
   loader.weight_step = IGC_SECONDARY ? O * I * TAPS : I * TAPS;
   loader.raw = raw, loader.weights = weights;
-  loader.fan_in = fan_in;
+  loader.fan_in = FAN_IN;
 #pragma unroll
   for (int l = 0; l < STAGES - 1; ++l) loader.start(l);
   clear(tile, TILE + D_TILE);
-
-  // This block's part of the gradients, in the order of the weights: all of W_p, then all of W_d.
-  const int size = gridDim.y * share_size + (IGC_SECONDARY ? M * A * A : 0);
-  float* d_primary = gradients + (long long)blockIdx.x * size + share * share_size;
-  float* d_secondary = gradients + (long long)blockIdx.x * size + share_size;
-  float* block_sums = sums + ((long long)blockIdx.x * (gridDim.y / IGC_SHARE) + group) * SLABS * I * 2;
 
   // dz̄ = Pᵀ d: output a of partition m is channel a*M + m. There is one branch around all loads, and
   // where HO % PX == 0 none within, so that they wait for memory together and not one after another.
@@ -171,7 +173,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
     float* gain = gains + l % KEPT * SUMS;
     loader.unpack(l, tile);
     __syncthreads();  // tile and weights of this slab are there; the last slab is done with
-    if (KEPT < SLABS && l > 0) flush_sums(l - 1, 1, gains, block_sums);
+    if (KEPT < SLABS && l > 0) flush_sums(l - 1, 1, gains, sums);
     loader.start(l + STAGES - 1);
 
 #if IGC_SECONDARY
@@ -237,7 +239,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
       }
 #endif
     __syncthreads();  // all of dy and of the warps' gains is there
-    if (KEPT < SLABS) flush(l, 1, gains, d_primary, d_secondary);
+    if (KEPT < SLABS) flush(l, 1, gains, gradients);
 
 #if IGC_DX
 #pragma unroll 1
@@ -288,6 +290,8 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
         }
 
       const bool active = q < D_PLACES && n < pictures;
+      constexpr int BOTH = IS % 4 == 0 ? 4 : IS % 2 == 0 ? 2 : 1;  // inputs whose sums go together
+      float both[BOTH * 2];
 #pragma unroll
       for (int i = 0; i < IS; ++i) {
         const int c = (group * SLABS + l) * I + i0 + i, at_pixel = row * S * W + column * S;
@@ -309,11 +313,12 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
                 sum += passed, product = fmaf(passed, v - line.z, product);
               }
             }
-        if (IGC_SUMS) {
-          const float both[2] = {sum, product};
+        both[i % BOTH * 2] = sum, both[i % BOTH * 2 + 1] = product;
+        if (IGC_SUMS && i % BOTH == BOTH - 1) {
           const float total = warp_sums(both);
-          if (threadIdx.x % WARP < 2)
-            gain[WARP_SUMS + (q / WARP * I + i0 + i) * 2 + threadIdx.x % WARP] = total;
+          const int lane = threadIdx.x % WARP;
+          if (lane < BOTH * 2)
+            gain[WARP_SUMS + (q / WARP * I + i0 + i + 1 - BOTH) * 2 + lane] = total;
         }
       }
     }
@@ -321,6 +326,6 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
   }
   copy_wait<0>();
   __syncthreads();
-  if (KEPT == SLABS) flush(0, SLABS, gains, d_primary, d_secondary);
-  flush_sums(SLABS - KEPT, KEPT, gains, block_sums);
+  if (KEPT == SLABS) flush(0, SLABS, gains, gradients);
+  flush_sums(SLABS - KEPT, KEPT, gains, sums);
 }
