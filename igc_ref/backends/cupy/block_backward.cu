@@ -28,25 +28,48 @@ constexpr int D_GROUPS = divide_up(HO, PXD), D_PLACES = D_GROUPS * NP * WO;
 constexpr int D_PADDED = round_up(D_PLACES, WARP), D_WARPS = D_PADDED / WARP;
 constexpr int TASKS = I / IS * D_PADDED;
 
-// The tile of dy: padded like that of x, with only as much border as dx asks for.
-constexpr int D_LEFT = larger(BEFORE, AFTER), D_PITCH = WO + D_LEFT;
+// The tile of dy: padded like that of x, with only as much border as dx asks for. A warp that reads it
+// for dx spans D_TOGETHER row groups, PXD rows apart, of each of its images. If row groups start an
+// odd multiple of WO banks apart and images D_TOGETHER * WO, all 32 lanes read banks of their own.
+__host__ __device__ constexpr int without_conflicts(int pitch) {
+  while (WARP % WO == 0 && WO % PXD == 0 && PXD * pitch % (2 * WO) != WO) ++pitch;
+  return pitch;
+}
+constexpr int D_TOGETHER = larger(1, WARP / WO / NP);
+constexpr int D_LEFT = larger(BEFORE, AFTER);
+constexpr int D_PITCH = D_TOGETHER > 1 ? without_conflicts(WO + D_LEFT) : WO + D_LEFT;
 constexpr int D_ROWS = BEFORE + larger(D_GROUPS * PXD, HO) + AFTER;
-constexpr int D_PICTURE = skewed(D_ROWS * D_PITCH + D_LEFT + AFTER, WO);
+constexpr int D_PICTURE = skewed(D_ROWS * D_PITCH + D_LEFT + AFTER, WO * D_TOGETHER);
 constexpr int D_TILE = IGC_DX ? O * NP * D_PICTURE : 0;
+
+// Inputs of a primary weight's row, and the primary weights of a share.
+constexpr int FAN_IN = IGC_SECONDARY ? I : SLABS * I;
+constexpr int SHARE_SIZE = O * (IGC_SECONDARY ? SLABS : 1) * FAN_IN * TAPS;
 
 // Sums over warps: for each warp the gains of dW_p (input, kx, ky, output) and of dW_d (output, a).
 constexpr int PIXELS = I * TAPS * OS, GAINS = PIXELS + (IGC_SECONDARY ? OS * A : 0);
 constexpr int WARP_SUMS = THREADS / WARP * GAINS, DX_SUMS = IGC_SUMS ? I * D_WARPS * 2 : 0;
 constexpr int SUMS = round_up(WARP_SUMS + DX_SUMS, 4);
+// The loop over the inputs is unrolled, and all gains of a slab are one list to the warp; but where
+// that would be more code than the instruction cache holds (72: a guess), each input has its own list.
+constexpr bool UNROLL = PIXELS <= 72;
+constexpr int INPUTS = UNROLL ? I : 1, PIXEL_LIST = UNROLL ? GAINS : TAPS * OS;
+// Slabs whose sums have room: all, which are then added up once at the end, or one.
+constexpr int KEPT = IGC_KEPT;
 
-// Add up the warps' gains of slab l in a fixed order and write them in the order of the weights.
-__device__ __forceinline__ void flush(int l, const float* gains, float* primary, float* secondary,
-                                      float* sums) {
-  for (int e = fresh_thread(); e < PARTS * GAINS; e += THREADS) {
-    const int part = e / GAINS, v = e % GAINS;
+// Add up over the warps what the weights gain in `count` slabs, always in the same order, and write it
+// in the order of the weights.
+__device__ __forceinline__ void flush(int first, int count, const float* gains, float* gradients) {
+  // This block's part of the gradients: all of W_p, of which each share has a part, then all of W_d.
+  gradients += blockIdx.x * ((long long)gridDim.y * SHARE_SIZE + (IGC_SECONDARY ? M * A * A : 0));
+  float* primary = gradients + blockIdx.y * SHARE_SIZE;
+  float* secondary = gradients + SHARE_SIZE;
+  for (int e = fresh_thread(); e < count * PARTS * GAINS; e += THREADS) {
+    const int l = first + e / (PARTS * GAINS), part = e / GAINS % PARTS, v = e % GAINS;
+    const float* from = gains + l % KEPT * SUMS + part * WARPS_A_PART * GAINS + v;
     float sum = 0.f;
 #pragma unroll
-    for (int w = 0; w < WARPS_A_PART; ++w) sum += gains[(part * WARPS_A_PART + w) * GAINS + v];
+    for (int w = 0; w < WARPS_A_PART; ++w) sum += from[w * GAINS];
     if (v < PIXELS) {
       const int o = part * OS + v % OS, ky = v / OS % K, kx = v / (OS * K) % K;
       const int i = v / (OS * TAPS), row = IGC_SECONDARY ? (l * O + o) * I : o * SLABS * I + l * I;
@@ -56,13 +79,19 @@ __device__ __forceinline__ void flush(int l, const float* gains, float* primary,
       secondary[(m * A + a) * A + j % R * SLABS + l] = sum;
     }
   }
-  if (IGC_SUMS)
-    for (int e = fresh_thread(); e < I * 2; e += THREADS) {
-      float sum = 0.f;
+}
+
+// The same for the two sums of each input's g.
+__device__ __forceinline__ void flush_sums(int first, int count, const float* gains, float* sums) {
+  const long long block = (long long)blockIdx.x * (gridDim.y / IGC_SHARE) + blockIdx.y / IGC_SHARE;
+  sums += block * (SLABS * I * 2);
+  for (int e = fresh_thread(); IGC_SUMS && e < count * I * 2; e += THREADS) {
+    const int l = first + e / (I * 2), v = e % (I * 2);
+    float sum = 0.f;
 #pragma unroll
-      for (int w = 0; w < D_WARPS; ++w) sum += gains[WARP_SUMS + (e / 2 * D_WARPS + w) * 2 + e % 2];
-      sums[l * I * 2 + e] = sum;
-    }
+    for (int w = 0; w < D_WARPS; ++w) sum += gains[l % KEPT * SUMS + WARP_SUMS + w * I * 2 + v];
+    sums[l * I * 2 + v] = sum;
+  }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
@@ -73,15 +102,14 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
   float* tile = (float*)memory;
   float* d_tile = tile + TILE;
   float* weights = d_tile + D_TILE;
-  float* gains = weights + STAGES * WEIGHTS;  // two, so that one is filled while the other is read
-  float* rules = gains + 2 * SUMS;
+  float* gains = weights + STAGES * WEIGHTS;
+  float* rules = gains + KEPT * SUMS;
   unsigned char* raw = (unsigned char*)(rules + RULES);
 
   const int share = blockIdx.y, group = share / IGC_SHARE, first = blockIdx.x * NP;
   const int pictures = min(NP, N - first);
   const long long channel = (long long)N * (H * W);
   dx += share % IGC_SHARE * (gridDim.y / IGC_SHARE * SLABS * I * channel);  // a share's part of it
-  const int fan_in = IGC_SECONDARY ? I : SLABS * I, share_size = O * (IGC_SECONDARY ? SLABS : 1) * fan_in * TAPS;
   const Place at(pictures);
 
   Loader loader;
@@ -95,38 +123,36 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
   clear(tile, TILE + D_TILE);
   bring_rules((float4*)rules, rule + group * RULES);
 
-  // This block's part of the gradients, in the order of the weights: all of W_p, then all of W_d.
-  const int size = gridDim.y * share_size + (IGC_SECONDARY ? M * A * A : 0);
-  float* d_primary = gradients + (long long)blockIdx.x * size + share * share_size;
-  float* d_secondary = gradients + (long long)blockIdx.x * size + share_size;
-  float* block_sums = sums + ((long long)blockIdx.x * (gridDim.y / IGC_SHARE) + group) * SLABS * I * 2;
-
-  float d[A][MS][PX];  // dz̄ = Pᵀ d: output a of partition m is channel a*M + m
+  // dz̄ = Pᵀ d: output a of partition m is channel a*M + m. There is one branch around all loads, and
+  // where HO % PX == 0 none within, so that they wait for memory together and not one after another.
+  float d[A][MS][PX] = {};
+  if (at.active) {
+    const int c0 = share * A * M + at.part * MS, channel_size = N * (HO * WO);
+    const long long corner =
+        (c0 * (long long)N + first + at.picture) * (HO * WO) + at.row * WO + at.column;
 #pragma unroll
-  for (int a = 0; a < A; ++a)
+    for (int a = 0; a < A; ++a)
 #pragma unroll
-    for (int m = 0; m < MS; ++m) {
-      const int c = share * A * M + a * M + at.part * MS + m;
-      const long long place =
-          ((long long)c * N + first + at.picture) * (HO * WO) + at.row * WO + at.column;
-      float4 line = make_float4(0.f, 0.f, 0.f, 0.f), slope = line;
-      if (IGC_DERIVE) {
-        line = __ldg((const float4*)derivative + c * 2);
-        slope = __ldg((const float4*)derivative + c * 2 + 1);
-      }
-#pragma unroll
-      for (int px = 0; px < PX; ++px) {
-        d[a][m][px] = 0.f;
-        if (at.active && at.row + px < HO) {
-          d[a][m][px] = load(dy + place + px * WO);
-          if (IGC_DERIVE) {
-            const float v = load(y + place + px * WO);
-            const float passed = fmaf(line.x, v, line.y) > d_floor ? d[a][m][px] : 0.f;
-            d[a][m][px] = fmaf(line.w, passed, fmaf(slope.x, v - line.z, slope.y));
-          }
+      for (int m = 0; m < MS; ++m) {
+        const int c = c0 + a * M + m;
+        const long long place = corner + (long long)(a * M + m) * channel_size;
+        float4 line, slope;
+        if (IGC_DERIVE) {
+          line = __ldg((const float4*)derivative + c * 2);
+          slope = __ldg((const float4*)derivative + c * 2 + 1);
         }
+#pragma unroll
+        for (int px = 0; px < PX; ++px)
+          if (HO % PX == 0 || at.row + px < HO) {
+            d[a][m][px] = load(dy + place + px * WO);
+            if (IGC_DERIVE) {
+              const float v = load(y + place + px * WO);
+              const float passed = fmaf(line.x, v, line.y) > d_floor ? d[a][m][px] : 0.f;
+              d[a][m][px] = fmaf(line.w, passed, fmaf(slope.x, v - line.z, slope.y));
+            }
+          }
       }
-    }
+  }
   __syncthreads();
 
 #if !IGC_SECONDARY
@@ -145,10 +171,10 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
 #pragma unroll 1
   for (int l = 0; l < SLABS; ++l) {
     const float* slot = weights + l % STAGES * WEIGHTS;
-    float* gain = gains + l % 2 * SUMS;
+    float* gain = gains + l % KEPT * SUMS;
     loader.unpack(l, tile);
     __syncthreads();  // tile and weights of this slab are there; the last slab is done with
-    if (l > 0) flush(l - 1, gains + (l - 1) % 2 * SUMS, d_primary, d_secondary, block_sums);
+    if (KEPT < SLABS && l > 0) flush_sums(l - 1, 1, gains, sums);
     loader.start(l + STAGES - 1);
 
 #if IGC_SECONDARY
@@ -179,25 +205,29 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
       for (int px = 0; px < PX; ++px) z[j][px] = 0.f;
 #endif
     WarpSums warp(gain + threadIdx.x / WARP * GAINS);
+#pragma unroll 1
+    for (int i0 = 0; i0 < I; i0 += INPUTS) {
 #pragma unroll
-    for (int i = 0; i < I; ++i)
+      for (int i = 0; i < INPUTS; ++i)
 #pragma unroll
-      for (int kx = 0; kx < K; ++kx) {
-        float pixel[(PX - 1) * S + K];
-        read_column(pixel, tile, at, i, kx);
+        for (int kx = 0; kx < K; ++kx) {
+          float pixel[(PX - 1) * S + K];
+          read_column(pixel, tile, at, i0 + i, kx);
 #if IGC_SECONDARY
-        convolve_column(z, slot + ((at.part * I + i) * K + kx) * COLUMN, pixel);
+          convolve_column(z, slot + ((at.part * I + i0 + i) * K + kx) * COLUMN, pixel);
 #endif
 #pragma unroll
-        for (int ky = 0; ky < K; ++ky)
+          for (int ky = 0; ky < K; ++ky)
 #pragma unroll
-          for (int j = 0; j < OS; ++j) {  // dW_p = blockmask(dy zᵀ)
-            float sum = 0.f;
+            for (int j = 0; j < OS; ++j) {  // dW_p = blockmask(dy zᵀ)
+              float sum = 0.f;
 #pragma unroll
-            for (int px = 0; px < PX; ++px) sum = fmaf(dz[j][px], pixel[px * S + ky], sum);
-            warp.add(((i * K + kx) * K + ky) * OS + j, GAINS, sum);
-          }
-      }
+              for (int px = 0; px < PX; ++px) sum = fmaf(dz[j][px], pixel[px * S + ky], sum);
+              warp.add(((i * K + kx) * K + ky) * OS + j, PIXEL_LIST, sum);
+            }
+        }
+      if (!UNROLL) warp.to += PIXEL_LIST;
+    }
 #if IGC_SECONDARY
 #pragma unroll
     for (int j = 0; j < OS; ++j)
@@ -206,10 +236,11 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
         float sum = 0.f;
 #pragma unroll
         for (int px = 0; px < PX; ++px) sum = fmaf(d[a][j / R][px], z[j][px], sum);
-        warp.add(PIXELS + j * A + a, GAINS, sum);
+        warp.add((UNROLL ? PIXELS : 0) + j * A + a, UNROLL ? GAINS : OS * A, sum);
       }
 #endif
-    __syncthreads();  // all of dy is there
+    __syncthreads();  // all of dy and of the warps' gains is there
+    if (KEPT < SLABS) flush(l, 1, gains, gradients);
 
 #if IGC_DX
 #pragma unroll 1
@@ -260,6 +291,8 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
         }
 
       const bool active = q < D_PLACES && n < pictures;
+      constexpr int BOTH = IS % 4 == 0 ? 4 : IS % 2 == 0 ? 2 : 1;  // inputs whose sums go together
+      float both[BOTH * 2];
 #pragma unroll
       for (int i = 0; i < IS; ++i) {
         const int c = (group * SLABS + l) * I + i0 + i, at_pixel = row * S * W + column * S;
@@ -281,11 +314,12 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
                 sum += passed, product = fmaf(passed, v - line.z, product);
               }
             }
-        if (IGC_SUMS) {
-          const float both[2] = {sum, product};
+        both[i % BOTH * 2] = sum, both[i % BOTH * 2 + 1] = product;
+        if (IGC_SUMS && i % BOTH == BOTH - 1) {
           const float total = warp_sums(both);
-          if (threadIdx.x % WARP < 2)
-            gain[WARP_SUMS + ((i0 + i) * D_WARPS + q / WARP) * 2 + threadIdx.x % WARP] = total;
+          const int lane = threadIdx.x % WARP;
+          if (lane < BOTH * 2)
+            gain[WARP_SUMS + (q / WARP * I + i0 + i + 1 - BOTH) * 2 + lane] = total;
         }
       }
     }
@@ -293,5 +327,6 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
   }
   copy_wait<0>();
   __syncthreads();
-  flush(SLABS - 1, gains + (SLABS - 1) % 2 * SUMS, d_primary, d_secondary, block_sums);
+  if (KEPT == SLABS) flush(0, SLABS, gains, gradients);
+  flush_sums(SLABS - KEPT, KEPT, gains, sums);
 }

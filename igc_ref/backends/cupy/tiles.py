@@ -46,6 +46,7 @@ class Tile:
     dx: bool  # whether the backward pass finds dx
     itemsize: int  # bytes of a stored number of an image
     stages: int = 0  # slabs in shared memory at a time: one in use, the others on their way
+    kept: int = 0  # slabs whose gains of the weights have room at a time; backward only
     threads: int = 0  # of a CUDA block
     registers: int = 0  # of a thread, estimated
     shared_bytes: int = 0  # of a CUDA block
@@ -99,10 +100,15 @@ def candidates(
             continue
         if tile.threads * _up(tile.registers, 8) > REGISTERS:
             continue
-        for stages in (2,) if backward else (3, 2):  # a guess
-            staged = replace(tile, stages=stages)
+        # Keep the gains of all slabs if that takes no room from another block of the same SM, where
+        # the compiler mostly uses all registers; else of one.
+        resident = max(1, REGISTERS // (threads * _up(REGISTERS_A_THREAD, 8)))
+        room = min(shared, SM_SHARED_BYTES // resident - RESERVED)
+        back, ahead = ((2, g.slabs, room), (2, 1, shared)), ((3, 0, shared), (2, 0, shared))
+        for stages, kept, limit in back if backward else ahead:  # a guess
+            staged = replace(tile, stages=stages, kept=kept)
             staged = replace(staged, shared_bytes=shared_bytes(g, staged))
-            if staged.shared_bytes <= shared:
+            if staged.shared_bytes <= limit:
                 yield staged
                 break
 
@@ -228,9 +234,14 @@ def shared_bytes(g: Geometry, t: Tile) -> int:
         before, after = (g.K - 1 - P) // g.S, (g.S - 1 + P) // g.S
         d_left = max(before, after)
         d_rows = before + max(math.ceil(HO / t.PXD) * t.PXD, HO) + after
-        d_tile = g.O * t.NP * _skewed(d_rows * (WO + d_left) + d_left + after, WO)
+        together, d_pitch = max(1, WARP // WO // t.NP), WO + d_left
+        if together > 1 and WARP % WO == 0 and WO % t.PXD == 0:
+            while t.PXD * d_pitch % (2 * WO) != WO:
+                d_pitch += 1
+        d_tile = g.O * t.NP * _skewed(d_rows * d_pitch + d_left + after, WO * together)
         gains += g.I * _places(g, t, t.PXD) // WARP * 2
-    return 4 * (tile + d_tile + t.stages * weights + 2 * _up(gains, 4)) + rules + t.stages * raw
+    gains = t.kept * _up(gains, 4)
+    return 4 * (tile + d_tile + t.stages * weights + gains) + rules + t.stages * raw
 
 
 def slot(g: Geometry, t: Tile) -> int:
