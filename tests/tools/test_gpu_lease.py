@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -128,7 +129,8 @@ def test_a_lease_is_rehearsed_on_the_emulator(tmp_path, profiler):
     record = Record(path)
     failed = {line.partition(":")[0] for line in summary.failed(record)}
     wanted = {"probe, card", "steps, planted in step 1", "check, planted in operators 3"}
-    assert failed - {"tiles, tiles"} == wanted, text
+    wanted |= {"tiles, tiles"} if find_spec("benchmarks.gpu.sweep") is None else set()
+    assert failed == wanted, text
     assert len(record.items("check")) > 20
     for name in (
         "ours float32 uncaptured",
