@@ -189,7 +189,8 @@ def cost(g: Geometry, t: Tile) -> float:
         seen = g.O * (t.PXD + (g.K - 1) // g.S)
         reads = g.K * (seen + g.M // t.MS * t.IS * weights / 4)
         sums = t.IS * taps * t.PXD * g.O
-        work += rounds * warps * _cycles(sums, reads + t.IS * t.PXD * g.S**2 * 4)
+        reads += t.IS * (t.PXD * g.S**2 * 4 + 8)  # 8: two sums of an input over the warp
+        work += rounds * warps * _cycles(sums, reads)
     blocks = math.ceil(math.ceil(g.N / t.NP) * g.groups * g.share / SMS)
     held = min(
         REGISTERS // (t.threads * _up(compiled_registers(g, t), 8)),
