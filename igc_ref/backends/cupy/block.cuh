@@ -10,8 +10,41 @@
 //
 // A CUDA block takes IGC_NP whole images. A thread owns a column of IGC_PX output positions below
 // each other, and MS of the M partitions: threads of a warp lie side by side in a row, and have the
-// same partitions, so that weights are read by all of them at once. With 32 columns a warp reads
-// shared memory without bank conflicts; with fewer, its row groups conflict. Arrays are (C, N, H, W).
+// same partitions, so that weights are read by all of them at once. Arrays are (C, N, H, W).
+//
+// An example: the forward pass of the paper's block L = 24, M = 2 on images of 32x32, with the tile
+// PX = 4, MS = 2, NP = 1, STAGES = 3.
+//
+//   code         in the paper, or what it is                              here
+//   SLABS, l     L, the primary partitions, and one of them               24
+//   M, m         M, the secondary partitions, and one of them             2
+//   I, O         channels of a primary partition before and after W_p     2, 2   (M in the paper)
+//   A, a         channels of a secondary partition                        24     (L in the paper)
+//   R            outputs of a slab in the same secondary partition        1
+//   K, S         W_p is K x K at stride S                                 3, 1
+//   OS           outputs of a slab that a thread computes, MS*R           2
+//   PARTS        threads share out the M partitions, M/MS parts           1
+//   ROW_GROUPS   threads below each other, HO/PX                          8
+//
+//   Who has what: thread t has column t % 32 and the rows 4*(t/32) to 4*(t/32) + 3: a warp is a band of
+//   four rows. It keeps acc[24][2][4], all 48 channels of x' at its four positions, in registers.
+//   A turn of the loop: for each of 2 inputs and 3 columns of the kernel it reads the 6 pixels and the 6
+//   weights that its positions and outputs need, 24 multiply-adds; that gives y[2][4]. W_d then
+//   takes y into acc: 24 weights for each of the 2 outputs, 192 multiply-adds.
+//   When: while slab l is computed, the next ones are under way.
+//
+//     turn      waits for, unpacks     barrier, then starts     computes with
+//     (before)                         slabs 0, 1
+//     0         slab 0 into tile 0     slab 2 into stage 2      tile 0, stage 0
+//     1         slab 1 into tile 1     slab 3 into stage 0      tile 1, stage 1
+//     2         slab 2 into tile 0     slab 4 into stage 1      tile 0, stage 2
+//
+//   One barrier a turn is enough: who has passed that of turn l knows that all have computed turn l - 1,
+//   whose stage is filled next, and therefore turn l - 2, whose tile was filled just now.
+//   Where things lie: the four numbers that thread t copies in its turn u are number v = t + u*256 of the
+//   slab's 512 vectors. An image has PLANE = 256 of them, so input i = v/256, and they begin at pixel
+//   at = 4*(v % 256): row at/32, column at % 32. In x that is (l*I + i)*N*H*W + at, as a channel has all
+//   N images; in the tile i*PICTURE + (at/32 + 1)*36 + 4 + at % 32: one row of zeros above, PITCH = 36.
 
 #include "common.cuh"
 
@@ -27,7 +60,7 @@ constexpr int PLACES = ROW_GROUPS * NP * WO, PADDED_PLACES = round_up(PLACES, WA
 constexpr int PARTS = M / MS, THREADS = PARTS * PADDED_PLACES;
 constexpr int WARPS_A_PART = PADDED_PLACES / WARP;
 
-// A padded image in shared memory. What overhangs to the right lies in the next row's left border.
+// A padded image in shared memory. What overhangs to the right lies in the zeros before the next row.
 constexpr int VECTOR_BYTES = (W * sizeof(storage)) % 16 == 0  ? 16
                              : (W * sizeof(storage)) % 8 == 0 ? 8
                              : (W * sizeof(storage)) % 4 == 0 ? 4
@@ -48,11 +81,11 @@ constexpr int ALIGN = VECTOR < 4 ? VECTOR : 4;
 constexpr int LEFT = round_up(P, ALIGN), OVERHANG = larger(0, (WO - 1) * S + K - P - W);
 constexpr int PITCH = round_up(W + larger(LEFT, OVERHANG), ALIGN);
 constexpr int ROWS = larger((ROW_GROUPS * PX - 1) * S + K, P + H);
-// Rows, images and row groups that share a warp use different banks. A row of threads takes WO*S banks;
-// the next image begins that many banks further on, and the next row group after those of the NP
-// images (where they divide the 32 banks, an odd multiple does as well). So no two threads of a warp
-// read from one bank if S = 1 and WO is a multiple of 4; with S = 2 there are two, as every other column
-// is read. `skewed` makes room for this after `size` numbers.
+// Images and row groups that share a warp lie in different banks: a row of threads spans WO*S banks, the
+// next image begins that many banks further on, and the next row group after those of all NP images
+// (or at an odd multiple of that, where it divides the 32 banks). `skewed` pads `size` numbers for it.
+// No two threads of a warp then read from one bank, if S = 1 and WO is 4, 8, 16 or a multiple of 32;
+// for other WO, and for S = 2, where a row of threads reads every other number, there may be two or three.
 __host__ __device__ constexpr int skewed(int size, int step) {
   const int cycle = step % WARP == 0 ? 4 : WARP % step == 0 ? 2 * step : WARP;
   return round_up(size + ((step - size) % cycle + cycle) % cycle, 4);
@@ -74,7 +107,7 @@ constexpr int MIX = chunked(A);
 constexpr int SECONDARY = IGC_SECONDARY ? round_up(M * R * MIX, 4) : 0;
 constexpr int WEIGHTS = PRIMARY + SECONDARY, WEIGHTS_A_THREAD = divide_up(WEIGHTS, 4 * THREADS);
 
-// A ring of slabs under way: raw images and weights.
+// A ring of STAGES slabs in use or under way: raw images and weights.
 constexpr int STAGES = IGC_STAGES;
 constexpr int PLANE = H * W / VECTOR, VECTORS = I * NP * PLANE, VECTORS_A_THREAD = divide_up(VECTORS, THREADS);
 constexpr int AT_ONCE = VECTORS_A_THREAD < 4 ? VECTORS_A_THREAD : 4;
@@ -125,7 +158,7 @@ struct Loader {
   unsigned char* raw;    // STAGES times RAW_BYTES
   float* weights;        // STAGES times WEIGHTS
   int next = 0;          // the stage that the next slab goes to
-  int here = STAGES - 1; // the stage of the slab in use
+  int here = STAGES - 1; // the stage of the slab in use, once it is unpacked
 
   // Start the copies of the next slab, l, and close their group; past the last the group is empty.
   __device__ __forceinline__ void start(int l) {
