@@ -3,14 +3,13 @@
 //   dz̄ = Pᵀ d, dW_d = blockmask(dz̄ ȳᵀ), dȳ = W_dᵀ dz̄, dy = P dȳ, dW_p = blockmask(dy zᵀ),
 //   dz = W_pᵀ dy, folded back into dx.
 //
-// Names: the argument `dy` is d, the gradient of x'; the argument `y` is x', for the derivative below.
-// The array `d` is dz̄ = Pᵀ d. The array `dz` is dy, and `z` is y, of one slab l, in the thread's own
-// positions; `d_tile` is dy for all threads. `tile` has the windows of x, whose columns are the z of
-// dW_p = blockmask(dy zᵀ); `g` is dz folded into pixels, which are dx.
+// Names: `d` is the gradient of x', and `out` is x' itself, for the derivative below. `dzbar` is dz̄,
+// `dy` and `y` are those of one slab l; all three in a thread's own positions. `dy_tile` is dy for all
+// threads. `tile` has the windows of x, whose columns are z; `g` is dz folded into pixels, which are dx.
 //
-// A thread keeps d for its column of positions and its partitions in registers, and goes through the
-// slabs l as the forward pass does: dy[l] = its share of W_dᵀ d goes into a tile in shared memory, for
-// the neighbours; y[l] is computed again; what dW_d and dW_p gain is summed over the warp; then the
+// A thread keeps dz̄ for its column of positions and its partitions in registers, and goes through the
+// slabs l as the forward pass does: its part of dy[l] goes into a tile in shared memory, for the
+// neighbours; y[l] is computed again; what dW_d and dW_p gain is summed over the warp; then the
 // threads share out the pixels of dx[l], each reading the outputs that saw it.
 //
 // On the way in, the derivative of the batch norm and ReLU that followed is applied to d (derivative:
@@ -20,8 +19,12 @@
 
 #include "block.cuh"
 
-// The pixels of dx that position (oy, ox) owns are iy in [oy*S, oy*S + S), likewise ix; the output
-// at distance D in [-BEFORE, AFTER] adds to pixel oy*S + r through tap k, if D*S = r + P - k.
+// Which outputs reach a pixel, in one direction: output o reads pixel o*S + k - P through tap k. Call
+// p the output that owns pixel p*S + r, 0 <= r < S. Then output p + D reaches this pixel through tap k
+// if and only if (p + D)*S + k - P = p*S + r, that is D*S = r + P - k: where S does not divide
+// r + P - k, tap k never meets such a pixel. With K = 3 and S = 2, pixels with r = 0 are seen through
+// tap 1 of output p alone, those with r = 1 through tap 2 of p and tap 0 of p + 1. The outermost are
+// D = -BEFORE (r = 0, k = K - 1) and D = AFTER (r = S - 1, k = 0).
 constexpr int BEFORE = (K - 1 - P) / S, AFTER = (S - 1 + P) / S;
 constexpr int IS = IGC_IS, PXD = IGC_PXD;  // inputs and positions below each other of a task
 constexpr int D_GROUPS = divide_up(HO, PXD), D_PLACES = D_GROUPS * NP * WO;
@@ -58,7 +61,10 @@ constexpr int INPUTS = UNROLL ? I : 1, PIXEL_LIST = UNROLL ? GAINS : TAPS * OS;
 constexpr int KEPT = IGC_KEPT;
 
 // Add up over the warps what the weights gain in `count` slabs, always in the same order, and write it
-// in the order of the weights.
+// in the order of the weights. Gain v of a part is, as `add` lists them in the kernel,
+//   W_p: v = ((i*K + kx)*K + ky)*OS + j, which is W_p[l*O + o][i][ky][kx], o = part*OS + j;
+//   W_d: v = PIXELS + j*A + a. Output o belongs to partition m = o / R = part*MS + j / R, where P puts
+//        it at place (o % R)*L + l of A = R*L: W_d[m][a][(j % R)*L + l].
 __device__ __forceinline__ void flush(int first, int count, const float* gains, float* gradients) {
   // This block's part of the gradients: all of W_p, of which each share has a part, then all of W_d.
   gradients += blockIdx.x * ((long long)gridDim.y * SHARE_SIZE + (IGC_SECONDARY ? M * A * A : 0));
@@ -95,13 +101,13 @@ __device__ __forceinline__ void flush_sums(int first, int count, const float* ga
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-block_backward(storage* dx, float* gradients, float* sums, const storage* dy, const storage* y,
+block_backward(storage* dx, float* gradients, float* sums, const storage* d, const storage* out,
                const float* derivative, float d_floor, const storage* x, const float* rule,
                float floor, const float* packed, int N) {
   extern __shared__ __align__(16) unsigned char memory[];
   float* tile = (float*)memory;
-  float* d_tile = tile + TILE;
-  float* weights = d_tile + D_TILE;
+  float* dy_tile = tile + TILE;
+  float* weights = dy_tile + D_TILE;
   float* gains = weights + STAGES * WEIGHTS;
   float* rules = gains + KEPT * SUMS;
   unsigned char* raw = (unsigned char*)(rules + RULES);
@@ -125,7 +131,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
 
   // dz̄ = Pᵀ d: output a of partition m is channel a*M + m. There is one branch around all loads, and
   // where HO % PX == 0 none within, so that they wait for memory together and not one after another.
-  float d[A][MS][PX] = {};
+  float dzbar[A][MS][PX] = {};
   if (at.active) {
     const int c0 = share * A * M + at.part * MS, channel_size = N * (HO * WO);
     const long long corner =
@@ -144,11 +150,11 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
 #pragma unroll
         for (int px = 0; px < PX; ++px)
           if (HO % PX == 0 || at.row + px < HO) {
-            d[a][m][px] = load(dy + place + px * WO);
+            dzbar[a][m][px] = load(d + place + px * WO);
             if (IGC_DERIVE) {
-              const float v = load(y + place + px * WO);
-              const float passed = fmaf(line.x, v, line.y) > d_floor ? d[a][m][px] : 0.f;
-              d[a][m][px] = fmaf(line.w, passed, fmaf(slope.x, v - line.z, slope.y));
+              const float v = load(out + place + px * WO);
+              const float passed = fmaf(line.x, v, line.y) > d_floor ? dzbar[a][m][px] : 0.f;
+              dzbar[a][m][px] = fmaf(line.w, passed, fmaf(slope.x, v - line.z, slope.y));
             }
           }
       }
@@ -156,7 +162,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
   __syncthreads();
 
 #if !IGC_SECONDARY
-  const float(&dz)[OS][PX] = d[0];
+  const float(&dy)[OS][PX] = dzbar[0];
 #endif
 #if !IGC_SECONDARY && IGC_DX
 #pragma unroll
@@ -164,8 +170,8 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
 #pragma unroll
     for (int px = 0; px < PX; ++px)
       if (at.active && at.row + px < HO)
-        d_tile[((at.part * OS + j) * NP + at.picture) * D_PICTURE +
-               (at.row + px + BEFORE) * D_PITCH + D_LEFT + at.column] = dz[j][px];
+        dy_tile[((at.part * OS + j) * NP + at.picture) * D_PICTURE +
+               (at.row + px + BEFORE) * D_PITCH + D_LEFT + at.column] = dy[j][px];
 #endif
 
 #pragma unroll 1
@@ -178,11 +184,11 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
     loader.start(l + STAGES - 1);
 
 #if IGC_SECONDARY
-    float dz[OS][PX];  // dy = P W_dᵀ Pᵀ d, the thread's outputs of this slab
+    float dy[OS][PX];  // dy = P W_dᵀ Pᵀ d, the thread's outputs of this slab
 #pragma unroll
     for (int j = 0; j < OS; ++j) {
 #pragma unroll
-      for (int px = 0; px < PX; ++px) dz[j][px] = 0.f;
+      for (int px = 0; px < PX; ++px) dy[j][px] = 0.f;
 #pragma unroll
       for (int e = 0; e < A; e += chunk(A)) {
         float mix[chunk(A)];
@@ -190,19 +196,19 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
 #pragma unroll
         for (int a = e; a < e + chunk(A) && a < A; ++a)
 #pragma unroll
-          for (int px = 0; px < PX; ++px) dz[j][px] = fmaf(mix[a - e], d[a][j / R][px], dz[j][px]);
+          for (int px = 0; px < PX; ++px) dy[j][px] = fmaf(mix[a - e], dzbar[a][j / R][px], dy[j][px]);
       }
 #pragma unroll
       for (int px = 0; px < PX; ++px)
         if (IGC_DX && at.active && at.row + px < HO)
-          d_tile[((at.part * OS + j) * NP + at.picture) * D_PICTURE +
-                 (at.row + px + BEFORE) * D_PITCH + D_LEFT + at.column] = dz[j][px];
+          dy_tile[((at.part * OS + j) * NP + at.picture) * D_PICTURE +
+                 (at.row + px + BEFORE) * D_PITCH + D_LEFT + at.column] = dy[j][px];
     }
-    float z[OS][PX];
+    float y[OS][PX];
 #pragma unroll
     for (int j = 0; j < OS; ++j)
 #pragma unroll
-      for (int px = 0; px < PX; ++px) z[j][px] = 0.f;
+      for (int px = 0; px < PX; ++px) y[j][px] = 0.f;
 #endif
     WarpSums warp(gain + threadIdx.x / WARP * GAINS);
 #pragma unroll 1
@@ -214,7 +220,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
           float pixel[(PX - 1) * S + K];
           read_column(pixel, tile, at, i0 + i, kx);
 #if IGC_SECONDARY
-          convolve_column(z, slot + ((at.part * I + i0 + i) * K + kx) * COLUMN, pixel);
+          convolve_column(y, slot + ((at.part * I + i0 + i) * K + kx) * COLUMN, pixel);
 #endif
 #pragma unroll
           for (int ky = 0; ky < K; ++ky)
@@ -222,7 +228,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
             for (int j = 0; j < OS; ++j) {  // dW_p = blockmask(dy zᵀ)
               float sum = 0.f;
 #pragma unroll
-              for (int px = 0; px < PX; ++px) sum = fmaf(dz[j][px], pixel[px * S + ky], sum);
+              for (int px = 0; px < PX; ++px) sum = fmaf(dy[j][px], pixel[px * S + ky], sum);
               warp.add(((i * K + kx) * K + ky) * OS + j, PIXEL_LIST, sum);
             }
         }
@@ -235,7 +241,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
       for (int a = 0; a < A; ++a) {  // dW_d = blockmask(dz̄ ȳᵀ)
         float sum = 0.f;
 #pragma unroll
-        for (int px = 0; px < PX; ++px) sum = fmaf(d[a][j / R][px], z[j][px], sum);
+        for (int px = 0; px < PX; ++px) sum = fmaf(dzbar[a][j / R][px], y[j][px], sum);
         warp.add((UNROLL ? PIXELS : 0) + j * A + a, UNROLL ? GAINS : OS * A, sum);
       }
 #endif
@@ -272,7 +278,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
               for (int u = 0; u < chunk(K * OS); ++u) {
                 const int ky = (e + u) / OS, j = (e + u) % OS;
                 if (ky >= K) continue;  // padding
-                const float* from = d_tile + ((part * OS + j) * NP + n) * D_PICTURE +
+                const float* from = dy_tile + ((part * OS + j) * NP + n) * D_PICTURE +
                                     (row + BEFORE) * D_PITCH + D_LEFT + column + (rx + P - kx) / S;
 #pragma unroll
                 for (int ry = 0; ry < S; ++ry) {
