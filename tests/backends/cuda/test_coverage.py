@@ -61,7 +61,7 @@ L24M2, L4M8 = network("plain_igc"), network("plain_igc", L=4, M=8)
         (L24M2, 64, H100, set()),
         (L24M2, 68, H100, {"conv2d", "conv2d_backward"}),
     ],
-    ids=str,
+    ids=lambda v: " ".join(sorted(v)) or "none" if isinstance(v, set) else str(v),
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:.*has no kernel")
 @pytest.mark.parametrize("storage", ["float32", "float16"])
