@@ -97,14 +97,20 @@ class CudaBase(LazyBackend):
     @cached_property
     def _one(self) -> Array:
         """One number that no kernel reads: stands where an array is not needed."""
-        return self.device.upload(np.ones(8, "float32"))
+        return self._constant(np.ones(8, "float32"))
 
     def _identity(self, channels: int) -> Array:
         """Return the table of the rule that reads the numbers as they are."""
         if channels not in self._identities:
             rows = np.tile(np.array([1, 0, 0, 1], "float32"), (channels, 1))
-            self._identities[channels] = self.device.upload(rows)
+            self._identities[channels] = self._constant(rows)
         return self._identities[channels]
+
+    def _constant(self, values: npt.NDArray[np.float32]) -> Array:
+        """Return what stays on the device: not in the memory of a graph, which is given back."""
+        array = self.device.lasting(values.shape, "float32")
+        self.device.overwrite(array, values)
+        return array
 
     def _by_rule(self, x: Batch) -> tuple[Batch, Rule]:
         """Return a batch and how to read it: by its own rule, or as it is."""

@@ -3,14 +3,13 @@
 //   dz̄ = Pᵀ d, dW_d = blockmask(dz̄ ȳᵀ), dȳ = W_dᵀ dz̄, dy = P dȳ, dW_p = blockmask(dy zᵀ),
 //   dz = W_pᵀ dy, folded back into dx.
 //
-// Names: the argument `dy` is d, the gradient of x'; the argument `y` is x', for the derivative below.
-// The array `d` is dz̄ = Pᵀ d. The array `dz` is dy, and `z` is y, of one slab l, in the thread's own
-// positions; `d_tile` is dy for all threads. `tile` has the windows of x, whose columns are the z of
-// dW_p = blockmask(dy zᵀ); `g` is dz folded into pixels, which are dx.
+// Names: `d` is the gradient of x', and `out` is x' itself, for the derivative below. `dzbar` is dz̄,
+// `dy` and `y` are those of one slab l; all three in a thread's own positions. `dy_tile` is dy for all
+// threads. `tile` has the windows of x, whose columns are z; `g` is dz folded into pixels, which are dx.
 //
-// A thread keeps d for its column of positions and its partitions in registers, and goes through the
-// slabs l as the forward pass does: dy[l] = its share of W_dᵀ d goes into a tile in shared memory, for
-// the neighbours; y[l] is computed again; what dW_d and dW_p gain is summed over the warp; then the
+// A thread keeps dz̄ for its column of positions and its partitions in registers, and goes through the
+// slabs l as the forward pass does: its part of dy[l] goes into a tile in shared memory, for the
+// neighbours; y[l] is computed again; what dW_d and dW_p gain is summed over the warp; then the
 // threads share out the pixels of dx[l], each reading the outputs that saw it.
 //
 // On the way in, the derivative of the batch norm and ReLU that followed is applied to d (derivative:
@@ -20,33 +19,63 @@
 
 #include "block.cuh"
 
-// The pixels of dx that position (oy, ox) owns are iy in [oy*S, oy*S + S), likewise ix; the output
-// at distance D in [-BEFORE, AFTER] adds to pixel oy*S + r through tap k, if D*S = r + P - k.
+// Which outputs reach a pixel, in one direction: output o reads pixel o*S + k - P through tap k. Call
+// p the output that owns pixel p*S + r, 0 <= r < S. Then output p + D reaches this pixel through tap k
+// if and only if (p + D)*S + k - P = p*S + r, that is D*S = r + P - k: where S does not divide
+// r + P - k, tap k never meets such a pixel. With K = 3 and S = 2, pixels with r = 0 are seen through
+// tap 1 of output p alone, those with r = 1 through tap 2 of p and tap 0 of p + 1. The outermost are
+// D = -BEFORE (r = 0, k = K - 1) and D = AFTER (r = S - 1, k = 0).
 constexpr int BEFORE = (K - 1 - P) / S, AFTER = (S - 1 + P) / S;
 constexpr int IS = IGC_IS, PXD = IGC_PXD;  // inputs and positions below each other of a task
 constexpr int D_GROUPS = divide_up(HO, PXD), D_PLACES = D_GROUPS * NP * WO;
 constexpr int D_PADDED = round_up(D_PLACES, WARP), D_WARPS = D_PADDED / WARP;
 constexpr int TASKS = I / IS * D_PADDED;
 
-// The tile of dy: padded like that of x, with only as much border as dx asks for.
-constexpr int D_LEFT = larger(BEFORE, AFTER), D_PITCH = WO + D_LEFT;
+// The tile of dy: padded like that of x, with only as much border as dx asks for. A warp that reads it
+// for dx spans D_TOGETHER row groups, PXD rows apart, of each of its images. If row groups start an
+// odd multiple of WO banks apart and images D_TOGETHER * WO, all 32 lanes read banks of their own.
+__host__ __device__ constexpr int without_conflicts(int pitch) {
+  while (WARP % WO == 0 && WO % PXD == 0 && PXD * pitch % (2 * WO) != WO) ++pitch;
+  return pitch;
+}
+constexpr int D_TOGETHER = larger(1, WARP / WO / NP);
+constexpr int D_LEFT = larger(BEFORE, AFTER);
+constexpr int D_PITCH = D_TOGETHER > 1 ? without_conflicts(WO + D_LEFT) : WO + D_LEFT;
 constexpr int D_ROWS = BEFORE + larger(D_GROUPS * PXD, HO) + AFTER;
-constexpr int D_PICTURE = skewed(D_ROWS * D_PITCH + D_LEFT + AFTER, WO);
+constexpr int D_PICTURE = skewed(D_ROWS * D_PITCH + D_LEFT + AFTER, WO * D_TOGETHER);
 constexpr int D_TILE = IGC_DX ? O * NP * D_PICTURE : 0;
+
+// Inputs of a primary weight's row, and the primary weights of a share.
+constexpr int FAN_IN = IGC_SECONDARY ? I : SLABS * I;
+constexpr int SHARE_SIZE = O * (IGC_SECONDARY ? SLABS : 1) * FAN_IN * TAPS;
 
 // Sums over warps: for each warp the gains of dW_p (input, kx, ky, output) and of dW_d (output, a).
 constexpr int PIXELS = I * TAPS * OS, GAINS = PIXELS + (IGC_SECONDARY ? OS * A : 0);
 constexpr int WARP_SUMS = THREADS / WARP * GAINS, DX_SUMS = IGC_SUMS ? I * D_WARPS * 2 : 0;
 constexpr int SUMS = round_up(WARP_SUMS + DX_SUMS, 4);
+// The loop over the inputs is unrolled, and all gains of a slab are one list to the warp; but where
+// that would be more code than the instruction cache holds (72: a guess), each input has its own list.
+constexpr bool UNROLL = PIXELS <= 72;
+constexpr int INPUTS = UNROLL ? I : 1, PIXEL_LIST = UNROLL ? GAINS : TAPS * OS;
+// Slabs whose sums have room: all, which are then added up once at the end, or one.
+constexpr int KEPT = IGC_KEPT;
 
-// Add up the warps' gains of slab l in a fixed order and write them in the order of the weights.
-__device__ __forceinline__ void flush(int l, const float* gains, float* primary, float* secondary,
-                                      float* sums) {
-  for (int e = fresh_thread(); e < PARTS * GAINS; e += THREADS) {
-    const int part = e / GAINS, v = e % GAINS;
+// Add up over the warps what the weights gain in `count` slabs, always in the same order, and write it
+// in the order of the weights. Gain v of a part is, as `add` lists them in the kernel,
+//   W_p: v = ((i*K + kx)*K + ky)*OS + j, which is W_p[l*O + o][i][ky][kx], o = part*OS + j;
+//   W_d: v = PIXELS + j*A + a. Output o belongs to partition m = o / R = part*MS + j / R, where P puts
+//        it at place (o % R)*L + l of A = R*L: W_d[m][a][(j % R)*L + l].
+__device__ __forceinline__ void flush(int first, int count, const float* gains, float* gradients) {
+  // This block's part of the gradients: all of W_p, of which each share has a part, then all of W_d.
+  gradients += blockIdx.x * ((long long)gridDim.y * SHARE_SIZE + (IGC_SECONDARY ? M * A * A : 0));
+  float* primary = gradients + blockIdx.y * SHARE_SIZE;
+  float* secondary = gradients + SHARE_SIZE;
+  for (int e = fresh_thread(); e < count * PARTS * GAINS; e += THREADS) {
+    const int l = first + e / (PARTS * GAINS), part = e / GAINS % PARTS, v = e % GAINS;
+    const float* from = gains + l % KEPT * SUMS + part * WARPS_A_PART * GAINS + v;
     float sum = 0.f;
 #pragma unroll
-    for (int w = 0; w < WARPS_A_PART; ++w) sum += gains[(part * WARPS_A_PART + w) * GAINS + v];
+    for (int w = 0; w < WARPS_A_PART; ++w) sum += from[w * GAINS];
     if (v < PIXELS) {
       const int o = part * OS + v % OS, ky = v / OS % K, kx = v / (OS * K) % K;
       const int i = v / (OS * TAPS), row = IGC_SECONDARY ? (l * O + o) * I : o * SLABS * I + l * I;
@@ -56,31 +85,37 @@ __device__ __forceinline__ void flush(int l, const float* gains, float* primary,
       secondary[(m * A + a) * A + j % R * SLABS + l] = sum;
     }
   }
-  if (IGC_SUMS)
-    for (int e = fresh_thread(); e < I * 2; e += THREADS) {
-      float sum = 0.f;
+}
+
+// The same for the two sums of each input's g.
+__device__ __forceinline__ void flush_sums(int first, int count, const float* gains, float* sums) {
+  const long long block = (long long)blockIdx.x * (gridDim.y / IGC_SHARE) + blockIdx.y / IGC_SHARE;
+  sums += block * (SLABS * I * 2);
+  for (int e = fresh_thread(); IGC_SUMS && e < count * I * 2; e += THREADS) {
+    const int l = first + e / (I * 2), v = e % (I * 2);
+    float sum = 0.f;
 #pragma unroll
-      for (int w = 0; w < D_WARPS; ++w) sum += gains[WARP_SUMS + (e / 2 * D_WARPS + w) * 2 + e % 2];
-      sums[l * I * 2 + e] = sum;
-    }
+    for (int w = 0; w < D_WARPS; ++w) sum += gains[l % KEPT * SUMS + WARP_SUMS + w * I * 2 + v];
+    sums[l * I * 2 + v] = sum;
+  }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-block_backward(storage* dx, float* gradients, float* sums, const storage* dy, const storage* y,
+block_backward(storage* dx, float* gradients, float* sums, const storage* d, const storage* out,
                const float* derivative, float d_floor, const storage* x, const float* rule,
                float floor, const float* packed, int N) {
   extern __shared__ __align__(16) unsigned char memory[];
   float* tile = (float*)memory;
-  float* d_tile = tile + TILE;
-  float* weights = d_tile + D_TILE;
-  float* gains = weights + STAGES * WEIGHTS;  // two, so that one is filled while the other is read
-  float* rules = gains + 2 * SUMS;
+  float* dy_tile = tile + TILE;
+  float* weights = dy_tile + D_TILE;
+  float* gains = weights + STAGES * WEIGHTS;
+  float* rules = gains + KEPT * SUMS;
   unsigned char* raw = (unsigned char*)(rules + RULES);
 
   const int share = blockIdx.y, group = share / IGC_SHARE, first = blockIdx.x * NP;
   const int pictures = min(NP, N - first);
   const long long channel = (long long)N * (H * W);
-  const int fan_in = IGC_SECONDARY ? I : SLABS * I, share_size = O * (IGC_SECONDARY ? SLABS : 1) * fan_in * TAPS;
+  dx += share % IGC_SHARE * (gridDim.y / IGC_SHARE * SLABS * I * channel);  // a share's part of it
   const Place at(pictures);
 
   Loader loader;
@@ -94,42 +129,40 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
   clear(tile, TILE + D_TILE);
   bring_rules((float4*)rules, rule + group * RULES);
 
-  // This block's part of the gradients, in the order of the weights: all of W_p, then all of W_d.
-  const int size = gridDim.y * share_size + (IGC_SECONDARY ? M * A * A : 0);
-  float* d_primary = gradients + (long long)blockIdx.x * size + share * share_size;
-  float* d_secondary = gradients + (long long)blockIdx.x * size + share_size;
-  float* block_sums = sums + ((long long)blockIdx.x * (gridDim.y / IGC_SHARE) + group) * SLABS * I * 2;
-
-  float d[A][MS][PX];  // dz̄ = Pᵀ d: output a of partition m is channel a*M + m
+  // dz̄ = Pᵀ d: output a of partition m is channel a*M + m. There is one branch around all loads, and
+  // where HO % PX == 0 none within, so that they wait for memory together and not one after another.
+  float dzbar[A][MS][PX] = {};
+  if (at.active) {
+    const int c0 = share * A * M + at.part * MS, channel_size = N * (HO * WO);
+    const long long corner =
+        (c0 * (long long)N + first + at.picture) * (HO * WO) + at.row * WO + at.column;
 #pragma unroll
-  for (int a = 0; a < A; ++a)
+    for (int a = 0; a < A; ++a)
 #pragma unroll
-    for (int m = 0; m < MS; ++m) {
-      const int c = share * A * M + a * M + at.part * MS + m;
-      const long long place =
-          ((long long)c * N + first + at.picture) * (HO * WO) + at.row * WO + at.column;
-      float4 line = make_float4(0.f, 0.f, 0.f, 0.f), slope = line;
-      if (IGC_DERIVE) {
-        line = __ldg((const float4*)derivative + c * 2);
-        slope = __ldg((const float4*)derivative + c * 2 + 1);
-      }
-#pragma unroll
-      for (int px = 0; px < PX; ++px) {
-        d[a][m][px] = 0.f;
-        if (at.active && at.row + px < HO) {
-          d[a][m][px] = load(dy + place + px * WO);
-          if (IGC_DERIVE) {
-            const float v = load(y + place + px * WO);
-            const float passed = fmaf(line.x, v, line.y) > d_floor ? d[a][m][px] : 0.f;
-            d[a][m][px] = fmaf(line.w, passed, fmaf(slope.x, v - line.z, slope.y));
-          }
+      for (int m = 0; m < MS; ++m) {
+        const int c = c0 + a * M + m;
+        const long long place = corner + (long long)(a * M + m) * channel_size;
+        float4 line, slope;
+        if (IGC_DERIVE) {
+          line = __ldg((const float4*)derivative + c * 2);
+          slope = __ldg((const float4*)derivative + c * 2 + 1);
         }
+#pragma unroll
+        for (int px = 0; px < PX; ++px)
+          if (HO % PX == 0 || at.row + px < HO) {
+            dzbar[a][m][px] = load(d + place + px * WO);
+            if (IGC_DERIVE) {
+              const float v = load(out + place + px * WO);
+              const float passed = fmaf(line.x, v, line.y) > d_floor ? dzbar[a][m][px] : 0.f;
+              dzbar[a][m][px] = fmaf(line.w, passed, fmaf(slope.x, v - line.z, slope.y));
+            }
+          }
       }
-    }
+  }
   __syncthreads();
 
 #if !IGC_SECONDARY
-  const float(&dz)[OS][PX] = d[0];
+  const float(&dy)[OS][PX] = dzbar[0];
 #endif
 #if !IGC_SECONDARY && IGC_DX
 #pragma unroll
@@ -137,25 +170,25 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
 #pragma unroll
     for (int px = 0; px < PX; ++px)
       if (at.active && at.row + px < HO)
-        d_tile[((at.part * OS + j) * NP + at.picture) * D_PICTURE +
-               (at.row + px + BEFORE) * D_PITCH + D_LEFT + at.column] = dz[j][px];
+        dy_tile[((at.part * OS + j) * NP + at.picture) * D_PICTURE +
+               (at.row + px + BEFORE) * D_PITCH + D_LEFT + at.column] = dy[j][px];
 #endif
 
 #pragma unroll 1
   for (int l = 0; l < SLABS; ++l) {
     const float* slot = weights + l % STAGES * WEIGHTS;
-    float* gain = gains + l % 2 * SUMS;
+    float* gain = gains + l % KEPT * SUMS;
     loader.unpack(l, tile);
     __syncthreads();  // tile and weights of this slab are there; the last slab is done with
-    if (l > 0) flush(l - 1, gains + (l - 1) % 2 * SUMS, d_primary, d_secondary, block_sums);
+    if (KEPT < SLABS && l > 0) flush_sums(l - 1, 1, gains, sums);
     loader.start(l + STAGES - 1);
 
 #if IGC_SECONDARY
-    float dz[OS][PX];  // dy = P W_dᵀ Pᵀ d, the thread's outputs of this slab
+    float dy[OS][PX];  // dy = P W_dᵀ Pᵀ d, the thread's outputs of this slab
 #pragma unroll
     for (int j = 0; j < OS; ++j) {
 #pragma unroll
-      for (int px = 0; px < PX; ++px) dz[j][px] = 0.f;
+      for (int px = 0; px < PX; ++px) dy[j][px] = 0.f;
 #pragma unroll
       for (int e = 0; e < A; e += chunk(A)) {
         float mix[chunk(A)];
@@ -163,40 +196,44 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
 #pragma unroll
         for (int a = e; a < e + chunk(A) && a < A; ++a)
 #pragma unroll
-          for (int px = 0; px < PX; ++px) dz[j][px] = fmaf(mix[a - e], d[a][j / R][px], dz[j][px]);
+          for (int px = 0; px < PX; ++px) dy[j][px] = fmaf(mix[a - e], dzbar[a][j / R][px], dy[j][px]);
       }
 #pragma unroll
       for (int px = 0; px < PX; ++px)
         if (IGC_DX && at.active && at.row + px < HO)
-          d_tile[((at.part * OS + j) * NP + at.picture) * D_PICTURE +
-                 (at.row + px + BEFORE) * D_PITCH + D_LEFT + at.column] = dz[j][px];
+          dy_tile[((at.part * OS + j) * NP + at.picture) * D_PICTURE +
+                 (at.row + px + BEFORE) * D_PITCH + D_LEFT + at.column] = dy[j][px];
     }
-    float z[OS][PX];
+    float y[OS][PX];
 #pragma unroll
     for (int j = 0; j < OS; ++j)
 #pragma unroll
-      for (int px = 0; px < PX; ++px) z[j][px] = 0.f;
+      for (int px = 0; px < PX; ++px) y[j][px] = 0.f;
 #endif
     WarpSums warp(gain + threadIdx.x / WARP * GAINS);
+#pragma unroll 1
+    for (int i0 = 0; i0 < I; i0 += INPUTS) {
 #pragma unroll
-    for (int i = 0; i < I; ++i)
+      for (int i = 0; i < INPUTS; ++i)
 #pragma unroll
-      for (int kx = 0; kx < K; ++kx) {
-        float pixel[(PX - 1) * S + K];
-        read_column(pixel, tile, at, i, kx);
+        for (int kx = 0; kx < K; ++kx) {
+          float pixel[(PX - 1) * S + K];
+          read_column(pixel, tile, at, i0 + i, kx);
 #if IGC_SECONDARY
-        convolve_column(z, slot + ((at.part * I + i) * K + kx) * COLUMN, pixel);
+          convolve_column(y, slot + ((at.part * I + i0 + i) * K + kx) * COLUMN, pixel);
 #endif
 #pragma unroll
-        for (int ky = 0; ky < K; ++ky)
+          for (int ky = 0; ky < K; ++ky)
 #pragma unroll
-          for (int j = 0; j < OS; ++j) {  // dW_p = blockmask(dy zᵀ)
-            float sum = 0.f;
+            for (int j = 0; j < OS; ++j) {  // dW_p = blockmask(dy zᵀ)
+              float sum = 0.f;
 #pragma unroll
-            for (int px = 0; px < PX; ++px) sum = fmaf(dz[j][px], pixel[px * S + ky], sum);
-            warp.add(((i * K + kx) * K + ky) * OS + j, GAINS, sum);
-          }
-      }
+              for (int px = 0; px < PX; ++px) sum = fmaf(dy[j][px], pixel[px * S + ky], sum);
+              warp.add(((i * K + kx) * K + ky) * OS + j, PIXEL_LIST, sum);
+            }
+        }
+      if (!UNROLL) warp.to += PIXEL_LIST;
+    }
 #if IGC_SECONDARY
 #pragma unroll
     for (int j = 0; j < OS; ++j)
@@ -204,11 +241,12 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
       for (int a = 0; a < A; ++a) {  // dW_d = blockmask(dz̄ ȳᵀ)
         float sum = 0.f;
 #pragma unroll
-        for (int px = 0; px < PX; ++px) sum = fmaf(d[a][j / R][px], z[j][px], sum);
-        warp.add(PIXELS + j * A + a, GAINS, sum);
+        for (int px = 0; px < PX; ++px) sum = fmaf(dzbar[a][j / R][px], y[j][px], sum);
+        warp.add((UNROLL ? PIXELS : 0) + j * A + a, UNROLL ? GAINS : OS * A, sum);
       }
 #endif
-    __syncthreads();  // all of dy is there
+    __syncthreads();  // all of dy and of the warps' gains is there
+    if (KEPT < SLABS) flush(l, 1, gains, gradients);
 
 #if IGC_DX
 #pragma unroll 1
@@ -240,7 +278,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
               for (int u = 0; u < chunk(K * OS); ++u) {
                 const int ky = (e + u) / OS, j = (e + u) % OS;
                 if (ky >= K) continue;  // padding
-                const float* from = d_tile + ((part * OS + j) * NP + n) * D_PICTURE +
+                const float* from = dy_tile + ((part * OS + j) * NP + n) * D_PICTURE +
                                     (row + BEFORE) * D_PITCH + D_LEFT + column + (rx + P - kx) / S;
 #pragma unroll
                 for (int ry = 0; ry < S; ++ry) {
@@ -259,6 +297,8 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
         }
 
       const bool active = q < D_PLACES && n < pictures;
+      constexpr int BOTH = IS % 4 == 0 ? 4 : IS % 2 == 0 ? 2 : 1;  // inputs whose sums go together
+      float both[BOTH * 2];
 #pragma unroll
       for (int i = 0; i < IS; ++i) {
         const int c = (group * SLABS + l) * I + i0 + i, at_pixel = row * S * W + column * S;
@@ -280,11 +320,12 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
                 sum += passed, product = fmaf(passed, v - line.z, product);
               }
             }
-        if (IGC_SUMS) {
-          const float both[2] = {sum, product};
+        both[i % BOTH * 2] = sum, both[i % BOTH * 2 + 1] = product;
+        if (IGC_SUMS && i % BOTH == BOTH - 1) {
           const float total = warp_sums(both);
-          if (threadIdx.x % WARP < 2)
-            gain[WARP_SUMS + ((i0 + i) * D_WARPS + q / WARP) * 2 + threadIdx.x % WARP] = total;
+          const int lane = threadIdx.x % WARP;
+          if (lane < BOTH * 2)
+            gain[WARP_SUMS + (q / WARP * I + i0 + i + 1 - BOTH) * 2 + lane] = total;
         }
       }
     }
@@ -292,5 +333,6 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* dy, co
   }
   copy_wait<0>();
   __syncthreads();
-  flush(SLABS - 1, gains + (SLABS - 1) % 2 * SUMS, d_primary, d_secondary, block_sums);
+  if (KEPT == SLABS) flush(0, SLABS, gains, gradients);
+  flush_sums(SLABS - KEPT, KEPT, gains, sums);
 }

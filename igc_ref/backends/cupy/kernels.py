@@ -42,7 +42,8 @@ def block_macros(
         "SECONDARY": int(g.secondary), "SLABS": g.slabs, "I": g.I, "O": g.O, "M": g.M, "A": g.A,
         "K": g.K, "S": g.S, "H": g.H, "W": g.W, "HO": HO, "WO": WO, "SHARE": g.share,
         "PX": tile.PX, "MS": tile.MS, "NP": tile.NP, "PXD": tile.PXD, "IS": tile.IS,
-        "STAGES": tile.stages, "HALF": int(half), "RULE": int(rule), "MOMENTS": 1,
+        "STAGES": tile.stages, "KEPT": tile.kept,
+        "HALF": int(half), "RULE": int(rule), "MOMENTS": 1,
         "DERIVE": int(derive), "SUMS": int(sums), "DX": int(dx),
     }  # fmt: skip
 

@@ -72,8 +72,9 @@ class CapturedSteps:
         self.correct = upload(np.zeros(steps, "int32"))
         self._weights: dict[Row, list[Array]] = {}  # to pack at the start of a step
         self._seen: dict[int, int] = {}
-        self._memory: dict[int, Callable[[], AbstractContextManager[None]]] = {}
+        # Graphs come first, so that they are dropped before the memory whose addresses they hold.
         self._graphs: dict[int, Callable[[], None]] = {}
+        self._memory: dict[int, Callable[[], AbstractContextManager[None]]] = {}
 
     def epoch(
         self,

@@ -122,8 +122,8 @@ def test_a_second_run_gives_the_same_bits_on_the_same_backend():
 # -- tiles -----------------------------------------------------------------------------------
 
 
-def with_stages(g, tile, stages):
-    tile = replace(tile, stages=stages)
+def with_room(g, tile, **slabs):
+    tile = replace(tile, **slabs)
     return replace(tile, shared_bytes=shared_bytes(g, tile))
 
 
@@ -140,7 +140,7 @@ def tiled(case, count):
         strict=True,
     ))  # fmt: skip
     first, last = pairs[1], pairs[-2]
-    pairs.append((with_stages(g, last[0], 2), with_stages(g, first[1], 3)))
+    pairs.append((with_room(g, last[0], stages=2), with_room(g, first[1], stages=3, kept=1)))
     return [Tiled(case, *pair) for pair in pairs]
 
 
@@ -149,6 +149,15 @@ TILED = [
     *tiled(Case(Block(6, 24, 3, 2, stride=2), 5, 5, 8), 4),
     *tiled(Case(Convolution(12, 6, 2), 3, 9, 5), 3),
 ]
+
+# These fill shared memory to its end: more slabs than stages, no image missing in a CUDA block.
+FULL = [
+    Case(Convolution(12, 8), 8, 6, 8),
+    Case(Block.square(4, 2), 8, 6, 8),
+    *(pytest.param(case, marks=slow) for case in (
+        Case(Block(12, 24, 6, 2, stride=2), 8, 7, 8), WIDE, TILED[0].case,
+        Case(Block(8, 16, 4, 4, 5, 3), 8, 10, 4))),
+]  # fmt: skip
 
 
 @slow
@@ -160,19 +169,23 @@ def test_every_tile_gives_the_result_of_the_definition(tiled):
 @pytest.mark.parametrize("backward", [False, True])
 def test_the_tiles_that_are_tested_differ_in_everything(backward):
     tiles = [t.back if backward else t.forward for t in TILED]
-    for field in ("PX", "MS", "NP", "stages", *(("PXD", "IS") if backward else ())):
+    for field in ("PX", "MS", "NP", "stages", *(("PXD", "IS", "kept") if backward else ())):
         assert len({getattr(tile, field) for tile in tiles}) > 1, field
 
 
+def test_gains_added_up_slab_by_slab_or_all_at_the_end_have_the_same_bits():
+    tiles = {backward: choose(geometry(SQUARE), backward) for backward in (False, True)}
+    assert tiles[True].kept == geometry(SQUARE).slabs > 1
+    tiles[True] = with_room(geometry(SQUARE), tiles[True], kept=1)
+    assert_same_bits(SQUARE.run(GuardedBackend(forced=tiles)), usual(SQUARE))
+
+
 @pytest.mark.parametrize("backward", [False, True])
-@pytest.mark.parametrize(
-    "case", [SQUARE, CONVOLUTION, *(pytest.param(case, marks=slow) for case in (
-        TRANSITION, WIDE, TILED[0].case, Case(Block(4, 8, 2, 4, 5, 3), 2, 10, 4)))], ids=str
-)  # fmt: skip
-def test_a_kernel_with_a_fifth_less_shared_memory_is_caught(case, backward):
+@pytest.mark.parametrize("case", FULL, ids=str)
+def test_shared_memory_is_counted_exactly(case, backward):
     tiles = {back: choose(geometry(case), back) for back in (False, True)}
     tile = tiles[backward]
-    tiles[backward] = replace(tile, shared_bytes=tile.shared_bytes * 4 // 5)
+    tiles[backward] = replace(tile, shared_bytes=tile.shared_bytes - 16)
     with pytest.raises(LaunchError, match="written past"):
         case.run(GuardedBackend(forced=tiles))
 

@@ -1,7 +1,9 @@
 """Training on the emulated cupy backend: whole runs, captured steps, what crosses the border."""
 
 import sys
+import weakref
 from contextlib import nullcontext
+from functools import partial
 from types import ModuleType
 
 import numpy as np
@@ -13,6 +15,7 @@ from igc_ref.data import Dataset
 from igc_ref.errors import TrainingError
 from igc_ref.networks.architecture import Architecture
 from igc_ref.training import checkpoint
+from igc_ref.training.evaluation import evaluate
 from tests.backends.cuda import emulator
 from tests.backends.cuda.epochs import Epochs
 from tests.support.runs import outcome
@@ -128,6 +131,35 @@ def test_weight_gradients_added_up_together_have_the_bits_of_those_added_up_alon
     for name, gradient in found[0].items():
         assert np.array_equal(found[1][name], gradient), name
     assert counts == [launches.count("block_backward"), together] == [4, together]
+
+
+@pytest.mark.parametrize("batch_size", [4, 11])
+def test_an_evaluation_waits_for_the_device_once_whatever_its_batches(batch_size):
+    model = build_model(**NETWORK, backend=EmulatedBackend())
+    evaluate(model, data.shapes("train"), batch_size)
+    assert model.backend.device.crossings.count("download") == 2  # losses, correct answers
+
+
+def test_dropped_steps_let_go_of_their_graphs_and_then_of_the_memory(monkeypatch):
+    backend, gone = EmulatedBackend(), []
+
+    def noted(name):
+        def made(*arguments):
+            thing = partial(make(*arguments))
+            weakref.finalize(thing, gone.append, name)
+            return thing
+
+        make = getattr(backend.device, name)
+        monkeypatch.setattr(backend.device, name, made)
+
+    noted("capture")
+    noted("memory")
+    epochs = Epochs(Architecture(**NETWORK), backend, SIZE, BATCH, SIDE)
+    for seed in range(3):
+        epochs.run(seed)
+    assert gone == []
+    del epochs
+    assert gone == ["capture"] * 2 + ["memory"] * 2
 
 
 def test_weights_packed_ahead_are_never_those_of_before_the_optimisers_step():
