@@ -90,13 +90,17 @@ FAULTS = {  # kernel, what it runs, what is written, what is written instead
         B, SQUARE, "clear(tile, TILE + D_TILE);", "clear(tile, TILE);"),
     "forward, no barrier in the loop": (F, SQUARE, "__syncthreads();  // the tile and the", "// "),
     "backward, no barrier in the loop": (B, SQUARE, "__syncthreads();  // tile and weights", "// "),
-    "backward, no barrier after dy": (B, SQUARE, "__syncthreads();  // all of dy is there", ""),
+    "backward, no barrier after dy": (B, SQUARE, "__syncthreads();  // all of dy and", "// "),
     # places and halos
     "the tile is read a column off": (F, SQUARE, "+ LEFT - P + at", "+ LEFT + at"),
     "columns do not stride": (F, STRIDED, "at.column * S + kx", "at.column + kx"),
-    "no halo beside dy": (B, SQUARE, "D_LEFT = larger(BEFORE, AFTER)", "D_LEFT = 0"),
+    "no halo beside dy": (
+        B, SQUARE, "D_TOGETHER > 1 ? without_conflicts(WO + D_LEFT) : WO + D_LEFT", "WO"),
     "the halo above dy is not read": (B, SQUARE, "(row + BEFORE) * D_PITCH", "row * D_PITCH"),
+    "all gains are the first slab's": (B, SQUARE, "gains + l % KEPT * SUMS + part", "gains + part"),
     # what is left over
+    "rows past the end count in dz": (
+        B, SQUARE, "if (HO % PX == 0 || at.row + px < HO) {", "{"),
     "rows past the end count in the moments": (
         F, SQUARE, "off = at.active && at.row + px < HO ?", "off = at.active ?"),
     "images past the end are written": (
