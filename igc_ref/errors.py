@@ -73,3 +73,8 @@ def one_line(text: object, limit: int = 200) -> str:
     'long long'
     """
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text).strip())[:limit]
+
+
+def describe(error: Exception) -> str:
+    """Return an error's type and text in one line: a broken library's text may have many."""
+    return one_line(f"{type(error).__name__}: {' '.join(str(error).split())}", limit=1000)

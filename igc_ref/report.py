@@ -20,12 +20,12 @@ def say(line: str) -> None:
     print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Lay rows out in columns: the first to the left, numbers to the right."""
+def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Lay rows out in columns: the first, or the first `left`, to the left, others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(
-            cell.rjust(width) if number else cell.ljust(width)
+            cell.ljust(width) if number < left else cell.rjust(width)
             for number, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows

@@ -12,8 +12,15 @@ it is to be measured. Sections, always in this order:
              training with batch norm and ReLU
     steps    whole training steps
     floors   what the card can do at best, measured; the time of a step kernel by kernel
+    tiles    ten tiles of each block shape and pass
 
-Accuracy is measured by ``igc-ref train --backend cupy --data cifar10 --data-dir DIR``.
+    python -m benchmarks.gpu --lease --json OUT/gpu.json
+    python -m benchmarks.gpu --lease second --seconds 165 --json OUT/gpu-second.json
+
+does everything that matters within 540 s, ours before PyTorch's, and prints a summary last; the
+second call runs the tests that need a card or, with ``--data-dir DIR``, trains on CIFAR-10.
+``--show`` prints the summary of a record too. Otherwise accuracy is measured by
+``igc-ref train --backend cupy --data cifar10 --data-dir DIR``.
 
 Each section runs in a process of its own: if a kernel kills the device, that process ends and
 another one goes on after it. The JSON file is written anew after every item; `--resume` keeps what
@@ -35,7 +42,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu import blocks, ours, steps, tables
+from benchmarks.gpu import blocks, items, lease, ours, steps, summary, tables
 from benchmarks.gpu.floors import roofline_of
 from benchmarks.gpu.sections import DeviceLostError, Record, Section
 from igc_ref.bench.record import available_threads, machine, output
@@ -46,6 +53,7 @@ SECTIONS = {  # name: module, share of the time
     "blocks": ("blocks", 4.0),
     "steps": ("steps", 4.0),
     "floors": ("profile", 1.0),
+    "tiles": ("sweep", 2.0),
 }
 PACKAGES = ("numpy", "scipy", "cupy-cuda13x", "cupy-cuda12x", "torch", "triton")
 CARD = "name,driver_version,memory.total,clocks.max.sm,power.limit"
@@ -73,6 +81,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--no-torch", dest="torch", action="store_false", help="without PyTorch")
     add("--emulate", action="store_true", help="our kernels on the tests' emulator; tiny")
     add("--device", default=None, choices=("cuda", "cpu"), help="PyTorch's; cpu: tiny")
+    add("--lease", nargs="?", const="first", default="", choices=("first", "second"),
+        help="everything in 540 s; second: the card's tests, or CIFAR-10, in 165 s")  # fmt: skip
+    add("--seconds", type=float, help="of a lease; its limits scale with it")
+    add("--data-dir", type=Path, metavar="DIR", help="CIFAR-10, for --lease second")
+    add("--item", help=argparse.SUPPRESS)  # of a lease: what this process is
+    add("--plant", action="append", default=[], help=argparse.SUPPRESS)  # NAME:raise|hang|die|skip
     add("--worker", choices=list(SECTIONS), help=argparse.SUPPRESS)
     add("--until", type=float, default=float("inf"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -83,6 +97,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options.batch = options.batch or (4 if options.tiny else 256)
     options.rounds = options.rounds or (1 if options.tiny else 5)
     options.seed = int(time.time()) if options.seed is None else options.seed
+    options.seconds = options.seconds or lease.SECONDS.get(options.lease)
     options.sections = [name for name in SECTIONS if name in options.only.split(",")]
     if unknown := set(options.only.split(",")) - set(SECTIONS):
         parser.error(f"--only: unknown {', '.join(sorted(unknown))}; known: {', '.join(SECTIONS)}")
@@ -97,6 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return work(options.worker, options)
     if options.show:
         return show(Record(options.show), options)
+    if options.lease:
+        return items.work(options) if options.item else lease.main(options, arguments)
     start = time.time()
     if not options.resume:
         options.json.unlink(missing_ok=True)
@@ -157,6 +174,9 @@ def work(name: str, options: argparse.Namespace) -> int:
 
 def show(record: Record, options: argparse.Namespace) -> int:
     """Print all tables of a record; ``--batch`` and the like are those that it was made with."""
+    if "lease" in record.values["settings"]:
+        say(summary.of(record))
+        return 0
     say(f"{record.values['machine']}\n{record.values['settings']}")
     everything: dict[str, Any] = {}
     for section in list(record.values["sections"]):
@@ -165,8 +185,8 @@ def show(record: Record, options: argparse.Namespace) -> int:
             say(tables.item(name, value))
             timings = {k: v for k, v in value.items() if isinstance(v, dict)}
             everything.setdefault(name, {}).update(timings)
-    for summary in (blocks.summary, steps.summary):
-        say(summary(everything, options, roofline_of(record)))
+    for table in (blocks.summary, steps.summary):
+        say(table(everything, options, roofline_of(record)))
     return 0
 
 

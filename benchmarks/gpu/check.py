@@ -35,9 +35,12 @@ NETWORKS = (
     Architecture("resnet_igc", 8, L=4, M=8),
 )
 TINY = (Architecture("plain_igc", 5, L=2, M=2),)
-# Training amplifies rounding: after these steps NumPy's own velocities in float32 are 0.04 % off at
-# most. Ten times as much passes, but a wrong factor of the optimiser or a lost gradient does not.
-STEPS, LR, FACTOR, LEAST = 10, 0.002, 10, 1e-5
+# Training amplifies rounding where it carries a number over a kink of ReLU. In the first two steps
+# of the plain networks that has not happened yet: there the velocities of NumPy in float32 are
+# 1.7e-7 off, those of an H100 1.8e-7. (After 6 steps they are 0.06 % off, as those of the residual
+# network are after 2.) Ten times NumPy's error passes; a wrong factor of the optimiser does not.
+SHARP, FACTOR, LEAST = 2, 10, 1e-6
+STEPS, LR = 20, 0.002
 
 
 def checks(batch: int, tiny: bool) -> Iterator[Check]:
@@ -117,21 +120,31 @@ def under_test(check: Check, backends: dict[str, Any]) -> dict[str, Any]:
 
 def section(section: Section, options: Any) -> None:
     """Run all checks."""
-    backends = {"float32": ours.make_backend(options.emulate)}
-    if options.float16:
-        backends["float16"] = ours.make_backend(options.emulate, "float16")
-    for check in checks(options.batch, options.tiny):
-        tested = under_test(check, backends)
-        section.item(check.name, partial(judge, check, tested, options), 5)
+    operators(section, options)
     for a in TINY if options.tiny else NETWORKS:
-        section.item(f"training {a} float64", partial(against_float64, a, options), 30)
-        section.item(f"training {a} bits", partial(same_bits, a, options), 30)
+        training(section, a, options)
     bad, skipped = section.failed(), sum("skipped" in v for v in section.items.values())
     passed = len(section.items) - len(bad) - skipped
     say(f"check: {passed} passed, {skipped} skipped, {len(bad)} failed: {bad}")
 
 
+def operators(section: Section, options: Any, share: slice = slice(None)) -> None:
+    """Run the checks of operators, or a share of them: processes may divide them up."""
+    backends = {"float32": ours.make_backend(options.emulate)}
+    if options.float16:
+        backends["float16"] = ours.make_backend(options.emulate, "float16")
+    for check in list(checks(options.batch, options.tiny))[share]:
+        tested = under_test(check, backends)
+        section.item(check.name, partial(judge, check, tested, options), 5)
+
+
 # -- training --------------------------------------------------------------------------------------
+
+
+def training(section: Section, a: Architecture, options: Any) -> None:
+    """Run the checks of training a network."""
+    section.item(f"training {a} float64", partial(against_float64, a, options), 30)
+    section.item(f"training {a} bits", partial(same_bits, a, options), 30)
 
 
 class Run(NamedTuple):
@@ -139,40 +152,37 @@ class Run(NamedTuple):
 
     losses: list[float]
     state: dict[str, npt.NDArray[Any]]
+    captured: bool
     lines: list[str]
 
 
 def train(
-    backend: Any, a: Architecture, steps: int, batch: int, *, dtype: str = "float32", seed: int = 0
-) -> Run:
-    """Train on random images: two epochs, half of the steps each; the last batch is short."""
-    images = ours.random_images(batch * (steps // 2) - batch // 2, seed)
-    model, rates, losses, lines = build(a, backend, dtype, seed), np.full(steps // 2, LR), [], []
+    backend: Any, a: Architecture, batch: int, steps: int, epochs: int = 1, *,
+    dtype: str = "float32", seed: int = 0,
+) -> Run:  # fmt: skip
+    """Train on random images for so many steps an epoch; the last batch of each is short."""
+    images = ours.random_images(batch * steps - batch // 2, seed)
+    model, rates, losses, lines = build(a, backend, dtype, seed), np.full(steps, LR), [], []
     optimiser = SGD(model, 0.9, 5e-4)
     with backend.session():
         runner: Any = steps_of(model, optimiser, images, batch, lines.append)
-        for epoch in (1, 2):
+        for epoch in range(1, epochs + 1):
             sampling = draw(seed, epoch, len(images), batch, augment=True)
             losses += [loss for loss, _ in runner.epoch(sampling, rates)]
-        if getattr(backend, "capture", False) and not runner.captured:
-            lines.append("nothing was captured")
         velocities = {f"velocity {name}": v for name, v in optimiser.state_dict().items()}
-        return Run(losses, model.state_dict() | velocities, lines)
+        captured = bool(getattr(runner, "captured", False))
+        return Run(losses, model.state_dict() | velocities, captured, lines)
 
 
 def against_float64(a: Architecture, options: Any) -> dict[str, Any]:
     """Compare losses and weights with NumPy in float64; NumPy in float32 sets the tolerance."""
-    steps, batch = (8, 4) if options.tiny else (STEPS, 32)
-    exact = train(NumpyBackend(), a, steps, batch, dtype="float64")
-    yardstick = training_errors(train(NumpyBackend(), a, steps, batch), exact)
-    with_graph = train(ours.make_backend(options.emulate), a, steps, batch)
-    found = training_errors(with_graph, exact)
+    batch = 4 if options.tiny else 32
+    exact = train(NumpyBackend(), a, batch, SHARP, dtype="float64")
+    yardstick = training_errors(train(NumpyBackend(), a, batch, SHARP), exact)
+    found = training_errors(train(ours.make_backend(options.emulate), a, batch, SHARP), exact)
     allowed = {name: max(LEAST, FACTOR * value) for name, value in yardstick.items()}
-    uncaptured = [line for line in with_graph.lines if "captured" in line]
-    return {
-        "errors": found, "numpy float32": yardstick, "allowed": allowed, "lines": with_graph.lines,
-        "passed": all(value <= allowed[n] for n, value in found.items()) and not uncaptured,
-    }  # fmt: skip
+    right = all(value <= allowed[name] for name, value in found.items())
+    return {"errors": found, "numpy float32": yardstick, "allowed": allowed, "passed": right}
 
 
 def training_errors(found: Run, exact: Run) -> dict[str, float]:
@@ -190,18 +200,21 @@ def training_errors(found: Run, exact: Run) -> dict[str, float]:
 
 def same_bits(a: Architecture, options: Any) -> dict[str, Any]:
     """Run captured twice, kernel by kernel, and with another seed: equal, equal, not equal."""
-    steps, batch = (8, 4) if options.tiny else (2 * STEPS, 128)
+    steps, batch = (4, 4) if options.tiny else (STEPS // 2, 128)
 
     def run(capture: bool = True, seed: int = 0) -> Run:
         backend = ours.make_backend(options.emulate, capture=capture)
-        return train(backend, a, steps, batch, seed=seed)
+        return train(backend, a, batch, steps, epochs=2, seed=seed)
 
     captured = run()
     others = {"uncaptured": run(capture=False), "again": run(), "other seed": run(seed=1)}
     found = {name: equal(captured, other) for name, other in others.items()}
     finite = bool(np.isfinite(captured.losses).all())
     right = found == {"uncaptured": True, "again": True, "other seed": False}
-    return {"same as captured": found, "finite": finite, "passed": right and finite}
+    return {
+        "same as captured": found, "captured": captured.captured, "finite": finite,
+        "lines": captured.lines, "passed": right and captured.captured and finite,
+    }  # fmt: skip
 
 
 def equal(one: Run, two: Run) -> bool:

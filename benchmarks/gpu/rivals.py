@@ -62,7 +62,9 @@ EAGER = [
     Way("eager", layout, search, tf32)
     for layout, search, tf32 in product(("NCHW", "channels_last"), (True, False), (False, True))
 ]
-COMPILED = [Way("compile", "NCHW", True, tf32) for tf32 in (False, True)]  # it chooses formats
+COMPILED = {  # it chooses memory formats by itself
+    kind: Way("compile", "NCHW", True, kind == "TF32") for kind in ("exact", "TF32")
+}
 
 
 def clock(device: str) -> Clock:
@@ -171,7 +173,8 @@ def blocks(case: BlockCase, sets: int, options: Any) -> Iterator[tuple[str, Cont
     """Yield variants of the block and PyTorch's contenders for them."""
     clean()
     inputs, time = Blocks(case, sets, options.device), clock(options.device)
-    for way, variant in product(EAGER[:: 4 if options.tiny else 1], VARIANTS):
+    ways = [way for way in EAGER if way.search or not options.lease]
+    for way, variant in product(ways[:: 4 if options.tiny else 1], VARIANTS):
         prepare = partial(inputs.graph, way, variant)
         yield variant, Contender(str(way), prepare, time, sets, exact=not way.tf32)
     kinds = {"TF32": torch.float32, "bf16": torch.bfloat16, "float32": torch.float32}
@@ -194,7 +197,8 @@ class Step:
 
             if hasattr(config, "autotune_num_choices_displayed"):
                 config.autotune_num_choices_displayed = 0  # no tables of candidates in the log
-            self.run = torch.compile(self.model, mode="max-autotune", dynamic=False)
+            how = {"mode": "max-autotune"} if device != "cpu" else {"backend": "aot_eager"}
+            self.run = torch.compile(self.model, **how, dynamic=False)
         self.optimiser = torch.optim.SGD(
             self.model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, nesterov=True,
             fused=device != "cpu",
@@ -211,20 +215,30 @@ class Step:
             self.optimiser.step()
 
 
-def steps(a: Architecture, options: Any, compiled: bool) -> Iterator[Contender]:
-    """Yield PyTorch's contenders for a training step: those that compile, or the others."""
-    clean()
-    time = clock(options.device)
+def step(a: Architecture, way: Way, options: Any, graph: bool = False) -> Contender:
+    """Return the contender for a training step, captured by hand or not."""
 
-    def prepare(way: Way, graph: bool) -> tuple[Callable[[], object], str]:
+    def prepare() -> tuple[Callable[[], object], str]:
         step = Step(a, options.batch, way, options.device)
         (seconds,) = Clock().times(lambda: [step() for _ in range(6)], 1)
-        note = f"compiled in {seconds:.0f} s" if compiled else ""
+        note = f"compiled in {seconds:.0f} s" if way.how == "compile" else ""
         return (graphed(step, 1, options.device) if graph else step), note
 
-    for way in COMPILED if compiled else EAGER[:: 4 if options.tiny else 1]:
-        exact = not way.tf32
-        yield Contender(str(way), partial(prepare, way, False), time, exact=exact)
-        if way.search and not compiled:  # a graph keeps its memory: only the quicker half
-            name = str(way).replace("eager", "graph")
-            yield Contender(name, partial(prepare, way, True), time, exact=exact)
+    name = str(way).replace("eager", "graph") if graph else str(way)
+    return Contender(name, prepare, clock(options.device), exact=not way.tf32)
+
+
+def steps(a: Architecture, options: Any, compiled: str = "") -> Iterator[Contender]:
+    """Yield PyTorch's contenders for a training step: a compiled one, or all others.
+
+    Two compiled ones would share code: the second would record its graphs without a warm-up, and
+    cuDNN's search fails within a recording.
+    """
+    clean()
+    if compiled:
+        yield step(a, COMPILED[compiled], options)
+        return
+    for way in EAGER[:: 4 if options.tiny else 1]:
+        yield step(a, way, options)
+        if way.search:  # a graph keeps its memory: only the quicker half
+            yield step(a, way, options, graph=True)

@@ -40,9 +40,11 @@ def section(section: Section, options: Any) -> None:
     """Time all networks, without torch.compile first: it may take all the time there is."""
     networks, roofline = TINY if options.tiny else NETWORKS, ceilings(section, options)
     for a in networks:
-        section.item(str(a), partial(step, a, options, compiled=False), 40)
+        section.item(str(a), partial(step, a, options), 40)
     for a in networks[:COMPILED_FIRST] if options.compile and options.torch else ():
-        section.item(f"{a} compile", partial(step, a, options, compiled=True), 150)
+        for tf32 in (False, True):
+            name = f"{a} compile{' TF32' * tf32}"
+            section.item(name, partial(step, a, options, compiled="TF32" if tf32 else "exact"), 150)
     say(summary(section.items, options, roofline))
 
 
@@ -60,15 +62,15 @@ def summary(items: dict[str, Any], options: Any, roofline: Roofline | None) -> s
     return tables.summary(f"a step, N = {options.batch}", timed)
 
 
-def step(a: Architecture, options: Any, compiled: bool) -> dict[str, Any]:
-    """Time our step and that of every way of PyTorch: those that compile, or the others."""
+def step(a: Architecture, options: Any, compiled: str = "") -> dict[str, Any]:
+    """Time our step beside those of PyTorch: all that do not compile, or one that does."""
     contenders = []
     with ExitStack() as stack:
         for storage, capture in OURS[:1] if compiled else OURS:
             if storage == "float32" or options.float16:
                 backend = ours.make_backend(options.emulate, storage, capture)
                 stack.enter_context(backend.session())
-                contenders.append(_ours(backend, a, storage, options))
+                contenders.append(our_step(backend, a, storage, options))
         if options.torch:
             from benchmarks.gpu import rivals
 
@@ -79,7 +81,8 @@ def step(a: Architecture, options: Any, compiled: bool) -> dict[str, Any]:
     return {"times": times}
 
 
-def _ours(backend: Any, a: Architecture, storage: str, options: Any) -> Contender:
+def our_step(backend: Any, a: Architecture, storage: str, options: Any) -> Contender:
+    """Return our contender: an epoch of `STEPS` steps at once."""
     count = 4 if options.tiny else STEPS
 
     def prepare() -> tuple[Callable[[], None], str]:

@@ -38,6 +38,8 @@ def item(name: str, value: dict[str, Any]) -> str:
         return f"\n{times(name, variants or {'step': value['times']})}"
     if "kernels" in value:
         return f"\n{kernels(name, value['kernels'])}"
+    if "tiles" in value:
+        return f"\n{swept(name, value)}"
     if "passed" not in value:
         return f"{name}: {value}"[:LONGEST]
     verdict = "PASS" if value["passed"] else "FAIL"
@@ -83,6 +85,17 @@ def kernels(title: str, found: dict[str, dict[str, Any]]) -> str:
     ]
     rows.append(["total", calls, total, *[None] * (2 + len(RESOURCES))])
     return table([title, "calls", "us", "us each", "share", *RESOURCES], *rows)
+
+
+def swept(title: str, value: dict[str, Any]) -> str:
+    """Return the tiles of one shape and pass, the cost model's choice first."""
+    columns = ["us", "least", "threads", "shared", "estimate", *RESOURCES[3:], "differs"]
+    rows = []
+    for row in value["tiles"]:
+        tile = " ".join(map(str, [*row["tile"], row["stages"]]))
+        rows.append([tile, *map(row.get, columns), row.get("failed", "")])
+    verdict = "PASS" if value["passed"] else "FAIL"
+    return table([f"{verdict} {title}: PX MS NP PXD IS, stages", *columns, ""], *rows)
 
 
 def summary(title: str, timed: dict[str, tuple[Times, float | None]]) -> str:

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from igc_ref.backends.numpy import NumpyBackend
 from igc_ref.backends.operators.generic import GenericBackend
 from igc_ref.backends.operators.library import STORAGES
-from igc_ref.errors import BackendError, choice
+from igc_ref.errors import BackendError, choice, describe
 
 __all__ = ["NAMES", "GenericBackend", "NumpyBackend", "get_backend"]
 
@@ -69,7 +69,7 @@ def cupy_problem() -> str | None:
 
         return device_problem()
     except Exception as error:  # a broken installation fails in ways of its own
-        return f"CuPy is installed but fails: {type(error).__name__}: {error}"
+        return f"CuPy is installed but fails: {describe(error)}"
 
 
 def numba_problem() -> str | None:
@@ -79,7 +79,7 @@ def numba_problem() -> str | None:
     try:
         from igc_ref.backends.numba import backend as numba_backend  # noqa: F401
     except Exception as error:  # a broken installation fails in ways of its own
-        return f"numba is installed but fails: {type(error).__name__}: {error}"
+        return f"numba is installed but fails: {describe(error)}"
     return None
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import igc_ref
-from igc_ref.cli import commands, studies
+from igc_ref.cli import commands, doctor, studies
 from igc_ref.errors import IGCError
 from igc_ref.training.session import Interrupted
 
@@ -43,4 +43,5 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_commands(subparsers)
     studies.add_commands(subparsers)
+    doctor.add_commands(subparsers)
     return parser

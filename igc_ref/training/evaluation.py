@@ -41,16 +41,20 @@ def evaluate(model: Model, dataset: Dataset, batch_size: int = 256) -> Evaluatio
         raise DataError(f"{dataset.name} is empty")
     if len(dataset.classes) != classes:
         raise DataError(f"{dataset.name} has {len(dataset.classes)} classes, the network {classes}")
-    loss, correct = 0.0, 0
+    sizes, means, counts = [], [], []
     with backend.session():
         for start in range(0, len(dataset), batch_size):
             batch = dataset[start : start + batch_size]
             labels, images = backend.asarray(batch.labels), backend.asarray(batch.images)
             logits = model.forward(backend.normalise(images, batch.mean, batch.std, model.dtype))
             mean, count, _ = backend.loss(logits, labels)
-            loss += float(mean) * len(batch)
-            correct += int(count)
-    return Evaluation(loss / len(dataset), correct / len(dataset))
+            sizes.append(len(batch))
+            means.append(mean)
+            counts.append(count)
+        # Fetched only now: to look at a result is to wait for the device.
+        losses, correct = (backend.to_numpy(backend.xp.stack(found)) for found in (means, counts))
+    loss = sum(float(mean) * size for mean, size in zip(losses, sizes, strict=True))
+    return Evaluation(loss / len(dataset), int(correct.sum()) / len(dataset))
 
 
 def precise_statistics(model: Model, dataset: Dataset, batches: int = 50) -> None:

@@ -9,8 +9,6 @@ from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock, Timeout
-
 from igc_ref.errors import CheckpointError
 from igc_ref.files import replacing, write_json
 from igc_ref.networks.model import Model, build
@@ -59,6 +57,8 @@ def locked(folder: Path) -> Iterator[None]:
     CheckpointError
         If another process has locked it.
     """
+    from filelock import FileLock, Timeout  # here: a machine lent for timings may not have it
+
     try:
         lock = FileLock(folder / LOCK).acquire(timeout=0)
     except Timeout as error:

@@ -84,7 +84,7 @@ def test_python_minus_m_igc_ref_is_the_same_command_and_train_only_a_function():
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "eval", "params", "bench", "plot", "sweep", "compress"]
+    "command", ["train", "eval", "params", "bench", "plot", "sweep", "compress", "doctor"]
 )
 def test_every_command_explains_itself_and_every_option(command, capsys):
     with pytest.raises(SystemExit) as stop:

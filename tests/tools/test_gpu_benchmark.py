@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 
 from benchmarks.gpu import __main__ as gpu
-from benchmarks.gpu import blocks, check, floors, ours, profile
+from benchmarks.gpu import blocks, check, floors, ours, profile, sweep
 from benchmarks.gpu.contenders import Contender, best, compete
 from benchmarks.gpu.sections import DeviceLostError, Record, Section
 from igc_ref import IGCSpec, reference
+from igc_ref.backends.cupy import tiles
+from igc_ref.backends.cupy.geometry import Geometry, of_block
 from igc_ref.bench import BlockCase, Roofline
 from igc_ref.bench.clock import Clock
 from igc_ref.networks import BN_EPS
@@ -22,7 +25,7 @@ from igc_ref.networks.architecture import Architecture
 from tests.backends.cuda import emulator, nvrtc
 
 needs_emulator = pytest.mark.skipif(bool(emulator.problem()), reason=str(emulator.problem()))
-CPU = SimpleNamespace(device="cpu", tiny=True)
+CPU = SimpleNamespace(device="cpu", tiny=True, lease="")
 H200 = Roofline(bandwidth=4.3e12, flops=67e12)
 
 # L, M, size, stride: microseconds by memory, by FMA, of the fused backward pass, on an H200
@@ -284,3 +287,111 @@ def test_our_block_computes_the_same_captured_and_in_training():
     assert "find_sums" not in backend.device.launches  # its sums come from the next block
     for array in (backend.from_layout(z), dgamma, backend.from_layout(dx)):
         assert np.isfinite(array).all()
+
+
+# -- the sweep of tiles ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    """A copy of the committed table, without entries, in its place."""
+    path = tmp_path / "tiles.json"
+    path.write_text(json.dumps({"about": "how", "tiles": {}}))
+    monkeypatch.setattr(tiles, "TABLE", path)
+    read_again()
+    yield path
+    read_again()
+
+
+def read_again():
+    tiles.table.cache_clear()
+    tiles.choose.cache_clear()
+
+
+@needs_emulator
+def test_tiles_are_timed_and_compared_and_the_table_made_of_them_is_obeyed(tmp_path, table, capsys):
+    path = tmp_path / "gpu.json"
+    assert gpu.main(["--emulate", "--worker", "tiles", "--json", str(path)]) == 0
+    record = Record(path)
+    items = record.items("tiles")
+    assert [name.split()[-1] for name in items] == ["backward"] * 2 + ["forward"] * 2
+    for item in items.values():
+        assert item["passed"] is True
+        first, second = item["tiles"]
+        assert first["tile"] != second["tile"]
+        assert first["differs"] == 0 < second["differs"] < 1e-6
+        assert 0 < second["least"] <= second["us"]
+    for item, faster in zip(items.values(), (1.01, 1.5, 1.01, 1.01), strict=True):
+        item["tiles"][0]["us"] = faster * item["tiles"][1]["us"]
+    with pytest.raises(SystemExit, match="no card was found"):
+        sweep.renew(record, table)
+    record.values["machine"] = {"card": "H100, 580", "date": "2026-11-26"}
+    record.save()
+    sweep.main([str(path)], table)
+    assert "H100" in capsys.readouterr().out
+    read_again()
+    (entry,) = tiles.table().values()  # of the strided block, backward
+    wanted = list(items.values())[1]["tiles"]
+    case = blocks.cases(4, tiny=True)[1]
+
+    def chosen(N, **more):
+        g = of_block(case.spec, N, case.size, case.size)
+        found = list(tiles.candidates(g, True, True, **more))
+        model = min(found, key=lambda tile: tiles.cost(g, tile))
+        return [list(t.shares) for t in (tiles.choose(g, backward=True, **more), model)]
+
+    own, model = chosen(N=4)
+    assert own == entry["tile"] == wanted[1]["tile"] == chosen(N=5)[0]
+    assert model == wanted[0]["tile"]
+    little = min(row["shared"] for row in wanted)
+    for other in ({"N": 3}, {"N": 4, "itemsize": 2}, {"N": 4, "shared": little}):
+        own, model = chosen(**other)  # not measured, or without room for it
+        assert own == model
+    items[list(items)[1]]["tiles"][0]["us"] = 1.0  # measured again: the model is right
+    record.save()
+    sweep.main([str(path)], table)
+    assert json.loads(table.read_text())["tiles"] == {}
+
+
+@needs_emulator
+def test_a_tile_with_other_results_fails_its_item_and_one_that_cannot_run_is_named(monkeypatch):
+    options = gpu.parse(["--emulate"])
+    backend, case = ours.make_backend(emulate=True), blocks.cases(4, tiny=True)[0]
+    backend.kernels = profile.TimedKernels(backend.device)
+    block = partial(ours.OurBlock, backend, sets=2)
+    training, wrong = ours.OurBlock.training, {"factor": 1.0}
+
+    def changed(self, i):
+        z, norm, gradients = training(self, i)
+        if wrong["calls"] == 3:  # two to compile, the first tile, this one
+            gradients[1][...] *= wrong["factor"]
+        wrong["calls"] += 1
+        return z, norm, gradients
+
+    monkeypatch.setattr(ours.OurBlock, "training", changed)
+    for factor, passes in ((1.0, True), (1.0001, False), (np.nan, False)):
+        wrong |= {"factor": factor, "calls": 0}
+        assert sweep.sweep(backend, block, case, True, options)["passed"] is passes
+
+    def fails(self, i):
+        wrong["calls"] += 1
+        if wrong["calls"] == 4:
+            raise ValueError("no such luck")
+        return training(self, i)
+
+    monkeypatch.setattr(ours.OurBlock, "training", fails)
+    wrong["calls"] = 0
+    found = sweep.sweep(backend, block, case, True, options)
+    assert found["passed"] is False
+    assert found["tiles"][1]["failed"] == "ValueError: no such luck"
+    assert found["tiles"][0]["us"] > 0
+
+
+def test_the_tiles_of_the_committed_table_are_chosen_on_an_h100():
+    for key, entry in tiles.table().items():
+        work, _, numbers = key.partition(" secondary=")
+        found = dict(pair.split("=") for pair in f"secondary={numbers}".split())
+        itemsize = int(found.pop("bytes"))
+        g = Geometry(**{name: int(value) for name, value in found.items()}, N=entry["N"])
+        tile = tiles.choose(g, work != "forward", work == "backward", itemsize)
+        assert list(tile.shares) == entry["tile"], key

@@ -8,6 +8,7 @@ library, so that the tests can run host code and kernels on NumPy arrays and an 
     kernels.py       a source and its macros, compiled once, launched by name
     geometry.py      the numbers of a block or group convolution, as block.cuh names them
     tiles.py         how a block of images is shared out among threads
+    tiles.json       what tiles.py takes instead, for shapes that were timed on a card
     base.py          a batch in and out, and how an operator reads its numbers
     convolution.py   the IGC block and group convolution
     loss_and_sgd.py  linear layer, loss, optimiser

@@ -1,11 +1,13 @@
 """The GPU backend: our CUDA kernels through CuPy. CuPy is imported here and nowhere else.
 
 Memory comes from CuPy's default pool, which keeps what it was given; the training steps that are
-replayed as a CUDA graph have a pool of their own, since the graph holds its addresses.
+replayed as a CUDA graph have a pool of their own, since the graph holds its addresses. It is given
+back to the card with the graph.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -89,6 +91,7 @@ class CupyDevice:
     def session(self) -> Iterator[None]:
         """Queue everything on one stream of its own; wait at the end."""
         cupy.cuda.Device().synchronize()
+        give_back()
         with self.stream:
             try:
                 yield
@@ -96,9 +99,14 @@ class CupyDevice:
                 self.stream.synchronize()
 
     def memory(self) -> Callable[[], AbstractContextManager[None]]:
-        """Set a pool aside for one graph."""
+        """Set a pool aside for one graph; it is given back when the result is dropped."""
         pool = cupy.cuda.MemoryPool()
-        return lambda: cupy.cuda.using_allocator(pool.malloc)
+
+        def arrays() -> Any:
+            return cupy.cuda.using_allocator(pool.malloc)
+
+        weakref.finalize(arrays, give_back, pool).atexit = False
+        return arrays
 
     def lasting(self, shape: tuple[int, ...], dtype: str) -> Array:
         """Take memory from the default pool, also while a graph is captured."""
@@ -128,6 +136,25 @@ class CupyDevice:
         return replay
 
 
+_dropped: list[Any] = []  # pools whose graphs are gone, but not all of their memory
+
+
+def give_back(*pools: Any) -> None:
+    """Give the memory of dropped graphs back to the card.
+
+    CuPy 14.1 and newer would keep it: what a pool has cached is not freed with the pool. A block in
+    which an array is still in use, as a model's last gradients, stays until a later call.
+    """
+    _dropped.extend(pools)
+    # The garbage collector may call while another graph is captured: then nothing may wait.
+    if not _dropped or cupy.cuda.get_current_stream().is_capturing():
+        return
+    cupy.cuda.Device().synchronize()  # a last replay may be under way
+    for pool in _dropped:
+        pool.free_all_blocks()
+    _dropped[:] = [pool for pool in _dropped if pool.total_bytes()]
+
+
 def device_problem() -> str | None:
     """Say why no kernel can run here, or return None if a device answers."""
     version = tuple(int(part) for part in cupy.__version__.split(".")[:2] if part.isdigit())
@@ -140,3 +167,25 @@ def device_problem() -> str | None:
     if card < OLDEST_CARD:
         return f"the card has compute capability {card / 10}; {OLDEST_CARD / 10} is needed"
     return None
+
+
+def facts() -> dict[str, Callable[[], str]]:
+    """Return what to know where something goes wrong; each may fail in a way of its own."""
+    return {
+        "NVRTC": lambda: "{}.{}".format(*cupy.cuda.nvrtc.getVersion()),
+        "CUDA runtime": lambda: _dotted(cupy.cuda.runtime.runtimeGetVersion()),
+        "CUDA of driver": lambda: _dotted(cupy.cuda.runtime.driverGetVersion()),
+        "GPU": _card,
+    }
+
+
+def _dotted(version: int) -> str:
+    return f"{version // 1000}.{version % 1000 // 10}" if version else "no driver"
+
+
+def _card() -> str:
+    device = cupy.cuda.Device()
+    name = cupy.cuda.runtime.getDeviceProperties(device.id)["name"].decode()
+    free, total = (part / 2**30 for part in device.mem_info)
+    capability = int(device.compute_capability) / 10
+    return f"{name}, compute capability {capability}, {free:.1f} of {total:.1f} GiB free"

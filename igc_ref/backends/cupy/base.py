@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +18,7 @@ from igc_ref.backends.operators.library import STORAGES, Array
 from igc_ref.errors import BackendError, choice
 
 THREADS = 256  # of every kernel but those of the block: a guess
+WAITING_BYTES = 32 << 20  # of shares of weight gradients that wait to be added up: a guess
 LOSS_SCALE = 4096.0  # of gradients stored as float16: they would be too small for it; a guess
 
 
@@ -40,6 +44,10 @@ class CudaBase(LazyBackend):
         self.scale = LOSS_SCALE if self.half else 1.0
         self.kernels = Kernels(device)
         self._identities: dict[int, Array] = {}
+        self._deferring = False
+        self._known: dict[tuple[int, ...], list[Array]] | None = None  # see packing.py
+        self._packed: dict[tuple[int, ...], Array] = {}
+        self._shares: list[tuple[Array, Array]] = []  # not added up yet: (total, shares)
 
     def __reduce__(self) -> Any:
         raise TypeError(f"the {self.name} backend cannot be copied or pickled: it holds a device")
@@ -89,14 +97,20 @@ class CudaBase(LazyBackend):
     @cached_property
     def _one(self) -> Array:
         """One number that no kernel reads: stands where an array is not needed."""
-        return self.device.upload(np.ones(8, "float32"))
+        return self._constant(np.ones(8, "float32"))
 
     def _identity(self, channels: int) -> Array:
         """Return the table of the rule that reads the numbers as they are."""
         if channels not in self._identities:
             rows = np.tile(np.array([1, 0, 0, 1], "float32"), (channels, 1))
-            self._identities[channels] = self.device.upload(rows)
+            self._identities[channels] = self._constant(rows)
         return self._identities[channels]
+
+    def _constant(self, values: npt.NDArray[np.float32]) -> Array:
+        """Return what stays on the device: not in the memory of a graph, which is given back."""
+        array = self.device.lasting(values.shape, "float32")
+        self.device.overwrite(array, values)
+        return array
 
     def _by_rule(self, x: Batch) -> tuple[Batch, Rule]:
         """Return a batch and how to read it: by its own rule, or as it is."""
@@ -120,6 +134,48 @@ class CudaBase(LazyBackend):
     def _grid(self, length: int, channels: int) -> tuple[int, int]:
         """Return a grid for a kernel that goes through rows of numbers: four a thread, a guess."""
         return max(1, min(1024, -(-length // (4 * THREADS)))), channels
+
+    # -- sums of weight gradients, and tables of addresses ---------------------------------------
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Return the context of a training step: weight gradients are added up together.
+
+        They can be read after the optimiser's step or the end of the context, not before.
+        """
+        self._deferring = True
+        try:
+            yield
+            self._add_up()
+        finally:
+            self._deferring, self._shares = False, []
+
+    def _total(self, shares: Array) -> Array:
+        """Return what will hold the sums of `shares`, shape (CUDA blocks, weights)."""
+        total = self._numbers(shares.shape[1])
+        self._shares.append((total, shares))
+        if not self._deferring or sum(s.nbytes for _, s in self._shares) > WAITING_BYTES:
+            self._add_up()
+        return total
+
+    def _add_up(self) -> None:
+        """Add up the shares of all weight gradients that wait, in one kernel."""
+        if not self._shares:
+            return
+        address, shapes = self.device.address, [shares.shape for _, shares in self._shares]
+        table = self._table([(*map(address, pair), *pair[1].shape) for pair in self._shares])
+        grid = math.ceil(max(size for _, size in shapes) / 32), len(shapes)
+        self.launch("learning.cu", "add_up", grid, table, f32(1 / self.scale))
+        self._shares = []
+
+    def _table(self, rows: Sequence[tuple[int, ...]]) -> Array:
+        """Return addresses and sizes in device memory; a graph gets them once it is captured."""
+        numbers, pending = np.array(rows, np.int64), self.device.after_capture
+        if pending is None:
+            return self.device.upload(numbers)
+        table = self.device.lasting(numbers.shape, "int64")
+        pending.append((table, numbers))
+        return table
 
     # -- for the generic operators ---------------------------------------------------------------
 

@@ -10,8 +10,41 @@
 //
 // A CUDA block takes IGC_NP whole images. A thread owns a column of IGC_PX output positions below
 // each other, and MS of the M partitions: threads of a warp lie side by side in a row, and have the
-// same partitions, so that weights are read by all of them at once. With 32 columns a warp reads
-// shared memory without bank conflicts; with fewer, its row groups conflict. Arrays are (C, N, H, W).
+// same partitions, so that weights are read by all of them at once. Arrays are (C, N, H, W).
+//
+// An example: the forward pass of the paper's block L = 24, M = 2 on images of 32x32, with the tile
+// PX = 4, MS = 2, NP = 1, STAGES = 3.
+//
+//   code         in the paper, or what it is                              here
+//   SLABS, l     L, the primary partitions, and one of them               24
+//   M, m         M, the secondary partitions, and one of them             2
+//   I, O         channels of a primary partition before and after W_p     2, 2   (M in the paper)
+//   A, a         channels of a secondary partition                        24     (L in the paper)
+//   R            outputs of a slab in the same secondary partition        1
+//   K, S         W_p is K x K at stride S                                 3, 1
+//   OS           outputs of a slab that a thread computes, MS*R           2
+//   PARTS        threads share out the M partitions, M/MS parts           1
+//   ROW_GROUPS   threads below each other, HO/PX                          8
+//
+//   Who has what: thread t has column t % 32 and the rows 4*(t/32) to 4*(t/32) + 3: a warp is a band of
+//   four rows. It keeps acc[24][2][4], all 48 channels of x' at its four positions, in registers.
+//   A turn of the loop: for each of 2 inputs and 3 columns of the kernel it reads the 6 pixels and the 6
+//   weights that its positions and outputs need, 24 multiply-adds; that gives y[2][4]. W_d then
+//   takes y into acc: 24 weights for each of the 2 outputs, 192 multiply-adds.
+//   When: while slab l is computed, the next ones are under way.
+//
+//     turn      waits for, unpacks     barrier, then starts     computes with
+//     (before)                         slabs 0, 1
+//     0         slab 0 into tile 0     slab 2 into stage 2      tile 0, stage 0
+//     1         slab 1 into tile 1     slab 3 into stage 0      tile 1, stage 1
+//     2         slab 2 into tile 0     slab 4 into stage 1      tile 0, stage 2
+//
+//   One barrier a turn is enough: who has passed that of turn l knows that all have computed turn l - 1,
+//   whose stage is filled next, and therefore turn l - 2, whose tile was filled just now.
+//   Where things lie: the four numbers that thread t copies in its turn u are number v = t + u*256 of the
+//   slab's 512 vectors. An image has PLANE = 256 of them, so input i = v/256, and they begin at pixel
+//   at = 4*(v % 256): row at/32, column at % 32. In x that is (l*I + i)*N*H*W + at, as a channel has all
+//   N images; in the tile i*PICTURE + (at/32 + 1)*36 + 4 + at % 32: one row of zeros above, PITCH = 36.
 
 #include "common.cuh"
 
@@ -27,7 +60,7 @@ constexpr int PLACES = ROW_GROUPS * NP * WO, PADDED_PLACES = round_up(PLACES, WA
 constexpr int PARTS = M / MS, THREADS = PARTS * PADDED_PLACES;
 constexpr int WARPS_A_PART = PADDED_PLACES / WARP;
 
-// A padded image in shared memory. What overhangs to the right lies in the next row's left border.
+// A padded image in shared memory. What overhangs to the right lies in the zeros before the next row.
 constexpr int VECTOR_BYTES = (W * sizeof(storage)) % 16 == 0  ? 16
                              : (W * sizeof(storage)) % 8 == 0 ? 8
                              : (W * sizeof(storage)) % 4 == 0 ? 4
@@ -48,28 +81,38 @@ constexpr int ALIGN = VECTOR < 4 ? VECTOR : 4;
 constexpr int LEFT = round_up(P, ALIGN), OVERHANG = larger(0, (WO - 1) * S + K - P - W);
 constexpr int PITCH = round_up(W + larger(LEFT, OVERHANG), ALIGN);
 constexpr int ROWS = larger((ROW_GROUPS * PX - 1) * S + K, P + H);
-// Images that share a warp start in banks of their own: each WO*S banks after the last.
+// Images and row groups that share a warp lie in different banks: a row of threads spans WO*S banks, the
+// next image begins that many banks further on, and the next row group after those of all NP images
+// (or at an odd multiple of that, where it divides the 32 banks). `skewed` pads `size` numbers for it.
+// No two threads of a warp then read from one bank, if S = 1 and WO is 4, 8, 16 or a multiple of 32;
+// for other WO, and for S = 2, where a row of threads reads every other number, there may be two or three.
 __host__ __device__ constexpr int skewed(int size, int step) {
-  return round_up(size + ((step - size) % WARP + WARP) % WARP, 4);
+  const int cycle = step % WARP == 0 ? 4 : WARP % step == 0 ? 2 * step : WARP;
+  return round_up(size + ((step - size) % cycle + cycle) % cycle, 4);
 }
-constexpr int PICTURE = skewed(ROWS * PITCH + OVERHANG + LEFT, WO * S);
+constexpr int STEP = PX * S;  // rows from one row group's first to the next's
+constexpr int GROUP = skewed(STEP * PITCH, WO * S * NP);  // and numbers
+__host__ __device__ constexpr int row_at(int row) {
+  return row * PITCH + row / STEP * (GROUP - STEP * PITCH);
+}
+constexpr int PICTURE = skewed(row_at(ROWS - 1) + PITCH + OVERHANG + LEFT, WO * S);
 constexpr int TILE = I * NP * PICTURE;
 
-// Weights of a slab as threads read them: for each part, input and column of the kernel, the K*OS
-// weights (ky, output) of that column; then for each partition and r, the A weights of W_d.
+// Weights of a slab as threads read them, and as pack.cu lays them out: for each part, input and
+// column of the kernel, the K*OS weights (ky, output) of that column; then for each output of the
+// slab (partition m, r), the A weights of W_d that mix it. Every run is padded to whole chunks.
 constexpr int COLUMN = chunked(K * OS);
 constexpr int PRIMARY = round_up(PARTS * I * K * COLUMN, 4);
 constexpr int MIX = chunked(A);
 constexpr int SECONDARY = IGC_SECONDARY ? round_up(M * R * MIX, 4) : 0;
-constexpr int WEIGHTS = PRIMARY + SECONDARY;
+constexpr int WEIGHTS = PRIMARY + SECONDARY, WEIGHTS_A_THREAD = divide_up(WEIGHTS, 4 * THREADS);
 
-// A ring of slabs under way: raw images and weights.
+// A ring of STAGES slabs in use or under way: raw images and weights.
 constexpr int STAGES = IGC_STAGES;
 constexpr int PLANE = H * W / VECTOR, VECTORS = I * NP * PLANE, VECTORS_A_THREAD = divide_up(VECTORS, THREADS);
 constexpr int AT_ONCE = VECTORS_A_THREAD < 4 ? VECTORS_A_THREAD : 4;
 constexpr int RAW_BYTES = round_up(I * NP * H * W * (int)sizeof(storage), 16);
-constexpr int PRIMARIES = divide_up(O * I * TAPS, THREADS);
-constexpr int SECONDARIES = IGC_SECONDARY ? divide_up(M * R * A, THREADS) : 0;
+constexpr int RULES = SLABS * I * 4;  // numbers
 
 // Where a thread works.
 struct Place {
@@ -100,56 +143,47 @@ struct Share {
       plane = (t + u * THREADS) / PLANE, at = (t + u * THREADS) % PLANE * VECTOR;
     }
     i = plane / NP, n = plane % NP;
-    inside = VECTORS % THREADS == 0 || t + u * THREADS < VECTORS;
+    inside = VECTORS % (THREADS * AT_ONCE) == 0 || t + u * THREADS < VECTORS;
   }
 };
 
 // Brings slabs of x and of the weights from global to shared memory, STAGES - 1 ahead of their use.
 struct Loader {
-  const storage* x;      // of the block's first image, in the first channel of slab 0
-  const float* rule;     // (scale, shift, mean, -) of each channel, likewise; read if IGC_RULE
+  const storage* x;      // of the block's first image, in the first channel of the next slab
+  const float4* rules;   // in shared memory: (scale, shift, mean, -) of each channel of the slabs
   float floor;
-  const float *primary, *secondary;
+  const float* packed;   // weights of the next slab, as pack.cu laid them out
   long long channel;     // numbers from one channel of x to the next
-  int weight_step;       // numbers from one slab's primary weights to the next's
   int pictures;          // of the block's NP that exist
-  unsigned char* raw;    // STAGES rings of RAW_BYTES
-  float* weights;        // STAGES rings of WEIGHTS
-  int fan_in;            // inputs that a row of the primary weights has: I, or all of a group's
+  unsigned char* raw;    // STAGES times RAW_BYTES
+  float* weights;        // STAGES times WEIGHTS
+  int next = 0;          // the stage that the next slab goes to
+  int here = STAGES - 1; // the stage of the slab in use, once it is unpacked
 
-  // Start the copies of slab l and close their group; past the last slab the group is empty.
+  // Start the copies of the next slab, l, and close their group; past the last the group is empty.
   __device__ __forceinline__ void start(int l) {
     if (l < SLABS) {
-      const int t = fresh_thread();
-      unsigned char* to = raw + l % STAGES * RAW_BYTES;
+      const int t = fresh_thread(THREADS);
+      unsigned char* to = raw + next * RAW_BYTES;
 #pragma unroll(AT_ONCE)
       for (int u = 0; u < VECTORS_A_THREAD; ++u) {
         const Share s(t, u);
-        if (s.inside && s.n < pictures) {
-          const storage* from = x + (l * I + s.i) * channel + s.n * (H * W) + s.at;
+        if (s.inside && (NP == 1 || s.n < pictures)) {
+          const storage* from = x + s.i * channel + s.n * (H * W) + s.at;
           if constexpr (VECTOR_BYTES >= 4)
             copy_async<VECTOR_BYTES>((Vector*)to + t + u * THREADS, from);
           else
             *((storage*)to + t + u * THREADS) = *from;
         }
       }
-      float* slot = weights + l % STAGES * WEIGHTS;
+      float* slot = weights + next * WEIGHTS;
 #pragma unroll(4)
-      for (int u = 0; u < PRIMARIES; ++u) {
-        const int e = t + u * THREADS;  // (output, input, ky, kx)
-        const int kx = e % K, ky = e / K % K, i = e / TAPS % I, o = e / (TAPS * I);
-        if (e < O * I * TAPS)
-          copy_async<4>(slot + ((o / OS * I + i) * K + kx) * COLUMN + ky * OS + o % OS,
-                        primary + l * weight_step + (o * fan_in + i) * TAPS + ky * K + kx);
+      for (int u = 0; u < WEIGHTS_A_THREAD; ++u) {
+        const int e = (t + u * THREADS) * 4;
+        if (e < WEIGHTS) copy_async<16>(slot + e, packed + e);
       }
-#pragma unroll(4)
-      for (int u = 0; u < SECONDARIES; ++u) {
-        const int e = t + u * THREADS;  // (partition, r, row a)
-        const int a = e % A, r = e / A % R, m = e / (A * R);
-        if (e < M * R * A)
-          copy_async<4>(slot + PRIMARY + (m * R + r) * MIX + a,
-                        secondary + l + (m * A + a) * A + r * SLABS);
-      }
+      x += I * channel, packed += WEIGHTS;
+      next = next + 1 < STAGES ? next + 1 : 0;
     }
     copy_commit();
   }
@@ -158,30 +192,36 @@ struct Loader {
   // A thread reads only what it copied itself, so that no barrier is needed before.
   __device__ __forceinline__ void unpack(int l, float* tile) {
     copy_wait<STAGES - 2>();
-    const int t = fresh_thread();
-    const unsigned char* from = raw + l % STAGES * RAW_BYTES;
-#pragma unroll(AT_ONCE)
-    for (int u = 0; u < VECTORS_A_THREAD; ++u) {
-      const Share s(t, u);
-      if (s.inside) {
+    here = here + 1 < STAGES ? here + 1 : 0;
+    const int t = fresh_thread(THREADS);
+    const unsigned char* from = raw + here * RAW_BYTES;
+#pragma unroll 1
+    for (int first = 0; first < VECTORS_A_THREAD; first += AT_ONCE) {
+      union {
+        Vector whole;
+        storage each[VECTOR];
+      } stored[AT_ONCE];
+      float4 line[AT_ONCE];
+#pragma unroll
+      for (int u = 0; u < AT_ONCE; ++u) {  // all reads come first, and wait together
+        const Share s(t, first + u);
+        if (s.inside) {
+          stored[u].whole = *((const Vector*)from + t + (first + u) * THREADS);
+          if (IGC_RULE) line[u] = rules[l * I + s.i];
+        }
+      }
+#pragma unroll
+      for (int u = 0; u < AT_ONCE; ++u) {
+        const Share s(t, first + u);
         float value[VECTOR];
 #pragma unroll
-        for (int e = 0; e < VECTOR; ++e) value[e] = 0.f;
-        if (s.n < pictures) {
-          union {
-            Vector whole;
-            storage each[VECTOR];
-          } stored;
-          stored.whole = *((const Vector*)from + t + u * THREADS);
-          float4 line = make_float4(1.f, 0.f, 0.f, 0.f);
-          if (IGC_RULE) line = __ldg((const float4*)rule + l * I + s.i);
-#pragma unroll
-          for (int e = 0; e < VECTOR; ++e) {
-            value[e] = load(stored.each + e);
-            if (IGC_RULE) value[e] = at_least(fmaf(line.x, value[e], line.y), floor);
-          }
+        for (int e = 0; e < VECTOR; ++e) {
+          value[e] = load(stored[u].each + e);
+          if (IGC_RULE) value[e] = at_least(fmaf(line[u].x, value[e], line[u].y), floor);
+          if (NP > 1 && s.n >= pictures) value[e] = 0.f;  // not an image
         }
-        float* to = tile + s.plane * PICTURE + (s.at / W + P) * PITCH + LEFT + s.at % W;
+        float* to = tile + s.plane * PICTURE + row_at(s.at / W + P) + LEFT + s.at % W;
+        if (!s.inside) continue;
         if constexpr (VECTOR % 4 == 0) {
 #pragma unroll
           for (int e = 0; e < VECTOR; e += 4)
@@ -200,13 +240,19 @@ __device__ __forceinline__ void clear(float* from, int count) {
   for (int i = threadIdx.x; i < count; i += THREADS) from[i] = 0.f;
 }
 
+// Copy the rules of all slabs to shared memory: global memory would keep every slab waiting for them.
+__device__ __forceinline__ void bring_rules(float4* to, const float* rule) {
+  if (IGC_RULE)
+    for (int i = threadIdx.x; i < SLABS * I; i += THREADS) to[i] = __ldg((const float4*)rule + i);
+}
+
 // Read the pixels under a thread's column of positions for one input and one column of the kernel.
 __device__ __forceinline__ void read_column(float (&pixel)[(PX - 1) * S + K], const float* tile,
                                             const Place& at, int i, int kx) {
   const float* from =
-      tile + (i * NP + at.picture) * PICTURE + at.row * S * PITCH + LEFT - P + at.column * S + kx;
+      tile + (i * NP + at.picture) * PICTURE + at.row / PX * GROUP + LEFT - P + at.column * S + kx;
 #pragma unroll
-  for (int t = 0; t < (PX - 1) * S + K; ++t) pixel[t] = from[t * PITCH];
+  for (int t = 0; t < (PX - 1) * S + K; ++t) pixel[t] = from[row_at(t)];
 }
 
 // y += W_p z for one column of the kernel: y[j][px] of the thread's OS outputs and PX positions.

@@ -103,42 +103,45 @@ __device__ __forceinline__ void flush_sums(int first, int count, const float* ga
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 block_backward(storage* dx, float* gradients, float* sums, const storage* d, const storage* out,
                const float* derivative, float d_floor, const storage* x, const float* rule,
-               float floor, const float* primary, const float* secondary, int N) {
+               float floor, const float* packed, int N) {
   extern __shared__ __align__(16) unsigned char memory[];
   float* tile = (float*)memory;
   float* dy_tile = tile + TILE;
   float* weights = dy_tile + D_TILE;
   float* gains = weights + STAGES * WEIGHTS;
-  unsigned char* raw = (unsigned char*)(gains + KEPT * SUMS);
+  float* rules = gains + KEPT * SUMS;
+  unsigned char* raw = (unsigned char*)(rules + RULES);
 
   const int share = blockIdx.y, group = share / IGC_SHARE, first = blockIdx.x * NP;
   const int pictures = min(NP, N - first);
   const long long channel = (long long)N * (H * W);
+  dx += share % IGC_SHARE * (gridDim.y / IGC_SHARE * SLABS * I * channel);  // a share's part of it
   const Place at(pictures);
 
   Loader loader;
   loader.x = x + group * SLABS * I * channel + (long long)first * (H * W);
-  loader.rule = rule + group * SLABS * I * 4, loader.floor = floor;
-  loader.primary = primary + share * SHARE_SIZE, loader.secondary = secondary;
+  loader.rules = (float4*)rules, loader.floor = floor;
+  loader.packed = packed + share * SLABS * WEIGHTS;
   loader.channel = channel, loader.pictures = pictures;
-  loader.weight_step = IGC_SECONDARY ? O * I * TAPS : I * TAPS;
   loader.raw = raw, loader.weights = weights;
-  loader.fan_in = FAN_IN;
 #pragma unroll
   for (int l = 0; l < STAGES - 1; ++l) loader.start(l);
   clear(tile, TILE + D_TILE);
+  bring_rules((float4*)rules, rule + group * RULES);
 
   // dz̄ = Pᵀ d: output a of partition m is channel a*M + m. There is one branch around all loads, and
   // where HO % PX == 0 none within, so that they wait for memory together and not one after another.
   float dzbar[A][MS][PX] = {};
   if (at.active) {
-    const int from = (first + at.picture) * (HO * WO) + at.row * WO + at.column;
+    const int c0 = share * A * M + at.part * MS, channel_size = N * (HO * WO);
+    const long long corner =
+        (c0 * (long long)N + first + at.picture) * (HO * WO) + at.row * WO + at.column;
 #pragma unroll
     for (int a = 0; a < A; ++a)
 #pragma unroll
       for (int m = 0; m < MS; ++m) {
-        const int c = (share * A + a) * M + at.part * MS + m;
-        const long long place = (long long)c * (N * (HO * WO)) + from;
+        const int c = c0 + a * M + m;
+        const long long place = corner + (long long)(a * M + m) * channel_size;
         float4 line, slope;
         if (IGC_DERIVE) {
           line = __ldg((const float4*)derivative + c * 2);
@@ -301,7 +304,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* d, con
         const int c = (group * SLABS + l) * I + i0 + i, at_pixel = row * S * W + column * S;
         storage* to = dx + ((long long)c * N + first + n) * (H * W) + at_pixel;
         float4 line = make_float4(1.f, 0.f, 0.f, 0.f);
-        if (IGC_RULE) line = __ldg((const float4*)rule + c);
+        if (IGC_RULE) line = loader.rules[l * I + i0 + i];
         const storage* value =
             (const storage*)(raw + l % STAGES * RAW_BYTES) + ((i0 + i) * NP + n) * (H * W) + at_pixel;
         float sum = 0.f, product = 0.f;

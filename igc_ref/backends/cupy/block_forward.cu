@@ -17,11 +17,12 @@
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 block_forward(storage* y, float* moments, const storage* x, const float* rule, float floor,
-              const float* primary, const float* secondary, int N) {
+              const float* packed, int N) {
   extern __shared__ __align__(16) unsigned char memory[];
   float* tiles = (float*)memory;  // two, so that one is filled while the other is read
   float* weights = tiles + 2 * TILE;
-  unsigned char* raw = (unsigned char*)(weights + STAGES * WEIGHTS);
+  float* rules = weights + STAGES * WEIGHTS;
+  unsigned char* raw = (unsigned char*)(rules + RULES);
 
   const int share = blockIdx.y, group = share / IGC_SHARE, first = blockIdx.x * NP;
   const int pictures = min(NP, N - first);
@@ -30,16 +31,14 @@ block_forward(storage* y, float* moments, const storage* x, const float* rule, f
 
   Loader loader;
   loader.x = x + group * SLABS * I * channel + (long long)first * (H * W);
-  loader.rule = rule + group * SLABS * I * 4, loader.floor = floor;
-  loader.primary = primary + share * O * (IGC_SECONDARY ? 1 : SLABS) * I * TAPS;
-  loader.secondary = secondary;
+  loader.rules = (float4*)rules, loader.floor = floor;
+  loader.packed = packed + share * SLABS * WEIGHTS;
   loader.channel = channel, loader.pictures = pictures;
-  loader.weight_step = IGC_SECONDARY ? O * I * TAPS : I * TAPS;
   loader.raw = raw, loader.weights = weights;
-  loader.fan_in = IGC_SECONDARY ? I : SLABS * I;
 #pragma unroll
   for (int l = 0; l < STAGES - 1; ++l) loader.start(l);
   clear(tiles, 2 * TILE);
+  bring_rules((float4*)rules, rule + group * RULES);
   __syncthreads();
 
   float acc[A][MS][PX];
@@ -53,8 +52,8 @@ block_forward(storage* y, float* moments, const storage* x, const float* rule, f
 #pragma unroll 1
   for (int l = 0; l < SLABS; ++l) {
     const float* tile = tiles + l % 2 * TILE;
-    const float* slot = weights + l % STAGES * WEIGHTS;
     loader.unpack(l, tiles + l % 2 * TILE);
+    const float* slot = weights + loader.here * WEIGHTS;
     __syncthreads();  // the tile and the weights of this slab are there; those of the last are read
     loader.start(l + STAGES - 1);
 

@@ -54,10 +54,11 @@ __device__ __forceinline__ void copy_wait() {
 
 // The number of the thread, in a way that the compiler cannot carry from one turn of a loop to the
 // next: indices are worked out again where they are used, instead of taking registers all the time.
-__device__ __forceinline__ int fresh_thread() {
+__device__ __forceinline__ int fresh_thread(int threads = 1024) {
   int t = threadIdx.x;
 #ifndef IGC_EMULATED
   asm volatile("" : "+r"(t));
+  __builtin_assume(t >= 0 && t < threads);  // then t / 8 is a shift
 #endif
   return t;
 }
@@ -80,10 +81,18 @@ __host__ __device__ constexpr int round_up(int a, int b) { return divide_up(a, b
 __host__ __device__ constexpr int larger(int a, int b) { return a > b ? a : b; }
 
 // max(v, floor), but a NaN stays one (fmaxf would hide it), so that the loss shows it.
-__device__ __forceinline__ float at_least(float v, float floor) { return v < floor ? floor : v; }
+__device__ __forceinline__ float at_least(float v, float floor) {
+#if !defined(IGC_EMULATED) && __CUDA_ARCH__ >= 800
+  float larger;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(v), "f"(floor));
+  return larger;
+#else
+  return v < floor ? floor : v;
+#endif
+}
 
 // Numbers that lie side by side in shared memory come in chunks of CHUNK, in one wide load each.
-__host__ __device__ constexpr int chunk(int count) { return count < 4 ? count : 4; }
+__host__ __device__ constexpr int chunk(int count) { return count < 3 ? count : 4; }
 __host__ __device__ constexpr int chunked(int count) { return round_up(count, chunk(count)); }
 
 template <int CHUNK>
@@ -91,9 +100,11 @@ __device__ __forceinline__ void read(float (&v)[CHUNK], const float* from) {
   if constexpr (CHUNK == 4) {
     const float4 four = *(const float4*)from;
     v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
+  } else if constexpr (CHUNK == 2) {
+    const float2 two = *(const float2*)from;
+    v[0] = two.x, v[1] = two.y;
   } else {
-#pragma unroll
-    for (int i = 0; i < CHUNK; ++i) v[i] = from[i];
+    v[0] = *from;
   }
 }
 

@@ -1,13 +1,19 @@
-"""The IGC block and group convolution of the cupy backend."""
+"""The IGC block and group convolution of the cupy backend.
+
+A convolution whose outputs are too many for a CUDA block has them shared out; a block that fits no
+tile is computed as two convolutions.
+"""
 
 from __future__ import annotations
 
 import math
+from functools import reduce
+from itertools import chain
 from typing import Any, NamedTuple
 
-from igc_ref.backends.cupy.base import CudaBase
 from igc_ref.backends.cupy.geometry import Geometry, of_block, of_convolution
 from igc_ref.backends.cupy.kernels import block_macros, f32, i32
+from igc_ref.backends.cupy.packing import Packing
 from igc_ref.backends.cupy.tiles import Tile, choose
 from igc_ref.backends.operators.convolution import ConvSaved, check_groups
 from igc_ref.backends.operators.lazy import Batch, Derivative, Moments, Rule, Sums
@@ -26,7 +32,16 @@ class BlockSaved(NamedTuple):
     shape: tuple[int, int, int, int]
 
 
-class Convolutions(CudaBase):
+class StepsSaved(NamedTuple):
+    """What the backward pass of a block needs that was computed in four steps."""
+
+    primary: Saved
+    transposed: Saved
+    secondary: Saved
+    permuted: Saved
+
+
+class Convolutions(Packing):
     """The two operators that take nearly all of the time."""
 
     def conv2d(
@@ -42,6 +57,7 @@ class Convolutions(CudaBase):
         out, _, k, _ = weight.shape
         shape = self._output_shape(x, out, k, stride)
         g = of_convolution(x.shape, out, groups, k, stride, split=True)
+        g = self._fitting(g, backward=False, dx=False)
         results = self._forward(x, weight, None, g, shape)
         return super().conv2d(x, weight, groups, stride) if results is None else results
 
@@ -52,6 +68,7 @@ class Convolutions(CudaBase):
         if isinstance(saved, BlockSaved):
             x, weight, g, split = saved.x, saved.primary, saved.geometry, not input_gradient
             g = of_convolution(x.shape, len(weight), g.groups, g.K, g.S, split)
+            g = self._fitting(g, backward=True, dx=input_gradient)
             gradients = self._backward(dy, saved, g, dx=input_gradient)
             if gradients is not None:
                 return (gradients[0] if input_gradient else None), gradients[1]
@@ -69,7 +86,21 @@ class Convolutions(CudaBase):
         _, N, H, W = x.shape
         g = of_block(spec, N, H, W)
         results = None if g is None else self._forward(x, primary, secondary, g, shape)
-        return super().igc(x, primary, secondary, spec) if results is None else results
+        if results is not None:
+            return results
+        in_steps = self._igc_in_steps if self._fast(x) else super().igc
+        return in_steps(x, primary, secondary, spec)
+
+    def _igc_in_steps(
+        self, x: Batch, primary: Array, secondary: Array, spec: IGCSpec
+    ) -> tuple[Batch, Saved]:
+        """Compute a block that fits no tile as two convolutions with a permutation after each."""
+        y, in_primary = self.conv2d(x, primary, spec.L, spec.stride)
+        y, transposed = self.shuffle(y, spec.L)  # Pᵀ
+        W_d = secondary.reshape(spec.out_channels, -1, 1, 1)
+        y, in_secondary = self.conv2d(y, W_d, spec.M)
+        y, permuted = self.shuffle(y, spec.M)  # P
+        return y, StepsSaved(in_primary, transposed, in_secondary, permuted)
 
     def igc_backward(self, d: Batch, saved: Saved) -> tuple[Batch, Array, Array]:
         """Return the gradients of `igc` with respect to x, primary and secondary."""
@@ -80,8 +111,16 @@ class Convolutions(CudaBase):
                 return gradients
             g, x = saved.geometry, saved.x
             spec = IGCSpec(x.shape[0], saved.shape[0], g.slabs, g.M, kernel_size=g.K, stride=g.S)
-            saved = super().igc(x, saved.primary, saved.secondary, spec)[1]
-        return super().igc_backward(d, saved)
+            _, saved = self._igc_in_steps(x, saved.primary, saved.secondary, spec)
+        if not isinstance(saved, StepsSaved):
+            return super().igc_backward(d, saved)
+        dz_bar = self.shuffle_backward(d, saved.permuted)
+        dy_bar, dsecondary = self.conv2d_backward(dz_bar, saved.secondary)
+        dx, dprimary = self.conv2d_backward(
+            self.shuffle_backward(dy_bar, saved.transposed), saved.primary
+        )
+        assert dx is not None
+        return dx, dprimary, dsecondary.reshape(len(dsecondary), -1)
 
     def _output_shape(self, x: Batch, out: int, k: int, stride: int) -> tuple[int, int, int, int]:
         _, N, H, W = x.shape
@@ -92,6 +131,11 @@ class Convolutions(CudaBase):
 
     def _tile(self, g: Geometry, backward: bool, dx: bool) -> Tile | None:
         return choose(g, backward, dx, 2 if self.half else 4, self.device.shared_bytes)
+
+    def _fitting(self, g: Geometry, backward: bool, dx: bool) -> Geometry:
+        """Return a convolution in the fewest shares that fit a tile, if it does not as it is."""
+        each = chain([g], g.shared_out())
+        return next((shared for shared in each if self._tile(shared, backward, dx)), g)
 
     def _forward(
         self,
@@ -111,7 +155,7 @@ class Convolutions(CudaBase):
         y.moments = Moments(self._numbers(blocks, shape[0], 3), tile.NP * positions)
         self._launch_block("block_forward", g, tile, (
             y.data, y.moments.values, x.data, rule.table, f32(rule.floor),
-            self._contiguous(primary), self._contiguous(secondary), i32(g.N),
+            self._weights(primary, secondary, g, tile), i32(g.N),
         ), rule=x.pending is not None)  # fmt: skip
         return y, BlockSaved(x, primary, secondary, g, shape)
 
@@ -124,7 +168,7 @@ class Convolutions(CudaBase):
     def _backward(
         self, d: Batch, saved: BlockSaved, g: Geometry, dx: bool
     ) -> tuple[Batch, Array, Array] | None:
-        """Run block_backward.cu and add up its shares, or return None if it does not fit."""
+        """Run block_backward.cu and sum its shares, or return None if it does not fit."""
         self.check_batch("d", d, saved.shape, saved.x.dtype)
         tile = self._tile(g, backward=True, dx=dx)
         if tile is None:
@@ -134,24 +178,26 @@ class Convolutions(CudaBase):
             d = self._plain(d)
             derivative = Derivative(self._one, 0, d.data)
         x, rule = self._operand(saved.x)
-        sums_wanted = dx and x.pending is not None
+        parts = g.share if dx else 1  # of dx: each share of the outputs finds one
+        sums_wanted = dx and x.pending is not None and parts == 1
         sizes = saved.primary.size, 0 if saved.secondary is None else saved.secondary.size
         blocks = math.ceil(g.N / tile.NP)
         shares = self._numbers(blocks, sum(sizes))
         sums = self._numbers(blocks, x.shape[0], 2) if sums_wanted else self._one
-        result = self._empty(x.shape) if dx else d
+        C, N, H, W = x.shape
+        result = self._empty((parts * C, N, H, W)) if dx else d
         self._launch_block("block_backward", g, tile, (
             result.data, shares, sums, d.data, derivative.x, derivative.table,
             f32(derivative.floor), x.data, rule.table, f32(rule.floor),
-            self._contiguous(saved.primary), self._contiguous(saved.secondary), i32(g.N),
+            self._weights(saved.primary, saved.secondary, g, tile), i32(g.N),
         ), rule=x.pending is not None, derive=d.pending is not None, sums=sums_wanted,
            dx=dx)  # fmt: skip
         if sums_wanted:
             result.sums = Sums(rule.table, sums)
-        total = self._numbers(sum(sizes))
-        grid, unscale = (math.ceil(sum(sizes) / 32),), f32(1 / self.scale)
-        arguments = (total, shares, i32(blocks), i32(sum(sizes)), unscale)
-        self.launch("learning.cu", "add_up", grid, *arguments)
+        if parts > 1:
+            each = (Batch(result.data[part * C : part * C + C]) for part in range(parts))
+            result = reduce(self.add, each)
+        total = self._total(shares)
         dprimary, dsecondary = total[: sizes[0]], total[sizes[0] :]
         if saved.secondary is not None:
             dsecondary = dsecondary.reshape(saved.secondary.shape)
@@ -166,6 +212,3 @@ class Convolutions(CudaBase):
         self.kernels.launch(
             f"{kernel}.cu", kernel, grid, tile.threads, arguments, macros, tile.shared_bytes
         )
-
-    def _contiguous(self, weight: Array | None) -> Array:
-        return self._one if weight is None else self.xp.ascontiguousarray(weight)

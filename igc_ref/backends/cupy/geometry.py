@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from igc_ref.spec.block import IGCSpec, output_length
 
@@ -36,6 +37,13 @@ class Geometry:
     def outputs(self) -> tuple[int, int]:
         """Height and width of the outputs."""
         return output_length(self.H, self.K, self.S), output_length(self.W, self.K, self.S)
+
+    def shared_out(self) -> Iterator[Geometry]:
+        """Yield a convolution with the outputs of a group in 1, 2, 3, ... shares."""
+        outputs = self.O * self.share
+        for share in range(1, outputs + 1):
+            if outputs % share == 0:
+                yield replace(self, O=outputs // share, M=outputs // share, share=share)
 
     @property
     def R(self) -> int:

@@ -103,11 +103,17 @@ mean_loss(float* loss, int* correct, const float* losses, const int* rows_correc
 }
 
 // out[e] = unscale * sum_b shares[b][e], for b in a fixed order: what the blocks of a backward pass
-// found for a weight. 32 weights a block, whose warps share out the blocks.
+// found for a weight. 32 weights a block, whose warps share out the blocks. Row blockIdx.y of `table`
+// is (out, shares, blocks, size): two addresses, and how many rows and columns the shares have.
 extern "C" __global__ void __launch_bounds__(THREADS)
-add_up(float* out, const float* shares, int blocks, int size, float unscale) {
+add_up(const long long* table, float unscale) {
   __shared__ float parts[WARPS][WARP];
+  const long long* row = table + blockIdx.y * 4;
+  float* out = (float*)row[0];
+  const float* shares = (const float*)row[1];
+  const int blocks = (int)row[2], size = (int)row[3];
   const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, e = blockIdx.x * WARP + lane;
+  if (blockIdx.x * WARP >= size) return;
   float sum = 0.f;
   if (e < size)
 #pragma unroll 8

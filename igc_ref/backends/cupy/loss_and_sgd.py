@@ -95,6 +95,8 @@ class LossAndSGD(CudaBase):
 
         ``lr`` may be `Rates`.
         """
+        self._add_up()
+        self._packed = {}
         names = [name for name, weight in weights.items() if weight.size]
         if not names:
             return
@@ -109,12 +111,7 @@ class LossAndSGD(CudaBase):
             return
         groups[1] = [self.xp.ascontiguousarray(gradient) for gradient in groups[1]]
         rows = [(*map(self.device.address, row), row[0].size) for row in zip(*groups, strict=True)]
-        addresses, pending = np.array(rows, np.int64), self.device.after_capture
-        if pending is None:
-            table = self.device.upload(addresses)
-        else:  # inside a graph, they are brought to the device once it is captured
-            table = self.device.lasting(addresses.shape, "int64")
-            pending.append((table, addresses))
+        table = self._table(rows)
         lr, decays = numbers["lr"], (numbers["momentum"], numbers["weight_decay"])
         if not isinstance(lr, Rates):
             counter = self.device.upload(np.zeros(1, "int32"))

@@ -1,6 +1,6 @@
 """Batch norm, residual sums and pooling on our own CUDA kernels; all operators together.
 
-What the kernels do not compute (float64, max pooling, a tile that does not fit) goes to `super()`:
+What the kernels do not compute (float64, max pooling, large images) goes to `super()`:
 `LazyBackend` calls the generic operator. Inside a CUDA graph that is an error.
 """
 

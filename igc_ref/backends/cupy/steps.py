@@ -21,6 +21,7 @@ from igc_ref.backends.cupy.base import THREADS
 from igc_ref.backends.cupy.kernels import i32
 from igc_ref.backends.cupy.loss_and_sgd import Rates
 from igc_ref.backends.cupy.operators import CudaOperators
+from igc_ref.backends.cupy.packing import Row
 from igc_ref.backends.operators.lazy import Batch
 from igc_ref.backends.operators.library import Array, Sampling, TrainingData
 from igc_ref.report import Report
@@ -69,9 +70,11 @@ class CapturedSteps:
         self.rates = Rates(upload(np.zeros(steps, "float32")), upload(np.zeros(1, "int32")))
         self.losses = upload(np.zeros(steps, "float32"))
         self.correct = upload(np.zeros(steps, "int32"))
+        self._weights: dict[Row, list[Array]] = {}  # to pack at the start of a step
         self._seen: dict[int, int] = {}
-        self._memory: dict[int, Callable[[], AbstractContextManager[None]]] = {}
+        # Graphs come first, so that they are dropped before the memory whose addresses they hold.
         self._graphs: dict[int, Callable[[], None]] = {}
+        self._memory: dict[int, Callable[[], AbstractContextManager[None]]] = {}
 
     def epoch(
         self,
@@ -143,6 +146,7 @@ class CapturedSteps:
             x.data, labels, self.images, self.labels, *self.draws, counter, i32(self.batch_size),
             *self.lines, *numbers,
         )  # fmt: skip
-        loss, correct = self.learn(x, labels, self.rates)
+        with backend.packed_ahead(self._weights), backend.deferred():
+            loss, correct = self.learn(x, labels, self.rates)
         arguments = (self.losses, self.correct, counter, loss, correct)
         backend.launch("learning.cu", "finish_step", (1,), *arguments, threads=1)

@@ -6,6 +6,8 @@ forward and backward. `igc_ref.backends.operators.lazy` explains this.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -178,3 +180,10 @@ class NumbaBackend(Convolutions):
             pointwise.sgd_step(*rows, **numbers)
         else:  # NumPy knows how; a flat copy of the weight would take the step in vain
             super().sgd_step(*arrays, **numbers)
+
+
+def facts() -> dict[str, Callable[[], str]]:
+    """Return where the kernels are kept: not in NUMBA_CACHE_DIR if that cannot be used."""
+    folder = pointwise.shuffle.stats.cache_path
+    access = "can" if os.access(folder, os.W_OK) else "cannot"
+    return {"numba cache": lambda: f"{folder} ({access} be written)"}

@@ -20,6 +20,9 @@ from numba import njit, types
 from numba.core import cgutils, config
 from numba.extending import intrinsic
 
+if config.DISABLE_JIT:
+    raise ImportError("NUMBA_DISABLE_JIT is set, but these kernels exist in compiled form only")
+
 # NUMBA_CPU_FEATURES, if set, is what numba compiles for; else it is this processor.
 _features = config.CPU_FEATURES or binding.get_host_cpu_features().flatten()
 _wide = "+avx512f" in _features

@@ -2,6 +2,10 @@
 
 `record` runs networks on a device that compiles and computes nothing, but notes what it is asked
 for; `build` compiles such a source with the compiler of a CuPy installation.
+
+    python -m tests.backends.cuda.nvrtc
+
+prints registers and spills of all kernels of plain_igc L24M2 and L4M8, for an H100 or H200.
 """
 
 import gzip
@@ -15,12 +19,14 @@ from typing import Any
 
 import numpy as np
 
+from igc_ref.backends.cupy.geometry import Geometry
 from igc_ref.backends.cupy.kernels import FOLDER, source
 from igc_ref.backends.cupy.operators import CudaOperators
 from igc_ref.backends.cupy.steps import CapturedSteps
-from igc_ref.backends.cupy.tiles import choose
+from igc_ref.backends.cupy.tiles import Tile, candidates, choose
 from igc_ref.backends.operators.library import Sampling, TrainingData
 from igc_ref.networks.model import build_model
+from igc_ref.report import aligned
 from igc_ref.training.loop import training_step
 from igc_ref.training.optim import SGD
 from tests.backends.cuda.emulator.backend import EmulatedDevice
@@ -54,13 +60,35 @@ class Launch:
     allowed_bytes: int  # of dynamic shared memory that the host asked the driver for
 
     @property
+    def macros(self) -> dict[str, int]:
+        """What its source was specialised by."""
+        found = re.findall(r"-DIGC_(\w+)=(\d+)", " ".join(self.options))
+        return {name: int(value) for name, value in found}
+
+    @property
     def block(self) -> str:
         """What is computed, in words; the kernel's name where nothing is specialised."""
-        macros = dict(re.findall(r"-DIGC_(\w+)=(\d+)", " ".join(self.options)))
-        if "SLABS" not in macros:
+        m = self.macros
+        if "SLABS" not in m:
             return self.name
-        L, M, I, O = (int(macros[name]) for name in ("SLABS", "M", "I", "O"))
-        return describe(macros["SECONDARY"] == "1", L, M, I, O, macros["H"], macros["S"])
+        return describe(self.is_igc, m["SLABS"], m["M"], m["I"], m["O"], m["H"], m["S"])
+
+    @property
+    def is_igc(self) -> bool:
+        """Whether this is a pass of an IGC block."""
+        return self.macros.get("SECONDARY") == 1
+
+    @property
+    def tile(self) -> tuple[Geometry, Tile] | None:
+        """The geometry and the tile of a block or convolution; None for other kernels."""
+        m = self.macros
+        if "SLABS" not in m:
+            return None
+        sizes = (m[name] for name in ("SLABS", "I", "O", "M", "A", "K", "S", "H", "W"))
+        g = Geometry(self.is_igc, *sizes, N=256, share=m["SHARE"])
+        shares = tuple(m[name] for name in ("PX", "MS", "NP", "PXD", "IS"))
+        found = candidates(g, self.name == "block_backward", m["DX"] == 1, 2 if m["HALF"] else 4)
+        return g, next(tile for tile in found if tile.shares == shares)
 
     def __str__(self) -> str:
         """Name the block and all that its source was specialised by."""
@@ -230,3 +258,19 @@ def _kernels(log: str) -> Iterator[tuple[str, Built]]:
 def _number(pattern: str, text: str) -> int:
     (number,) = re.findall(pattern, text)
     return int(number)
+
+
+def table(networks: tuple[str, ...] = ("plain_igc L24M2", "plain_igc L4M8")) -> str:
+    """Lay out what the compiler makes of the kernels of these networks, for sm_90."""
+    rows = [["kernel", "of", "PX MS NP PXD IS", "threads", "shared", "registers", "spilled bytes"]]
+    for launch in sorted(record(232_448, "float32", 256, networks).launches, key=str):
+        kernel = build(launch.file, launch.options, "sm_90")[0][launch.name]
+        tile = " ".join(map(str, launch.tile[1].shares)) if launch.tile else ""
+        what = launch.block if launch.tile else ""
+        counts = launch.threads, launch.shared_bytes, kernel.registers, kernel.spills
+        rows.append([launch.name, what, tile, *map(str, counts)])
+    return aligned(rows)
+
+
+if __name__ == "__main__":
+    print(table())

@@ -1,6 +1,7 @@
 """The cupy backend's block and group convolution, run without a card, against float64."""
 
 import re
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from tests.backends.cuda.cases import (
     Convolution,
     batch_norm,
 )
+from tests.backends.cuda.emulator import DYNAMIC_LIMIT
 from tests.support import oracles
 from tests.support.guarded import GuardedBackend, built, internal, public
 
@@ -66,6 +68,37 @@ CONVOLUTIONS = [
 FAST = SQUARE, TRANSITION, CONVOLUTION
 
 
+@dataclass(frozen=True)
+class Narrow:
+    """A case on a card whose CUDA blocks have so much shared memory."""
+
+    case: Case
+    shared_bytes: int
+
+    def __str__(self):
+        return f"{self.case}-{self.shared_bytes}"
+
+    def backend(self, device=None):
+        backend = GuardedBackend(device)
+        backend.device.shared_bytes = self.shared_bytes
+        return backend
+
+    def run(self, backend):
+        return self.case.run(backend)
+
+
+NARROW = [  # and how often it launches what
+    (Narrow(Case(Convolution(6, 24, 1), 3, 7, 8), 10_000), {"block_backward": 1, "add": 2}),
+    (Narrow(Case(Convolution(6, 24, 2), 3, 8, 8, pending=False), 9_500), {"add": 1}),
+    (Narrow(Case(Convolution(6, 24, 2), 3, 8, 8), 8_400), {"block_forward": 1, "add": 1}),
+    (Narrow(Case(Convolution(6, 24, 2, 3, 2), 3, 7, 8), 9_200), {"add": 1, "add_up": 1}),
+    (Narrow(Case(Block(10, 20, 5, 2), 3, 8, 8), 5_500), {"block_forward": 3, "shuffle": 4}),
+    (Narrow(Case(Block(8, 16, 2, 8), 3, 8, 8), 8_000), {"block_forward": 2, "shuffle": 4}),
+    # 2 outputs of a slab for 3 partitions: no tile has room for that
+    (Narrow(Case(Block(6, 6, 3, 3), 2, 5, 4), DYNAMIC_LIMIT), {"block_forward": 2, "shuffle": 4}),
+]
+
+
 def marked(cases):
     """All cases as parameters; those that need builds of their own are slow."""
     return [pytest.param(c, marks=() if c in FAST else pytest.mark.slow) for c in cases]
@@ -76,6 +109,19 @@ def test_outputs_and_all_gradients_equal_the_definition(case):
     backend = case.backend()
     case.check(case.run(backend))
     assert backend.generic == ""
+
+
+@pytest.mark.parametrize(
+    ("narrow", "launches"),
+    [pytest.param(*n, marks=pytest.mark.slow if i % 3 else ()) for i, n in enumerate(NARROW)],
+    ids=str,
+)
+def test_what_fits_no_tile_is_computed_in_shares_or_in_steps(narrow, launches):
+    backend = narrow.backend()
+    narrow.case.check(narrow.run(backend))
+    assert backend.generic == ""
+    found = {name: backend.device.launches.count(name) for name in launches}
+    assert found == launches
 
 
 @pytest.mark.parametrize("what", ["copies of", "images", "rows", "parts", "R =", "stages"])
@@ -156,7 +202,6 @@ def test_moments_and_sums_noted_on_the_way_are_those_taken_by_themselves(case):
 
 
 NO_KERNEL = [
-    Case(Block(6, 6, 3, 3), 2, 5, 4),  # 2 outputs of a slab for 3 partitions
     Case(Block.square(2, 1, 1), 3, 1, 1),
     Case(Convolution(3, 1), 3, 1, 1),
 ]

@@ -3,6 +3,7 @@
 import ast
 import inspect
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -76,6 +77,54 @@ def test_streams_graphs_and_pools_take_our_arguments():
     inspect.signature(stream.begin_capture).bind(None)
     inspect.signature(stream.end_capture).bind(None)
     inspect.signature(cupy.cuda.using_allocator).bind(cupy.cuda.MemoryPool.malloc)
+
+
+class Pool:
+    """A `MemoryPool` that notes when it is emptied, and what else the device is told."""
+
+    def __init__(self, told):
+        self.told, self.in_use = told, 0
+
+    malloc = None
+
+    def free_all_blocks(self):
+        self.told.append("free")
+
+    def total_bytes(self):
+        return self.in_use
+
+
+def test_memory_of_a_dropped_graph_is_freed_after_its_work_and_not_within_a_capture(monkeypatch):
+    from igc_ref.backends.cupy import backend
+
+    told, pools, capturing = [], [], []
+
+    def pool():
+        pools.append(Pool(told))
+        return pools[-1]
+
+    fake = SimpleNamespace(
+        MemoryPool=pool,
+        using_allocator=cupy.cuda.using_allocator,
+        Device=lambda: SimpleNamespace(synchronize=lambda: told.append("wait")),
+        get_current_stream=lambda: SimpleNamespace(is_capturing=lambda: bool(capturing)),
+    )
+    monkeypatch.setattr(backend, "cupy", SimpleNamespace(cuda=fake))
+    one, two = (backend.CupyDevice.memory(None) for _ in range(2))
+    with one():
+        assert told == []
+    pools[0].in_use = 1  # a gradient of the model
+    del one
+    assert told == ["wait", "free"]
+    pools[0].in_use = 0
+    capturing.append(True)
+    del two
+    assert told == ["wait", "free"]
+    capturing.clear()
+    backend.give_back()
+    assert told == ["wait", "free", "wait", "free", "free"]
+    backend.give_back()
+    assert len(told) == 5
 
 
 def test_the_attributes_of_a_device_have_the_names_we_ask_for():

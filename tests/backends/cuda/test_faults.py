@@ -112,11 +112,15 @@ FAULTS = {  # kernel, what it runs, what is written, what is written instead
     "moments of some warps": (F, SQUARE, "w < WARPS_A_PART; ++w)", "w < WARPS_A_PART - 1; ++w)"),
     "gains of W_p to the first part": (B, SQUARE, "o = part * OS + v % OS", "o = v % OS"),
     "weights of the first group": (
-        B, GROUPS, "loader.primary = primary + share * SHARE_SIZE", "loader.primary = primary"),
-    "weights of the first share": (F, SHARED, "primary + share * O *", "primary + group * O *"),
+        B, GROUPS, "packed + share * SLABS * WEIGHTS", "packed"),
+    "weights of the first share": (
+        F, SHARED, "packed + share * SLABS * WEIGHTS", "packed + group * SLABS * WEIGHTS"),
+    "weights of the first share are packed": ("pack", SHARED, "(share * O + o)", "o"),
+    "W_d is packed without the permutation": ("pack", SQUARE, "r * slabs + l", "l * R + r"),
     # pending rules and derivatives
     "the rule of the first slab": (
-        F, SQUARE, "(const float4*)rule + l * I + s.i", "(const float4*)rule + s.i"),
+        F, SQUARE, "line = rules[l * I + s.i]", "line = rules[s.i]"),
+    "rules of the first group": (F, GROUPS, "rule + group * RULES", "rule"),
     "the derivative forgets the mean": (
         B, SQUARE, "slope.x, v - line.z, slope.y", "slope.x, v, slope.y"),
     "sums forget the ReLU": (
@@ -127,7 +131,8 @@ FAULTS = {  # kernel, what it runs, what is written, what is written instead
     "loss, classes past the warp": (
         "softmax_cross_entropy", LEARNING, "k < classes; k += WARP) sum[0]",
         "k < WARP; k += WARP) sum[0]"),
-    "optimiser, one parameter": ("sgd", LEARNING, "table + blockIdx.y * 4", "table"),
+    "optimiser, one parameter": (
+        "sgd", LEARNING, "blockIdx.y * 4;\n  float* weight", "0;\n  float* weight"),
 }  # fmt: skip
 
 

@@ -94,18 +94,49 @@ def test_memory_does_not_grow_from_epoch_to_epoch():
     with backend.session():
         epochs = Epochs(NETWORK, backend, SIZE, BATCH)
         x = backend.asarray(np.zeros((64, 3, 32, 32), "float32"))
-        for seed in range(8):
+        for seed in range(14):
             epochs.run(seed, at_times)
             epochs.model.forward(x)
             cupy.cuda.Device().synchronize()
             free, _ = cupy.cuda.runtime.memGetInfo()
             used.append((pool.used_bytes(), -free))
-    assert used[-1][0] <= used[3][0]
-    assert used[-1][1] - used[3][1] <= 8 << 20  # the driver rounds, and others may be on the GPU
+    settled = used[9]  # on an H100 the default pool grows until the seventh epoch, and then no more
+    assert used[-1][0] <= settled[0]
+    assert used[-1][1] - settled[1] <= 8 << 20  # the driver rounds, and others may be on the GPU
+
+
+def test_the_memory_of_dropped_steps_is_given_back():
+    import cupy
+
+    backend, left = gpu_ours.make_backend(emulate=False), []
+
+    def free():
+        cupy.get_default_memory_pool().free_all_blocks()
+        return cupy.cuda.runtime.memGetInfo()[0]
+
+    for _ in range(3):
+        with backend.session():
+            epochs = Epochs(NETWORK, backend, SIZE, BATCH)
+            for seed in range(3):
+                epochs.run(seed, at_times)
+            captured, held = epochs.steps.captured, free()
+        del epochs
+        with backend.session():  # the model's last gradients lay in the memory of the graph
+            left.append(free())
+        assert len(captured) == 2
+        assert left[-1] - held >= 64 << 20  # both graphs' own memory, the data set takes less
+    assert left[0] - left[-1] <= 8 << 20  # kernels are loaded in the first round
 
 
 def test_auto_takes_the_gpu():
     assert get_backend("auto").name == "cupy"
+
+
+def test_the_doctor_names_the_gpu_and_runs_a_kernel_on_it(capsys):
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "GiB free" in out
+    assert out.splitlines()[-1].endswith("takes cupy; one kernel tried: right")
 
 
 @pytest.mark.parametrize("storage", STORAGES)

@@ -1,16 +1,21 @@
 """Training on the emulated cupy backend: whole runs, captured steps, what crosses the border."""
 
 import sys
+import weakref
+from contextlib import nullcontext
+from functools import partial
 from types import ModuleType
 
 import numpy as np
 import pytest
 
 from igc_ref import TrainConfig, backends, build_model, data, train
+from igc_ref.backends.cupy import base
 from igc_ref.data import Dataset
 from igc_ref.errors import TrainingError
 from igc_ref.networks.architecture import Architecture
 from igc_ref.training import checkpoint
+from igc_ref.training.evaluation import evaluate
 from tests.backends.cuda import emulator
 from tests.backends.cuda.epochs import Epochs
 from tests.support.runs import outcome
@@ -103,7 +108,73 @@ def test_an_epoch_crosses_the_border_a_few_times_whatever_its_steps():
         epochs.run(seed)
     # In: order, window, mirror; learning rates, step number. Out: losses, correct answers.
     assert device.crossings == ["overwrite"] * 6 + ["download"] * 2
-    assert device.launches.count("take_batch") == device.launches.count("finish_step") == 3
+    for once_a_step in ("take_batch", "pack", "add_up", "sgd", "finish_step"):
+        assert device.launches.count(once_a_step) == 3
+
+
+@pytest.mark.parametrize(("limit", "together"), [(base.WAITING_BYTES, 1), (10_000, 2), (0, 4)])
+def test_weight_gradients_added_up_together_have_the_bits_of_those_added_up_alone(
+    limit, together, monkeypatch
+):
+    monkeypatch.setattr(base, "WAITING_BYTES", limit)
+    backend = EmulatedBackend()
+    launches, found, counts = backend.device.launches, [], []
+    x = np.random.default_rng(0).normal(size=(3, 3, SIDE, SIDE)).astype("float32")
+    for context in (nullcontext, backend.deferred):
+        model = build_model(**NETWORK, backend=backend)
+        dlogits = np.ones_like(model.forward(x, train=True))
+        launches.clear()
+        with context():
+            model.backward(dlogits)
+        counts.append(launches.count("add_up"))
+        found.append(model.gradients())
+    for name, gradient in found[0].items():
+        assert np.array_equal(found[1][name], gradient), name
+    assert counts == [launches.count("block_backward"), together] == [4, together]
+
+
+@pytest.mark.parametrize("batch_size", [4, 11])
+def test_an_evaluation_waits_for_the_device_once_whatever_its_batches(batch_size):
+    model = build_model(**NETWORK, backend=EmulatedBackend())
+    evaluate(model, data.shapes("train"), batch_size)
+    assert model.backend.device.crossings.count("download") == 2  # losses, correct answers
+
+
+def test_dropped_steps_let_go_of_their_graphs_and_then_of_the_memory(monkeypatch):
+    backend, gone = EmulatedBackend(), []
+
+    def noted(name):
+        def made(*arguments):
+            thing = partial(make(*arguments))
+            weakref.finalize(thing, gone.append, name)
+            return thing
+
+        make = getattr(backend.device, name)
+        monkeypatch.setattr(backend.device, name, made)
+
+    noted("capture")
+    noted("memory")
+    epochs = Epochs(Architecture(**NETWORK), backend, SIZE, BATCH, SIDE)
+    for seed in range(3):
+        epochs.run(seed)
+    assert gone == []
+    del epochs
+    assert gone == ["capture"] * 2 + ["memory"] * 2
+
+
+def test_weights_packed_ahead_are_never_those_of_before_the_optimisers_step():
+    backend = EmulatedBackend()
+    weight = backend.asarray(np.ones((4, 3, 1, 1), "float32"))
+    x = backend.to_layout(backend.asarray(np.ones((2, 3, 8, 8), "float32")))
+    known, found = {}, []
+    for _ in range(2):  # the second finds all of them packed ahead
+        with backend.packed_ahead(known):
+            found.append(backend.from_layout(backend.conv2d(x, weight)[0]).max())
+            numbers = {"lr": 0.5, "momentum": 0.0, "weight_decay": 0.0}
+            backend.sgd_step(weight, np.ones_like(weight), np.zeros_like(weight), **numbers)
+            found.append(backend.from_layout(backend.conv2d(x, weight)[0]).max())
+        weight += 2
+    assert found == [3, 1.5, 7.5, 6]
 
 
 def test_an_operator_of_the_library_inside_a_graph_is_an_error():

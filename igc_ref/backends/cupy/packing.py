@@ -1,0 +1,54 @@
+"""Weights in the order in which the block kernels read them (pack.cu)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from igc_ref.backends.cupy.base import THREADS, CudaBase
+from igc_ref.backends.cupy.geometry import Geometry
+from igc_ref.backends.cupy.tiles import Tile, slot
+from igc_ref.backends.operators.library import Array
+
+Row = tuple[int, ...]  # of pack.cu's table, but for its first number: the weights and the tile
+
+
+class Packing(CudaBase):
+    """Packs the weights of a block where they are used, or those of a training step ahead."""
+
+    @contextmanager
+    def packed_ahead(self, known: dict[Row, list[Array]]) -> Iterator[None]:
+        """Return the context of a training step: its weights are packed in one launch.
+
+        `known` has what earlier steps packed, by row; what this step needs besides is packed where
+        it is used, and noted there. Only the optimiser's step may write a weight within: after it,
+        weights are packed again.
+        """
+        self._known, self._packed = known, self._pack(known)
+        try:
+            yield
+        finally:
+            self._known, self._packed = None, {}
+
+    def _weights(self, primary: Array, secondary: Array | None, g: Geometry, tile: Tile) -> Array:
+        """Return the weights of a block as the kernels of a tile read them."""
+        given = [primary] if secondary is None else [primary, secondary]
+        weights = [self.xp.ascontiguousarray(weight) for weight in given]
+        addresses = [self.device.address(weight) for weight in weights]
+        shape = g.slabs, g.I, g.O, g.M, g.A, g.K, tile.MS, slot(g, tile)
+        row = (*addresses, *[0] * (2 - len(weights)), g.groups * g.share, *shape)
+        if row in self._packed:
+            return self._packed[row]
+        if self._known is not None and all(weight.flags.c_contiguous for weight in given):
+            self._known[row] = weights
+        return self._pack({row: weights})[row]
+
+    def _pack(self, rows: Mapping[Row, list[Array]]) -> dict[Row, Array]:
+        """Pack weights in one launch."""
+        packed = {row: self._numbers(row[2], row[3], row[-1]) for row in rows}
+        if packed:
+            table = self._table([(self.device.address(packed[row]), *row) for row in rows])
+            grid = math.ceil(max(array.size for array in packed.values()) / THREADS), len(packed)
+            self.launch("pack.cu", "pack", grid, table)
+        return packed

@@ -1,0 +1,91 @@
+"""Which networks run on our kernels alone, and so as a CUDA graph; run without a card."""
+
+import numpy as np
+import pytest
+
+from igc_ref.backends.cupy.operators import CudaOperators
+from igc_ref.backends.cupy.steps import CapturedSteps
+from igc_ref.networks.architecture import ARCHITECTURES, Architecture, numbers_of
+from tests.backends.cuda import emulator
+from tests.backends.cuda.epochs import Epochs
+from tests.backends.cuda.nvrtc import RecordingDevice
+
+if emulator.problem():
+    pytest.skip(emulator.problem(), allow_module_level=True)
+
+from tests.backends.cuda.emulator.backend import EmulatedBackend
+
+KiB = 1024
+H100, A100 = 227 * KiB, 163 * KiB  # shared memory of a CUDA block
+MAX_POOL = {"max_pool", "max_pool_backward"}
+
+
+def network(arch, deep=True, **numbers):
+    """A network of this name, of a width that is in use, or the smallest."""
+    family, _ = ARCHITECTURES[arch]
+    depth = {"plain": 20 if deep else 5, "resnet": 20 if deep else 8, "imagenet": 18, "igcv3": 54}
+    wide = {"L": 24, "M": 2, "width": 32 if family == "igcv3" else 48}
+    own = {n: numbers.get(n, wide[n]) for n in numbers_of(arch)}
+    return Architecture(arch, depth[family], **own)
+
+
+class HostBackend(CudaOperators):
+    """Does all that the host does for a step; `missed` has the operators without a kernel."""
+
+    name = "host"
+
+    def __init__(self, storage, shared_bytes):
+        super().__init__(RecordingDevice(shared_bytes), storage)
+        self.device.capturing, self.missed = False, set()
+
+    def note_generic(self, operator, what):
+        self.missed.add(operator)
+        self._warned.add(operator)
+        super().note_generic(operator, what)
+
+    def steps(self, learn, pool, batch_size, padding, report):
+        return CapturedSteps(self, learn, pool, batch_size, padding, capture=False, report=report)
+
+
+WIDE = [(network(arch), 64 if "imagenet" in arch else 32) for arch in ARCHITECTURES]
+L24M2, L4M8 = network("plain_igc"), network("plain_igc", L=4, M=8)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "side", "shared_bytes", "missed"),
+    [
+        *((a, side, H100, MAX_POOL if a.family == "imagenet" else set()) for a, side in WIDE),
+        *((a, side, A100, MAX_POOL if a.family == "imagenet" else set()) for a, side in WIDE[:-3]),
+        (L4M8, 32, H100, set()),
+        (L4M8, 32, A100, set()),  # some blocks in steps
+        (L24M2, 64, H100, set()),
+        (L24M2, 68, H100, {"conv2d", "conv2d_backward"}),
+    ],
+    ids=lambda v: " ".join(sorted(v)) or "none" if isinstance(v, set) else str(v),
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:.*has no kernel")
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+def test_the_operators_of_a_step_that_have_no_kernel(
+    architecture, side, shared_bytes, missed, storage
+):
+    backend = HostBackend(storage, shared_bytes)
+    Epochs(architecture, backend, 4, 4, side).run(0)
+    half_fits = storage == "float16" and side == 68
+    assert backend.missed == (set() if half_fits else missed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", [a for a in ARCHITECTURES if "imagenet" not in a])
+def test_a_small_network_is_captured_with_the_bits_of_its_kernels_one_by_one(arch):
+    found, side = [], 32 if arch == "igcv3" else 12  # whose last blocks see an eighth of it
+    for capture in (True, False):
+        backend = EmulatedBackend(capture=capture)
+        architecture = network(arch, deep=False, L=2, M=2, width=4)
+        epochs = Epochs(architecture, backend, 2, 2, side)
+        losses = [epochs.run(seed) for seed in range(4)]
+        assert backend.device.graphs == int(capture)
+        assert epochs.lines == []
+        found.append((losses, epochs.model.state_dict()))
+    assert found[0][0] == found[1][0]
+    for name, array in found[0][1].items():
+        assert np.array_equal(array, found[1][1][name]), name

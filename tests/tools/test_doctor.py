@@ -1,0 +1,113 @@
+"""``igc-ref doctor``: it says what is wrong with an installation, and never fails over it."""
+
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+import igc_ref
+from igc_ref import backends
+from igc_ref.backends import NumpyBackend
+from igc_ref.cli import main
+
+BROKEN = {  # a library, what its import raises, what the doctor must say of it
+    "numba": (
+        'raise ImportError("Numba needs NumPy 2.2 or less. Got NumPy 2.4.")',
+        "numba is installed but fails: ImportError: Numba needs NumPy 2.2 or less. Got NumPy 2.4.",
+    ),
+    "cupy": (
+        'raise OSError("\\n====\\nFailed to import CuPy.\\n\\nlibcudart.so.13: cannot open\\n")',
+        "CuPy is installed but fails: OSError: ==== Failed to import CuPy. libcudart.so.13: "
+        "cannot open",
+    ),
+}
+
+
+def table(text):
+    """The rows by name, in order."""
+    width = text.index(igc_ref.__version__)
+    return {line[:width].rstrip(): line[width:] for line in text.splitlines()}
+
+
+def doctor(capsys, *options):
+    """Exit status, rows and error of the command in this process."""
+    status = main(["doctor", *options])
+    out, err = capsys.readouterr()
+    return status, table(out), err
+
+
+def broken(tmp_path, *options):
+    """Run the command in an environment whose numba and CuPy cannot be imported."""
+    for library, (source, _) in BROKEN.items():
+        (tmp_path / library).mkdir()
+        (tmp_path / library / "__init__.py").write_text(source)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "igc_ref", "doctor", *options]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}
+    )
+
+
+def test_it_shows_the_machine_and_what_a_backend_computes(capsys, monkeypatch):
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "1")
+    status, rows, err = doctor(capsys, "--backend", "numpy")
+    assert (status, err) == (0, "")
+    assert rows["Python"].startswith(sys.version.split()[0])
+    assert "numpy " in rows["packages"]
+    assert "NUMBA_NUM_THREADS=1" in rows["variables"]
+    assert rows["backend=numpy"] == "takes numpy; one kernel tried: right"
+
+
+def test_broken_libraries_are_lines_of_the_output_and_auto_takes_numpy(tmp_path):
+    done = broken(tmp_path)
+    rows = table(done.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+    for library, (_, text) in BROKEN.items():
+        assert rows[f"{library} backend"] == text
+    assert rows["backend=auto"].startswith("takes numpy")
+
+
+def test_a_backend_that_cannot_run_is_exit_status_1_and_the_last_line_its_reason(tmp_path):
+    done = broken(tmp_path, "--backend", "numba")
+    assert done.returncode == 1
+    assert BROKEN["numba"][1] in done.stdout.splitlines()[-1]
+    assert done.stderr.startswith("igc-ref: error: backend=numba does not compute here")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_backend_that_computes_nonsense_is_exit_status_1(capsys, monkeypatch):
+    monkeypatch.setattr(NumpyBackend, "shuffle", lambda self, x, groups: (x, groups))
+    status, rows, _ = doctor(capsys, "--backend", "numpy")
+    assert status == 1
+    assert "the numpy backend shuffles wrongly" in rows["backend=numpy"]
+
+
+def test_a_fact_that_cannot_be_had_is_its_error_and_the_others_are_shown(capsys, monkeypatch):
+    def no_driver():
+        raise RuntimeError("no driver\nat all")
+
+    facts = {"CUDA": no_driver, "GPU": lambda: "NVIDIA H100"}
+    fake = SimpleNamespace(device_problem=lambda: None, facts=lambda: facts)
+    monkeypatch.setitem(sys.modules, "igc_ref.backends.cupy.backend", fake)
+    monkeypatch.setattr(backends, "find_spec", lambda name: object())
+    status, rows, _ = doctor(capsys, "--backend", "numpy")
+    assert status == 0
+    assert rows["cupy backend"] == "can run"
+    assert rows["CUDA"] == "RuntimeError: no driver at all"
+    assert rows["GPU"] == "NVIDIA H100"
+
+
+def test_the_card_is_named_with_its_capability_and_memory(monkeypatch):
+    cupy = pytest.importorskip("cupy")
+    from igc_ref.backends.cupy.backend import facts
+
+    card = SimpleNamespace(id=0, compute_capability="90", mem_info=(70 << 30, 80 << 30))
+    monkeypatch.setattr(cupy.cuda, "Device", lambda: card)
+    names = {"name": b"NVIDIA H100"}
+    monkeypatch.setattr(cupy.cuda.runtime, "getDeviceProperties", lambda number: names)
+    monkeypatch.setattr(cupy.cuda.runtime, "driverGetVersion", lambda: 12080)
+    found = facts()
+    assert found["GPU"]() == "NVIDIA H100, compute capability 9.0, 70.0 of 80.0 GiB free"
+    assert found["CUDA of driver"]() == "12.8"
