@@ -126,7 +126,6 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* d, con
   loader.raw = raw, loader.weights = weights;
 #pragma unroll
   for (int l = 0; l < STAGES - 1; ++l) loader.start(l);
-  clear(tile, TILE + D_TILE);
   bring_rules((float4*)rules, rule + group * RULES);
 
   // dz̄ = Pᵀ d: output a of partition m is channel a*M + m. There is one branch around all loads, and
@@ -159,6 +158,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* d, con
           }
       }
   }
+  clear(tile, TILE + D_TILE);
   __syncthreads();
 
 #if !IGC_SECONDARY
