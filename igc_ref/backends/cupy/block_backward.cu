@@ -126,20 +126,21 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* d, con
   loader.raw = raw, loader.weights = weights;
 #pragma unroll
   for (int l = 0; l < STAGES - 1; ++l) loader.start(l);
-  clear(tile, TILE + D_TILE);
   bring_rules((float4*)rules, rule + group * RULES);
 
   // dz̄ = Pᵀ d: output a of partition m is channel a*M + m. There is one branch around all loads, and
   // where HO % PX == 0 none within, so that they wait for memory together and not one after another.
   float dzbar[A][MS][PX] = {};
   if (at.active) {
-    const int from = (first + at.picture) * (HO * WO) + at.row * WO + at.column;
+    const int c0 = share * A * M + at.part * MS, channel_size = N * (HO * WO);
+    const long long corner =
+        (c0 * (long long)N + first + at.picture) * (HO * WO) + at.row * WO + at.column;
 #pragma unroll
     for (int a = 0; a < A; ++a)
 #pragma unroll
       for (int m = 0; m < MS; ++m) {
-        const int c = (share * A + a) * M + at.part * MS + m;
-        const long long place = (long long)c * (N * (HO * WO)) + from;
+        const int c = c0 + a * M + m;
+        const long long place = corner + (long long)(a * M + m) * channel_size;
         float4 line, slope;
         if (IGC_DERIVE) {
           line = __ldg((const float4*)derivative + c * 2);
@@ -157,6 +158,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* d, con
           }
       }
   }
+  clear(tile, TILE + D_TILE);
   __syncthreads();
 
 #if !IGC_SECONDARY

@@ -51,7 +51,9 @@ make_rule(float* rule, const float* moments, int parts, long long length, int pa
           const float* gamma, const float* beta, float* running_mean, float* running_var,
           float momentum, float eps, int train) {
   const int c = blockIdx.x, C = gridDim.x;
-  float mean = running_mean[c], var = running_var[c];
+  const float gain = gamma[c], bias = beta[c];  // read early: nothing waits for them later
+  const float old_mean = running_mean[c], old_var = running_var[c];
+  float mean = old_mean, var = old_var;
   if (train) {
     const double origin = moments[c * 3];
     double sum = 0, squares = 0;
@@ -68,12 +70,12 @@ make_rule(float* rule, const float* moments, int parts, long long length, int pa
   }
   if (threadIdx.x > 0) return;
   if (train) {
-    running_mean[c] += (1.f - momentum) * (mean - running_mean[c]);
-    running_var[c] += (1.f - momentum) * (var - running_var[c]);
+    running_mean[c] = old_mean + (1.f - momentum) * (mean - old_mean);
+    running_var[c] = old_var + (1.f - momentum) * (var - old_var);
   }
   var += 0.f * var;  // an overflow is no number, so that the loss shows it
-  const float inv_std = 1.f / sqrtf(var + eps), scale = gamma[c] * inv_std;
-  rule[c * 4] = scale, rule[c * 4 + 1] = fmaf(-mean, scale, beta[c]);
+  const float inv_std = 1.f / sqrtf(var + eps), scale = gain * inv_std;
+  rule[c * 4] = scale, rule[c * 4 + 1] = fmaf(-mean, scale, bias);
   rule[c * 4 + 2] = mean, rule[c * 4 + 3] = inv_std;
 }
 
@@ -101,6 +103,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 make_derivative(float* derivative, float* dgamma, float* dbeta, const float* sums, int parts,
                 long long length, const float* rule, const float* gamma, float unscale, int train) {
   const int c = blockIdx.x, C = gridDim.x;
+  const float4 line = __ldg((const float4*)rule + c);  // read early: nothing waits for it later
+  const double inv_std = line.w, a = gamma[c] * inv_std;
   double sum = 0, product = 0;
   for (int b = threadIdx.x; b < parts; b += THREADS) {
     sum += sums[((long long)b * C + c) * 2];
@@ -108,11 +112,10 @@ make_derivative(float* derivative, float* dgamma, float* dbeta, const float* sum
   }
   block_sums(sum, product);
   if (threadIdx.x > 0) return;
-  const double inv_std = rule[c * 4 + 3], a = gamma[c] * inv_std;
   dbeta[c] = (float)(sum * unscale);
   dgamma[c] = (float)(product * inv_std * unscale);
   float* row = derivative + c * 8;
-  row[0] = rule[c * 4], row[1] = rule[c * 4 + 1], row[2] = rule[c * 4 + 2], row[3] = (float)a;
+  row[0] = line.x, row[1] = line.y, row[2] = line.z, row[3] = (float)a;
   row[4] = train ? (float)(-a * inv_std * inv_std * product / (double)length) : 0.f;
   row[5] = train ? (float)(-a * sum / (double)length) : 0.f;
   row[6] = row[7] = 0.f;

@@ -119,7 +119,7 @@ FAULTS = {  # kernel, what it runs, what is written, what is written instead
     "W_d is packed without the permutation": ("pack", SQUARE, "r * slabs + l", "l * R + r"),
     # pending rules and derivatives
     "the rule of the first slab": (
-        F, SQUARE, "= rules[l * I + s.i]", "= rules[s.i]"),
+        F, SQUARE, "line[u] = rules[l * I + s.i]", "line[u] = rules[s.i]"),
     "rules of the first group": (F, GROUPS, "rule + group * RULES", "rule"),
     "the derivative forgets the mean": (
         B, SQUARE, "slope.x, v - line.z, slope.y", "slope.x, v, slope.y"),

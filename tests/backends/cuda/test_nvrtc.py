@@ -52,9 +52,8 @@ if os.environ.get("IGC_ALL_ARCHITECTURES") == "1":
 # Bytes that a thread of block_backward.cu may spill, by architecture and block; at most 64. All of
 # these use 255 registers.
 ALLOWED_SPILLS = {
-    ("sm_90", "IGC L=24 M=4 2->4 32x32 stride 2"): 16,
-    ("sm_100", "IGC L=24 M=4 2->4 32x32 stride 2"): 8,
-    ("sm_100", "IGC L=24 M=4 4->4 16x16 stride 1"): 8,
+    **{(a, "IGC L=24 M=4 2->4 32x32 stride 2"): 8 for a in ("sm_75", "sm_80", "sm_90")},
+    ("sm_80", "IGC L=24 M=4 4->4 16x16 stride 1"): 8,
 }
 
 # Kernels of what other networks do: a batch norm after no convolution, or with no reader;
