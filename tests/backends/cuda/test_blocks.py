@@ -88,12 +88,12 @@ class Narrow:
 
 
 NARROW = [  # and how often it launches what
-    (Narrow(Case(Convolution(6, 24, 1), 3, 7, 8), 10_000), {"block_backward": 1, "add": 2}),
+    (Narrow(Case(Convolution(6, 24, 1), 3, 7, 8), 8_000), {"block_backward": 1, "add": 2}),
     (Narrow(Case(Convolution(6, 24, 2), 3, 8, 8, pending=False), 9_500), {"add": 1}),
     (Narrow(Case(Convolution(6, 24, 2), 3, 8, 8), 8_400), {"block_forward": 1, "add": 1}),
-    (Narrow(Case(Convolution(6, 24, 2, 3, 2), 3, 7, 8), 9_200), {"add": 1, "add_up": 1}),
-    (Narrow(Case(Block(10, 20, 5, 2), 3, 8, 8), 5_500), {"block_forward": 3, "shuffle": 4}),
-    (Narrow(Case(Block(8, 16, 2, 8), 3, 8, 8), 8_000), {"block_forward": 2, "shuffle": 4}),
+    (Narrow(Case(Convolution(6, 24, 2, 3, 2), 3, 7, 8), 7_000), {"add": 1, "add_up": 1}),
+    (Narrow(Case(Block(10, 20, 5, 2), 3, 8, 8), 5_000), {"block_forward": 3, "shuffle": 4}),
+    (Narrow(Case(Block(8, 16, 2, 8), 3, 8, 8), 6_000), {"block_forward": 2, "shuffle": 4}),
     # 2 outputs of a slab for 3 partitions: no tile has room for that
     (Narrow(Case(Block(6, 6, 3, 3), 2, 5, 4), DYNAMIC_LIMIT), {"block_forward": 2, "shuffle": 4}),
 ]
