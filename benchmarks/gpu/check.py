@@ -36,9 +36,9 @@ NETWORKS = (
 )
 TINY = (Architecture("plain_igc", 5, L=2, M=2),)
 # Two arithmetics may round the input of a ReLU to different sides of zero; then the velocities of a
-# few steps are 1e-5 to 1e-3 off, with NumPy in float32 too. That is chance: in two steps on 12 images
-# it happens with some seeds and not with others, and where it does not, velocities are 1e-7 to 3e-7
-# off. So the best of a few seeds is judged; a wrong factor of the optimiser is wrong with all.
+# few steps are 1e-5 to 1e-3 off, with NumPy in float32 too. That is chance: with 12 images and two
+# steps it happens with some seeds only, and where it does not, velocities are 1e-7 to 3e-7 off. So
+# the best of a few seeds is judged; a wrong factor of the optimiser is wrong with all.
 SHARP, BATCH, SEEDS, CLOSE = 2, 8, 8, 1e-6
 STEPS, LR = 20, 0.002
 

@@ -282,8 +282,8 @@ def test_our_block_computes_the_same_captured_and_in_training():
     backend.device.launches.clear()
     run()
     assert not note
-        one = ["pack", "block_forward", "pack", "block_backward", "add_up"]
-        assert backend.device.launches == one * 2
+    one = ["pack", "block_forward", "pack", "block_backward", "add_up"]
+    assert backend.device.launches == one * 2
     z, (dgamma, _), (dx, *_) = block.training(0)
     assert "find_sums" not in backend.device.launches  # its sums come from the next block
     for array in (backend.from_layout(z), dgamma, backend.from_layout(dx)):
