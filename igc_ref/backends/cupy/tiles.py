@@ -4,8 +4,8 @@ The same shape gives the same tile, and so the same order of additions, the same
 whose CUDA blocks can have that much shared memory. Tiles are chosen by a count of what a slab costs
 (block.cuh): instructions, of which an SM issues four warps' in a cycle, and reads of shared memory,
 of which it serves one warp's. Constants below are limits of the hardware, fitted to what the
-compiler (NVRTC, sm_90) reports, fitted to a sweep, or guesses. That sweep timed 232 tiles of the blocks
-of plain_igc L24M2 and L4M8, 256 images, on an H200, with the kernels as they were first written. With
+compiler (NVRTC, sm_90) reports, fitted to a sweep, or guesses. That sweep timed 232 tiles of the
+blocks of plain_igc L24M2 and L4M8, 256 images, on an H200, with the kernels as first written. With
 today's, the model takes a tile within 5 % of the fastest of ten in 14 of 20 shapes and passes; for
 those where a card found one more than 2 % faster, tiles.json has it.
 """
