@@ -10,6 +10,7 @@ library, so that the tests can run host code and kernels on NumPy arrays and an 
     tiles.py         how a block of images is shared out among threads
     tiles.json       what tiles.py takes instead, for shapes that were timed on a card
     base.py          a batch in and out, and how an operator reads its numbers
+    packing.py       weights in the order in which the block kernels read them
     convolution.py   the IGC block and group convolution
     loss_and_sgd.py  linear layer, loss, optimiser
     operators.py     batch norm and the rest; all together

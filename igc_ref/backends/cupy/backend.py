@@ -10,6 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from threading import Lock
 from typing import Any
 
 import cupy
@@ -100,12 +101,12 @@ class CupyDevice:
 
     def memory(self) -> Callable[[], AbstractContextManager[None]]:
         """Set a pool aside for one graph; it is given back when the result is dropped."""
-        pool = cupy.cuda.MemoryPool()
+        pool, device = cupy.cuda.MemoryPool(), cupy.cuda.Device()
 
         def arrays() -> Any:
             return cupy.cuda.using_allocator(pool.malloc)
 
-        weakref.finalize(arrays, give_back, pool).atexit = False
+        weakref.finalize(arrays, give_back, (device, pool)).atexit = False
         return arrays
 
     def lasting(self, shape: tuple[int, ...], dtype: str) -> Array:
@@ -118,11 +119,12 @@ class CupyDevice:
         stream = cupy.cuda.get_current_stream()
         self.capturing, self.after_capture = True, []
         try:
-            stream.begin_capture()
-            try:
-                f()
-            finally:
-                graph = stream.end_capture()
+            with _capture:
+                stream.begin_capture()
+                try:
+                    f()
+                finally:
+                    graph = stream.end_capture()
             kept = self.after_capture
             for array, values in kept:
                 self.overwrite(array, values)
@@ -136,23 +138,31 @@ class CupyDevice:
         return replay
 
 
-_dropped: list[Any] = []  # pools whose graphs are gone, but not all of their memory
+_dropped: list[tuple[Any, Any]] = []  # devices and pools of graphs that are gone, not all memory
+_capture = Lock()  # held while a graph is captured: no thread may wait for a device then
 
 
-def give_back(*pools: Any) -> None:
+def give_back(*dropped: tuple[Any, Any]) -> None:
     """Give the memory of dropped graphs back to the card.
 
     CuPy 14.1 and newer would keep it: what a pool has cached is not freed with the pool. A block in
     which an array is still in use, as a model's last gradients, stays until a later call.
     """
-    _dropped.extend(pools)
-    # The garbage collector may call while another graph is captured: then nothing may wait.
+    _dropped.extend(dropped)
     if not _dropped or cupy.cuda.get_current_stream().is_capturing():
         return
-    cupy.cuda.Device().synchronize()  # a last replay may be under way
-    for pool in _dropped:
-        pool.free_all_blocks()
-    _dropped[:] = [pool for pool in _dropped if pool.total_bytes()]
+    # The garbage collector may call in any thread, where another device is the current one.
+    if not _capture.acquire(blocking=False):
+        return
+    try:
+        for device, pool in tuple(_dropped):
+            with device:  # a pool answers for what it has on the current one
+                device.synchronize()  # a last replay may be under way
+                pool.free_all_blocks()
+                if not pool.total_bytes():
+                    _dropped.remove((device, pool))
+    finally:
+        _capture.release()
 
 
 def device_problem() -> str | None:

@@ -2,7 +2,9 @@
 
 import ast
 import inspect
+from functools import partial
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 
 import pytest
@@ -79,52 +81,95 @@ def test_streams_graphs_and_pools_take_our_arguments():
     inspect.signature(cupy.cuda.using_allocator).bind(cupy.cuda.MemoryPool.malloc)
 
 
-class Pool:
-    """A `MemoryPool` that notes when it is emptied, and what else the device is told."""
+class Machine(SimpleNamespace):
+    """What the backend uses of `cupy.cuda`; `told` notes who waits, and which pool is emptied."""
 
-    def __init__(self, told):
-        self.told, self.in_use = told, 0
+    using_allocator = staticmethod(cupy.cuda.using_allocator)
+
+    def __init__(self):
+        super().__init__(told=[], pools=[], current=0, capturing=False)
+        self.MemoryPool, self.Device = partial(Pool, self), partial(Device, self)
+
+    def get_current_stream(self):
+        return SimpleNamespace(
+            is_capturing=lambda: self.capturing, begin_capture=bool, end_capture=bool
+        )
+
+
+class Pool:
+    def __init__(self, machine):
+        self.machine, self.in_use = machine, 0
+        machine.pools.append(self)
 
     malloc = None
 
     def free_all_blocks(self):
-        self.told.append("free")
+        self.machine.told.append(f"free on {self.machine.current}")
 
     def total_bytes(self):
         return self.in_use
 
 
-def test_memory_of_a_dropped_graph_is_freed_after_its_work_and_not_within_a_capture(monkeypatch):
+class Device:
+    def __init__(self, machine):
+        self.machine, self.number = machine, machine.current
+
+    def __enter__(self):
+        self.before, self.machine.current = self.machine.current, self.number
+
+    def __exit__(self, *error):
+        self.machine.current = self.before
+
+    def synchronize(self):
+        self.machine.told.append(f"wait for {self.number}")
+
+
+@pytest.fixture
+def machine(monkeypatch):
     from igc_ref.backends.cupy import backend
 
-    told, pools, capturing = [], [], []
+    machine = Machine()
+    monkeypatch.setattr(backend, "cupy", SimpleNamespace(cuda=machine))
+    return machine
 
-    def pool():
-        pools.append(Pool(told))
-        return pools[-1]
 
-    fake = SimpleNamespace(
-        MemoryPool=pool,
-        using_allocator=cupy.cuda.using_allocator,
-        Device=lambda: SimpleNamespace(synchronize=lambda: told.append("wait")),
-        get_current_stream=lambda: SimpleNamespace(is_capturing=lambda: bool(capturing)),
-    )
-    monkeypatch.setattr(backend, "cupy", SimpleNamespace(cuda=fake))
-    one, two = (backend.CupyDevice.memory(None) for _ in range(2))
+def test_memory_of_a_dropped_graph_is_freed_after_its_work_and_not_within_a_capture(machine):
+    from igc_ref.backends.cupy.backend import CupyDevice, give_back
+
+    told, freed = machine.told, ["wait for 0", "free on 0"]
+    one, two = (CupyDevice.memory(None) for _ in range(2))
     with one():
         assert told == []
-    pools[0].in_use = 1  # a gradient of the model
+    machine.pools[0].in_use = 1  # a gradient of the model
     del one
-    assert told == ["wait", "free"]
-    pools[0].in_use = 0
-    capturing.append(True)
+    assert told == freed
+    machine.pools[0].in_use = 0
+    machine.capturing = True
     del two
-    assert told == ["wait", "free"]
-    capturing.clear()
-    backend.give_back()
-    assert told == ["wait", "free", "wait", "free", "free"]
-    backend.give_back()
-    assert len(told) == 5
+    assert told == freed
+    machine.capturing = False
+    give_back()
+    assert told == freed * 3
+    give_back()
+    assert told == freed * 3
+
+
+def test_memory_dropped_in_another_thread_is_freed_on_its_device_and_not_within_a_capture(machine):
+    from igc_ref.backends.cupy.backend import CupyDevice, give_back
+
+    machine.current = 1
+    dropped, device = [CupyDevice.memory(None)], CupyDevice.__new__(CupyDevice)
+    machine.current = 0
+
+    def step():  # meanwhile the garbage collector runs in a thread that captures nothing
+        thread = Thread(target=dropped.clear)
+        thread.start()
+        thread.join()
+        assert dropped == machine.told == []
+
+    device.capture(step)
+    give_back()
+    assert machine.told == ["wait for 1", "free on 1"]
 
 
 def test_the_attributes_of_a_device_have_the_names_we_ask_for():
