@@ -1,6 +1,6 @@
 // From the data set in device memory to a batch: pick, normalise, pad, crop, mirror, in one pass.
 //
-// images (count, C, H, W) are bytes; x is (C, N, H, W). Picture n of step s is number order[s*step + n];
+// images (count, C, H, W) are bytes; x is (C, N, H, W). Image n of step s is number order[s*step + n];
 // its window starts at (top, left) of the image padded with zeros, and may be mirrored. Compiled
 // without fused multiply-adds, so that the numbers are those of the operators one after another.
 
@@ -17,12 +17,12 @@ take_batch(storage* x, long long* labels, const unsigned char* images, const lon
   if (e >= N * C * H * W) return;
   const int column = e % W, row = e / W % H, n = e / (W * H) % N, c = e / (W * H * N);
   const int place = *counter * step + n;
-  const long long picture = order[place];
+  const long long image = order[place];
   const int i = row + top[place] - padding;
   const int j = (mirror[place] ? W - 1 - column : column) + left[place] - padding;
   float value = 0.f;
   if (0 <= i && i < H && 0 <= j && j < W)
-    value = images[((picture * C + c) * H + i) * W + j] * scale[c] - shift[c];
+    value = images[((image * C + c) * H + i) * W + j] * scale[c] - shift[c];
   store(x + e, value);
-  if (c == 0 && row == 0 && column == 0) labels[n] = all_labels[picture];
+  if (c == 0 && row == 0 && column == 0) labels[n] = all_labels[image];
 }

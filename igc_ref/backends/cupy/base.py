@@ -82,7 +82,7 @@ class CudaBase(LazyBackend):
     # -- for operators with kernels --------------------------------------------------------------
 
     def _fast(self, x: Batch) -> bool:
-        """Say whether the kernels can work on this: a batch of float32, and not too large."""
+        """Return whether the kernels can work on this: a batch of float32, and not too large."""
         if not isinstance(x, Batch) or x.dtype != np.float32:
             return False
         C, N, H, W = x.shape
@@ -139,9 +139,11 @@ class CudaBase(LazyBackend):
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Return the context of a training step: weight gradients are added up together.
+        """Return the context of a training step, which adds up the weight gradients of all layers.
 
-        They can be read after the optimiser's step or the end of the context, not before.
+        Every CUDA block writes its share of a weight gradient. Here the shares wait, and one kernel
+        adds up those of many layers: at the optimiser's step, at the end of the context, or when
+        they take `WAITING_BYTES`. So no weight gradient can be read before one of the first two.
         """
         self._deferring = True
         try:
@@ -151,7 +153,7 @@ class CudaBase(LazyBackend):
             self._deferring, self._shares = False, []
 
     def _total(self, shares: Array) -> Array:
-        """Return what will hold the sums of `shares`, shape (CUDA blocks, weights)."""
+        """Return an array that will hold the sums of `shares`, shape (CUDA blocks, weights)."""
         total = self._numbers(shares.shape[1])
         self._shares.append((total, shares))
         if not self._deferring or sum(s.nbytes for _, s in self._shares) > WAITING_BYTES:

@@ -3,9 +3,10 @@
 //   dz̄ = Pᵀ d, dW_d = blockmask(dz̄ ȳᵀ), dȳ = W_dᵀ dz̄, dy = P dȳ, dW_p = blockmask(dy zᵀ),
 //   dz = W_pᵀ dy, folded back into dx.
 //
-// Names: `d` is the gradient of x', and `out` is x' itself, for the derivative below. `dzbar` is dz̄,
-// `dy` and `y` are those of one slab l; all three in a thread's own positions. `dy_tile` is dy for all
-// threads. `tile` has the windows of x, whose columns are z; `g` is dz folded into pixels, which are dx.
+// Names: z are the windows of x, columns of `tile`; ȳ = Pᵀ y, and z̄ = W_d ȳ, so that x' = P z̄. `d` is
+// the gradient of x', and `out` is x' itself, for the derivative below. `dzbar` is dz̄; `dy` and `y` are
+// those of one slab l; all three at a thread's own positions. `dy_tile` is dy of all threads. `g` is
+// dz folded back into pixels, which is dx.
 //
 // A thread keeps dz̄ for its column of positions and its partitions in registers, and goes through the
 // slabs l as the forward pass does: its part of dy[l] goes into a tile in shared memory, for the
@@ -13,20 +14,21 @@
 // threads share out the pixels of dx[l], each reading the outputs that saw it.
 //
 // On the way in, the derivative of the batch norm and ReLU that followed is applied to d (derivative:
-// a*(d where relu passed) + b*(x' - mean) + c). On the way out, CUDA blocks note their sums of g and
-// of g*(x - mean), where g = dx where relu passed: what the derivative of the batch norm before needs.
+// a*(d where relu passed) + b*(x' - mean) + c). On the way out, CUDA blocks note their sums of dx and
+// of dx*(x - mean) over the pixels that relu passed: the derivative of the batch norm before needs them.
 // Every CUDA block writes a share of the weight gradients; nothing is added atomically.
 
 #include "block.cuh"
 
-// Which outputs reach a pixel, in one direction: output o reads pixel o*S + k - P through tap k. Call
-// p the output that owns pixel p*S + r, 0 <= r < S. Then output p + D reaches this pixel through tap k
-// if and only if (p + D)*S + k - P = p*S + r, that is D*S = r + P - k: where S does not divide
-// r + P - k, tap k never meets such a pixel. With K = 3 and S = 2, pixels with r = 0 are seen through
-// tap 1 of output p alone, those with r = 1 through tap 2 of p and tap 0 of p + 1. The outermost are
-// D = -BEFORE (r = 0, k = K - 1) and D = AFTER (r = S - 1, k = 0).
+// Which outputs read a pixel, in one direction: output o reads pixel o*S + k - P with tap k of the
+// kernel. Write the pixel as p*S + r with 0 <= r < S. Output p + D reads it with tap k if and only if
+// (p + D)*S + k - P = p*S + r, that is D*S = r + P - k; if S does not divide r + P - k, no output reads
+// it with tap k. With K = 3 and S = 2, pixels with r = 0 are read with tap 1 by output p alone, those
+// with r = 1 with tap 2 by p and with tap 0 by p + 1. As r + P - k goes from P - (K - 1) to S - 1 + P,
+// D goes from -BEFORE to AFTER.
 constexpr int BEFORE = (K - 1 - P) / S, AFTER = (S - 1 + P) / S;
-constexpr int IS = IGC_IS, PXD = IGC_PXD;  // inputs and positions below each other of a task
+// A task is dx for IS inputs, at the pixels p*S + r of PXD positions p below each other.
+constexpr int IS = IGC_IS, PXD = IGC_PXD;
 constexpr int D_GROUPS = divide_up(HO, PXD), D_PLACES = D_GROUPS * NP * WO;
 constexpr int D_PADDED = round_up(D_PLACES, WARP), D_WARPS = D_PADDED / WARP;
 constexpr int TASKS = I / IS * D_PADDED;
@@ -42,10 +44,10 @@ constexpr int D_TOGETHER = larger(1, WARP / WO / NP);
 constexpr int D_LEFT = larger(BEFORE, AFTER);
 constexpr int D_PITCH = D_TOGETHER > 1 ? without_conflicts(WO + D_LEFT) : WO + D_LEFT;
 constexpr int D_ROWS = BEFORE + larger(D_GROUPS * PXD, HO) + AFTER;
-constexpr int D_PICTURE = skewed(D_ROWS * D_PITCH + D_LEFT + AFTER, WO * D_TOGETHER);
-constexpr int D_TILE = IGC_DX ? O * NP * D_PICTURE : 0;
+constexpr int D_IMAGE = skewed(D_ROWS * D_PITCH + D_LEFT + AFTER, WO * D_TOGETHER);
+constexpr int D_TILE = IGC_DX ? O * NP * D_IMAGE : 0;
 
-// Inputs of a primary weight's row, and the primary weights of a share.
+// Inputs that one output of W_p has, and weights of W_p in a share.
 constexpr int FAN_IN = IGC_SECONDARY ? I : SLABS * I;
 constexpr int SHARE_SIZE = O * (IGC_SECONDARY ? SLABS : 1) * FAN_IN * TAPS;
 
@@ -57,14 +59,14 @@ constexpr int SUMS = round_up(WARP_SUMS + DX_SUMS, 4);
 // that would be more code than the instruction cache holds (72: a guess), each input has its own list.
 constexpr bool UNROLL = PIXELS <= 72;
 constexpr int INPUTS = UNROLL ? I : 1, PIXEL_LIST = UNROLL ? GAINS : TAPS * OS;
-// Slabs whose sums have room: all, which are then added up once at the end, or one.
+// Slabs whose sums have room: all, and they are added up once at the end, or one.
 constexpr int KEPT = IGC_KEPT;
 
 // Add up over the warps what the weights gain in `count` slabs, always in the same order, and write it
 // in the order of the weights. Gain v of a part is, as `add` lists them in the kernel,
-//   W_p: v = ((i*K + kx)*K + ky)*OS + j, which is W_p[l*O + o][i][ky][kx], o = part*OS + j;
-//   W_d: v = PIXELS + j*A + a. Output o belongs to partition m = o / R = part*MS + j / R, where P puts
-//        it at place (o % R)*L + l of A = R*L: W_d[m][a][(j % R)*L + l].
+//   W_p: v = ((i*K + kx)*K + ky)*OS + j, which is W_p[l][o][i][ky][kx], o = part*OS + j;
+//   W_d: v = PIXELS + j*A + a. Output o belongs to partition m = o / R = part*MS + j / R, where Pᵀ puts
+//        it at place (o % R)*L + l of A = R*L. As R divides OS, o % R = j % R: W_d[m][a][(j % R)*L + l].
 __device__ __forceinline__ void flush(int first, int count, const float* gains, float* gradients) {
   // This block's part of the gradients: all of W_p, of which each share has a part, then all of W_d.
   gradients += blockIdx.x * ((long long)gridDim.y * SHARE_SIZE + (IGC_SECONDARY ? M * A * A : 0));
@@ -87,7 +89,7 @@ __device__ __forceinline__ void flush(int first, int count, const float* gains, 
   }
 }
 
-// The same for the two sums of each input's g.
+// The same for the two sums of dx of each input.
 __device__ __forceinline__ void flush_sums(int first, int count, const float* gains, float* sums) {
   const long long block = (long long)blockIdx.x * (gridDim.y / IGC_SHARE) + blockIdx.y / IGC_SHARE;
   sums += block * (SLABS * I * 2);
@@ -113,16 +115,16 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* d, con
   unsigned char* raw = (unsigned char*)(rules + RULES);
 
   const int share = blockIdx.y, group = share / IGC_SHARE, first = blockIdx.x * NP;
-  const int pictures = min(NP, N - first);
+  const int images = min(NP, N - first);
   const long long channel = (long long)N * (H * W);
   dx += share % IGC_SHARE * (gridDim.y / IGC_SHARE * SLABS * I * channel);  // a share's part of it
-  const Place at(pictures);
+  const Place at(images);
 
   Loader loader;
   loader.x = x + group * SLABS * I * channel + (long long)first * (H * W);
   loader.rules = (float4*)rules, loader.floor = floor;
   loader.packed = packed + share * SLABS * WEIGHTS;
-  loader.channel = channel, loader.pictures = pictures;
+  loader.channel = channel, loader.images = images;
   loader.raw = raw, loader.weights = weights;
 #pragma unroll
   for (int l = 0; l < STAGES - 1; ++l) loader.start(l);
@@ -134,7 +136,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* d, con
   if (at.active) {
     const int c0 = share * A * M + at.part * MS, channel_size = N * (HO * WO);
     const long long corner =
-        (c0 * (long long)N + first + at.picture) * (HO * WO) + at.row * WO + at.column;
+        (c0 * (long long)N + first + at.image) * (HO * WO) + at.row * WO + at.column;
 #pragma unroll
     for (int a = 0; a < A; ++a)
 #pragma unroll
@@ -170,7 +172,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* d, con
 #pragma unroll
     for (int px = 0; px < PX; ++px)
       if (at.active && at.row + px < HO)
-        dy_tile[((at.part * OS + j) * NP + at.picture) * D_PICTURE +
+        dy_tile[((at.part * OS + j) * NP + at.image) * D_IMAGE +
                (at.row + px + BEFORE) * D_PITCH + D_LEFT + at.column] = dy[j][px];
 #endif
 
@@ -201,7 +203,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* d, con
 #pragma unroll
       for (int px = 0; px < PX; ++px)
         if (IGC_DX && at.active && at.row + px < HO)
-          dy_tile[((at.part * OS + j) * NP + at.picture) * D_PICTURE +
+          dy_tile[((at.part * OS + j) * NP + at.image) * D_IMAGE +
                  (at.row + px + BEFORE) * D_PITCH + D_LEFT + at.column] = dy[j][px];
     }
     float y[OS][PX];
@@ -278,7 +280,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* d, con
               for (int u = 0; u < chunk(K * OS); ++u) {
                 const int ky = (e + u) / OS, j = (e + u) % OS;
                 if (ky >= K) continue;  // padding
-                const float* from = dy_tile + ((part * OS + j) * NP + n) * D_PICTURE +
+                const float* from = dy_tile + ((part * OS + j) * NP + n) * D_IMAGE +
                                     (row + BEFORE) * D_PITCH + D_LEFT + column + (rx + P - kx) / S;
 #pragma unroll
                 for (int ry = 0; ry < S; ++ry) {
@@ -296,7 +298,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* d, con
           }
         }
 
-      const bool active = q < D_PLACES && n < pictures;
+      const bool active = q < D_PLACES && n < images;
       constexpr int BOTH = IS % 4 == 0 ? 4 : IS % 2 == 0 ? 2 : 1;  // inputs whose sums go together
       float both[BOTH * 2];
 #pragma unroll

@@ -3,15 +3,17 @@
 // A CUDA block goes through the slabs. For each it convolves (y = W_p z, in registers) and at once
 // adds what y contributes to every output, acc += W_d y: y itself is never stored. Permutations are
 // indices: y[l][j] of primary partition l is column r*L + l of secondary partition m = j/R, r = j%R,
-// and output a of that partition is channel a*M + m of x'. The slab after next is on its way.
+// and output a of that partition is channel a*M + m of x'. (block.cuh has an example with numbers.)
 //
-// Names: the argument x is x and y is x'; the tile in shared memory holds the windows of x, the z of
-// y = W_p z; the array `z` of registers holds y for one slab (the y above; a convolution sums straight
-// into acc). acc holds x' = P W_d Pᵀ y, as acc[a][m] for channel a*M + m. `at` is the thread's place.
+// Names, which are not those of the mathematics everywhere: the argument `y` is the output x'. The
+// array `z` is y[l], the thread's outputs of W_p for one slab (a convolution sums straight into acc).
+// The z of the mathematics, windows of x, are columns of the tile in shared memory. acc[a][m] is
+// channel a*M + m of x' = P W_d Pᵀ y. `at` is the thread's place.
 //
 // On the way in, a pending batch norm and ReLU are applied (rule); on the way out, each CUDA block
 // notes moments of its part of every channel: a pivot (one of its numbers), and the sums of x' - pivot
-// and of its square, for the batch norm that follows. blockIdx.y: a convolution's groups and shares.
+// and of its square, for the batch norm that follows. blockIdx.x counts groups of NP images, blockIdx.y
+// a convolution's groups and shares.
 
 #include "block.cuh"
 
@@ -25,15 +27,15 @@ block_forward(storage* y, float* moments, const storage* x, const float* rule, f
   unsigned char* raw = (unsigned char*)(rules + RULES);
 
   const int share = blockIdx.y, group = share / IGC_SHARE, first = blockIdx.x * NP;
-  const int pictures = min(NP, N - first);
+  const int images = min(NP, N - first);
   const long long channel = (long long)N * (H * W);
-  const Place at(pictures);
+  const Place at(images);
 
   Loader loader;
   loader.x = x + group * SLABS * I * channel + (long long)first * (H * W);
   loader.rules = (float4*)rules, loader.floor = floor;
   loader.packed = packed + share * SLABS * WEIGHTS;
-  loader.channel = channel, loader.pictures = pictures;
+  loader.channel = channel, loader.images = images;
   loader.raw = raw, loader.weights = weights;
 #pragma unroll
   for (int l = 0; l < STAGES - 1; ++l) loader.start(l);
@@ -93,7 +95,7 @@ block_forward(storage* y, float* moments, const storage* x, const float* rule, f
   copy_wait<0>();
 
   const int outputs = gridDim.y * A * M, top = share * A * M + at.part * MS;
-  storage* to = y + ((long long)top * N + first + at.picture) * (HO * WO) + at.row * WO + at.column;
+  storage* to = y + ((long long)top * N + first + at.image) * (HO * WO) + at.row * WO + at.column;
 #pragma unroll
   for (int a = 0; a < A; ++a)
 #pragma unroll

@@ -1,8 +1,9 @@
 // Lays weights out as the block kernels read them (block.cuh), so that these copy 16 bytes at a time.
 //
-// W_p is stored (L, O, I, ky, kx), a convolution's weight (groups, O, inputs, ky, kx), and W_d as
-// (M, A, A): row a, and column r*L + l for output (m, r) of slab l. The result is (shares, slabs,
-// WEIGHTS); how WEIGHTS numbers are ordered depends on the tile, so each pass has its own.
+// W_p is stored as (L, O, I, ky, kx), a convolution's weight as (shares, O, slabs * I, ky, kx), where
+// `shares` counts those of all groups, and W_d as (M, A, A): row a, and column r*L + l for output (m, r)
+// of slab l. The result is (shares, slabs, WEIGHTS). How the WEIGHTS numbers of a slab are ordered depends
+// on the tile, so the forward and the backward pass have their own.
 
 #include "common.cuh"
 

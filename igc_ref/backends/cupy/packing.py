@@ -11,7 +11,7 @@ from igc_ref.backends.cupy.geometry import Geometry
 from igc_ref.backends.cupy.tiles import Tile, slot
 from igc_ref.backends.operators.library import Array
 
-Row = tuple[int, ...]  # of pack.cu's table, but for its first number: the weights and the tile
+Row = tuple[int, ...]  # a row of pack.cu's table without the address of the result
 
 
 class Packing(CudaBase):
@@ -21,9 +21,9 @@ class Packing(CudaBase):
     def packed_ahead(self, known: dict[Row, list[Array]]) -> Iterator[None]:
         """Return the context of a training step: its weights are packed in one launch.
 
-        `known` has what earlier steps packed, by row; what this step needs besides is packed where
-        it is used, and noted there. Only the optimiser's step may write a weight within: after it,
-        weights are packed again.
+        `known` has the weights that earlier steps needed, by row: they are packed now. Others are
+        packed where they are used, and added to `known`. Within the context only the optimiser's
+        step may write a weight: it drops what is packed, so that later uses pack again.
         """
         self._known, self._packed = known, self._pack(known)
         try:

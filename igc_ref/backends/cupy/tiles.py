@@ -2,12 +2,12 @@
 
 The same shape gives the same tile, and so the same order of additions, the same bits, on every card
 whose CUDA blocks can have that much shared memory. Tiles are chosen by a count of what a slab costs
-(block.cuh): instructions, of which an SM issues four warps' in a cycle, and reads of shared memory,
-of which it serves one warp's. Constants below are limits of the hardware, fitted to what the
-compiler (NVRTC, sm_90) reports, fitted to a sweep, or guesses. That sweep timed 232 tiles of the
-blocks of plain_igc L24M2 and L4M8, 256 images, on an H200, with the kernels as first written. With
-today's, the model takes a tile within 5 % of the fastest of ten in 14 of 20 shapes and passes; for
-those where a card found one more than 2 % faster, tiles.json has it.
+(block.cuh): instructions, of which an SM issues those of four warps in a cycle, and reads of shared
+memory, of which it serves one warp's. Each constant below is a limit of the hardware, fitted to
+what the compiler (NVRTC, sm_90) reports, fitted to a sweep, or a guess. That sweep timed 232 tiles
+of the blocks of plain_igc L24M2 and L4M8, 256 images, on an H200, with the kernels as they were
+first written. With today's, the model takes a tile within 5 % of the fastest of ten in 14 of 20
+shapes and passes; where a card found one more than 2 % faster, tiles.json has it.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ Shares = tuple[int, int, int, int, int]  # PX, MS, NP, PXD, IS of a tile
 
 @dataclass(frozen=True)
 class Tile:
-    """What a thread and a CUDA block take: see block.cuh and block_backward.cu."""
+    """What a thread and a CUDA block take: block.cuh has an example; see block_backward.cu, too."""
 
     PX: int  # positions below each other
     MS: int  # and secondary partitions, of a thread
-    NP: int  # batch of a CUDA block
+    NP: int  # images of a CUDA block
     PXD: int  # positions
     IS: int  # and inputs of a thread when it computes dx; backward only
     backward: bool  # which pass
     dx: bool  # whether the backward pass finds dx
     itemsize: int  # bytes of a stored number of an image
     stages: int = 0  # slabs in shared memory at a time: one in use, the others on their way
-    kept: int = 0  # slabs whose gains of the weights have room at a time; backward only
+    kept: int = 0  # slabs whose sums of weight gradients have room at a time; backward only
     threads: int = 0  # of a CUDA block
     registers: int = 0  # of a thread, estimated
     shared_bytes: int = 0  # of a CUDA block
@@ -114,7 +114,7 @@ def candidates(
 
 
 def _shares(g: Geometry, dx: bool) -> Iterator[Shares]:
-    """Yield PX, MS, NP, PXD, IS that are worth a thought: all bounds here are guesses."""
+    """Yield PX, MS, NP, PXD, IS that are considered: all bounds here are guesses, but for one."""
     parts = [n for n in range(1, g.M + 1) if g.M % n == 0]
     for PX, MS, NP in product((2, 4, 8), parts, (1, 2, 4, 8)):
         if g.A * MS * PX > 200 or g.R * MS * PX > 128:
@@ -220,8 +220,8 @@ def shared_bytes(g: Geometry, t: Tile) -> int:
     rows = max((math.ceil(HO / t.PX) * t.PX - 1) * g.S + g.K, P + g.H)
     step = t.PX * g.S
     gap = _skewed(step * pitch, WO * g.S * t.NP) - step * pitch
-    picture = rows * pitch + (rows - 1) // step * gap + overhang + left
-    tile = g.I * t.NP * _skewed(picture, WO * g.S)
+    image = rows * pitch + (rows - 1) // step * gap + overhang + left
+    tile = g.I * t.NP * _skewed(image, WO * g.S)
     weights = slot(g, t)
     raw = _up(g.I * t.NP * g.H * g.W * t.itemsize, 16)
     rules = 16 * g.slabs * g.I

@@ -104,7 +104,7 @@ FAULTS = {  # kernel, what it runs, what is written, what is written instead
     "rows past the end count in the moments": (
         F, SQUARE, "off = at.active && at.row + px < HO ?", "off = at.active ?"),
     "images past the end are written": (
-        B, SQUARE, "q < D_PLACES && n < pictures;", "q < D_PLACES;"),
+        B, SQUARE, "q < D_PLACES && n < images;", "q < D_PLACES;"),
     "pixels right of the image are written": (B, STRIDED, " && column * S + s < W", ""),
     # indices of partitions, groups, warps
     "the permutation is forgotten": (

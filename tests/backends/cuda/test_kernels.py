@@ -193,7 +193,7 @@ def test_shared_memory_is_counted_exactly(case, backward):
 # -- sanitizers ------------------------------------------------------------------------------
 
 LEFT_OVER = forced(Case(Block(10, 20, 5, 2), 3, 7, 8), PX=2, MS=1, NP=2, PXD=2, IS=1)
-PAST_THE_LAST_PICTURE = "(NP == 1 || s.n < pictures)) {", "true) {"
+PAST_THE_LAST_IMAGE = "(NP == 1 || s.n < images)) {", "true) {"
 
 
 class SanitizedDevice(EmulatedDevice):
@@ -218,7 +218,7 @@ def sanitized(fault=None):
 
 
 @slow
-@pytest.mark.parametrize("fault", [None, PAST_THE_LAST_PICTURE], ids=["right", "planted"])
+@pytest.mark.parametrize("fault", [None, PAST_THE_LAST_IMAGE], ids=["right", "planted"])
 def test_kernels_stay_within_their_arrays(fault):
     done = emulator.run_sanitized(
         f"from tests.backends.cuda.test_kernels import sanitized; sanitized({fault!r})"
@@ -227,6 +227,6 @@ def test_kernels_stay_within_their_arrays(fault):
         pytest.skip("g++ comes without libasan")
     if fault:
         assert "heap-buffer-overflow" in done.stderr, done.stderr
-        assert PAST_THE_LAST_PICTURE[0] in source("block.cuh")
+        assert PAST_THE_LAST_IMAGE[0] in source("block.cuh")
     else:
         assert done.returncode == 0, done.stderr
