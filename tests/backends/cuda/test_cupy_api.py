@@ -2,8 +2,10 @@
 
 import ast
 import inspect
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -79,32 +81,15 @@ def test_streams_graphs_and_pools_take_our_arguments():
     inspect.signature(cupy.cuda.using_allocator).bind(cupy.cuda.MemoryPool.malloc)
 
 
-class Pool:
-    """A `MemoryPool` that notes when it is emptied, and what else the device is told."""
-
-    def __init__(self, told):
-        self.told, self.in_use = told, 0
-
-    malloc = None
-
-    def free_all_blocks(self):
-        self.told.append("free")
-
-    def total_bytes(self):
-        return self.in_use
-
-
 def test_memory_of_a_dropped_graph_is_freed_after_its_work_and_not_within_a_capture(monkeypatch):
     from igc_ref.backends.cupy import backend
 
-    told, pools, capturing = [], [], []
-
-    def pool():
-        pools.append(Pool(told))
-        return pools[-1]
-
+    told, capturing = [], []
+    pools = [Mock(**{"total_bytes.return_value": 0}) for _ in range(2)]
+    for pool in pools:
+        pool.free_all_blocks = partial(told.append, "free")
     fake = SimpleNamespace(
-        MemoryPool=pool,
+        MemoryPool=Mock(side_effect=pools),
         using_allocator=cupy.cuda.using_allocator,
         Device=lambda: SimpleNamespace(synchronize=lambda: told.append("wait")),
         get_current_stream=lambda: SimpleNamespace(is_capturing=lambda: bool(capturing)),
@@ -113,10 +98,10 @@ def test_memory_of_a_dropped_graph_is_freed_after_its_work_and_not_within_a_capt
     one, two = (backend.CupyDevice.memory(None) for _ in range(2))
     with one():
         assert told == []
-    pools[0].in_use = 1  # a gradient of the model
+    pools[0].total_bytes.return_value = 1  # a gradient of the model
     del one
     assert told == ["wait", "free"]
-    pools[0].in_use = 0
+    pools[0].total_bytes.return_value = 0
     capturing.append(True)
     del two
     assert told == ["wait", "free"]
