@@ -73,7 +73,7 @@ PLAN = (  # expected: all but torch.compile within 300 s
     Phase(60, ["ncu"], rivals=True),
     Phase(60, ["eager NCHW 0"], rivals=True),
     Phase(55, ["eager channels_last 0"], rivals=True),
-    *(Phase(25, [name], rivals=True) for name in numbered("blocks", 5)),
+    *(Phase(40, [name], rivals=True) for name in numbered("blocks", 5)),
 )  # fmt: skip
 MORE = (  # only if they are asked for
     "eager NCHW 1", "eager channels_last 1", *numbered("blocks", 10)[5:], "tests", "train",
@@ -189,8 +189,7 @@ class Lease:
             while later and self.end - self.now() > COMPILING * self.scale:
                 self.behind = self.begin(later.pop(0), self.end)
                 self.attend(wait=True)
-            for name in later:
-                self.note(name, {"skipped": "no time left"})
+            self.skip(later)
         finally:
             for child in [*self.live, *filter(None, [self.behind])]:
                 self.ended(child, "its limit")
@@ -218,8 +217,7 @@ class Lease:
             self.behind.signal(signal.SIGSTOP if phase.quiet else signal.SIGCONT)
         deadline = min(self.end, self.now() + phase.seconds * self.scale)
         if self.now() > self.end - LEAST * self.scale:
-            for name in phase.names:
-                self.note(name, {"skipped": "no time left"})
+            self.skip(phase.names)
             return
         several = len(phase.names)
         cores = max(2, available_threads() // several) if several > 1 else 0
@@ -287,6 +285,10 @@ class Lease:
         text = summary.ending(value)
         say(f"[{self.now():5.1f}] {name}: {text} ({value.get('taken', 0):.1f} s)")
         self.gather()
+
+    def skip(self, names: Sequence[str]) -> None:
+        """Note that there is no time left for these; `run` writes it at its end."""
+        self.done |= {name: {"skipped": "no time left"} for name in names}
 
     def gather(self) -> None:
         """Write the records of all items into one."""

@@ -51,7 +51,7 @@ def attempt(part: Callable[[dict[str, Any]], str], found: dict[str, Any]) -> str
     try:
         return part(found).strip()
     except Exception as error:
-        return f"no summary of {list(found)}: {type(error).__name__}: {error}"
+        return f"no summary of {', '.join(found)[:100]}: {type(error).__name__}: {error}"
 
 
 def listed(found: dict[str, Any]) -> str:
@@ -83,8 +83,7 @@ def checks(found: dict[str, Any]) -> str:
         worst = sorted(errors, key=lambda name: -errors[name])[:WORST]
         lines += [f"  worst {storage}: {errors[name]:.1e} {name}" for name in worst]
     for name, value in found.items():
-        if "allowed" in value:
-            tried = value["errors"]
+        if isinstance(tried := value.get("errors"), list):
             pairs = [f"{k} {float(e):.1e}" for k, e in tried[-1].items()]
             lines.append(f"  {name}, seed {len(tried) - 1}: {', '.join(pairs)}")
         elif "same as captured" in value:

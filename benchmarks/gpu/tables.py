@@ -25,7 +25,7 @@ def _text(value: Any) -> str:
 
 def item(name: str, value: dict[str, Any]) -> str:
     """Return an item as a table, or as a line if it is something else than timings."""
-    variants = {v: value[v] for v in VARIANTS if isinstance(value.get(v), dict)}
+    line, variants = f"{name}: {value}", {v: value[v] for v in VARIANTS if v in value}
     if "times" in value or variants:
         return f"\n{times(name, variants or {'step': value['times']})}"
     if "kernels" in value:
@@ -35,12 +35,10 @@ def item(name: str, value: dict[str, Any]) -> str:
     if any("us" in row for row in value.get("tiles", [])):
         return swept(name, value)
     if "passed" not in value:
-        return (
-            "\n".join([name, *value["lines"]]) if "lines" in value else f"{name}: {value}"[:LONGEST]
-        )
+        return "\n".join([f"{name}:", *value["lines"]]) if "lines" in value else line[:LONGEST]
     verdict = "PASS" if value["passed"] else "FAIL"
     if "limit" not in value:
-        return f"{verdict} {name}: {value}"[:LONGEST]
+        return f"{verdict} {line}"[:LONGEST]
     return f"{verdict} {name}: " + ", ".join(
         f"{storage} {_worst(found)}" for storage, found in value["errors"].items()
     )

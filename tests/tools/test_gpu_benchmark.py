@@ -136,6 +136,7 @@ def test_the_records_in_the_repository_can_be_printed(gpu_name, capsys):
     text = capsys.readouterr().out
     assert re.search(r"^plain_igc-20 L24M2  +ours float32  +[234]\.\d+ ", text, re.MULTILINE)  # ms
     assert re.search(r"^L24M2 48-48 3x3, 32x32 forward  +\S+ +5", text, re.MULTILINE)
+    assert "no summary" not in text
 
 
 # -- contenders ------------------------------------------------------------------------------------
