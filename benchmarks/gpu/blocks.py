@@ -1,4 +1,4 @@
-"""Section ``blocks``: every block shape, ours against every way of PyTorch, in microseconds.
+"""Items ``blocks``: block shapes, ours alone or beside every way of PyTorch, in microseconds.
 
 All are CUDA graphs that go through several sets of inputs, more than the L2 holds, so that launches
 do not count. ``training`` is block, batch norm and ReLU, forward and backward, all
@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cpu import block_cases
-from benchmarks.gpu import ours, tables
+from benchmarks.gpu import ours
 from benchmarks.gpu.contenders import Contender, compete
-from benchmarks.gpu.floors import block_floors, ceilings
 from benchmarks.gpu.sections import Section
-from igc_ref.bench import BlockCase, Roofline
-from igc_ref.report import say
+from igc_ref.bench import BlockCase
 from igc_ref.spec.block import IGCSpec
 
 L2_BYTES = 60e6  # an H100 and an H200 have 52 MB; inputs rotate through four times as much
 MOST_SETS = 24
+WIDE = slice(0, 5)  # of `cases`: plain_igc L24M2, the rest is L4M8
+ROUNDS = 3  # turns of each contender: there are many
 
 
 def cases(batch_size: int = 256, tiny: bool = False) -> list[BlockCase]:
@@ -41,32 +41,21 @@ def sets_for(numbers: int, tiny: bool = False) -> int:
     return 2 if tiny else int(np.clip(np.ceil(4 * L2_BYTES / (numbers * 4)), 2, MOST_SETS))
 
 
-def section(section: Section, options: Any) -> None:
-    """Time all blocks."""
-    roofline = ceilings(section, options)
-    for case in cases(options.batch, options.tiny):
-        section.item(case.name, partial(block, case, options), 25)
-    say(summary(section.items, options, roofline))
+def section(section: Section, which: str, options: Any) -> None:
+    """Time our blocks of plain_igc L24M2 (``ours``), or one block, by number, beside PyTorch's."""
+    found, alone = cases(options.batch, options.tiny), which == "ours"
+    for case in found[WIDE] if alone else found[int(which) :][:1]:
+        rivals = options.torch and not alone
+        section.item(f"{case.name}{' alone' * alone}", partial(block, case, options, rivals))
 
 
-def summary(items: dict[str, Any], options: Any, roofline: Roofline | None) -> str:
-    """Return a line for every block and variant that has been timed."""
-    timed = {}
-    for case in cases(options.batch, options.tiny):
-        floors, found = block_floors(case, roofline), items.get(case.name, {})
-        timed |= {
-            f"{case.name} {v}": (found[v], floors.get(v)) for v in ours.VARIANTS if v in found
-        }
-    return tables.summary(f"blocks, N = {options.batch}", timed)
-
-
-def block(case: BlockCase, options: Any) -> dict[str, Any]:
-    """Time one shape; return variants by name, of each the contenders."""
+def block(case: BlockCase, options: Any, beside: bool) -> dict[str, Any]:
+    """Time one shape, beside PyTorch's or not; return variants by name, of each the contenders."""
     (work,) = case.works()
     sets = sets_for(work.inputs + work.outputs, options.tiny)
     contenders: dict[str, list[Contender]] = {v: [] for v in ours.VARIANTS}
     with ExitStack() as stack:
-        for storage in ("float32", "float16")[: 1 + options.float16]:
+        for storage in ("float32", "float16"):
             backend = ours.make_backend(options.emulate, storage)
             stack.enter_context(backend.session())
             own, clock = ours.OurBlock(backend, case, sets), ours.clock(options.emulate)
@@ -74,12 +63,13 @@ def block(case: BlockCase, options: Any) -> dict[str, Any]:
                 prepare = partial(ours.replayed, backend, getattr(own, variant), sets)
                 name, exact = f"ours {storage}", storage == "float32"
                 several.append(Contender(name, prepare, clock, sets, exact))
-        if options.torch:
+        if beside:
             from benchmarks.gpu import rivals
 
             for variant, contender in rivals.blocks(case, sets, options):
                 contenders[variant].append(contender)
-        times = {v: compete(several, options.rounds) for v, several in contenders.items()}
+        alive, rounds = partial(ours.alive, options.emulate), min(options.rounds, ROUNDS)
+        times = {v: compete(several, rounds, alive=alive) for v, several in contenders.items()}
     contenders.clear()
-    ours.alive(options.emulate)
+    alive()
     return {"sets": sets, **times}

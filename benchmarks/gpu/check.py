@@ -1,4 +1,4 @@
-"""Section ``check``: every operator and whole training runs on the card, against float64."""
+"""Items ``operators`` and ``training``: all operators and some training runs, against float64."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from benchmarks.gpu import ours, programs
 from benchmarks.gpu.blocks import cases
 from benchmarks.gpu.programs import Arrays, Check
 from benchmarks.gpu.sections import Section
+from benchmarks.gpu.steps import TINY
 from igc_ref.backends import NumpyBackend
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.model import build
-from igc_ref.report import say
 from igc_ref.training.loop import draw, steps_of
 from igc_ref.training.optim import SGD
 
@@ -34,7 +34,7 @@ NETWORKS = (
     Architecture("plain_igc", 8, L=24, M=2),
     Architecture("resnet_igc", 8, L=4, M=8),
 )
-TINY = (Architecture("plain_igc", 5, L=2, M=2),)
+SHARES = 8  # processes that divide up the checks of operators
 # Two arithmetics may round the input of a ReLU to different sides of zero; then the velocities of a
 # few steps are 1e-5 to 1e-3 off, with NumPy in float32 too. That is chance: with 12 images and two
 # steps it happens with some seeds only, and where it does not, velocities are 1e-7 to 3e-7 off. So
@@ -118,33 +118,23 @@ def under_test(check: Check, backends: dict[str, Any]) -> dict[str, Any]:
     return {k: b for k, b in backends.items() if k == "float32" or check.images}
 
 
-def section(section: Section, options: Any) -> None:
-    """Run all checks."""
-    operators(section, options)
-    for a in TINY if options.tiny else NETWORKS:
-        training(section, a, options)
-    bad, skipped = section.failed(), sum("skipped" in v for v in section.items.values())
-    passed = len(section.items) - len(bad) - skipped
-    say(f"check: {passed} passed, {skipped} skipped, {len(bad)} failed: {bad}")
-
-
-def operators(section: Section, options: Any, share: slice = slice(None)) -> None:
-    """Run the checks of operators, or a share of them: processes may divide them up."""
-    backends = {"float32": ours.make_backend(options.emulate)}
-    if options.float16:
-        backends["float16"] = ours.make_backend(options.emulate, "float16")
-    for check in list(checks(options.batch, options.tiny))[share]:
+def operators(section: Section, share: str, options: Any) -> None:
+    """Run a share of the checks of operators."""
+    names = ("float32", "float16")
+    backends = {storage: ours.make_backend(options.emulate, storage) for storage in names}
+    for check in list(checks(options.batch, options.tiny))[int(share) :: SHARES]:
         tested = under_test(check, backends)
-        section.item(check.name, partial(judge, check, tested, options), 5)
+        section.item(check.name, partial(judge, check, tested, options))
 
 
 # -- training --------------------------------------------------------------------------------------
 
 
-def training(section: Section, a: Architecture, options: Any) -> None:
+def training(section: Section, number: str, options: Any) -> None:
     """Run the checks of training a network."""
-    section.item(f"training {a} float64", partial(against_float64, a, options), 30)
-    section.item(f"training {a} bits", partial(same_bits, a, options), 30)
+    a = TINY if options.tiny else NETWORKS[int(number)]
+    section.item(f"training {a} float64", partial(against_float64, a, options))
+    section.item(f"training {a} bits", partial(same_bits, a, options))
 
 
 class Run(NamedTuple):

@@ -47,16 +47,26 @@ class Contender:
         return self.clock.times(run, count)
 
 
-def compete(contenders: Sequence[Contender], rounds: int, seconds: float = 0.02) -> Times:
+def compete(
+    contenders: Sequence[Contender],
+    rounds: int,
+    seconds: float = 0.02,
+    alive: Callable[[], object] = lambda: None,
+) -> Times:
     """Let contenders take turns; return microseconds a unit by name: 10 %, median, 90 %.
 
-    A contender that fails is named and left out.
+    A contender that fails is named and left out. If `alive` raises then, so does this: all others
+    would fail for what that one did.
     """
     result: Times = {c.name: {"exact": c.exact} for c in contenders}
 
     def failed(name: str, error: Exception) -> None:
         traceback.print_exception(error)
-        result[name]["failed"] = f"{type(error).__name__}: {error}"[:500]
+        text = result[name]["failed"] = f"{type(error).__name__}: {error}"[:500]
+        try:
+            alive()
+        except Exception as lost:
+            raise RuntimeError(f"{name} has lost the device: {text}") from lost
 
     ready = {}
     for c in contenders:

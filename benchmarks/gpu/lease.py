@@ -1,7 +1,8 @@
-"""Everything worth knowing of a card that is lent for fifteen minutes: ``--lease``.
+"""Everything worth knowing of a card that is lent for fifteen minutes.
 
-Every item of `PLAN` is a process of its own (`items`) that writes a record of its own into the
-folder ``FILE`` without its suffix; after each item all of them are gathered into ``FILE``. An item
+Every item of `PLAN` is a process of its own (`items`) that writes a record of its own into a
+temporary folder; after each item all of them are gathered into ``FILE``, and after each phase the
+folder is packed into one archive beside it: machines that are lent give few files back. An item
 that fails is noted; one that hangs, or is not done within its limit, is killed with all that it
 started; one that dies is started again and goes on after the step in which it died. Ours is
 measured before any rival is. torch.compile needs minutes of all cores: it starts first, is stopped
@@ -15,20 +16,22 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import gettempdir, mkdtemp
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, NamedTuple
 
-from benchmarks.gpu import items, summary
+from benchmarks.gpu import check, items, steps, summary
 from benchmarks.gpu.sections import Record
 from igc_ref.bench.record import available_threads
+from igc_ref.files import replacing
 from igc_ref.report import say
 
-SECONDS = {"first": 540, "second": 165}  # of a lease; limits below are for these, and scale
+SECONDS = 540  # of a lease; limits below are for these, and scale
 RESERVE = 12  # seconds for the summary
 LEAST = 4  # seconds without which no item is begun
 STALL = 50  # seconds that one check may take, kernels compiled beside others included: a guess
@@ -59,19 +62,45 @@ def numbered(kind: str, count: int) -> list[str]:
 PLAN = (  # expected: all but torch.compile within 300 s
     Phase(25, ["probe"], quiet=False),
     Phase(110, [
-        *numbered("operators", items.SHARES), *numbered("training", 3),
-        *numbered("ahead", items.AHEAD),
+        *numbered("operators", check.SHARES), *numbered("training", len(check.NETWORKS)),
+        *numbered("ahead", len(items.AHEAD)),
     ], quiet=False),
     *(Phase(30 if number < 4 else 50, [name])
-      for number, name in enumerate(numbered("step", len(items.OURS)))),
+      for number, name in enumerate(numbered("step", len(steps.OURS)))),
     Phase(30, ["blocks ours"]),
     Phase(30, ["floors"]),
     Phase(80, ["tiles"]),
     Phase(60, ["ncu"], rivals=True),
-    Phase(60, ["eager NCHW"], rivals=True),
-    Phase(55, ["eager channels_last"], rivals=True),
-    Phase(70, ["blocks rivals"], rivals=True),
+    Phase(60, ["eager NCHW 0"], rivals=True),
+    Phase(55, ["eager channels_last 0"], rivals=True),
+    *(Phase(40, [name], rivals=True) for name in numbered("blocks", 5)),
 )  # fmt: skip
+MORE = (  # only if they are asked for
+    "eager NCHW 1", "eager channels_last 1", *numbered("blocks", 10)[5:], "tests", "train",
+)  # fmt: skip
+KNOWN = {*items.BODIES, *COMPILED, *(name for phase in PLAN for name in phase.names), *MORE}
+
+
+def chosen(options: Any) -> tuple[list[Phase], list[str]]:
+    """Return the phases, and the compiled steps, that were asked for and are possible.
+
+    What was asked for has no limit of its own.
+    """
+
+    def wanted(names: Sequence[str]) -> list[str]:
+        kinds = {name: name.split()[0] for name in names}
+        return [
+            name for name, kind in kinds.items()
+            if (not options.only or {name, kind} & {"probe", *options.only})
+            and (options.torch or kind not in ("eager", "compile"))
+        ]  # fmt: skip
+
+    phases = list(PLAN)
+    if options.only:
+        phases += [Phase(0, [name], rivals=True) for name in MORE]
+        phases = [phase._replace(seconds=float("inf")) for phase in phases]
+    phases = [phase._replace(names=wanted(phase.names)) for phase in phases]
+    return [phase for phase in phases if phase.names], wanted(COMPILED)
 
 
 @dataclass
@@ -112,6 +141,8 @@ class Lease:
     Parameters
     ----------
     record : Record
+    folder : Path
+        Where every item has its record and its output.
     command : callable
         Returns what runs an item, from its name and the file for its record.
     seconds : float
@@ -121,6 +152,7 @@ class Lease:
     """
 
     record: Record
+    folder: Path
     command: Callable[[str, Path], list[str]]
     seconds: float
     scale: float = 1.0
@@ -128,11 +160,6 @@ class Lease:
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
     live: list[Child] = field(default_factory=list)
     behind: Child | None = None  # a compiled step
-
-    @property
-    def folder(self) -> Path:
-        """Where every item has its record and its output."""
-        return self.record.path.with_suffix("")
 
     def path(self, name: str) -> Path:
         """Return the file of an item's record."""
@@ -162,8 +189,7 @@ class Lease:
             while later and self.end - self.now() > COMPILING * self.scale:
                 self.behind = self.begin(later.pop(0), self.end)
                 self.attend(wait=True)
-            for name in later:
-                self.note(name, {"skipped": "no time left"})
+            self.skip(later)
         finally:
             for child in [*self.live, *filter(None, [self.behind])]:
                 self.ended(child, "its limit")
@@ -174,7 +200,7 @@ class Lease:
     ) -> Child:
         """Start the process of an item; its output goes to a file."""
         path = self.path(name)
-        for file in (*items.signals(path), *[path] * (tries == 1)):
+        for file in (*steps.signals(path), *[path] * (tries == 1)):
             file.unlink(missing_ok=True)
         limited = {f"{library}_NUM_THREADS": str(cores) for library in ("OMP", "OPENBLAS", "MKL")}
         with path.with_suffix(".txt").open("ab") as log:
@@ -191,8 +217,7 @@ class Lease:
             self.behind.signal(signal.SIGSTOP if phase.quiet else signal.SIGCONT)
         deadline = min(self.end, self.now() + phase.seconds * self.scale)
         if self.now() > self.end - LEAST * self.scale:
-            for name in phase.names:
-                self.note(name, {"skipped": "no time left"})
+            self.skip(phase.names)
             return
         several = len(phase.names)
         cores = max(2, available_threads() // several) if several > 1 else 0
@@ -200,6 +225,7 @@ class Lease:
         while self.live:
             time.sleep(NAP)
             self.live = [other for child in self.live for other in self.look(child)]
+        self.pack()
         if phase.rivals:
             self.attend(wait=False)
 
@@ -260,6 +286,10 @@ class Lease:
         say(f"[{self.now():5.1f}] {name}: {text} ({value.get('taken', 0):.1f} s)")
         self.gather()
 
+    def skip(self, names: Sequence[str]) -> None:
+        """Note that there is no time left for these; `run` writes it at its end."""
+        self.done |= {name: {"skipped": "no time left"} for name in names}
+
     def gather(self) -> None:
         """Write the records of all items into one."""
         values = self.record.values
@@ -273,6 +303,16 @@ class Lease:
                     self.record.items(section).update(value["items"])
         self.record.save()
 
+    def pack(self) -> None:
+        """Write the folder into one archive beside the record; a file may vanish meanwhile."""
+        path = self.record.path.with_suffix(".tar.gz")
+        with (
+            suppress(OSError),
+            replacing(path) as file,
+            tarfile.open(fileobj=file, mode="w:gz") as t,
+        ):
+            t.add(self.folder, self.record.path.stem)
+
     def attend(self, wait: bool) -> None:
         """Let the compiled step be timed if it is ready; with `wait`, give it all cores till then.
 
@@ -281,7 +321,7 @@ class Lease:
         if self.behind and wait:
             self.behind.signal(signal.SIGCONT)
         while self.behind:
-            ready, go = items.signals(self.path(self.behind.name))
+            ready, go = steps.signals(self.path(self.behind.name))
             if not ready.exists():
                 self.behind.deadline = self.end
             elif not go.exists():
@@ -299,26 +339,25 @@ def main(options: Any, arguments: Sequence[str]) -> int:
     record = options.json.resolve()
     record.unlink(missing_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends what it has started, as always
-    # The second call finds the kernels of the first; torch.compile starts from nothing.
+    # Another call finds the kernels of this one; torch.compile starts from nothing.
     os.environ.setdefault("CUPY_CACHE_DIR", f"{gettempdir()}/igc-lease-cupy")
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = mkdtemp(prefix="igc-lease-inductor-")
 
     def command(name: str, path: Path) -> list[str]:
         here = [sys.executable, "-m", "benchmarks.gpu", *arguments]
         return [*here, "--item", name, "--json", str(path), "--seed", str(options.seed)]
 
-    scale = options.seconds / SECONDS[options.lease]
-    lease = Lease(Record(record), command, options.seconds, scale)
-    settings = {"arguments": list(arguments), "seed": options.seed, "lease": options.lease}
-    lease.record.values["settings"] = settings | {"batch": options.batch, "tiny": options.tiny}
-    try:
-        if options.lease == "second":
-            name = "train" if options.data_dir else "tests"
-            lease.run([Phase(25, ["probe"]), Phase(SECONDS["second"], [name])])
-        else:
-            lease.run(PLAN, COMPILED if options.torch else ())
-    finally:
-        text = summary.of(lease.record)
-        (lease.folder / "summary.txt").write_text(text)
-        say(f"{text}\n{lease.now():.0f} s of {options.seconds:.0f}")
+    phases, compiled = chosen(options)
+    scale = 1.0 if options.only else options.lease / SECONDS
+    with TemporaryDirectory(prefix="igc-lease-", ignore_cleanup_errors=True) as folder:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{folder}/inductor"
+        lease = Lease(Record(record), Path(folder, "items"), command, options.lease, scale)
+        settings = {"arguments": list(arguments), "seed": options.seed}
+        lease.record.values["settings"] = settings | {"batch": options.batch, "tiny": options.tiny}
+        try:
+            lease.run(phases, compiled)
+        finally:
+            text = summary.of(lease.record)
+            (lease.folder / "summary.txt").write_text(text)
+            lease.pack()
+            say(f"{text}\n{lease.now():.0f} s of {options.lease:.0f}")
     return len(summary.failed(lease.record))

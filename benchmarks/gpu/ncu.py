@@ -6,14 +6,16 @@ import csv
 import io
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu import blocks, ours, tables
+from benchmarks.gpu import blocks, ours
+from benchmarks.gpu.sections import Section
 
 SHAPES = slice(0, 5, 2)  # 32x32, 16x16, 8x8 without a stride
 SECONDS = 40
-METRICS = {  # column: metric
+METRICS = {  # column of the table, a line a kernel, in the order of `SHAPES`: metric
     "us": "gpu__time_duration.sum",
     "IPC": "sm__inst_executed.avg.per_cycle_active",
     "eligible": "smsp__warps_eligible.avg.per_cycle_active",
@@ -40,6 +42,14 @@ def target(options: Any) -> None:
             ours.OurBlock(backend, case, 1).training(0)
 
 
+def section(section: Section, argument: str, options: Any) -> None:
+    """Let Nsight Compute profile a few blocks, or be what it runs."""
+    if argument == "target":
+        target(options)
+    else:
+        section.item("counters", partial(counters, options))
+
+
 def counters(options: Any) -> dict[str, Any]:
     """Profile `target` in a process of its own; keep the profiler's text beside the record."""
     count = 2 * len(blocks.cases(options.batch, options.tiny)[SHAPES])
@@ -47,7 +57,7 @@ def counters(options: Any) -> dict[str, Any]:
     command = ["ncu", "--clock-control", "none", "--set", "full", "-f", "-o", str(report)]
     command += ["-k", "regex:block_(forward|backward)", "-c", str(count)]
     command += [sys.executable, "-m", "benchmarks.gpu", "--item", "ncu target"]
-    command += ["--lease", "--json", str(options.json.with_suffix(".target.json"))]
+    command += ["--batch", str(options.batch), "--json", str(report.with_suffix(".target.json"))]
     subprocess.run([*command, *["--emulate"] * options.emulate], check=True, timeout=SECONDS)
     options.json.with_suffix(".details.txt").write_text(page(report, "details"))
     table = page(report, "raw", "--csv")
@@ -79,9 +89,3 @@ def read(table: str) -> dict[str, dict[str, float]]:
             if values.get(metric, "")[:1].isdigit()
         }
     return found
-
-
-def lines(found: dict[str, dict[str, float]]) -> str:
-    """Return the counters as a table, a kernel a line; shapes come in the order of `SHAPES`."""
-    rows = [[name, *(values.get(column) for column in METRICS)] for name, values in found.items()]
-    return tables.table(["counters of ncu", *METRICS], *rows)

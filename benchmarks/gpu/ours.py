@@ -58,6 +58,16 @@ def alive(emulate: bool) -> None:
         cupy.arange(8).sum().item()
 
 
+def free_bytes(emulate: bool) -> int:
+    """Return the free memory of the card."""
+    if emulate:
+        return 0
+    import cupy
+
+    cupy.cuda.Device().synchronize()
+    return int(cupy.cuda.runtime.memGetInfo()[0])
+
+
 @contextmanager
 def poisoned(emulate: bool, megabytes: int) -> Iterator[None]:
     """Make new arrays in memory that holds NaN; use it inside ``session()``.

@@ -1,4 +1,4 @@
-"""Section ``floors``: what the card can do at best, and where the time of a step goes.
+"""Item ``floors``: what the card can do at best, and where the time of a step goes.
 
 The kernels of a training step are timed one by one with events. The host would be too slow for
 that (an event pair would time its launches), so the stream waits in a spinning kernel until all
@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.gpu import ours
 from benchmarks.gpu.floors import ceilings
 from benchmarks.gpu.sections import Section
-from benchmarks.gpu.steps import NETWORKS, TINY
+from benchmarks.gpu.steps import networks
 from igc_ref.backends.cupy.kernels import Kernels
 from igc_ref.bench.clock import Clock
 from igc_ref.networks.architecture import Architecture
@@ -30,12 +30,11 @@ extern "C" __global__ void spin(long long cycles) {
 """
 
 
-def section(section: Section, options: Any) -> None:
-    """Measure the ceilings, then profile."""
+def section(section: Section, _: str, options: Any) -> None:
+    """Measure the ceilings, then the kernels of two networks: a third has too many for a stream."""
     ceilings(section, options)
-    for a in TINY if options.tiny else NETWORKS:
-        if a.depth < 50:  # a stream does not queue more launches
-            section.item(f"kernels {a}", partial(profile, a, options), 30)
+    for a in dict.fromkeys(networks(options)[:2]):
+        section.item(f"kernels {a}", partial(profile, a, options))
 
 
 class TimedKernels(Kernels):

@@ -59,8 +59,8 @@ class Way:
 
 
 EAGER = [
-    Way("eager", layout, search, tf32)
-    for layout, search, tf32 in product(("NCHW", "channels_last"), (True, False), (False, True))
+    Way("eager", layout, search=True, tf32=tf32)
+    for layout, tf32 in product(("NCHW", "channels_last"), (False, True))
 ]
 COMPILED = {  # it chooses memory formats by itself
     kind: Way("compile", "NCHW", True, kind == "TF32") for kind in ("exact", "TF32")
@@ -178,8 +178,7 @@ def blocks(case: BlockCase, sets: int, options: Any) -> Iterator[tuple[str, Cont
     """Yield variants of the block and PyTorch's contenders for them."""
     clean()
     inputs, time = Blocks(case, sets, options.device), clock(options.device)
-    ways = [way for way in EAGER if way.search or not options.lease]
-    for way, variant in product(ways[:: 4 if options.tiny else 1], VARIANTS):
+    for way, variant in product(EAGER[:: 2 if options.tiny else 1], VARIANTS):
         prepare = partial(inputs.graph, way, variant)
         yield variant, Contender(str(way), prepare, time, sets, exact=not way.tf32)
     kinds = {"TF32": torch.float32, "bf16": torch.bfloat16, "float32": torch.float32}
@@ -231,19 +230,3 @@ def step(a: Architecture, way: Way, options: Any, graph: bool = False) -> Conten
 
     name = str(way).replace("eager", "graph") if graph else str(way)
     return Contender(name, prepare, clock(options.device), exact=not way.tf32)
-
-
-def steps(a: Architecture, options: Any, compiled: str = "") -> Iterator[Contender]:
-    """Yield PyTorch's contenders for a training step: a compiled one, or all others.
-
-    Two compiled ones would share code: the second would record its graphs without a warm-up, and
-    cuDNN's search fails within a recording.
-    """
-    clean()
-    if compiled:
-        yield step(a, COMPILED[compiled], options)
-        return
-    for way in EAGER[:: 4 if options.tiny else 1]:
-        yield step(a, way, options)
-        if way.search:  # a graph keeps its memory: only the quicker half
-            yield step(a, way, options, graph=True)

@@ -1,14 +1,13 @@
 """What a run on a card has found so far: JSON, written anew after every item, so that none is lost.
 
-A section is a list of named items. If an item fails, its traceback is printed and the next one
-runs. If a kernel has killed the CUDA context, nothing runs in this process any more: the section
-ends with `DeviceLostError`, and a new process goes on after that item.
+A section is a list of named items. If one fails, its traceback is printed and the next one runs. If
+a kernel has killed the CUDA context, nothing runs in this process any more: it ends with
+`DeviceLostError`, and a new process goes on after what was tried last.
 """
 
 from __future__ import annotations
 
 import json
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from igc_ref.bench.clock import Clock
 from igc_ref.files import write_json
 from igc_ref.report import say
 
-STATUS = {"failed", "skipped", "running"}  # keys of an item that has no result
+STATUS = {"failed", "running"}  # keys of an item that has no result
 
 
 class DeviceLostError(RuntimeError):
@@ -53,35 +52,22 @@ class Section:
     ----------
     record : Record
     name : str
-    until : float
-        `time.time` at which to stop; an item that needs longer than what is left is skipped.
     alive : callable
         Raises if the device does not answer any more.
     """
 
     def __init__(
-        self,
-        record: Record,
-        name: str,
-        until: float = float("inf"),
-        alive: Callable[[], object] = lambda: None,
+        self, record: Record, name: str, alive: Callable[[], object] = lambda: None
     ) -> None:
-        self.record, self.name, self.until, self.alive = record, name, until, alive
+        self.record, self.name, self.alive = record, name, alive
         self.items = record.items(name)
-        for item, value in self.items.items():
-            if "running" in value:
-                self.items[item] = {"failed": "the process died in it"}
 
-    def item(self, name: str, f: Callable[[], dict[str, Any]], seconds: float = 0) -> Any:
-        """Run an item that needs about `seconds`, or look it up; return its result, or None."""
-        value: dict[str, Any] = self.items.get(name, {"skipped": ""})
-        if "skipped" in value:
-            if time.time() + seconds > self.until:
-                value = {"skipped": "no time left"}
-            else:
-                self._keep(name, {"running": True})
-                value = self._run(name, f)
-            self._keep(name, value)
+    def item(self, name: str, f: Callable[[], dict[str, Any]]) -> Any:
+        """Run an item, or look it up if it was tried before; return its result, or None."""
+        if name not in self.items:
+            self._keep(name, {"running": True})
+            self._keep(name, self._run(name, f))
+        value = self.items[name]
         say(tables.item(name, value))
         return None if STATUS & set(value) else value
 

@@ -1,4 +1,4 @@
-"""What a lease has found, in short: printed at its end, and by ``--show`` from its record."""
+"""What a record holds, in short: printed at the end of a lease, and by ``--show``."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from benchmarks.gpu import blocks, ncu, steps, tables
+from benchmarks.gpu import blocks, steps, tables
 from benchmarks.gpu.contenders import Times, best
-from benchmarks.gpu.floors import roofline_of, step_floors
+from benchmarks.gpu.floors import block_floors, roofline_of, step_floors
+from benchmarks.gpu.ours import VARIANTS
 from benchmarks.gpu.sections import Record
 from igc_ref.bench import Roofline
 
-KERNELS = 14  # lines of a table of kernels
 WORST = 3  # errors
 BESIDE = {  # the rivals of a step: how their names begin
     "best eager": "torch eager", "best graph": "torch graph", "torch.compile": "torch compile",
+}  # fmt: skip
+RIVALS = {  # of a block, a column: how their names begin, and whether they must be exact
+    "exact torch/ours": ("torch", True), "any torch/ours": ("torch", None),
+    "dense TF32/ours": ("dense TF32", None), "dense bf16/ours": ("dense bf16", None),
 }  # fmt: skip
 
 
@@ -24,24 +28,21 @@ def of(record: Record) -> str:
 
     A part that cannot be made does not cost the others.
     """
-    settings = record.values["settings"]
-    options = SimpleNamespace(batch=settings["batch"], tiny=settings["tiny"])
+    options = SimpleNamespace(**{"batch": 256, "tiny": False} | record.values["settings"])
     roofline = roofline_of(record)
     parts: dict[str, Callable[[dict[str, Any]], str]] = {
-        "probe": listed,
-        "floors": kernels,
-        "tiles": sweeps,
-        "ncu": counters,
         "check": checks,
         "blocks": lambda found: block_table(found, options, roofline),
         "steps": lambda found: step_table(found, options, roofline),
-        "second": listed,
+        "lease": outcome,
     }
-    found = {name: record.items(name) for name in parts}
+    found = {name: record.items(name) for name in [*record.values["sections"]]}
+    others = [name for name in found if name not in {"compiled ahead", *parts}]
     return "\n\n".join([
         f"==== summary\n{record.values['machine']}",
-        *(attempt(part, found[name]) for name, part in parts.items() if found[name]),
-        outcome(record),
+        *(attempt(parts.get(name, listed), found[name]) for name in [*others, *parts]
+          if found.get(name)),
+        "\n  ".join(["failed or left out:", *(failed(record) or ["nothing"])]),
     ])  # fmt: skip
 
 
@@ -50,16 +51,12 @@ def attempt(part: Callable[[dict[str, Any]], str], found: dict[str, Any]) -> str
     try:
         return part(found).strip()
     except Exception as error:
-        return f"no summary of {list(found)}: {type(error).__name__}: {error}"
+        return f"no summary of {', '.join(found)[:100]}: {type(error).__name__}: {error}"
 
 
 def listed(found: dict[str, Any]) -> str:
-    """Return items as they are."""
-    lines = [
-        "\n".join([name, *value["lines"]]) if "lines" in value else tables.item(name, value)
-        for name, value in found.items()
-    ]
-    return "\n".join(lines)
+    """Return items one by one."""
+    return "\n".join(tables.item(name, value) for name, value in found.items())
 
 
 def failed(record: Record) -> list[str]:
@@ -86,8 +83,7 @@ def checks(found: dict[str, Any]) -> str:
         worst = sorted(errors, key=lambda name: -errors[name])[:WORST]
         lines += [f"  worst {storage}: {errors[name]:.1e} {name}" for name in worst]
     for name, value in found.items():
-        if "allowed" in value:
-            tried = value["errors"]
+        if isinstance(tried := value.get("errors"), list):
             pairs = [f"{k} {float(e):.1e}" for k, e in tried[-1].items()]
             lines.append(f"  {name}, seed {len(tried) - 1}: {', '.join(pairs)}")
         elif "same as captured" in value:
@@ -98,7 +94,7 @@ def checks(found: dict[str, Any]) -> str:
 def step_table(found: dict[str, Any], options: Any, roofline: Roofline | None) -> str:
     """Return all timed steps, and what the best rivals of each kind take of our time."""
     rows, lines = [], []
-    for a in dict.fromkeys(steps.TINY if options.tiny else steps.NETWORKS):
+    for a in dict.fromkeys(steps.networks(options)):
         times: Times = {}
         for name, value in found.items():
             if name.startswith(str(a)) and "times" in value:
@@ -132,43 +128,28 @@ def numbers(times: dict[str, Any]) -> list[str | None]:
 
 
 def block_table(found: dict[str, Any], options: Any, roofline: Roofline | None) -> str:
-    """Return the blocks beside their rivals; those alone where that failed."""
-    together = {n.removesuffix(" alone"): v for n, v in found.items() if n.endswith(" alone")}
-    together |= {n: v for n, v in found.items() if not n.endswith(" alone") and "forward" in v}
-    return blocks.summary(together, options, roofline)
+    """Return a line for each block and variant: our microseconds, the floor, the rivals over ours.
+
+    Where a block beside its rivals failed, it is the block alone.
+    """
+    rows = []
+    for case in blocks.cases(options.batch, options.tiny):
+        floors = block_floors(case, roofline)
+        beside, alone = (found.get(case.name + more, {}) for more in ("", " alone"))
+        for variant in VARIANTS:
+            if times := beside.get(variant, alone.get(variant)):
+                floor = floors.get(variant)
+                us, half = (times.get(f"ours float{bits}", {}).get("us") for bits in (32, 16))
+                over = [ratio(best(times, *rival)[1], us) for rival in RIVALS.values()]
+                name, fastest = f"{case.name} {variant}", best(times, "torch")[0]
+                rows.append([name, floor, us, ratio(us, floor), half, *over, fastest])
+    head = ["floor", "ours", "ours/floor", "ours f16", *RIVALS, "best torch"]
+    return tables.table([f"blocks, N = {options.batch}, us", *head], *rows)
 
 
-def kernels(found: dict[str, Any]) -> str:
-    """Return ceilings, and the kernels that take most of a step."""
-    short = {
-        name: {"kernels": dict(list(v["kernels"].items())[:KERNELS])} if "kernels" in v else v
-        for name, v in found.items()
-    }
-    return "\n".join(tables.item(name, value) for name, value in short.items())
-
-
-def sweeps(found: dict[str, Any]) -> str:
-    """Return the chosen tile and the best one of every shape and pass."""
-    lines = []
-    for name, value in found.items():
-        rows = [row for row in value.get("tiles", []) if "us" in row]
-        if not rows:
-            lines.append(tables.item(name, value))
-            continue
-        least = min(rows, key=lambda row: row["us"])
-        lines.append(
-            f"{'right' if value['passed'] else 'WRONG'} {name}: {rows[0]['us']:.1f} us; best of "
-            f"{len(rows)}: {least['us']:.1f} us, {least['tile']}"
-        )
-    return "\n".join(["tiles: PX MS NP PXD IS", *lines])
-
-
-def counters(found: dict[str, Any]) -> str:
-    """Return what the profiler counted."""
-    return "\n".join(
-        ncu.lines(v["counters"]) if "counters" in v else tables.item(name, v)
-        for name, v in found.items()
-    )
+def ratio(a: float | None, b: float | None) -> float | None:
+    """Return a/b, or None where one is missing."""
+    return None if a is None or b is None else a / b
 
 
 def ending(value: dict[str, Any]) -> str:
@@ -176,11 +157,7 @@ def ending(value: dict[str, Any]) -> str:
     return str(value.get("failed") or value.get("skipped") or value.get("note") or "done")
 
 
-def outcome(record: Record) -> str:
-    """Return when items ran, and what failed."""
-    ran = [
-        [name, v.get("began"), v.get("taken"), ending(v)]
-        for name, v in record.items("lease").items()
-    ]
-    table = tables.table(["item", "at s", "s", ""], *ran)
-    return "\n  ".join([f"{table}\nfailed or left out:", *(failed(record) or ["nothing"])])
+def outcome(found: dict[str, Any]) -> str:
+    """Return when items ran, and how they ended."""
+    ran = [[name, v.get("began"), v.get("taken"), ending(v)] for name, v in found.items()]
+    return tables.table(["item", "at s", "s", ""], *ran)

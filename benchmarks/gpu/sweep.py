@@ -1,11 +1,11 @@
-"""Section ``tiles``: the ten most promising tiles of every block shape and pass.
+"""Item ``tiles``: the ten most promising tiles of every block shape and pass.
 
 Each is compiled, compared with the first one in its results, and timed.
 
-A block runs in training form (``training`` of section ``blocks``): one pass with each tile in turn,
+A block runs in training form (``training`` of items ``blocks``): one pass with each tile in turn,
 the other one with its own. Times are of one kernel, by events, which add about 3 us to each.
 
-    python -m benchmarks.gpu --only tiles --budget 100 --json FILE
+    python -m benchmarks.gpu --only tiles --json FILE
     python -m benchmarks.gpu.sweep FILE
 
 The second command renews ``igc_ref/backends/cupy/tiles.json`` from the record of a card, and prints
@@ -41,12 +41,11 @@ COUNT, TINY_COUNT = 10, 2  # tiles of a shape and pass
 ALIKE = 3  # of them with the same PX, MS and NP, unless there are no others
 LIMIT = 1e-5  # of the difference from the first tile's result, relative
 GAIN = 1.02  # what an entry of the table must be better by
-SECONDS = 6  # of an item: a guess
 SETS = 2  # of inputs
 COMPARED = 16  # images of a batch
 
 
-def section(section: Section, options: Any) -> None:
+def section(section: Section, _: str, options: Any) -> None:
     """Sweep all shapes; first those whose kernels take most of a training step."""
     backend = ours.make_backend(options.emulate)
     backend.kernels = TimedKernels(backend.device)
@@ -58,8 +57,7 @@ def section(section: Section, options: Any) -> None:
     with backend.session():
         for case, backward in jobs:
             name = f"{case.name} {'backward' if backward else 'forward'}"
-            run = partial(sweep, backend, block, case, backward, options)
-            section.item(name, run, SECONDS)
+            section.item(name, partial(sweep, backend, block, case, backward, options))
 
 
 def promising(g: Geometry, backward: bool, count: int, shared: int) -> list[Tile]:

@@ -1,25 +1,17 @@
-"""The tables of a record: every item by what it holds, and all timings beside their floors."""
+"""The tables of a record: every item by what it holds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from benchmarks.gpu.contenders import Times, best
+from benchmarks.gpu.contenders import Times
 from benchmarks.gpu.ours import VARIANTS
 from igc_ref.report import aligned
 
 RESOURCES = ("grid", "threads", "shared", "registers", "local", "blocks an SM")
 LONGEST = 500  # characters of an item that is no table
-RIVALS = {  # column: how its contenders' names begin, and whether they must be exact
-    "exact torch/ours": ("torch", True), "any torch/ours": ("torch", None),
-    "dense TF32/ours": ("dense TF32", None), "dense bf16/ours": ("dense bf16", None),
-}  # fmt: skip
-
-
-def ratio(a: float | None, b: float | None) -> float | None:
-    """Return a/b, or None where one is missing."""
-    return None if a is None or b is None else a / b
+KERNELS = 14  # lines of a table of kernels
 
 
 def table(*rows: Iterable[Any]) -> str:
@@ -33,18 +25,20 @@ def _text(value: Any) -> str:
 
 def item(name: str, value: dict[str, Any]) -> str:
     """Return an item as a table, or as a line if it is something else than timings."""
-    variants = {v: value[v] for v in VARIANTS if isinstance(value.get(v), dict)}
+    line, variants = f"{name}: {value}", {v: value[v] for v in VARIANTS if v in value}
     if "times" in value or variants:
         return f"\n{times(name, variants or {'step': value['times']})}"
     if "kernels" in value:
         return f"\n{kernels(name, value['kernels'])}"
-    if "tiles" in value:
-        return f"\n{swept(name, value)}"
+    if "counters" in value:
+        return f"\n{counters(value['counters'])}"
+    if any("us" in row for row in value.get("tiles", [])):
+        return swept(name, value)
     if "passed" not in value:
-        return f"{name}: {value}"[:LONGEST]
+        return "\n".join([f"{name}:", *value["lines"]]) if "lines" in value else line[:LONGEST]
     verdict = "PASS" if value["passed"] else "FAIL"
     if "limit" not in value:
-        return f"{verdict} {name}: {value}"[:LONGEST]
+        return f"{verdict} {line}"[:LONGEST]
     return f"{verdict} {name}: " + ", ".join(
         f"{storage} {_worst(found)}" for storage, found in value["errors"].items()
     )
@@ -76,36 +70,28 @@ def times(title: str, variants: dict[str, Times]) -> str:
 
 
 def kernels(title: str, found: dict[str, dict[str, Any]]) -> str:
-    """Return kernels by their share of the step."""
+    """Return the kernels that take most of a step, and the sum of all."""
     calls, total = (sum(k[key] for k in found.values()) for key in ("calls", "us"))
     rows = [
         [name, k["calls"], k["us"], k["us"] / k["calls"], f"{k['us'] / (total or 1):.1%}"]
         + [k.get(column) for column in RESOURCES]
-        for name, k in found.items()
+        for name, k in list(found.items())[:KERNELS]
     ]
     rows.append(["total", calls, total, *[None] * (2 + len(RESOURCES))])
     return table([title, "calls", "us", "us each", "share", *RESOURCES], *rows)
 
 
 def swept(title: str, value: dict[str, Any]) -> str:
-    """Return the tiles of one shape and pass, the cost model's choice first."""
-    columns = ["us", "least", "threads", "shared", "estimate", *RESOURCES[3:], "differs"]
-    rows = []
-    for row in value["tiles"]:
-        tile = " ".join(map(str, [*row["tile"], row["stages"]]))
-        rows.append([tile, *map(row.get, columns), row.get("failed", "")])
-    verdict = "PASS" if value["passed"] else "FAIL"
-    return table([f"{verdict} {title}: PX MS NP PXD IS, stages", *columns, ""], *rows)
+    """Return the time of the first tile, the cost model's choice, and the best one."""
+    rows = [row for row in value["tiles"] if "us" in row]
+    least, verdict = min(rows, key=lambda row: row["us"]), "PASS" if value["passed"] else "FAIL"
+    tile = " ".join(map("{}{}".format, ("PX", "MS", "NP", "PXD", "IS"), least["tile"]))
+    times = f"{rows[0]['us']:.1f} us; best of {len(rows)}: {least['us']:.1f} us"
+    return f"{verdict} {title}: {times}, {tile}"
 
 
-def summary(title: str, timed: dict[str, tuple[Times, float | None]]) -> str:
-    """Return one line for each case: our microseconds, the floor, and the rivals over ours."""
-    if not timed:
-        return f"{title}: nothing timed"
-    rows = []
-    for name, (found, floor) in timed.items():
-        ours, half = (found.get(f"ours float{bits}", {}).get("us") for bits in (32, 16))
-        over = [ratio(best(found, *rival)[1], ours) for rival in RIVALS.values()]
-        rows.append([name, floor, ours, ratio(ours, floor), half, *over, best(found, "torch")[0]])
-    head = ["floor", "ours", "ours/floor", "ours f16", *RIVALS, "best torch"]
-    return f"\n{table([f'{title}, us', *head], *rows)}"
+def counters(found: dict[str, dict[str, float]]) -> str:
+    """Return what the profiler counted, a kernel a line."""
+    columns = dict.fromkeys(column for values in found.values() for column in values)
+    rows = [[name, *map(values.get, columns)] for name, values in found.items()]
+    return table(["counters of ncu", *columns], *rows)

@@ -13,14 +13,10 @@ from igc_ref.backends import NumpyBackend
 from igc_ref.cli import main
 
 BROKEN = {  # a library, what its import raises, what the doctor must say of it
-    "numba": (
-        'raise ImportError("Numba needs NumPy 2.2 or less. Got NumPy 2.4.")',
-        "numba is installed but fails: ImportError: Numba needs NumPy 2.2 or less. Got NumPy 2.4.",
-    ),
+    "numba": ('ImportError("needs NumPy 2.2")', "ImportError: needs NumPy 2.2"),
     "cupy": (
-        'raise OSError("\\n====\\nFailed to import CuPy.\\n\\nlibcudart.so.13: cannot open\\n")',
-        "CuPy is installed but fails: OSError: ==== Failed to import CuPy. libcudart.so.13: "
-        "cannot open",
+        'OSError("\\n====\\nFailed to import CuPy.\\n\\nlibcudart.so.13: cannot open\\n")',
+        "OSError: ==== Failed to import CuPy. libcudart.so.13: cannot open",
     ),
 }
 
@@ -42,7 +38,7 @@ def broken(tmp_path, *options):
     """Run the command in an environment whose numba and CuPy cannot be imported."""
     for library, (source, _) in BROKEN.items():
         (tmp_path / library).mkdir()
-        (tmp_path / library / "__init__.py").write_text(source)
+        (tmp_path / library / "__init__.py").write_text(f"raise {source}")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "igc_ref", "doctor", *options]
     return subprocess.run(
@@ -65,7 +61,7 @@ def test_broken_libraries_are_lines_of_the_output_and_auto_takes_numpy(tmp_path)
     rows = table(done.stdout)
     assert (done.returncode, done.stderr) == (0, "")
     for library, (_, text) in BROKEN.items():
-        assert rows[f"{library} backend"] == text
+        assert rows[f"{library} backend"].endswith(f" is installed but fails: {text}")
     assert rows["backend=auto"].startswith("takes numpy")
 
 

@@ -4,13 +4,14 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu import lease, ncu, summary
+from benchmarks.gpu import __main__ as gpu
+from benchmarks.gpu import lease, summary
 from benchmarks.gpu.sections import Record
 from tests.backends.cuda import emulator
 
@@ -44,7 +45,7 @@ def leased(folder, faults, seconds):
         return [sys.executable, "-S", "-E", "-c", STUB, name, str(path), faults.get(name, "")]
 
     start = time.monotonic()
-    lease.Lease(record, command, seconds, seconds / lease.SECONDS["first"]).run(
+    lease.Lease(record, folder, command, seconds, seconds / lease.SECONDS).run(
         lease.PLAN, lease.COMPILED
     )
     return Record(folder / "gpu.json"), time.monotonic() - start
@@ -73,7 +74,7 @@ def test_wherever_an_item_of_a_lease_fails_all_others_run_and_it_ends_in_time(
         assert {
             n for n, v in items.items() if "its process ended in it" in v.get("failed", "")
         } == bad
-    for path in (tmp_path / "gpu").glob("*.child"):
+    for path in tmp_path.glob("*.child"):
         assert not alive(path.read_text())
     ours = max(items[n]["at"] for n in NAMES if n.startswith("step") and n not in bad)
     rivals = [
@@ -97,7 +98,8 @@ def profiler(tmp_path, monkeypatch):
     """A ``ncu`` that runs its program, and prints a page as the real one does; no nvidia-smi."""
     script = tmp_path / "bin" / "ncu"
     script.parent.mkdir()
-    table = '"ID","Kernel Name","gpu__time_duration.sum"\\n"","","us"\\n"0","f","1,064.5"\\n'
+    table = '"ID","Kernel Name","gpu__time_duration.sum","sm__warps_active.avg.per_cycle_active"\\n'
+    table += '"","","us",""\\n"0","f","1,064.5","no data"\\n"1","f","1","8"\\n'
     script.write_text(f"""#!/bin/sh
 if [ "$1" = --import ]; then printf 'a line\\n{table}'; exit; fi
 while [ "$1" != -o ]; do shift; done; touch "$2"
@@ -107,11 +109,18 @@ while [ "$1" != -c ]; do shift; done; shift 2; exec "$@"
     monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
 
 
-def test_the_profiler_s_table_is_read():
-    units = '"","","us","inst/cycle"'
-    table = f'"ID","Kernel Name","{ncu.METRICS["us"]}","{ncu.METRICS["IPC"]}"\n{units}\n'
-    found = ncu.read(f'==PROF== a line\n{table}"0","block_forward","1,064.83","no data"\n')
-    assert found == {"0 block_forward": {"us": 1064.83}}
+def test_only_what_was_asked_for_is_run_and_has_all_the_time():
+    options = gpu.parse(["--only", "tiles,step 3,eager,compile TF32"])
+    options.torch = True
+    phases, compiled = lease.chosen(options)
+    eager = [f"eager {layout} {a}" for a in (0, 1) for layout in ("NCHW", "channels_last")]
+    names = [name for phase in phases for name in phase.names]
+    assert names == ["probe", "step 3", "tiles", *eager]
+    assert min(phase.seconds for phase in phases) == float("inf")
+    assert compiled == ["compile TF32"]
+    options.torch = False
+    phases, compiled = lease.chosen(options)
+    assert (len(phases), compiled) == (3, [])
 
 
 @needs_emulator
@@ -119,7 +128,7 @@ def test_the_profiler_s_table_is_read():
 def test_a_lease_is_rehearsed_on_the_emulator(tmp_path, profiler):
     pytest.importorskip("torch")
     path = tmp_path / "gpu.json"
-    skipped = ["compile TF32", "eager channels_last", "ahead 1", "ahead 3", "ahead 4", "ahead 5"]
+    skipped = ["compile TF32", "eager channels_last 0", "ahead 1", "ahead 3", "ahead 4", "ahead 5"]
     plants = [f"{name}:skip" for name in skipped] + ["step 1:raise", "operators 3:die"]
     command = [sys.executable, "-m", "benchmarks.gpu", "--lease", "--emulate", "--json", str(path)]
     command += [word for plant in plants for word in ("--plant", plant)]
@@ -129,7 +138,6 @@ def test_a_lease_is_rehearsed_on_the_emulator(tmp_path, profiler):
     record = Record(path)
     failed = {line.partition(":")[0] for line in summary.failed(record)}
     wanted = {"probe, card", "steps, planted in step 1", "check, planted in operators 3"}
-    wanted |= {"tiles, tiles"} if find_spec("benchmarks.gpu.sweep") is None else set()
     assert failed == wanted, text
     assert len(record.items("check")) > 20
     for name in (
@@ -139,9 +147,13 @@ def test_a_lease_is_rehearsed_on_the_emulator(tmp_path, profiler):
     ):
         assert re.search(rf"{name}.*  \d+\.\d\d\d  ", text), name
     assert "torch.compile, exact: " in text
-    assert re.search(r"^0 f +1064", text, re.MULTILINE)
+    assert re.search(r"^0 f +1064 +-\n1 f +1 +8$", text, re.MULTILINE)
     again = subprocess.run(
         [sys.executable, "-m", "benchmarks.gpu", "--show", str(path)],
         cwd=root, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert again.strip() in text
+    assert {file.name for file in tmp_path.iterdir()} == {"bin", "gpu.json", "gpu.tar.gz"}
+    with tarfile.open(tmp_path / "gpu.tar.gz") as archive:
+        assert archive.extractfile("gpu/summary.txt").read().decode().strip() in text
+        assert "gpu/ncu.details.txt" in archive.getnames()

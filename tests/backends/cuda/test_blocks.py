@@ -1,7 +1,6 @@
 """The cupy backend's block and group convolution, run without a card, against float64."""
 
 import re
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -68,34 +67,15 @@ CONVOLUTIONS = [
 FAST = SQUARE, TRANSITION, CONVOLUTION
 
 
-@dataclass(frozen=True)
-class Narrow:
-    """A case on a card whose CUDA blocks have so much shared memory."""
-
-    case: Case
-    shared_bytes: int
-
-    def __str__(self):
-        return f"{self.case}-{self.shared_bytes}"
-
-    def backend(self, device=None):
-        backend = GuardedBackend(device)
-        backend.device.shared_bytes = self.shared_bytes
-        return backend
-
-    def run(self, backend):
-        return self.case.run(backend)
-
-
-NARROW = [  # and how often it launches what
-    (Narrow(Case(Convolution(6, 24, 1), 3, 7, 8), 8_000), {"block_backward": 1, "add": 2}),
-    (Narrow(Case(Convolution(6, 24, 2), 3, 8, 8, pending=False), 9_500), {"add": 1}),
-    (Narrow(Case(Convolution(6, 24, 2), 3, 8, 8), 8_400), {"block_forward": 1, "add": 1}),
-    (Narrow(Case(Convolution(6, 24, 2, 3, 2), 3, 7, 8), 7_000), {"add": 1, "add_up": 1}),
-    (Narrow(Case(Block(10, 20, 5, 2), 3, 8, 8), 5_000), {"block_forward": 3, "shuffle": 4}),
-    (Narrow(Case(Block(8, 16, 2, 8), 3, 8, 8), 6_000), {"block_forward": 2, "shuffle": 4}),
+NARROW = [  # on a GPU with so much shared memory; how often it launches what
+    (Case(Convolution(6, 24, 1), 3, 7, 8), 8_000, {"block_backward": 1, "add": 2}),
+    (Case(Convolution(6, 24, 2), 3, 8, 8, pending=False), 9_500, {"add": 1}),
+    (Case(Convolution(6, 24, 2), 3, 8, 8), 8_400, {"block_forward": 1, "add": 1}),
+    (Case(Convolution(6, 24, 2, 3, 2), 3, 7, 8), 7_000, {"add": 1, "add_up": 1}),
+    (Case(Block(10, 20, 5, 2), 3, 8, 8), 5_000, {"block_forward": 3, "shuffle": 4}),
+    (Case(Block(8, 16, 2, 8), 3, 8, 8), 6_000, {"block_forward": 2, "shuffle": 4}),
     # 2 outputs of a slab for 3 partitions: no tile has room for that
-    (Narrow(Case(Block(6, 6, 3, 3), 2, 5, 4), DYNAMIC_LIMIT), {"block_forward": 2, "shuffle": 4}),
+    (Case(Block(6, 6, 3, 3), 2, 5, 4), DYNAMIC_LIMIT, {"block_forward": 2, "shuffle": 4}),
 ]
 
 
@@ -112,16 +92,16 @@ def test_outputs_and_all_gradients_equal_the_definition(case):
 
 
 @pytest.mark.parametrize(
-    ("narrow", "launches"),
+    ("case", "shared_bytes", "launches"),
     [pytest.param(*n, marks=pytest.mark.slow if i % 3 else ()) for i, n in enumerate(NARROW)],
     ids=str,
 )
-def test_what_fits_no_tile_is_computed_in_shares_or_in_steps(narrow, launches):
-    backend = narrow.backend()
-    narrow.case.check(narrow.run(backend))
+def test_what_fits_no_tile_is_computed_in_shares_or_in_steps(case, shared_bytes, launches):
+    backend = GuardedBackend()
+    backend.device.shared_bytes = shared_bytes
+    case.check(case.run(backend))
     assert backend.generic == ""
-    found = {name: backend.device.launches.count(name) for name in launches}
-    assert found == launches
+    assert {name: backend.device.launches.count(name) for name in launches} == launches
 
 
 @pytest.mark.parametrize("what", ["copies of", "images", "rows", "parts", "R =", "stages"])
@@ -212,14 +192,3 @@ def test_what_has_no_kernel_goes_to_the_generic_operators(case):
     backend = GuardedBackend()
     case.check(case.run(backend))
     assert re.search("(igc|conv2d).* of float32 has no kernel", backend.generic)
-
-
-@pytest.mark.parametrize("case", [SQUARE, CONVOLUTION], ids=str)
-@pytest.mark.parametrize("shared_bytes", [4, pytest.param(20_000, marks=pytest.mark.slow)])
-def test_a_gpu_with_too_little_shared_memory_gets_the_generic_operators(case, shared_bytes):
-    backend = GuardedBackend()
-    backend.device.shared_bytes = shared_bytes
-    case.check(case.run(backend))
-    launched = {"block_forward", "block_backward"} & set(backend.device.launches)
-    assert bool(backend.generic) == (len(launched) < 2)
-    assert not launched or shared_bytes > 4
