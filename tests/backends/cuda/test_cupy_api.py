@@ -2,7 +2,6 @@
 
 import ast
 import inspect
-from functools import partial
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
@@ -81,56 +80,33 @@ def test_streams_graphs_and_pools_take_our_arguments():
     inspect.signature(cupy.cuda.using_allocator).bind(cupy.cuda.MemoryPool.malloc)
 
 
-class Machine(SimpleNamespace):
-    """What the backend uses of `cupy.cuda`; `told` notes who waits, and which pool is emptied."""
-
-    using_allocator = staticmethod(cupy.cuda.using_allocator)
-
-    def __init__(self):
-        super().__init__(told=[], pools=[], current=0, capturing=False)
-        self.MemoryPool, self.Device = partial(Pool, self), partial(Device, self)
-
-    def get_current_stream(self):
-        return SimpleNamespace(
-            is_capturing=lambda: self.capturing, begin_capture=bool, end_capture=bool
-        )
-
-
-class Pool:
-    def __init__(self, machine):
-        self.machine, self.in_use = machine, 0
-        machine.pools.append(self)
-
-    malloc = None
-
-    def free_all_blocks(self):
-        self.machine.told.append(f"free on {self.machine.current}")
-
-    def total_bytes(self):
-        return self.in_use
-
-
-class Device:
-    def __init__(self, machine):
-        self.machine, self.number = machine, machine.current
-
-    def __enter__(self):
-        self.before, self.machine.current = self.machine.current, self.number
-
-    def __exit__(self, *error):
-        self.machine.current = self.before
-
-    def synchronize(self):
-        self.machine.told.append(f"wait for {self.number}")
-
-
 @pytest.fixture
 def machine(monkeypatch):
+    """What the backend uses of `cupy.cuda`; `told` notes who waits, and which pool is emptied."""
     from igc_ref.backends.cupy import backend
 
-    machine = Machine()
-    monkeypatch.setattr(backend, "cupy", SimpleNamespace(cuda=machine))
-    return machine
+    allocator = cupy.cuda.using_allocator
+    m = SimpleNamespace(told=[], current=0, capturing=False, in_use=0, using_allocator=allocator)
+
+    class Device:
+        def __init__(self):
+            self.number = m.current
+
+        def __enter__(self):
+            self.before, m.current = m.current, self.number
+
+        def __exit__(self, *error):
+            m.current = self.before
+
+        def synchronize(self):
+            m.told.append(f"wait for {self.number}")
+
+    pool = SimpleNamespace(malloc=None, total_bytes=lambda: m.in_use)
+    pool.free_all_blocks = lambda: m.told.append(f"free on {m.current}")
+    stream = SimpleNamespace(is_capturing=lambda: m.capturing, begin_capture=bool, end_capture=bool)
+    vars(m).update(Device=Device, MemoryPool=lambda: pool, get_current_stream=lambda: stream)
+    monkeypatch.setattr(backend, "cupy", SimpleNamespace(cuda=m))
+    return m
 
 
 def test_memory_of_a_dropped_graph_is_freed_after_its_work_and_not_within_a_capture(machine):
@@ -140,10 +116,10 @@ def test_memory_of_a_dropped_graph_is_freed_after_its_work_and_not_within_a_capt
     one, two = (CupyDevice.memory(None) for _ in range(2))
     with one():
         assert told == []
-    machine.pools[0].in_use = 1  # a gradient of the model
+    machine.in_use = 1  # a gradient of the model
     del one
     assert told == freed
-    machine.pools[0].in_use = 0
+    machine.in_use = 0
     machine.capturing = True
     del two
     assert told == freed
