@@ -75,6 +75,12 @@ def one_line(text: object, limit: int = 200) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text).strip())[:limit]
 
 
-def describe(error: Exception) -> str:
-    """Return an error's type and text in one line: a broken library's text may have many."""
-    return one_line(f"{type(error).__name__}: {' '.join(str(error).split())}", limit=1000)
+def describe(error: Exception, limit: int = 1000) -> str:
+    r"""Return an error's type and text in one line: a broken library's text may have many.
+
+    Examples
+    --------
+    >>> describe(ImportError("no library\nof this name"))
+    'ImportError: no library of this name'
+    """
+    return one_line(f"{type(error).__name__}: {' '.join(str(error).split())}", limit)

@@ -12,6 +12,7 @@ import numpy as np
 
 from igc_ref.bench.clock import Clock
 from igc_ref.bench.harness import take_turns
+from igc_ref.errors import describe
 
 Each = Callable[[int], object]  # computes on the inputs with this number
 Times = dict[str, dict[str, Any]]  # by contender: what `compete` returns
@@ -62,7 +63,7 @@ def compete(
 
     def failed(name: str, error: Exception) -> None:
         traceback.print_exception(error)
-        text = result[name]["failed"] = f"{type(error).__name__}: {error}"[:500]
+        text = result[name]["failed"] = describe(error)
         try:
             alive()
         except Exception as lost:

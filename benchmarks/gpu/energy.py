@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from igc_ref.errors import describe
+
 SECONDS = 1.75  # of a loop: the counter moves every tenth of a second or so
 WAIT_EVERY = 0.1  # seconds: a host that runs far ahead would go on after the end
 
@@ -42,7 +44,7 @@ def of_loop(
     try:
         board = Board()
     except (OSError, AttributeError) as error:
-        return {"unknown": f"{type(error).__name__}: {error}"[:200]}
+        return {"unknown": describe(error)}
     wait()
     start = time.perf_counter()
     run()

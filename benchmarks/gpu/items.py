@@ -18,7 +18,8 @@ from typing import Any
 from benchmarks.gpu import blocks, check, ncu, ours, profile, steps, sweep
 from benchmarks.gpu.sections import DeviceLostError, Record, Section
 from igc_ref.backends import cupy_problem
-from igc_ref.bench.record import available_threads, machine
+from igc_ref.bench.record import available_threads, machine, output
+from igc_ref.errors import describe
 
 PACKAGES = ("numpy", "scipy", "cupy-cuda13x", "cupy-cuda12x", "torch", "triton", "pytest")
 CARD = "name,driver_version,memory.total,clocks.max.sm,clocks.sm,power.limit,power.draw"
@@ -45,7 +46,7 @@ def work(options: Any) -> int:
         return 3
     except Exception as error:
         traceback.print_exc()
-        section.items[options.item] = {"failed": f"{type(error).__name__}: {error}"[:2000]}
+        section.items[options.item] = {"failed": describe(error)}
         section.record.save()
     return int(bool(section.failed()))
 
@@ -74,13 +75,13 @@ def probe(section: Section, _: str, options: Any) -> None:
         return {"backend": "runs"}
 
     def card() -> dict[str, Any]:
-        command = ["nvidia-smi", "--format=csv,noheader", f"--query-gpu={CARD}"]
-        text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=15)
-        section.record.values["machine"]["card"] = text.stdout.strip()
-        return {CARD: text.stdout.strip()}
+        if (text := output("nvidia-smi", "--format=csv,noheader", f"--query-gpu={CARD}")) is None:
+            raise RuntimeError(nothing)
+        section.record.values["machine"]["card"] = text
+        return {CARD: text}
 
-    about = machine(available_threads(), PACKAGES)
-    section.record.values["machine"] = about | {"card": "nvidia-smi does not answer"}
+    about, nothing = machine(available_threads(), PACKAGES), "nvidia-smi does not answer"
+    section.record.values["machine"] = about | {"card": nothing}
     section.item("problem", problem)
     section.item("card", card)
     section.item("pool", partial(pool, options.emulate))

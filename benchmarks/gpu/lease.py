@@ -351,7 +351,8 @@ def main(options: Any, arguments: Sequence[str]) -> int:
     with TemporaryDirectory(prefix="igc-lease-", ignore_cleanup_errors=True) as folder:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{folder}/inductor"
         lease = Lease(Record(record), Path(folder, "items"), command, options.lease, scale)
-        settings = {"arguments": list(arguments), "seed": options.seed}
+        here = [Path(a).name if Path(a).is_absolute() else a for a in arguments]  # any machine's
+        settings = {"arguments": here, "seed": options.seed}
         lease.record.values["settings"] = settings | {"batch": options.batch, "tiny": options.tiny}
         try:
             lease.run(phases, compiled)

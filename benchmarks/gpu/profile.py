@@ -18,6 +18,7 @@ from benchmarks.gpu.sections import Section
 from benchmarks.gpu.steps import networks
 from igc_ref.backends.cupy.kernels import Kernels
 from igc_ref.bench.clock import Clock
+from igc_ref.errors import describe
 from igc_ref.networks.architecture import Architecture
 
 STEPS = 5
@@ -77,7 +78,7 @@ def resources(kernel: Any, threads: int, shared_bytes: int) -> dict[str, Any]:
         registers, local = kernel.num_regs, kernel.local_size_bytes
         return {"registers": registers, "local": local, "blocks an SM": blocks}
     except Exception as error:
-        return {"unknown": f"{type(error).__name__}: {error}"[:200]}
+        return {"unknown": describe(error)}
 
 
 def label(name: str, macros: Any) -> str:

@@ -15,10 +15,16 @@ from typing import Any
 
 from benchmarks.gpu import tables
 from igc_ref.bench.clock import Clock
+from igc_ref.errors import describe
 from igc_ref.files import write_json
 from igc_ref.report import say
 
 STATUS = {"failed", "running"}  # keys of an item that has no result
+
+
+def went_wrong(value: dict[str, Any]) -> bool:
+    """Return whether an item failed, was left out, or did not pass its check."""
+    return bool({"failed", "skipped"} & set(value)) or value.get("passed") is False
 
 
 class DeviceLostError(RuntimeError):
@@ -78,7 +84,7 @@ class Section:
             return value | {"seconds": round(taken, 3)}
         except Exception as error:
             traceback.print_exc()
-            failure = {"failed": f"{type(error).__name__}: {error}"[:2000]}
+            failure = {"failed": describe(error)}
             self._keep(name, failure)
             try:
                 self.alive()
@@ -88,8 +94,8 @@ class Section:
             return failure
 
     def failed(self) -> list[str]:
-        """Return the names of the items that failed, or whose check did."""
-        return [n for n, v in self.items.items() if "failed" in v or v.get("passed") is False]
+        """Return the names of the items that went wrong."""
+        return [name for name, value in self.items.items() if went_wrong(value)]
 
     def _keep(self, name: str, value: dict[str, Any]) -> None:
         self.items[name] = value

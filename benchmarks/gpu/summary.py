@@ -10,8 +10,9 @@ from benchmarks.gpu import blocks, steps, tables
 from benchmarks.gpu.contenders import Times, best
 from benchmarks.gpu.floors import block_floors, roofline_of, step_floors
 from benchmarks.gpu.ours import VARIANTS
-from benchmarks.gpu.sections import Record
+from benchmarks.gpu.sections import Record, went_wrong
 from igc_ref.bench import Roofline
+from igc_ref.errors import describe
 
 WORST = 3  # errors
 BESIDE = {  # the rivals of a step: how their names begin
@@ -51,7 +52,7 @@ def attempt(part: Callable[[dict[str, Any]], str], found: dict[str, Any]) -> str
     try:
         return part(found).strip()
     except Exception as error:
-        return f"no summary of {', '.join(found)[:100]}: {type(error).__name__}: {error}"
+        return f"no summary of {', '.join(found)[:100]}: {describe(error)}"
 
 
 def listed(found: dict[str, Any]) -> str:
@@ -65,7 +66,7 @@ def failed(record: Record) -> list[str]:
         f"{section}, {name}: {value.get('failed') or value.get('skipped') or 'not passed'}"[:300]
         for section in record.values["sections"]
         for name, value in record.items(section).items()
-        if {"failed", "skipped"} & set(value) or value.get("passed") is False
+        if went_wrong(value)
     ]
 
 

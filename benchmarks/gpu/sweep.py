@@ -34,6 +34,7 @@ from igc_ref.backends.cupy.kernels import Kernels
 from igc_ref.backends.cupy.tiles import Tile
 from igc_ref.bench import BlockCase
 from igc_ref.bench.record import available_threads
+from igc_ref.errors import describe
 from igc_ref.files import replacing
 from igc_ref.report import say
 
@@ -150,7 +151,7 @@ def compare(backend: Any, found: list[Tile], run: Any) -> tuple[list[dict[str, A
         try:
             values = results(backend, run(tile))
         except Exception as error:
-            row["failed"] = f"{type(error).__name__}: {error}"[:500]
+            row["failed"] = describe(error)
             ours.alive(backend.name == "emulated")
             continue
         first = first or values

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.errors import DataError, one_line
+from igc_ref.errors import DataError, describe
 
 _NAMES = {
     "numpy.core.multiarray._reconstruct": "_reconstruct",
@@ -108,8 +108,7 @@ def load_pickle(data: bytes) -> object:
     except DataError:
         raise
     except Exception as error:  # a damaged pickle can fail in any way, MemoryError among them
-        reason = one_line(f"{type(error).__name__}: {error}")
-        raise DataError(f"damaged pickle: {reason}") from error
+        raise DataError(f"damaged pickle: {describe(error, 200)}") from error
     if isinstance(value, dict):
         return {key: _finished(item) for key, item in value.items()}
     return _finished(value)

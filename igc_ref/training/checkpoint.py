@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.errors import CheckpointError, integer, one_line
+from igc_ref.errors import CheckpointError, describe, integer
 from igc_ref.files import replacing
 from igc_ref.training.config import TrainConfig
 from igc_ref.training.npz import read_arrays
@@ -150,7 +150,7 @@ def load(path: Path) -> Checkpoint:
             numpy=_text(meta, "numpy"),
         )
     except (ValueError, OSError, RecursionError) as error:  # json recurses where brackets nest
-        reason = one_line(f"{type(error).__name__}: {error}", 300)  # it may quote the file
+        reason = describe(error, 300)  # it may quote the file
         raise CheckpointError(f"{path} is damaged or no checkpoint: {reason}") from error
 
 

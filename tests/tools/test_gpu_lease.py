@@ -88,8 +88,8 @@ def test_wherever_an_item_of_a_lease_fails_all_others_run_and_it_ends_in_time(
 
 @pytest.mark.slow
 def test_a_lease_in_which_all_items_hang_ends_in_time(tmp_path):
-    record, seconds = leased(tmp_path, dict.fromkeys(NAMES, "hang"), 9)
-    assert seconds < 9
+    record, seconds = leased(tmp_path, dict.fromkeys(NAMES, "hang"), limit := 27)
+    assert seconds < limit  # of which the summary may take 0.6
     assert all({"failed", "skipped"} & set(value) for value in record.items("lease").values())
 
 

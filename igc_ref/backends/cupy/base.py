@@ -45,8 +45,6 @@ class CudaBase(LazyBackend):
         self.kernels = Kernels(device)
         self._identities: dict[int, Array] = {}
         self._deferring = False
-        self._known: dict[tuple[int, ...], list[Array]] | None = None  # see packing.py
-        self._packed: dict[tuple[int, ...], Array] = {}
         self._shares: list[tuple[Array, Array]] = []  # not added up yet: (total, shares)
 
     def __reduce__(self) -> Any:
@@ -106,10 +104,16 @@ class CudaBase(LazyBackend):
             self._identities[channels] = self._constant(rows)
         return self._identities[channels]
 
-    def _constant(self, values: npt.NDArray[np.float32]) -> Array:
-        """Return what stays on the device: not in the memory of a graph, which is given back."""
-        array = self.device.lasting(values.shape, "float32")
-        self.device.overwrite(array, values)
+    def _constant(self, values: npt.NDArray[Any]) -> Array:
+        """Return what stays on the device: not in the memory of a graph, which is given back.
+
+        While a graph is captured, the values are brought there as soon as that is done.
+        """
+        array = self.device.lasting(values.shape, str(values.dtype))
+        if (pending := self.device.after_capture) is None:
+            self.device.overwrite(array, values)
+        else:
+            pending.append((array, values))
         return array
 
     def _by_rule(self, x: Batch) -> tuple[Batch, Rule]:
@@ -171,13 +175,8 @@ class CudaBase(LazyBackend):
         self._shares = []
 
     def _table(self, rows: Sequence[tuple[int, ...]]) -> Array:
-        """Return addresses and sizes in device memory; a graph gets them once it is captured."""
-        numbers, pending = np.array(rows, np.int64), self.device.after_capture
-        if pending is None:
-            return self.device.upload(numbers)
-        table = self.device.lasting(numbers.shape, "int64")
-        pending.append((table, numbers))
-        return table
+        """Return addresses and sizes in device memory."""
+        return self._constant(np.array(rows, np.int64))
 
     # -- for the generic operators ---------------------------------------------------------------
 

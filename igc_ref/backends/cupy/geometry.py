@@ -41,14 +41,18 @@ class Geometry:
     def shared_out(self) -> Iterator[Geometry]:
         """Yield a convolution with the outputs of a group in 1, 2, 3, ... shares."""
         outputs = self.O * self.share
-        for share in range(1, outputs + 1):
-            if outputs % share == 0:
-                yield replace(self, O=outputs // share, M=outputs // share, share=share)
+        for share in divisors(outputs):
+            yield replace(self, O=outputs // share, M=outputs // share, share=share)
 
     @property
     def R(self) -> int:
         """Outputs of a slab that go into one secondary partition."""
         return self.O // self.M
+
+
+def divisors(n: int) -> list[int]:
+    """Return all divisors of n, the least first."""
+    return [d for d in range(1, n + 1) if n % d == 0]
 
 
 def of_block(spec: IGCSpec, N: int, H: int, W: int) -> Geometry | None:
@@ -73,6 +77,6 @@ def of_convolution(
     I = next(n for n in (2, 3, 1) if inputs % n == 0)
     share = 1
     if split and outputs > SPLIT:
-        share = next(n for n in range(outputs // SPLIT, outputs + 1) if outputs % n == 0)
+        share = next(n for n in divisors(outputs) if n >= outputs // SPLIT)
     O = outputs // share
     return Geometry(False, inputs // I, I, O, O, 1, K, S, H, W, N, groups, share)

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from igc_ref.backends.cupy.base import THREADS, CudaBase
+from igc_ref.backends.cupy.base import THREADS
 from igc_ref.backends.cupy.kernels import f32, i32
+from igc_ref.backends.cupy.packing import Packing
 from igc_ref.backends.operators.library import Array
 from igc_ref.errors import SpecError
 
@@ -22,7 +23,7 @@ class Rates(NamedTuple):
     counter: Array
 
 
-class LossAndSGD(CudaBase):
+class LossAndSGD(Packing):
     """What stands between features and new weights; what is not float32 is generic."""
 
     def linear(self, x: Array, weight: Array, bias: Array) -> tuple[Array, tuple[Array, Array]]:

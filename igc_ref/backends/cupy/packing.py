@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from igc_ref.backends.cupy.base import THREADS, CudaBase
+from igc_ref.backends.cupy.device import Device
 from igc_ref.backends.cupy.geometry import Geometry
 from igc_ref.backends.cupy.tiles import Tile, slot
 from igc_ref.backends.operators.library import Array
@@ -16,6 +17,11 @@ Row = tuple[int, ...]  # a row of pack.cu's table without the address of the res
 
 class Packing(CudaBase):
     """Packs the weights of a block where they are used, or those of a training step ahead."""
+
+    def __init__(self, device: Device, storage: str = "float32") -> None:
+        super().__init__(device, storage)
+        self._known: dict[Row, list[Array]] | None = None  # what to pack ahead, in a training step
+        self._packed: dict[Row, Array] = {}
 
     @contextmanager
     def packed_ahead(self, known: dict[Row, list[Array]]) -> Iterator[None]:

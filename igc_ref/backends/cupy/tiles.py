@@ -21,7 +21,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from igc_ref.backends.cupy.geometry import Geometry
+from igc_ref.backends.cupy.geometry import Geometry, divisors
 
 WARP = 32
 REGISTERS = 65_536  # of an SM: hardware
@@ -63,8 +63,8 @@ def choose(
 ) -> Tile | None:
     """Return the table's tile if it fits, else the cheapest; None if no tile fits.
 
-    Without a tile the generic operator serves. `shared` is the shared memory that one CUDA block
-    can have, in bytes; for the others see `Tile`.
+    What is done without a tile, convolution.py says. `shared` is the shared memory that one CUDA
+    block can have, in bytes; for the others see `Tile`.
     """
     fitting, wanted = list(candidates(g, backward, dx, itemsize, shared)), None
     entry = table().get(table_key(g, backward, dx, itemsize))
@@ -115,15 +115,13 @@ def candidates(
 
 def _shares(g: Geometry, dx: bool) -> Iterator[Shares]:
     """Yield PX, MS, NP, PXD, IS that are considered: all bounds here are guesses, but for one."""
-    parts = [n for n in range(1, g.M + 1) if g.M % n == 0]
-    for PX, MS, NP in product((2, 4, 8), parts, (1, 2, 4, 8)):
+    for PX, MS, NP in product((2, 4, 8), divisors(g.M), (1, 2, 4, 8)):
         if g.A * MS * PX > 200 or g.R * MS * PX > 128:
             continue
         if not dx:
             yield PX, MS, NP, PX, 1
             continue
-        inputs = [n for n in range(1, g.I + 1) if g.I % n == 0]
-        for IS, PXD in product(inputs, (1, 2, 4, 8)):
+        for IS, PXD in product(divisors(g.I), (1, 2, 4, 8)):
             # Fitted to the sweep: with 32 sums, some kernels take 1.4 times as long.
             if IS * PXD * g.S**2 <= 16:
                 yield PX, MS, NP, PXD, IS
