@@ -40,10 +40,13 @@ def broken(tmp_path, *options):
         (tmp_path / library).mkdir()
         (tmp_path / library / "__init__.py").write_text(f"raise {source}")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    return run(*options, PYTHONPATH=path)
+
+
+def run(*options, **variables):
+    """Run the command in a process of its own, with these environment variables."""
     command = [sys.executable, "-m", "igc_ref", "doctor", *options]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}
-    )
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | variables)
 
 
 def test_it_shows_the_machine_and_what_a_backend_computes(capsys, monkeypatch):
@@ -71,6 +74,13 @@ def test_a_backend_that_cannot_run_is_exit_status_1_and_the_last_line_its_reason
     assert BROKEN["numba"][1] in done.stdout.splitlines()[-1]
     assert done.stderr.startswith("igc-ref: error: backend=numba does not compute here")
     assert done.stderr.count("\n") == 1
+
+
+def test_numba_without_its_compiler_is_no_backend():
+    pytest.importorskip("numba")
+    done = run("--backend", "numba", NUMBA_DISABLE_JIT="1")
+    assert done.returncode == 1
+    assert "fails: ImportError: NUMBA_DISABLE_JIT is set" in done.stdout.splitlines()[-1]
 
 
 def test_a_backend_that_computes_nonsense_is_exit_status_1(capsys, monkeypatch):

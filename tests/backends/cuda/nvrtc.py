@@ -148,6 +148,9 @@ class RecordingDevice(EmulatedDevice):
     def upload(self, array: np.ndarray) -> np.ndarray:
         return np.array(array, order="C")
 
+    def overwrite(self, array: np.ndarray, values: np.ndarray) -> None:
+        array[...] = values
+
     def download(self, array: np.ndarray) -> np.ndarray:
         return array.copy()
 

@@ -48,6 +48,7 @@ class EmulatedDevice:
 
     def overwrite(self, array: np.ndarray, values: np.ndarray) -> None:
         self.crossings.append("overwrite")
+        assert not self.capturing, "an overwrite inside a graph"
         assert array.dtype == values.dtype
         array[...] = values
 
@@ -75,6 +76,7 @@ class EmulatedDevice:
         self._graph, self.reused = [], []
         try:
             f()
+            self.capturing = False
             for array, values in self.after_capture:
                 self.overwrite(array, values)
             graph, reused = self._graph, self.reused
