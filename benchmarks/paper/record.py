@@ -32,7 +32,7 @@ def collect(folders, commit, before, data_dir, save):
     record = {"runs": {**before.get("runs", {})}, "compress": {**before.get("compress", {})}}
     for folder in folders:
         for path in sorted([folder, *folder.rglob("*")]):
-            if (path / runs.LOG).is_file() and (found := _run(path, commit, data_dir)):
+            if (path / runs.CONFIG).is_file() and (found := _run(path, commit, data_dir)):
                 record["runs"][_name(path, folder)] = found
                 save(record)
             if (path / "compress.json").is_file():
@@ -43,18 +43,19 @@ def collect(folders, commit, before, data_dir, save):
 
 def _run(path, commit, data_dir):
     """Return settings and curve of a run, or None if it is not finished."""
-    config, records = runs.read_config(path), runs.read_log(path)
-    if len(records) < config.epochs:
+    saved = runs.load_newest(path, print)
+    if saved is None or not saved.finished:
         return None
+    config = saved.config
     settings = {k: v for k, v in config.to_dict().items() if k not in PATHS and v is not None}
     network = str(config.architecture(10))
     model, _ = runs.load_run(path)
-    train_set, test_set = (data.load(config.data, split, data_dir) for split in ("train", "test"))
-    precise_statistics(model, train_set)
+    precise_statistics(model, data.load(config.data, "train", data_dir))
+    test_set = runs.load_test_set(saved, data_dir, print)
     return {
         "network": network,
         "config": settings,
-        "records": records,
+        "records": saved.records,
         "precise_bn_accuracy": evaluate(model, test_set).accuracy,
         **_where(commit),
     }

@@ -9,7 +9,7 @@ from typing import Any
 from igc_ref import bench, data, plots
 from igc_ref.bench.harness import TORCH
 from igc_ref.cli.options import NETWORK, add_command, add_recipe, add_run, add_settings
-from igc_ref.errors import SpecError, choice, integer
+from igc_ref.errors import CheckpointError, SpecError, choice, integer
 from igc_ref.files import write_csv
 from igc_ref.networks.architecture import ARCHITECTURES
 from igc_ref.networks.model import build
@@ -100,16 +100,18 @@ def eval_command(
     run: str, backend: str = "auto", data_dir: str | None = None, precise_bn: bool = False
 ) -> None:
     """Evaluate a run on its test set."""
-    model, config = runs.load_run(run, backend)
+    model, saved = runs.load_run(run, backend, say)
+    config = saved.config
     model.backend.prepare(model.dtype, say)
     if precise_bn:
         train_set = data.load(config.data, "train", data_dir or config.data_dir, say)
         precise_statistics(model, train_set)
-    test_set = data.load(config.data, "test", data_dir or config.data_dir, say)
+    test_set = runs.load_test_set(saved, data_dir or config.data_dir, say)
     result = evaluate(model, test_set)
     say(
         f"{model.architecture} on {test_set.name}, {len(test_set):,} images, "
-        f"{model.backend.name} backend: accuracy {result.accuracy:.2%}, loss {result.loss:.4f}"
+        f"{model.backend.name} backend, {saved.position} (of {config.epochs} epochs): "
+        f"accuracy {result.accuracy:.2%}, loss {result.loss:.4f}"
         + (" (batch statistics estimated anew)" if precise_bn else "")
     )
 
@@ -188,8 +190,10 @@ def _step_case(batch_size: int, **numbers: Any) -> bench.StepCase:
 
 def plot_command(run: str, out: str | None = None) -> None:
     """Draw the learning curves of a run."""
-    records, config = runs.read_log(run), runs.read_config(Path(run))
+    saved = runs.load_newest(run, say)
+    if saved is None or not saved.records:
+        raise CheckpointError(f"{run} has finished no epoch yet: there is nothing to draw")
     path = Path(out) if out else Path(run) / "curves.png"
-    title = f"{config.architecture(10)} on {config.data}"
-    plots.save(plots.draw_curves(records, title), path)
+    title = f"{saved.config.architecture(saved.classes)} on {saved.config.data}"
+    plots.save(plots.draw_curves(saved.records, title), path)
     say(f"curves in {path}")

@@ -6,6 +6,7 @@ is fine-tuned, beside a twin of the same architecture that is trained from scrat
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from igc_ref import data
-from igc_ref.errors import SpecError
+from igc_ref.data import Dataset
+from igc_ref.errors import CheckpointError, SpecError
 from igc_ref.files import write_json
 from igc_ref.networks import IGC, Conv2d
 from igc_ref.networks.architecture import Architecture
@@ -121,13 +123,20 @@ def compress(
     SpecError
         If the run is not of a regular network, or L*M is not its width.
     """
-    model, config = runs.load_run(run, backend)
+    model, saved = runs.load_run(run, backend, report)
+    config = saved.config
+    if not saved.finished:
+        raise CheckpointError(
+            f"{run} has trained {len(saved.records)} of its {config.epochs} epochs; finish it "
+            f"first: igc-ref train --resume {shlex.quote(run)}"
+        )
     target = compressed(model.architecture, L, M)
     settings = replace(
         config, arch=target.arch, L=L, M=M, width=None, epochs=epochs, lr=lr or config.lr,
         backend=backend, data_dir=data_dir or config.data_dir, out=str(Path(out) / "finetuned"),
     )  # fmt: skip
-    small, accuracies, errors = _project(model, target, settings, report)
+    test_set = runs.load_test_set(saved, settings.data_dir, report)
+    small, accuracies, errors = _project(model, target, settings, test_set, report)
     finetuned = run_to_end(settings, report, initial=small.state_dict())
     scratch = run_to_end(replace(settings, out=str(Path(out) / "scratch")), report)
     accuracies |= {"finetuned": finetuned.test_accuracy, "scratch": scratch.test_accuracy}
@@ -147,13 +156,11 @@ def compress(
 
 
 def _project(
-    model: Model, target: Architecture, settings: TrainConfig, report: Report
+    model: Model, target: Architecture, settings: TrainConfig, test_set: Dataset, report: Report
 ) -> tuple[Model, dict[str, float], dict[str, float]]:
     """Return the projected network, the accuracies up to it, and the errors of its layers."""
     model.backend.prepare(model.dtype, report)
-    train_set, test_set = (
-        data.load(settings.data, split, settings.data_dir, report) for split in ("train", "test")
-    )
+    train_set = data.load(settings.data, "train", settings.data_dir, report)
     accuracies = {"before": evaluate(model, test_set).accuracy}
     report(f"{model.architecture}: {accuracies['before']:.2%}")
     state, errors = project_network(model, target)

@@ -76,8 +76,8 @@ class Checkpoint:
     config : TrainConfig
     classes : int
         Classes of the data set.
-    fingerprint : str
-        Of all images and labels, see `igc_ref.data.fingerprint`.
+    fingerprint, test_fingerprint : str
+        Of all images and labels, and of the test set's alone; see `igc_ref.data.fingerprint`.
     records : list of dict
         One for each epoch done.
     partial : Partial
@@ -91,11 +91,17 @@ class Checkpoint:
     config: TrainConfig
     classes: int
     fingerprint: str
+    test_fingerprint: str
     records: list[Record]
     partial: Partial
     model: Arrays
     velocity: Arrays
     numpy: str = np.__version__
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done."""
+        return len(self.records) >= self.config.epochs
 
     @property
     def position(self) -> str:
@@ -116,6 +122,7 @@ def save(path: Path, checkpoint: Checkpoint, keep: Path | None = None) -> None:
         "config": checkpoint.config.to_dict(),
         "classes": checkpoint.classes,
         "fingerprint": checkpoint.fingerprint,
+        "test_fingerprint": checkpoint.test_fingerprint,
         "records": checkpoint.records,
         "partial": asdict(checkpoint.partial),
     }
@@ -132,26 +139,32 @@ def load(path: Path) -> Checkpoint:
     Raises
     ------
     CheckpointError
-        If the file is missing, damaged, or of another format.
+        If the file is missing, damaged, or of another format, or no run can have such a state.
+    OSError
+        If it may not be read.
     """
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}")
     try:
         arrays = read_arrays(path)
+        _check_numbers(arrays)
         meta = _meta(arrays)
-        return Checkpoint(
+        saved = Checkpoint(
             config=TrainConfig.from_dict(meta.get("config")),
             classes=integer("classes", meta.get("classes")),
             fingerprint=_text(meta, "fingerprint"),
+            test_fingerprint=_text({"test_fingerprint": ""} | meta, "test_fingerprint"),
             records=check_records(meta.get("records")),
             partial=_partial(meta.get("partial")),
             model=_part(arrays, "model/"),
             velocity=_part(arrays, "velocity/"),
             numpy=_text(meta, "numpy"),
         )
-    except (ValueError, OSError, RecursionError) as error:  # json recurses where brackets nest
+        _check_progress(saved)
+    except (ValueError, RecursionError) as error:  # json recurses where brackets nest
         reason = describe(error, 300)  # it may quote the file
         raise CheckpointError(f"{path} is damaged or no checkpoint: {reason}") from error
+    return saved
 
 
 def check_records(values: object) -> list[Record]:
@@ -162,7 +175,29 @@ def check_records(values: object) -> list[Record]:
     for epoch, record in enumerate(records, start=1):
         if record["epoch"] != epoch:
             raise ValueError(f"record {epoch} is of epoch {record['epoch']}")
+        for name in ("train_accuracy", "test_accuracy"):
+            if not 0 <= record[name] <= 1:
+                raise ValueError(f"{name} of epoch {epoch} is {record[name]}, not from 0 to 1")
     return records
+
+
+def _check_progress(saved: Checkpoint) -> None:
+    """Raise a ValueError if no run of these settings gets to where this one is."""
+    config, partial = saved.config, saved.partial
+    if len(saved.records) + bool(partial.step) > config.epochs:
+        raise ValueError(f"it is at {saved.position} of a run of {config.epochs} epochs")
+    if partial.correct > (seen := partial.step * config.batch_size):
+        raise ValueError(f"its partial epoch has {partial.correct} of {seen} images right")
+
+
+def _check_numbers(arrays: Arrays) -> None:
+    """Raise a ValueError if a weight is not finite, or a variance is negative."""
+    for name, array in arrays.items():
+        if array.dtype.kind == "f":
+            if not np.isfinite(array).all():
+                raise ValueError(f"{name} has a number that is not finite")
+            if name.endswith("running_var") and (array < 0).any():
+                raise ValueError(f"{name} has a negative number")
 
 
 def _meta(arrays: Arrays) -> dict[str, Any]:

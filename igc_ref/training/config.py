@@ -277,6 +277,8 @@ class TrainConfig:
         """Return the config of `to_dict`; anything else is a SpecError."""
         if not isinstance(values, dict):
             raise SpecError(f"settings must be a dict by name, not {type(values).__name__}")
+        if not values:
+            raise SpecError("there are no settings")
         unknown = sorted(str(name) for name in set(values) - {f.name for f in fields(cls)})
         if unknown:
             raise SpecError(f"unknown settings {', '.join(unknown)}: made by a newer version?")

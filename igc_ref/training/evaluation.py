@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from igc_ref.data import Dataset
-from igc_ref.errors import DataError, integer
+from igc_ref.errors import DataError, TrainingError, integer
 from igc_ref.networks import BatchNorm
 from igc_ref.networks.model import Model
 
@@ -34,6 +35,8 @@ def evaluate(model: Model, dataset: Dataset, batch_size: int = 256) -> Evaluatio
     ------
     DataError
         If the set is empty, or has another number of classes than the network.
+    TrainingError
+        If the loss is not finite: an accuracy beside it says nothing.
     """
     backend, classes = model.backend, model.architecture.num_classes
     batch_size = integer("batch_size", batch_size)
@@ -53,8 +56,10 @@ def evaluate(model: Model, dataset: Dataset, batch_size: int = 256) -> Evaluatio
             counts.append(count)
         # Fetched only now: to look at a result is to wait for the device.
         losses, correct = (backend.to_numpy(backend.xp.stack(found)) for found in (means, counts))
-    loss = sum(float(mean) * size for mean, size in zip(losses, sizes, strict=True))
-    return Evaluation(loss / len(dataset), int(correct.sum()) / len(dataset))
+    loss = sum(float(m) * n for m, n in zip(losses, sizes, strict=True)) / len(dataset)
+    if not math.isfinite(loss):
+        raise TrainingError(f"the loss on {dataset.name} is {loss}")
+    return Evaluation(loss, int(correct.sum()) / len(dataset))
 
 
 def precise_statistics(model: Model, dataset: Dataset, batches: int = 50) -> None:

@@ -1,25 +1,30 @@
-"""The folder of a run: ``config.json``, ``log.jsonl`` (a line an epoch), the last checkpoints."""
+"""The folder of a run: ``config.json``, the last two checkpoints, and ``log.jsonl`` made from them.
+
+What a run has reached is known from its newest readable checkpoint, and from nothing else.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
+from igc_ref import data
+from igc_ref.data import Dataset
 from igc_ref.errors import CheckpointError
 from igc_ref.files import replacing, write_json
 from igc_ref.networks.model import Model, build
-from igc_ref.report import Report
+from igc_ref.report import Report, silent
 from igc_ref.training import checkpoint
-from igc_ref.training.checkpoint import Record, check_records
+from igc_ref.training.checkpoint import Checkpoint, Record
 from igc_ref.training.config import TrainConfig
 
 CHECKPOINT, PREVIOUS = "checkpoint.npz", "checkpoint-previous.npz"
 CONFIG, LOG, LOCK = "config.json", "log.jsonl", ".lock"
-T = TypeVar("T")
+MAY_CHANGE = ("backend", "data_dir", "checkpoint_every")  # between a run and its continuation
 
 
 @contextmanager
@@ -79,83 +84,97 @@ def _new_folder(config: TrainConfig) -> Path:
 
 
 def write_log(folder: Path, records: list[Record]) -> None:
-    """Write the log: one JSON object a line, one line an epoch."""
-    with replacing(folder / LOG) as file:
-        for record in records:
-            file.write((json.dumps(record, allow_nan=False) + "\n").encode())
+    """Write the log, one line for each epoch, unless it says that already.
 
-
-def read_log(folder: str | Path) -> list[Record]:
-    """Read the log of a run; a CheckpointError if there is none, or it is damaged or empty."""
-    path = Path(folder) / LOG
-    records = _read(path, lambda text: check_records([json.loads(s) for s in text.splitlines()]))
-    if not records:
-        raise CheckpointError(f"{path} is empty: no epoch was finished")
-    return records
+    It is for people and other programs: this package reads the records in the checkpoint.
+    """
+    path = folder / LOG
+    text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records).encode()
+    if text != (path.read_bytes() if path.is_file() else b""):
+        with replacing(path) as file:
+            file.write(text)
 
 
 def read_config(folder: str | Path) -> TrainConfig:
     """Read ``config.json`` of a run; a CheckpointError if there is none, or it is damaged."""
-    return _read(Path(folder) / CONFIG, lambda text: TrainConfig.from_dict(json.loads(text)))
-
-
-def _read(path: Path, parse: Callable[[str], T]) -> T:
+    path = Path(folder) / CONFIG
     if not path.is_file():
-        raise CheckpointError(f"{path.parent} is no run: there is no {path}")
+        raise CheckpointError(f"{folder} is no run: there is no {path}")
     try:
-        return parse(path.read_text(encoding="utf-8"))
+        return TrainConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, RecursionError) as error:  # of the encoding, of json, or a SpecError
         raise CheckpointError(f"{path} is damaged: {error}") from error
 
 
-def load_checkpoint(folder: Path, name: str = CHECKPOINT) -> checkpoint.Checkpoint:
-    """Read the checkpoint of a run, and make sure that it is of the network in its config.
-
-    A CheckpointError if either file is missing or damaged, or they are of different networks.
-    """
-    saved, declared = checkpoint.load(folder / name), read_config(folder)
-    ours, theirs = (c.architecture(saved.classes) for c in (saved.config, declared))
-    if ours != theirs or saved.config.dtype != declared.dtype:
-        raise CheckpointError(
-            f"{folder / name} is of {ours} ({saved.config.dtype}), but "
-            f"{folder / CONFIG} says {theirs} ({declared.dtype})"
-        )
-    return saved
+def differing(config: TrainConfig, settings: Mapping[str, Any]) -> str:
+    """List the settings that a run does not have and cannot be continued with."""
+    return ", ".join(
+        f"{name}={value} (the run has {getattr(config, name)})"
+        for name, value in settings.items()
+        if name not in MAY_CHANGE and value != getattr(config, name)
+    )
 
 
-def load_newest(folder: Path, report: Report) -> checkpoint.Checkpoint | None:
-    """Read the checkpoint of a run, or the one before it if the newest is damaged; say which.
+def load_newest(folder: str | Path, report: Report) -> Checkpoint | None:
+    """Read the newest checkpoint of a run that can be read: all that any command knows of it.
 
-    None if the run was ended before it had written one. If neither can be read, the CheckpointError
-    is that of the newest.
-    """
-    if not any((folder / name).exists() for name in (CHECKPOINT, PREVIOUS)):
-        read_config(folder)  # an error if this is no run at all
-        report(f"{folder} has no checkpoint yet: it starts from the beginning")
-        return None
-    try:
-        return load_checkpoint(folder)
-    except CheckpointError as damage:
-        try:
-            saved = load_checkpoint(folder, PREVIOUS)
-        except CheckpointError:
-            raise damage from None
-        report(f"{damage}; resuming from {folder / PREVIOUS}, {saved.position}")
-        return saved
+    If the last one is missing or damaged, that is reported, and the one before it is read.
 
-
-def load_run(folder: str | Path, backend: str = "auto") -> tuple[Model, TrainConfig]:
-    """Rebuild the network of a run with its trained weights.
+    Returns
+    -------
+    Checkpoint, or None if the run was ended before it had written one
 
     Raises
     ------
     CheckpointError
-        As `load_checkpoint`, or if the weights are not those of the network.
+        If there is no run; if neither can be read, that of the last one; or if it has other
+        settings than ``config.json``.
     """
-    saved = load_checkpoint(Path(folder))
+    last, previous = (Path(folder) / name for name in (CHECKPOINT, PREVIOUS))
+    declared = read_config(folder)
+    if not last.exists() and not previous.exists():
+        return None
+    try:
+        saved = checkpoint.load(last)
+    except CheckpointError as damage:
+        try:
+            saved = checkpoint.load(previous)
+        except CheckpointError:
+            raise damage from None
+        report(f"{damage}; taking {previous}, {saved.position}")
+    settings = saved.config.to_dict()
+    if found := differing(declared, {n: v for n, v in settings.items() if n != "out"}):
+        raise CheckpointError(f"the checkpoint in {folder} is of another run: {found}")
+    return saved
+
+
+def load_run(
+    folder: str | Path, backend: str = "auto", report: Report = silent
+) -> tuple[Model, Checkpoint]:
+    """Rebuild the network of a run with its trained weights; return also the checkpoint read.
+
+    Raises
+    ------
+    CheckpointError
+        As `load_newest`, or if there is no checkpoint yet, or the weights are not those of the
+        network.
+    """
+    saved = load_newest(folder, report)
+    if saved is None:
+        raise CheckpointError(f"there is no checkpoint in {folder} yet")
     config = saved.config
     model = build(
         config.architecture(saved.classes), backend, config.dtype, bn_momentum=config.bn_momentum
     )
     model.load_state_dict(saved.model)
-    return model, config
+    return model, saved
+
+
+def load_test_set(saved: Checkpoint, data_dir: str | None, report: Report) -> Dataset:
+    """Load the test set of a run; report if its images are not those that the run was tested on."""
+    name = saved.config.data
+    test_set = data.load(name, "test", data_dir, report)
+    # A checkpoint of an earlier version has no fingerprint of the test set alone.
+    if saved.test_fingerprint not in ("", data.fingerprint(test_set)):
+        report(f"these are not the images of {test_set.name} that the run was tested on")
+    return test_set

@@ -32,8 +32,6 @@ from igc_ref.training.optim import SGD, learning_rate
 
 __all__ = ["History", "Interrupted", "Session", "resume", "run_to_end", "train"]
 
-MAY_CHANGE = ("backend", "data_dir", "checkpoint_every")  # between a run and its continuation
-
 
 def train(
     config: TrainConfig, report: Report = silent, initial: Mapping[str, Any] | None = None
@@ -84,7 +82,8 @@ def resume(
 ) -> History:
     """Continue an interrupted run from its last checkpoint; the same bits as without the pause.
 
-    If the last checkpoint is damaged, that is reported, and the one before it is taken.
+    If the last checkpoint is damaged, that is reported, and the one before it is taken. A run that
+    is finished only reports its result.
 
     Parameters
     ----------
@@ -99,8 +98,8 @@ def resume(
     Raises
     ------
     CheckpointError
-        If there is no run, it is finished, `settings` describe another run, the images are not
-        the run's, or another process is training in the folder.
+        If there is no run, `settings` describe another run, the images are not the run's, or
+        another process is training in the folder.
     """
     if not str(folder):
         raise CheckpointError("folder='' is not a path; it must be the folder of a run")
@@ -109,16 +108,21 @@ def resume(
     with runs.locked(folder):
         saved = runs.load_newest(folder, report)
         config = runs.read_config(folder) if saved is None else saved.config
-        if differing := _differing(config, settings):
-            raise CheckpointError(f"{folder} is another run: {differing}")
-        if saved is not None and len(saved.records) >= config.epochs:
-            raise CheckpointError(f"{folder} has finished all its {config.epochs} epochs")
-        config = replace(config, **{n: v for n, v in settings.items() if n in MAY_CHANGE})
+        if found := runs.differing(config, settings):
+            raise CheckpointError(f"{folder} holds another run: {found}")
+        if saved is not None and saved.finished:
+            runs.write_log(folder, saved.records)
+            history = History(folder, saved.records)
+            report(f"{folder} is finished: {history.test_accuracy:.2%}")
+            return history
+        config = replace(config, **{n: v for n, v in settings.items() if n in runs.MAY_CHANGE})
         session = Session(config, report)
         if saved is not None:
             session.restore(saved)
-        elif initial is not None:
-            session.model.load_state_dict(initial)
+        else:
+            report(f"{folder} has no checkpoint yet: it starts from the beginning")
+            if initial is not None:
+                session.model.load_state_dict(initial)
         return session.run(folder)
 
 
@@ -133,23 +137,7 @@ def run_to_end(
     if not (folder / runs.CONFIG).exists():
         return train(config, report, initial)
     settings = {name: value for name, value in asdict(config).items() if name != "out"}
-    if differing := _differing(runs.read_config(folder), settings):
-        raise CheckpointError(f"{folder} holds another run: {differing}; choose another --out")
-    if (folder / runs.LOG).exists():
-        records = runs.read_log(folder)
-        if len(records) >= config.epochs:
-            report(f"{folder} is finished: {records[-1]['test_accuracy']:.2%}")
-            return History(folder, records)
     return resume(folder, report, initial, **settings)
-
-
-def _differing(config: TrainConfig, settings: Mapping[str, Any]) -> str:
-    """List the settings that a run does not have and cannot be continued with."""
-    return ", ".join(
-        f"{name}={value} (the run has {getattr(config, name)})"
-        for name, value in settings.items()
-        if name not in MAY_CHANGE and value != getattr(config, name)
-    )
 
 
 class Session:
@@ -175,6 +163,7 @@ class Session:
         )
         self.optimiser = SGD(self.model, config.momentum, config.weight_decay)
         self.fingerprint = data.fingerprint(self.train_set, self.test_set)
+        self.test_fingerprint = data.fingerprint(self.test_set)
         self.records: list[Record] = []
         self.partial = Partial()
         self.saved = "epoch 0"  # position of the last checkpoint
@@ -185,7 +174,7 @@ class Session:
         """Take up the state of a checkpoint.
 
         A CheckpointError if it is of other images, another network, or of a NumPy that draws other
-        numbers.
+        numbers, or at a step that no epoch has.
         """
         if saved.fingerprint != self.fingerprint:
             raise CheckpointError(
@@ -193,6 +182,10 @@ class Session:
                 f"was {saved.fingerprint}, that of these is {self.fingerprint}"
             )
         epoch = len(saved.records) + 1
+        if saved.partial.step >= (steps := len(self._rates(epoch))):
+            raise CheckpointError(
+                f"the checkpoint is of {saved.position}, but an epoch has {steps} steps"
+            )
         if saved.partial.step and saved.partial.draws != self._draw(epoch).fingerprint():
             raise CheckpointError(
                 f"NumPy {np.__version__} draws epoch {epoch} in another order than the NumPy that "
@@ -203,18 +196,20 @@ class Session:
         self.records, self.partial = list(saved.records), saved.partial
         self.saved = saved.position
 
-    def save(self, folder: Path) -> None:
-        """Write a checkpoint of the present state; keep the one before it."""
+    def save(self, folder: Path, keep: Path | None = None) -> None:
+        """Write a checkpoint of the present state, then the log; the last one becomes `keep`."""
         state = Checkpoint(
             config=self.config,
             classes=len(self.train_set.classes),
             fingerprint=self.fingerprint,
+            test_fingerprint=self.test_fingerprint,
             records=self.records,
             partial=self.partial,
             model=self.model.state_dict(),
             velocity=self.optimiser.state_dict(),
         )
-        checkpoint.save(folder / runs.CHECKPOINT, state, keep=folder / runs.PREVIOUS)
+        checkpoint.save(folder / runs.CHECKPOINT, state, keep=keep)
+        runs.write_log(folder, self.records)
         self.saved = state.position
 
     def run(self, folder: Path) -> History:
@@ -229,16 +224,16 @@ class Session:
         )
         try:
             with noted_signals() as self.signals:
-                if not self.records and not self.partial.step:
-                    self.save(folder)
+                # Before the first step, so that a folder that cannot be written is found out. The
+                # last checkpoint is replaced: a damaged one must not become the one before.
+                self.save(folder)
                 m.backend.prepare(m.dtype, self.report)
                 self.steps = steps_of(m, self.optimiser, self.train_set, c.batch_size, self.report)
                 for epoch in range(len(self.records) + 1, c.epochs + 1):
                     with np.errstate(over="ignore", invalid="ignore"):  # the loss is checked
                         self._train(epoch, folder)
                         self._test(epoch)
-                    runs.write_log(folder, self.records)
-                    self.save(folder)
+                    self.save(folder, keep=folder / runs.PREVIOUS)
                     self.report(_line(self.records[-1], c.epochs))
                     if self.signals:
                         self._stop(folder)
@@ -293,7 +288,7 @@ class Session:
         stopping = bool(self.signals)
         if stopping or self._is_due(self.partial.step):
             self.partial = replace(self.partial, draws=sampling.fingerprint())
-            self.save(folder)
+            self.save(folder, keep=folder / runs.PREVIOUS)
         if stopping:
             self._stop(folder)
 
@@ -306,13 +301,13 @@ class Session:
 
     def _test(self, epoch: int) -> None:
         """Test the network after an epoch, and turn what is known of the epoch into a record."""
-        tested, partial = evaluate(self.model, self.test_set), self.partial
-        count = len(self.train_set)
-        if not math.isfinite(tested.loss):
+        partial, count = self.partial, len(self.train_set)
+        try:
+            tested = evaluate(self.model, self.test_set)
+        except TrainingError as error:
             raise TrainingError(
-                f"the test loss is {tested.loss} after epoch {epoch}; "
-                f"the last checkpoint is of {self.saved}"
-            )
+                f"{error} after epoch {epoch}; the last checkpoint is of {self.saved}"
+            ) from error
         self.records.append({
             "epoch": epoch,
             "train_loss": partial.loss_sum / count,

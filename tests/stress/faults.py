@@ -30,7 +30,6 @@ ROOT = Path(__file__).resolve().parents[2]
 CHILD = """
 import errno, json, os, sys
 from igc_ref import TrainConfig, data, resume, train
-from igc_ref.errors import CheckpointError
 order = json.loads(sys.argv[1])
 draw = data.shapes
 data.shapes = lambda split: draw(split, size=order["images"])
@@ -45,11 +44,7 @@ if order["fail"]:
 def report(line):
     print(line, flush=True)
 if os.path.exists(os.path.join(order["settings"]["out"], "config.json")):
-    try:
-        resume(order["settings"]["out"], report)
-    except CheckpointError as error:
-        if "has finished all" not in str(error):
-            raise
+    resume(order["settings"]["out"], report)
 else:
     train(TrainConfig(**order["settings"]), report)
 print("finished", flush=True)

@@ -1,5 +1,7 @@
 """Small training runs, and what of them must not depend on what happened to them."""
 
+import json
+
 from igc_ref import TrainConfig
 from igc_ref.training import checkpoint
 from igc_ref.training import folder as runs
@@ -15,10 +17,22 @@ def config(tmp_path, name="run", **changes):
     return TrainConfig(**{**SMALL, "out": str(tmp_path / name), **changes})
 
 
+def failing(error):
+    def fail(*_):
+        raise error
+
+    return fail
+
+
+def read_log(folder):
+    return [json.loads(line) for line in (folder / runs.LOG).read_text().splitlines()]
+
+
 def outcome(folder):
     """Weights, statistics and velocities in bytes, and the log without its timings."""
     saved = checkpoint.load(folder / runs.CHECKPOINT)
+    assert read_log(folder) == saved.records
     arrays = {**saved.model, **{f"velocity of {n}": v for n, v in saved.velocity.items()}}
     timings = {"seconds", "images_per_second"}
-    log = [{k: v for k, v in r.items() if k not in timings} for r in runs.read_log(folder)]
+    log = [{k: v for k, v in r.items() if k not in timings} for r in saved.records]
     return {name: array.tobytes() for name, array in arrays.items()}, log

@@ -121,12 +121,15 @@ def test_what_cannot_be_trained_is_one_line_and_leaves_no_folder(
 
 
 def test_a_folder_that_is_no_run_is_an_error(capsys, tmp_path):
-    assert "there is no checkpoint" in error_of(capsys, "eval", tmp_path)
-    assert "is no run: there is no" in error_of(capsys, "plot", tmp_path)
+    for command in ("eval", "plot"):
+        assert "is no run: there is no" in error_of(capsys, command, tmp_path)
     for folder in (tmp_path, tmp_path / "nowhere"):
         assert "is no run: there is no" in error_of(capsys, "train", "--resume", folder)
     assert "folder='' is not a path" in error_of(capsys, "train", "--resume", "")
     assert not list(tmp_path.iterdir())  # not even a lock
+    (tmp_path / "config.json").write_text('{"depth": 5}')
+    assert "has finished no epoch yet" in error_of(capsys, "plot", tmp_path)
+    assert "there is no checkpoint in" in error_of(capsys, "eval", tmp_path)
 
 
 def test_an_option_that_cannot_be_read_is_an_error_of_two(capsys):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from igc_ref.errors import CheckpointError, SpecError
 from igc_ref.studies.compress import compress, compressed, project_network
 from igc_ref.studies.sweep import Result, Sweep
 from igc_ref.testing import assert_close
+from igc_ref.training import checkpoint
 from igc_ref.training import folder as runs
 from igc_ref.training.session import run_to_end, train
+from tests.support.runs import read_log
 from tests.support.strategies import normal
 
 FAST = {"backend": "numpy", "epochs": 1, "batch_size": 16, "lr": 0.05}
@@ -52,10 +55,11 @@ def test_a_sweep_trains_every_setting_at_every_depth_with_every_seed(tmp_path):
     ]  # fmt: skip
     for r in results:
         folder = tmp_path / f"L{r.L}M{r.M}-{r.depth}-seed{r.seed}"
-        model, config = runs.load_run(folder, "numpy")
+        model, saved = runs.load_run(folder, "numpy")
+        config = saved.config
         assert (config.L, config.M, config.depth, config.seed) == (r.L, r.M, r.depth, r.seed)
         assert model.num_parameters == r.parameters
-        assert runs.read_log(folder)[-1]["test_accuracy"] == r.test_accuracy
+        assert saved.records[-1]["test_accuracy"] == r.test_accuracy
     rows = list(csv.reader((tmp_path / "sweep.csv").read_text().splitlines()))
     assert rows == [[str(value) for value in row] for row in (Result._fields, *results)]
     assert "L/(M*S)" in lines[0]
@@ -170,11 +174,11 @@ def test_compressing_a_run_leaves_two_runs_and_all_numbers(tmp_path, capsys):
     assert main([*command, "--backend", "numpy"]) == 0
     result = json.loads((out / "compress.json").read_text())
     accuracies, shown = result["accuracies"], capsys.readouterr().out
-    assert accuracies["before"] == runs.read_log(source)[-1]["test_accuracy"]
+    assert accuracies["before"] == read_log(source)[-1]["test_accuracy"]
     for name in ("finetuned", "scratch"):
         config = runs.read_config(out / name)
         assert (config.arch, config.L, config.M, config.epochs) == ("plain_igc", 3, 2, 1)
-        assert accuracies[name] == runs.read_log(out / name)[-1]["test_accuracy"]
+        assert accuracies[name] == read_log(out / name)[-1]["test_accuracy"]
     assert len(result["errors"]) == 3
     for name, error in result["errors"].items():
         assert f"{name}: relative error {error:.3f}" in shown
@@ -216,6 +220,12 @@ def test_a_run_that_cannot_be_compressed_is_refused_and_nothing_written(
     train(TrainConfig(**FAST, depth=5, **settings, out=str(tmp_path / "source")))
     with pytest.raises(SpecError, match=message):
         compress(str(tmp_path / "source"), *numbers, str(tmp_path / "out"), silent, backend="numpy")
+    path = tmp_path / "source" / "checkpoint.npz"
+    unfinished = replace(checkpoint.load(path), records=[])
+    checkpoint.save(path, unfinished)
+    message = "has trained 0 of its 1 epochs; finish it first: igc-ref train --resume"
+    with pytest.raises(CheckpointError, match=message):
+        compress(str(tmp_path / "source"), 3, 2, str(tmp_path / "out"), silent, backend="numpy")
     assert not (tmp_path / "out").exists()
 
 

@@ -13,7 +13,9 @@ from igc_ref.training import checkpoint
 from igc_ref.training import folder as runs
 from igc_ref.training.checkpoint import FIELDS, check_records
 from igc_ref.training.session import resume, train
-from tests.support.runs import config
+from tests.support.runs import STEPS, config, failing
+
+RECORD = dict.fromkeys(FIELDS, 0.5) | {"epoch": 1}
 
 
 @pytest.fixture
@@ -22,10 +24,10 @@ def run(tmp_path):
     return train(config(tmp_path)).run
 
 
-def rewrite(path, edit):
-    """Write a checkpoint again, its description edited."""
+def rewrite(path, edit, **changed):
+    """Write a checkpoint again, its description edited, or with other arrays."""
     with np.load(path) as file:
-        arrays = dict(file)
+        arrays = dict(file) | changed
     meta = json.loads(arrays["meta"].item())
     edit(meta)
     np.savez(path, **arrays | {"meta": np.array(json.dumps(meta))})
@@ -47,6 +49,10 @@ def rewrite(path, edit):
         ({"partial": {"seconds": 10**400}}, "seconds of an epoch's record is not a finite number"),
         ({"partial": {"draws": 3}}, "its draws is no short text"),
         ({"partial": None}, "its partial epoch is no dict but NoneType"),
+        ({"config": {"epochs": 1}}, "it is at epoch 2 of a run of 1 epochs"),
+        ({"partial": {"step": 1}}, "it is at epoch 3, step 1 of a run of 2 epochs"),
+        ({"config": {"epochs": 3}, "partial": {"step": 1, "correct": 17}}, "has 17 of 16 images"),
+        ({"records": [RECORD | {"train_accuracy": 1.1}]}, "train_accuracy of epoch 1 is 1.1, not"),
     ],
     ids=str,
 )
@@ -60,11 +66,29 @@ def test_a_checkpoint_that_describes_no_run_is_refused(run, changes, message):
         checkpoint.load(run / "checkpoint.npz")
 
 
+@pytest.mark.parametrize(
+    ("name", "number", "message"),
+    [
+        ("model/linear.weight", np.nan, "has a number that is not finite"),
+        ("velocity/linear.bias", np.inf, "has a number that is not finite"),
+        ("model/stem.bn.running_var", -1, "has a negative number"),
+    ],
+)
+def test_an_array_that_no_training_gives_is_refused_by_name(run, name, number, message):
+    path = run / "checkpoint.npz"
+    with np.load(path) as file:
+        array = file[name]
+    array.flat[-1] = number
+    rewrite(path, lambda _: None, **{name: array})
+    with pytest.raises(CheckpointError, match=f"{name} {message}"):
+        checkpoint.load(path)
+
+
 def test_a_run_of_an_earlier_version_is_read_with_the_authors_batch_norm(run):
     meta = rewrite(run / "checkpoint.npz", lambda meta: meta["config"].pop("bn_momentum"))
     (run / "config.json").write_text(json.dumps(meta["config"]))
     _, found = runs.load_run(run, "numpy")
-    assert found.bn_momentum is None
+    assert found.config.bn_momentum is None
 
 
 def test_a_checkpoint_that_hides_a_pickle_is_not_unpickled(tmp_path):
@@ -95,24 +119,29 @@ def test_an_archive_that_is_compressed_or_holds_something_else_is_refused(run):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"L": 4}, r"plain_igc-5 L4M2.*says plain_igc-5 L2M2"),
-        ({"dtype": "float64"}, r"float64.*float32"),
+        ({"L": 4}, r"L=4 \(the run has 2\)"),
+        ({"dtype": "float64"}, r"dtype=float64 \(the run has float32\)"),
+        ({"momentum": 0.5, "batch_size": 8}, r"batch_size=8 \(the run has 16\), momentum=0\.5 \("),
     ],
 )
-def test_a_checkpoint_of_another_network_is_refused_with_both_names(
-    run, tmp_path, changes, message
-):
+def test_a_checkpoint_with_other_settings_is_refused_with_both(run, tmp_path, changes, message):
     other = train(config(tmp_path, "other", **changes)).run
     (run / "checkpoint.npz").write_bytes((other / "checkpoint.npz").read_bytes())
-    with pytest.raises(CheckpointError, match=message):
-        runs.load_run(run, "numpy")
+    for attempt in (lambda: runs.load_run(run, "numpy"), lambda: resume(run)):
+        with pytest.raises(CheckpointError, match=f"is of another run: {message}"):
+            attempt()
 
 
-def test_a_run_whose_velocities_do_not_fit_is_not_resumed(run):
+def test_a_run_whose_velocities_or_steps_do_not_fit_is_not_resumed(run):
     saved = checkpoint.load(run / "checkpoint.npz")
     del saved.velocity["linear.bias"]
     checkpoint.save(run / "checkpoint.npz", replace(saved, records=saved.records[:1]))
     with pytest.raises(CheckpointError, match=r"the state lacks 'linear\.bias'"):
+        resume(run)
+    step = replace(saved.partial, step=STEPS)  # no epoch is saved as one that is going on
+    save = replace(saved, records=saved.records[:1], partial=step)
+    checkpoint.save(run / "checkpoint.npz", save)
+    with pytest.raises(CheckpointError, match="of epoch 2, step 4, but an epoch has 4 steps"):
         resume(run)
 
 
@@ -124,6 +153,7 @@ def test_a_run_whose_velocities_do_not_fit_is_not_resumed(run):
         ('{"epochs": "abc"}', "epochs='abc' is not an integer"),
         ('{"colour": 1}', "unknown settings colour"),
         ("[" * 100_000, "is damaged"),
+        ("{}", "there are no settings"),
     ],
 )
 def test_a_damaged_config_is_named_with_what_is_wrong(run, text, message):
@@ -133,35 +163,32 @@ def test_a_damaged_config_is_named_with_what_is_wrong(run, text, message):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("values", "message"),
     [
-        ("", "no epoch was finished"),
-        ("{", "is damaged"),
-        ("3", "must be a dict, not int"),
-        ('{"epoch": 1, "train_loss": 1' + "0" * 400 + "}", "is not a finite number"),
-        ('{"epoch": 1}', "needs a number for train_loss, not None"),
-        ('{"epoch": 1, "train_loss": NaN}', "train_loss of an epoch's record is not"),
-        ("\xff", "is damaged"),
+        ([3], "must be a dict, not int"),
+        ([RECORD | {"train_loss": 10**400}], "train_loss of an epoch's record is not a finite"),
+        ([{"epoch": 1}], "needs a number for train_loss, not None"),
+        ([RECORD | {"train_loss": np.nan}], "train_loss of an epoch's record is not a finite"),
+        ([RECORD | {"epoch": 2}], "record 1 is of epoch 2"),
+        ([RECORD | {"train_loss": True}], "needs a number for train_loss, not True"),
+        ([RECORD | {"seconds": "1"}], "needs a number for seconds, not '1'"),
     ],
+    ids=str,
 )
-def test_a_damaged_log_is_named_with_what_is_wrong(tmp_path, text, message):
-    (tmp_path / "log.jsonl").write_text(text, encoding="latin-1")
-    with pytest.raises(CheckpointError, match=message):
-        runs.read_log(tmp_path)
+def test_records_are_numbers_of_consecutive_epochs_and_nothing_else(values, message):
+    assert check_records([RECORD | {"more": 1}]) == [RECORD]
+    with pytest.raises(ValueError, match=message):
+        check_records(values)
 
 
-def test_records_are_numbers_of_consecutive_epochs_and_nothing_else():
-    record = dict.fromkeys(FIELDS, 0.5) | {"epoch": 1}
-    assert check_records([record | {"more": 1}]) == [record]
-    for wrong in ({"epoch": 2}, {"train_loss": True}, {"seconds": "1"}):
-        with pytest.raises(ValueError, match=r"epoch"):
-            check_records([record | wrong])
+def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(run, monkeypatch):
+    denied = PermissionError(13, "Permission denied", "checkpoint.npz")
+    monkeypatch.setattr(checkpoint, "read_arrays", failing(denied))  # root may read everything
+    with pytest.raises(PermissionError):
+        runs.load_run(run, "numpy")
 
 
-def test_what_is_no_file_is_no_log_and_no_checkpoint(tmp_path):
-    os.mkfifo(tmp_path / "log.jsonl")  # opening it would wait for ever
-    os.mkfifo(tmp_path / "checkpoint.npz")
-    with pytest.raises(CheckpointError, match="is no run: there is no"):
-        runs.read_log(tmp_path)
+def test_what_is_no_file_is_no_checkpoint(tmp_path):
+    os.mkfifo(tmp_path / "checkpoint.npz")  # opening it would wait for ever
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         checkpoint.load(tmp_path / "checkpoint.npz")

@@ -175,7 +175,7 @@ def test_a_run_stores_its_recipe_s_settings_and_is_continued_with_no_others(tmp_
         ["--recipe", "fast"],  # it was run for 2 epochs, not 30
         ["--recipe", "fast", "--epochs", "2", "--data", "svhn"],
     ):
-        assert "is another run: " in failing(capsys, "train", "--resume", run, *arguments)
+        assert "holds another run: " in failing(capsys, "train", "--resume", run, *arguments)
     assert "is no run" in failing(capsys, "train", "--resume", tmp_path, "--recipe", "fast")
     assert main(["train", "--resume", str(run), "--recipe", "fast", "--epochs", "2"]) == 0
     assert "epoch 2/2" in capsys.readouterr().out

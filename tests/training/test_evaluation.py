@@ -7,7 +7,7 @@ import pytest
 
 from igc_ref import build_model, data
 from igc_ref.cli import main
-from igc_ref.errors import DataError, SpecError
+from igc_ref.errors import DataError, SpecError, TrainingError
 from igc_ref.testing import assert_close
 from igc_ref.training import evaluation
 from igc_ref.training import folder as runs
@@ -38,6 +38,11 @@ def test_an_evaluation_that_cannot_mean_anything_is_refused():
         evaluate(model, test_set, batch_size=-1)
     with pytest.raises(DataError, match="is empty"):
         evaluate(model, test_set[:0])
+    state = model.state_dict()
+    state["linear.bias"][0] = np.nan
+    model.load_state_dict(state)
+    with np.errstate(all="ignore"), pytest.raises(TrainingError, match="on shapes/test is nan"):
+        evaluate(model, test_set)
     more = replace(test_set, classes=(*test_set.classes, "eleventh"))
     with pytest.raises(DataError, match="has 11 classes, the network 10"):
         evaluate(model, more)
@@ -81,7 +86,9 @@ def test_no_images_or_no_batches_are_refused():
         precise_statistics(model, data.shapes("train"), 0)
 
 
-def test_the_command_evaluates_with_fresh_statistics_and_leaves_the_run_alone(tmp_path, capsys):
+def test_the_command_evaluates_with_fresh_statistics_and_on_other_images_and_writes_nothing(
+    tmp_path, capsys, monkeypatch
+):
     folder = train(config(tmp_path, epochs=1)).run
     before = (folder / "checkpoint.npz").read_bytes()
     assert main(["eval", str(folder), "--backend", "numpy", "--precise-bn"]) == 0
@@ -90,4 +97,9 @@ def test_the_command_evaluates_with_fresh_statistics_and_leaves_the_run_alone(tm
     precise_statistics(model, data.shapes("train"))
     assert f"accuracy {evaluate(model, data.shapes('test')).accuracy:.2%}" in shown
     assert "estimated anew" in shown
+    other, draw = "these are not the images of shapes/test that the run was tested on", data.shapes
+    assert other not in shown
+    monkeypatch.setattr(data, "shapes", lambda split: draw(split)[1:])
+    assert main(["eval", str(folder), "--backend", "numpy"]) == 0
+    assert other in capsys.readouterr().out
     assert (folder / "checkpoint.npz").read_bytes() == before

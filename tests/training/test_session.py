@@ -5,22 +5,23 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from igc_ref import TrainConfig, cli, data
+from igc_ref import TrainConfig, cli, data, plots
 from igc_ref.backends import numba_problem
 from igc_ref.backends.operators.library import Sampling
 from igc_ref.errors import CheckpointError, DataError, TrainingError
 from igc_ref.training import checkpoint, loop, session
 from igc_ref.training import folder as runs
-from igc_ref.training.evaluation import Evaluation
 from igc_ref.training.session import Interrupted, noted_signals, resume, train
 from tests.backends.cuda import emulator
-from tests.support.runs import SMALL, STEPS, config, outcome
+from tests.support.runs import SMALL, STEPS, config, failing, outcome, read_log
 
 
 @pytest.fixture(params=["numpy", "numba", "emulated"])
@@ -57,13 +58,6 @@ def at_step(monkeypatch):
     return arrange
 
 
-def failing(error):
-    def fail():
-        raise error
-
-    return fail
-
-
 def killing(number):
     return lambda: os.kill(os.getpid(), number)
 
@@ -81,7 +75,7 @@ def test_a_run_leaves_config_log_and_checkpoints_and_says_what_it_did(tmp_path):
     assert "plain_igc-5 L2M2" in lines[0]
     assert "60 images of shapes" in lines[0]
     assert lines[2].startswith("epoch 2/2: train loss ")
-    assert [record["epoch"] for record in runs.read_log(history.run)] == [1, 2]
+    assert [record["epoch"] for record in read_log(history.run)] == [1, 2]
     for record in history.records:
         assert record["images_per_second"] == pytest.approx(60 / record["seconds"])
     assert history.test_accuracy == history.records[-1]["test_accuracy"]
@@ -130,7 +124,7 @@ def test_a_run_that_signals_end_twice_has_the_bits_of_one_left_alone(backend, tm
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "flipped"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_resumed(tmp_path, damage):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(tmp_path, damage, monkeypatch):
     folder = train(config(tmp_path)).run
     whole, path = outcome(folder), folder / runs.CHECKPOINT
     weights = checkpoint.load(path).model["linear.weight"].tobytes()
@@ -139,12 +133,17 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_resumed(tmp_path, d
     path.write_bytes(content if damage == "flipped" else content[:1000])
     if damage == "missing":
         path.unlink()
-    with pytest.raises(CheckpointError, match=r"checkpoint\.npz"):  # only `resume` goes back
-        runs.load_run(folder, "numpy")
     lines = []
+    with monkeypatch.context() as full:  # the damaged one does not replace the other
+        full.setattr(os, "replace", failing(OSError(28, "No space left on device")))
+        full.setattr(loop, "training_step", None)  # the first write comes before it
+        with pytest.raises(OSError, match="No space"):
+            resume(folder)
+    assert runs.load_run(folder, "numpy", lines.append)[1].position == "epoch 1"
     resume(folder, lines.append)
+    assert lines[0] == lines[1]
     assert "checkpoint.npz" in lines[0]
-    assert lines[0].endswith(f"resuming from {folder / runs.PREVIOUS}, epoch 1")
+    assert lines[0].endswith(f"taking {folder / runs.PREVIOUS}, epoch 1")
     assert outcome(folder) == whole
     for name in (runs.CHECKPOINT, runs.PREVIOUS):  # without either, the newest is named
         (folder / name).write_bytes(b"not a checkpoint")
@@ -162,10 +161,11 @@ def test_a_run_that_was_ended_before_its_first_checkpoint_starts_from_the_beginn
     assert outcome(tmp_path / "run") == outcome(whole.run)
 
 
-def test_a_finished_or_different_run_is_not_resumed(tmp_path):
-    folder = train(config(tmp_path)).run
-    with pytest.raises(CheckpointError, match="has finished all its 2 epochs"):
-        resume(folder)
+def test_a_finished_run_is_only_reported_and_a_different_one_not_resumed(tmp_path):
+    history, lines = train(config(tmp_path)), []
+    folder = history.run
+    assert resume(folder, lines.append) == history
+    assert lines == [f"{folder} is finished: {history.test_accuracy:.2%}"]
     with pytest.raises(CheckpointError, match=r"arch=plain \(the run has plain_igc\), lr=0\.2"):
         resume(folder, arch="plain", lr=0.2)
 
@@ -238,7 +238,7 @@ def test_a_thread_can_train_though_it_gets_no_signals(tmp_path):
     thread = threading.Thread(target=train, args=(config(tmp_path, epochs=1),))
     thread.start()
     thread.join()
-    assert len(runs.read_log(tmp_path / "run")) == 1
+    assert len(read_log(tmp_path / "run")) == 1
 
 
 def test_a_folder_is_one_process_s_at_a_time_and_free_once_that_is_killed(tmp_path):
@@ -272,33 +272,47 @@ def test_killed_runs_and_full_disks_lose_nothing():
 # -- disk, memory, numbers -------------------------------------------------------------------
 
 
-def test_a_disk_that_is_full_at_any_write_loses_nothing(tmp_path, monkeypatch):
-    whole = outcome(train(config(tmp_path, "whole")).run)
-    fsync, named = os.fsync, []
+def finished(folder, capsys):
+    """Whether a run of one epoch is finished, as each of the commands that read it says."""
+    for command, said in {
+        "eval --backend numpy": "epoch 1 (of 1 epochs)",
+        "plot": "curves in",
+        "compress -L 2 -M 2 --backend numpy --out none": "is no regular network",
+    }.items():
+        cli.main([*command.split(), str(folder)])
+        yield said in "".join(capsys.readouterr())
+
+
+def test_after_a_write_that_failed_all_commands_agree_and_the_next_mends_the_folder(
+    tmp_path, monkeypatch, capsys
+):
+    for name in ("draw_curves", "save"):
+        monkeypatch.setattr(plots, name, lambda *_: None)
+    whole = outcome(train(config(tmp_path, "whole", epochs=1)).run)
+    named, seen = [], set()
     while True:
-        left = [len(named) + 1]
+        settings = config(tmp_path, f"run{len(named)}", epochs=1, checkpoint_every=3)
+        written = count()
 
-        def failing(descriptor, left=left):
-            left[0] -= 1
-            if left[0] == 0:
+        def write(call, *arguments, written=written):
+            if next(written) >= len(named):
                 raise OSError(28, "No space left on device")
-            fsync(descriptor)
+            call(*arguments)
 
-        folder = tmp_path / f"run{len(named)}"
-        monkeypatch.setattr(os, "fsync", failing)
-        try:
-            train(config(tmp_path, folder.name, checkpoint_every=2))
-            break
-        except OSError as error:
-            named.append(os.path.basename(error.filename))
-        finally:
-            monkeypatch.setattr(os, "fsync", fsync)
+        with monkeypatch.context() as disk:
+            for name in ("fsync", "replace"):
+                disk.setattr(os, name, partial(write, getattr(os, name)))
+            try:
+                train(settings)
+                break
+            except OSError as error:
+                named.append(os.path.basename(error.filename))
+        folder = Path(settings.out)
         assert not list(folder.glob("*.partial"))
-        if (folder / runs.CHECKPOINT).exists():  # else nothing was there to lose
-            with suppress(CheckpointError):  # the last write of all: the run is finished
-                resume(folder)
-            assert outcome(folder) == whole
-    assert len(named) >= 12
+        seen.add(tuple(finished(folder, capsys)))
+        assert session.run_to_end(settings, print) == resume(folder)
+        assert outcome(folder) == whole
+    assert seen == {(False,) * 3, (True,) * 3}
     assert set(named) == {"config.json", "log.jsonl", "checkpoint.npz"}
 
 
@@ -317,8 +331,9 @@ def test_a_run_that_diverges_ends_with_its_step_and_the_last_checkpoint(tmp_path
 
 
 def test_a_test_loss_that_is_not_finite_stops_the_run_with_its_epoch(tmp_path, monkeypatch):
-    monkeypatch.setattr(session, "evaluate", lambda model, test_set: Evaluation(np.nan, 0.1))
-    with pytest.raises(TrainingError, match="the test loss is nan after epoch 1; the last check"):
+    nan = TrainingError("the loss on shapes/test is nan")
+    monkeypatch.setattr(session, "evaluate", failing(nan))
+    with pytest.raises(TrainingError, match="the loss on shapes/test is nan after epoch 1; the l"):
         train(config(tmp_path))
     assert checkpoint.load(tmp_path / "run" / "checkpoint.npz").records == []
 
