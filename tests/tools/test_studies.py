@@ -221,11 +221,9 @@ def test_a_run_that_cannot_be_compressed_is_refused_and_nothing_written(
     with pytest.raises(SpecError, match=message):
         compress(str(tmp_path / "source"), *numbers, str(tmp_path / "out"), silent, backend="numpy")
     path = tmp_path / "source" / "checkpoint.npz"
-    unfinished = replace(checkpoint.load(path), records=[])
-    checkpoint.save(path, unfinished)
-    message = "has trained 0 of its 1 epochs; finish it first: igc-ref train --resume"
-    with pytest.raises(CheckpointError, match=message):
-        compress(str(tmp_path / "source"), 3, 2, str(tmp_path / "out"), silent, backend="numpy")
+    checkpoint.save(path, replace(checkpoint.load(path), records=[]))
+    with pytest.raises(CheckpointError, match="has trained 0 of its 1 epochs; finish it first: ig"):
+        compress(str(tmp_path / "source"), *numbers, str(tmp_path / "out"), silent)
     assert not (tmp_path / "out").exists()
 
 

@@ -133,10 +133,16 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(tmp_path, dam
     path.write_bytes(content if damage == "flipped" else content[:1000])
     if damage == "missing":
         path.unlink()
-    lines = []
-    with monkeypatch.context() as full:  # the damaged one does not replace the other
-        full.setattr(os, "replace", failing(OSError(28, "No space left on device")))
-        full.setattr(loop, "training_step", None)  # the first write comes before it
+    lines, rename = [], os.replace
+
+    def full(source, target):
+        if source.suffix == ".partial":
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "replace", full)  # the damaged one does not replace the other
+        disk.setattr(loop, "training_step", None)  # the first write comes before any
         with pytest.raises(OSError, match="No space"):
             resume(folder)
     assert runs.load_run(folder, "numpy", lines.append)[1].position == "epoch 1"
