@@ -6,12 +6,7 @@ import pytest
 
 from igc_ref import data
 
-SIZES = {"train": 60, "test": 30}
-
-
-@cache
-def drawn(split, draw=data.shapes):
-    return draw(split, size=SIZES[split])
+drawn = cache(lambda split, draw=data.shapes: draw(split, {"train": 60, "test": 30}[split]))
 
 
 @pytest.fixture(autouse=True)
