@@ -47,7 +47,7 @@ def _run(path, commit, data_dir):
     if len(records) < config.epochs:
         return None
     settings = {k: v for k, v in config.to_dict().items() if k not in PATHS and v is not None}
-    network = str(config.architecture(10))
+    network = str(config.architecture())
     model, _ = runs.load_run(path)
     train_set, test_set = (data.load(config.data, split, data_dir) for split in ("train", "test"))
     precise_statistics(model, train_set)

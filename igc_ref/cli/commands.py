@@ -183,13 +183,13 @@ def _block_case(
 def _step_case(batch_size: int, **numbers: Any) -> bench.StepCase:
     for name in set(BLOCK) & set(numbers):
         raise SpecError(f"{name}={numbers[name]} belongs to a block: leave out --arch")
-    return bench.StepCase(TrainConfig(**numbers).architecture(num_classes=10), batch_size)
+    return bench.StepCase(TrainConfig(**numbers).architecture(), batch_size)
 
 
 def plot_command(run: str, out: str | None = None) -> None:
     """Draw the learning curves of a run."""
     records, config = runs.read_log(run), runs.read_config(Path(run))
     path = Path(out) if out else Path(run) / "curves.png"
-    title = f"{config.architecture(10)} on {config.data}"
+    title = f"{config.architecture()} on {config.data}"
     plots.save(plots.draw_curves(records, title), path)
     say(f"curves in {path}")
