@@ -8,6 +8,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Collection
+from pathlib import Path
 
 MAX_INTEGER = 2**31 - 1
 MAX_MESSAGE = 3000  # characters: what is said of a failed download may have 2000
@@ -55,11 +56,11 @@ def choice(
     return str(value)
 
 
-def path(name: str, value: object) -> str:
-    """Return a path that is not empty as a str, or raise a SpecError."""
-    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-        raise SpecError(f"{name}={shown(value)} is not a path")
-    return str(os.fsdecode(value))
+def user_path(name: str, given: object) -> Path:
+    """Return a path that a user gave, or raise a SpecError if it is empty or no path."""
+    if not isinstance(given, str | os.PathLike) or not os.fspath(given):
+        raise SpecError(f"{name}={shown(given)} is not a path")
+    return Path(given)
 
 
 def integer(name: str, value: object, minimum: int = 1, maximum: int = MAX_INTEGER) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import igc_ref
 from igc_ref.cli import commands, doctor, studies
-from igc_ref.errors import IGCError, SpecError
+from igc_ref.errors import IGCError
 from igc_ref.training.session import Interrupted
 
 __all__ = ["main"]
@@ -19,9 +19,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(arguments))
     command = options.pop("command")
     try:
-        for name in options:
-            if options[name] == "":
-                raise SpecError(f"{name}='' is empty: give a value, or leave the option out")
         command(**options)
     except (IGCError, OSError) as error:
         print(f"igc-ref: error: {error}", file=sys.stderr)

@@ -7,13 +7,12 @@ is fine-tuned, beside a twin of the same architecture that is trained from scrat
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from igc_ref import data
-from igc_ref.errors import SpecError, path
+from igc_ref.errors import SpecError, user_path
 from igc_ref.files import write_json
 from igc_ref.networks import IGC, Conv2d
 from igc_ref.networks.architecture import Architecture
@@ -121,7 +120,7 @@ def compress(
     SpecError
         If the run is not of a regular network, or L*M is not its width.
     """
-    folder = Path(path("out", out))
+    folder = user_path("out", out)
     model, config = runs.load_run(run, backend)
     target = compressed(model.architecture, L, M)
     settings = replace(

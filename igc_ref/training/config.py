@@ -17,7 +17,7 @@ import numpy as np
 
 from igc_ref import backends, data
 from igc_ref.backends.operators.library import DTYPES, STORAGES
-from igc_ref.errors import SpecError, choice, integer, path, shown
+from igc_ref.errors import SpecError, choice, integer, shown, user_path
 from igc_ref.networks.architecture import ARCHITECTURES, DOUBLINGS, Architecture, numbers_of
 from igc_ref.training.optim import SCHEDULES
 
@@ -119,7 +119,7 @@ class Setting(NamedTuple):
         if self.kind is int:
             return integer(name, value, self.minimum)
         if self.kind is str:
-            return path(name, value)
+            return str(user_path(name, value))
         if self.kind is bool:
             if not isinstance(value, bool | np.bool_):
                 raise SpecError(f"{name}={shown(value)} is neither True nor False")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from igc_ref.data import Dataset
-from igc_ref.errors import DataError, integer, shown
+from igc_ref.errors import DataError, integer
 from igc_ref.networks import BatchNorm
 from igc_ref.networks.model import Model
 
@@ -37,7 +37,8 @@ def evaluate(model: Model, dataset: Dataset, batch_size: int = 256) -> Evaluatio
     """
     backend, classes = model.backend, model.architecture.num_classes
     batch_size = integer("batch_size", batch_size)
-    _check(dataset)
+    if len(dataset) == 0:
+        raise DataError(f"{dataset.name} is empty")
     if len(dataset.classes) != classes:
         raise DataError(f"{dataset.name} has {len(dataset.classes)} classes, the network {classes}")
     sizes, means, counts = [], [], []
@@ -77,7 +78,8 @@ def precise_statistics(model: Model, dataset: Dataset, batches: int = 50) -> Non
     DataError
         If the set is empty.
     """
-    _check(dataset)
+    if len(dataset) == 0:
+        raise DataError(f"{dataset.name} is empty")
     backend = model.backend
     norms = [layer for _, layer in model.network.named_layers() if isinstance(layer, BatchNorm)]
     momenta = [norm.momentum for norm in norms]
@@ -94,11 +96,3 @@ def precise_statistics(model: Model, dataset: Dataset, batches: int = 50) -> Non
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-
-
-def _check(dataset: object) -> None:
-    """Raise a DataError unless this is a data set with an image in it."""
-    if not isinstance(dataset, Dataset):
-        raise DataError(f"a Dataset is needed, not {shown(dataset)}")
-    if len(dataset) == 0:
-        raise DataError(f"{dataset.name} is empty")

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from igc_ref import data
 from igc_ref.backends import get_backend
 from igc_ref.backends.operators.library import EpochRunner, Sampling
-from igc_ref.errors import CheckpointError, TrainingError, path
+from igc_ref.errors import CheckpointError, TrainingError, user_path
 from igc_ref.networks.model import build
 from igc_ref.report import Report, silent
 from igc_ref.training import checkpoint
@@ -104,7 +104,8 @@ def resume(
     SpecError
         For a setting that does not exist, or whose value is not allowed.
     """
-    settings, folder = check_settings(settings), Path(path("folder", folder))
+    settings = check_settings(settings)
+    folder = user_path("folder", folder)
     runs.read_config(folder)  # before the lock: it writes a file, and only a run may get one
     with runs.locked(folder):
         saved = runs.load_newest(folder, report)

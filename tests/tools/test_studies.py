@@ -118,7 +118,7 @@ def test_a_folder_with_other_runs_is_refused_and_left_alone(tmp_path):
         ({"depths": (8, 8)}, r"depths=\[8, 8\] is not allowed: different numbers"),
         ({"depths": (5, 7)}, "depth=7 is not allowed"),
         ({"seeds": (-1,)}, "seed=-1 is not an integer of at least 0"),
-        ({"folder": ""}, "folder='' is not a path"),
+        ({"folder": ""}, "out='' is not a path"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused_before_anything_is_written(tmp_path, changes, message):
