@@ -25,6 +25,7 @@ from igc_ref.bench import (
     time_case,
     write_comparisons,
 )
+from igc_ref.errors import integer
 from igc_ref.networks.architecture import Architecture
 from igc_ref.report import markdown, say
 from igc_ref.spec.block import IGCSpec
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
+    integer("threads", options.threads, maximum=available_threads())
     cases = (block_cases() if not options.steps else []) + (
         step_cases() if not options.blocks else []
     )

@@ -6,13 +6,19 @@ Each message names the offending value and what is allowed.
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Collection
+from pathlib import Path
 
 MAX_INTEGER = 2**31 - 1
+MAX_MESSAGE = 3000  # characters: what is said of a failed download may have 2000
 
 
 class IGCError(Exception):
-    """Base of every error that the command line prints as one line."""
+    """Base of every error that the command line prints as one line, whatever the message quotes."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message, MAX_MESSAGE))
 
 
 class SpecError(IGCError, ValueError):
@@ -43,10 +49,18 @@ def divides(name: str, divisor: int, whole_name: str, whole: int) -> None:
 
 def choice(
     name: str, value: object, allowed: Collection[str], error: type[IGCError] = SpecError
-) -> None:
-    """Raise `error`, naming `value` and what is allowed, unless it is one of these."""
-    if value not in allowed:
-        raise error(f"{name}={value!r} is unknown; choose one of {', '.join(allowed)}")
+) -> str:
+    """Return `value` as a str if it is one of these, or raise `error`, naming what is allowed."""
+    if not isinstance(value, str) or value not in allowed:
+        raise error(f"{name}={shown(value)} is unknown; choose one of {', '.join(allowed)}")
+    return str(value)
+
+
+def user_path(name: str, given: object) -> Path:
+    """Return a path that a user gave, or raise a SpecError if it is empty or no path."""
+    if not isinstance(given, str | os.PathLike) or not os.fspath(given):
+        raise SpecError(f"{name}={shown(given)} is not a path")
+    return Path(given)
 
 
 def integer(name: str, value: object, minimum: int = 1, maximum: int = MAX_INTEGER) -> int:
@@ -56,23 +70,31 @@ def integer(name: str, value: object, minimum: int = 1, maximum: int = MAX_INTEG
     except TypeError:
         number = minimum - 1
     if isinstance(value, bool) or number < minimum:
-        raise SpecError(f"{name}={value!r} is not an integer of at least {minimum}")
+        raise SpecError(f"{name}={shown(value)} is not an integer of at least {minimum}")
     if number > maximum:
-        # Python refuses to write out an integer of thousands of digits.
-        shown = str(number) if number < 2**64 else f"2**{number.bit_length() - 1} or more"
-        raise SpecError(f"{name}={shown} is too large; at most {maximum} is allowed")
+        raise SpecError(f"{name}={shown(number)} is too large; at most {maximum} is allowed")
     return number
 
 
+def shown(value: object) -> str:
+    """Return a value as a message quotes it."""
+    try:
+        return one_line(repr(value))
+    except ValueError:  # Python refuses to write out an integer of thousands of digits
+        return f"<{type(value).__name__} of thousands of digits>"
+
+
 def one_line(text: object, limit: int = 200) -> str:
-    """Return a text that a file or a server may have written as one short, printable line.
+    """Return any text as one printable line; of a longer one than `limit`, both ends.
 
     Examples
     --------
-    >>> one_line("long " * 99, limit=9)
-    'long long'
+    >>> one_line("0123456789" * 99, limit=20)
+    '0123456789 ... 56789'
     """
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text).strip())[:limit]
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text).strip())
+    end = limit // 4
+    return line if len(line) <= limit else f"{line[: limit - end - 5]} ... {line[-end:]}"
 
 
 def describe(error: Exception, limit: int = 1000) -> str:

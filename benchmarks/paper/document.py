@@ -9,7 +9,7 @@ from benchmarks.paper.claims import (
     sweep_results,
 )
 from benchmarks.paper.published import EPOCHS
-from igc_ref import plots
+from igc_ref import data, plots
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import cost
 from igc_ref.report import markdown
@@ -211,7 +211,8 @@ def _where(record):
 def _architecture(run):
     c = run["config"]
     numbers = (c.get("L"), c.get("M"), c.get("width"))
-    return Architecture(c["arch"], c["depth"], *numbers, doubling=c.get("doubling", "M"))
+    classes = data.NUM_CLASSES[c["data"]]
+    return Architecture(c["arch"], c["depth"], *numbers, classes, c.get("doubling", "M"))
 
 
 def _curve_title(record):

@@ -48,7 +48,7 @@ def _run(path, commit, data_dir):
         return None
     config = saved.config
     settings = {k: v for k, v in config.to_dict().items() if k not in PATHS and v is not None}
-    network = str(config.architecture(10))
+    network = str(config.architecture())
     model, _ = runs.load_run(path)
     precise_statistics(model, data.load(config.data, "train", data_dir))
     test_set = runs.load_test_set(saved, data_dir, print)

@@ -25,5 +25,5 @@ class NumpyBackend(GenericBackend):
         Threads that wait for each other cost more than they give, and many times more where
         another program keeps a core busy.
         """
-        with threadpool_limits(limits=1, user_api="blas"):
+        with super().session(), threadpool_limits(limits=1, user_api="blas"):
             yield

@@ -185,7 +185,7 @@ def _block_case(
 def _step_case(batch_size: int, **numbers: Any) -> bench.StepCase:
     for name in set(BLOCK) & set(numbers):
         raise SpecError(f"{name}={numbers[name]} belongs to a block: leave out --arch")
-    return bench.StepCase(TrainConfig(**numbers).architecture(num_classes=10), batch_size)
+    return bench.StepCase(TrainConfig(**numbers).architecture(), batch_size)
 
 
 def plot_command(run: str, out: str | None = None) -> None:

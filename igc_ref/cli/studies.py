@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from igc_ref import plots
 from igc_ref.cli.options import NETWORK, add_command, add_recipe, add_run, add_settings
 from igc_ref.errors import SpecError
 from igc_ref.report import aligned, say
@@ -69,7 +70,8 @@ def sweep_command(
         seeds=_numbers("seeds", seeds),
     )
     plan.run(say)
-    say(f"table and figure in {Path(out) / CSV} and {Path(out) / PICTURE}")
+    figure = f"figure in {Path(out) / PICTURE}" if plots.available() else "no figure: no matplotlib"
+    say(f"table in {Path(out) / CSV}, {figure}")
 
 
 def _numbers(name: str, text: str) -> list[int]:

@@ -11,14 +11,22 @@ from igc_ref.data.cifar import load_cifar
 from igc_ref.data.dataset import Dataset, fingerprint
 from igc_ref.data.download import fetch
 from igc_ref.data.published import PUBLISHED, SVHN_PARTS
-from igc_ref.data.shapes import shapes
-from igc_ref.data.svhn import load_svhn
+from igc_ref.data.shapes import FIGURES, shapes
+from igc_ref.data.svhn import DIGITS, load_svhn
 from igc_ref.errors import DataError, choice
 from igc_ref.report import Report, silent
 
-__all__ = ["NAMES", "Dataset", "fetch", "fingerprint", "load", "load_cifar", "load_svhn", "shapes"]
+__all__ = [
+    "NAMES", "NUM_CLASSES", "Dataset", "fetch", "fingerprint", "load", "load_cifar", "load_svhn",
+    "shapes",
+]  # fmt: skip
 
-NAMES = ("shapes", *PUBLISHED, *SVHN_PARTS)
+NUM_CLASSES = {  # of every data set, known before any is loaded
+    "shapes": len(FIGURES),
+    **{name: len(published.classes) for name, published in PUBLISHED.items()},
+    **dict.fromkeys(SVHN_PARTS, len(DIGITS)),
+}
+NAMES = tuple(NUM_CLASSES)
 
 
 def load(

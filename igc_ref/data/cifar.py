@@ -20,6 +20,7 @@ from igc_ref.errors import DataError, choice
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
+RESAVED = "fetch the published file: one that was saved again, say with NumPy labels, is not read"
 SUFFIXES = (".bin", "")  # of the files of the binary and the python layout
 
 
@@ -30,8 +31,8 @@ def load_cifar(data_dir: Path, name: str, split: str) -> Dataset:
     ----------
     data_dir : Path
         The folder the archives were unpacked in, the folder that came out of one, a folder with
-        an archive still packed, or that archive: it is read as it is. If several are there, what
-        is unpacked goes first, and the binary layout.
+        an archive still packed, or that archive: it is read as it is. Of several that have the
+        whole split, what is unpacked goes first, and the binary layout.
     name : {"cifar10", "cifar100"}
         Which set.
     split : {"train", "test"}
@@ -57,15 +58,15 @@ def load_cifar(data_dir: Path, name: str, split: str) -> Dataset:
 
 def _load(data_dir: Path, name: str, split: str) -> Dataset:
     published = PUBLISHED[name]
-    place, suffix = _find(data_dir, published)
+    place, suffix = _find(data_dir, published, split)
     files, names_file = published.files(split, suffix), published.names[0 if suffix else 1]
     count, classes = published.records[split], published.classes
     images = np.empty((len(files), count, PIXELS), np.uint8)
     labels = np.empty((len(files), count), np.int64)
     read, missing = _binary if suffix else _python, list(files)
     limits = dict.fromkeys(files, published.file_limit(count, suffix)) | {names_file: SMALL_FILE}
+    inner = published.binary if suffix else published.python
     if place.is_file():
-        inner = published.binary if suffix else published.python
         entries = in_archive(place, inner, limits, published.archive_limit(suffix))
     else:
         entries = _in_folder(place, limits)
@@ -77,7 +78,8 @@ def _load(data_dir: Path, name: str, split: str) -> Dataset:
             row = files.index(entry.name)
             read(entry, published, images[row], labels[row])
     if missing:
-        raise DataError(f"{place} lacks {', '.join(missing)}; fetch or unpack its archive again")
+        names = ", ".join(f"{inner}/{name}" if place.is_file() else name for name in missing)
+        raise DataError(f"{place} lacks {names}; fetch or unpack its archive again")
     return Dataset(
         name=f"{name}/{split}",
         images=images.reshape(-1, 3, 32, 32),
@@ -88,21 +90,27 @@ def _load(data_dir: Path, name: str, split: str) -> Dataset:
     )
 
 
-def _find(data_dir: Path, published: Published) -> tuple[Path, str]:
-    """Find the folder that holds any file of the set, or its archive, and the files' ending."""
+def _find(data_dir: Path, published: Published, split: str) -> tuple[Path, str]:
+    """Find what has the whole split, else any file of the set, and the files' ending."""
     suffixes = {archive.name: s for archive, s in zip(published.archives, SUFFIXES, strict=True)}
     if not data_dir.is_dir():
         if data_dir.is_file() and data_dir.name in suffixes:
             return data_dir, suffixes[data_dir.name]
-        state = "is not a folder" if data_dir.exists() else "does not exist"
+        state = f"is neither a folder nor called {' or '.join(suffixes)}"
+        state = state if data_dir.exists() else "does not exist"
         raise DataError(f"data_dir={str(data_dir)!r} {state}")
+    partial = []
     for inner, suffix in zip((published.binary, published.python), SUFFIXES, strict=True):
         for folder in (data_dir / inner, data_dir):
-            if any((folder / file).is_file() for file in published.files("all", suffix)):
+            there = [f for f in published.files("all", suffix) if (folder / f).is_file()]
+            if set(published.files(split, suffix)) <= set(there):
                 return folder, suffix
+            partial += [(folder, suffix)] * bool(there)
     for archive, suffix in suffixes.items():
         if (data_dir / archive).is_file():
             return data_dir / archive, suffix
+    if partial:
+        return partial[0]
     inside = sorted(path.name[:40] for path in data_dir.iterdir())
     shown = ", ".join(map(ascii, inside[:5])) + (", ..." if len(inside) > 5 else "")
     first = published.train[0]
@@ -148,7 +156,7 @@ def _python(entry: Entry, published: Published, images: Images, labels: Labels) 
     if not isinstance(found, list) or not all(
         type(n) is int and n.bit_length() < 32 for n in found
     ):
-        raise DataError(f"{place}: {key} must be a list of 32-bit integers")
+        raise DataError(f"{place}: {key} must be a list of 32-bit integers; {RESAVED}")
     if len(found) != len(images):
         raise DataError(f"{place}: {key} has {len(found):,} entries for {len(images):,} images")
     labels[:] = found
@@ -161,7 +169,7 @@ def _pickled_dict(entry: Entry) -> dict[str, object]:
     try:
         value = load_pickle(entry.content)
     except DataError as error:
-        raise DataError(f"{entry.place}: {error}") from error
+        raise DataError(f"{entry.place}: {error}; {RESAVED}") from error
     if not isinstance(value, dict):
         raise DataError(f"{entry.place}: holds a pickled {type(value).__name__}, not a dict")
     return {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.errors import DataError
+from igc_ref.errors import DataError, shown
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,9 @@ class Dataset:
     std: tuple[float, float, float]
 
     def __post_init__(self) -> None:
+        for name, array in (("images", self.images), ("labels", self.labels)):
+            if not isinstance(array, np.ndarray):
+                raise DataError(f"{self.name}: {name} must be a NumPy array, not {shown(array)}")
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[1] != 3:
             raise DataError(
                 f"{self.name}: images must be uint8 of shape (n, 3, height, width), "

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from igc_ref.data.dataset import Dataset
-from igc_ref.errors import DataError, choice
+from igc_ref.errors import DataError, choice, integer
 
 __all__ = ["shapes"]
 
@@ -132,7 +132,9 @@ def shapes(split: str, size: int | None = None, seed: int = 0) -> Dataset:
     Raises
     ------
     DataError
-        For an unknown split, a size that is not positive or a negative seed.
+        For an unknown split.
+    SpecError
+        For a size that is no integer of at least 1, or a seed that is none of at least 0.
 
     Examples
     --------
@@ -140,13 +142,8 @@ def shapes(split: str, size: int | None = None, seed: int = 0) -> Dataset:
     (1000, 3, 32, 32)
     """
     choice("split", split, tuple(SIZES), DataError)
-    if size is None:
-        size = SIZES[split]
-    if size < 1:
-        raise DataError(f"size={size} must be at least 1")
-    if seed < 0:
-        raise DataError(f"seed={seed} must be 0 or more")
-    rng = np.random.default_rng([seed, list(SIZES).index(split)])
+    size = integer("size", SIZES[split] if size is None else size)
+    rng = np.random.default_rng([integer("seed", seed, 0), list(SIZES).index(split)])
     labels = rng.permutation(np.arange(size, dtype=np.int64) % len(FIGURES))
     images = np.empty((size, 3, SIDE, SIDE), dtype=np.uint8)
     for label, (figure, turn) in enumerate(FIGURES.values()):

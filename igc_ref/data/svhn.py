@@ -15,7 +15,7 @@ from igc_ref.data.dataset import Dataset, check_labels
 from igc_ref.data.published import SVHN, SVHN_PARTS, PublishedFile
 from igc_ref.errors import DataError, choice, one_line
 
-CLASSES = tuple("0123456789")
+DIGITS = tuple("0123456789")
 MEAN, STD = (111.609, 113.161, 120.565), (50.498, 51.259, 50.244)  # of the 73,257, in 0..255
 
 
@@ -54,13 +54,13 @@ def load_svhn(data_dir: Path, name: str, split: str) -> Dataset:
         rows = slice(start, start + part.count)
         _read(folder / part.file.name, images[rows], labels[rows])
         start += part.count
-    return Dataset(f"{name}/{split}", images, labels, CLASSES, MEAN, STD)
+    return Dataset(f"{name}/{split}", images, labels, DIGITS, MEAN, STD)
 
 
 def _check(folder: Path, file: PublishedFile) -> None:
     """Make sure that a file is there and as published, before memory is taken for any."""
     if not folder.is_dir():
-        state = "is not a folder" if folder.exists() else "does not exist"
+        state = f"is not the folder of {file.name}" if folder.exists() else "does not exist"
         raise DataError(f"data_dir={str(folder)!r} {state}")
     path = folder / file.name
     try:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from igc_ref import data
 from igc_ref.data import Dataset
-from igc_ref.errors import CheckpointError, SpecError
+from igc_ref.errors import CheckpointError, SpecError, user_path
 from igc_ref.files import write_json
 from igc_ref.networks import IGC, Conv2d
 from igc_ref.networks.architecture import Architecture
@@ -36,11 +35,11 @@ def compressed(regular: Architecture, L: int, M: int) -> Architecture:
     """Return the IGC network of the same family and depth; a SpecError if its width differs."""
     if regular.unit != "regular":
         raise SpecError(f"{regular} is no regular network: only a regular one can be compressed")
-    if regular.channels != L * M:
-        raise SpecError(
-            f"L*M = {L}*{M} = {L * M} is not the width of {regular}; it must be {regular.channels}"
-        )
-    return regular.with_unit("igc", L=L, M=M)
+    target, G = regular.with_unit("igc", L=L, M=M), regular.channels
+    if target.channels != G:
+        product = f"{target.L}*{target.M} = {target.channels}"
+        raise SpecError(f"L*M = {product} is not the width of {regular}; it must be {G}")
+    return target
 
 
 def project_network(
@@ -123,6 +122,7 @@ def compress(
     SpecError
         If the run is not of a regular network, or L*M is not its width.
     """
+    folder = user_path("out", out)
     model, saved = runs.load_run(run, backend, report)
     config = saved.config
     if not saved.finished:
@@ -132,26 +132,27 @@ def compress(
         )
     target = compressed(model.architecture, L, M)
     settings = replace(
-        config, arch=target.arch, L=L, M=M, width=None, epochs=epochs, lr=lr or config.lr,
-        backend=backend, data_dir=data_dir or config.data_dir, out=str(Path(out) / "finetuned"),
+        config, arch=target.arch, L=target.L, M=target.M, width=None, epochs=epochs,
+        lr=config.lr if lr is None else lr, backend=backend,
+        data_dir=config.data_dir if data_dir is None else data_dir, out=str(folder / "finetuned"),
     )  # fmt: skip
     test_set = runs.load_test_set(saved, settings.data_dir, report)
     small, accuracies, errors = _project(model, target, settings, test_set, report)
     finetuned = run_to_end(settings, report, initial=small.state_dict())
-    scratch = run_to_end(replace(settings, out=str(Path(out) / "scratch")), report)
+    scratch = run_to_end(replace(settings, out=str(folder / "scratch")), report)
     accuracies |= {"finetuned": finetuned.test_accuracy, "scratch": scratch.test_accuracy}
     result = {
         "run": config.to_dict() | {"out": None, "data_dir": None},
-        "L": L,
-        "M": M,
-        "epochs": epochs,
+        "L": settings.L,
+        "M": settings.M,
+        "epochs": settings.epochs,
         "lr": settings.lr,
         "accuracies": accuracies,
         "errors": errors,
         "cost_before": cost(model.architecture)._asdict(),
         "cost_after": cost(target)._asdict(),
     }
-    write_json(Path(out) / RESULT, result)
+    write_json(folder / RESULT, result)
     return result
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from igc_ref import plots
-from igc_ref.errors import SpecError, choice, integer
+from igc_ref.errors import SpecError, choice, integer, user_path
 from igc_ref.files import write_csv
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import Cost, cost
@@ -132,6 +132,7 @@ class Sweep:
     seeds: Sequence[int] = (0,)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", str(user_path("out", self.folder)))
         for name, minimum in (("depths", 1), ("seeds", 0)):
             numbers = tuple(integer(name[:-1], n, minimum) for n in getattr(self, name))
             if not numbers or len(set(numbers)) < len(numbers):
@@ -143,7 +144,7 @@ class Sweep:
             self._architecture(depth)
 
     def _architecture(self, depth: int) -> Architecture:
-        return replace(self.training, depth=depth).architecture(num_classes=10)
+        return replace(self.training, depth=depth).architecture()
 
     def settings(self) -> list[Setting]:
         """Enumerate the (L, M), by their cost at the first depth."""
@@ -165,7 +166,7 @@ class Sweep:
         results = []
         for config in self.configs():
             accuracy = run_to_end(config, report).test_accuracy
-            a, L, M = config.architecture(num_classes=10), config.L or 1, config.M or 1
+            a, L, M = config.architecture(), config.L or 1, config.M or 1
             results.append(
                 Result(L, M, L * M, a.depth, config.seed, *cost(a), config.epochs, accuracy)
             )

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from numbers import Real
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from igc_ref import backends, data
 from igc_ref.backends.operators.library import DTYPES, STORAGES
-from igc_ref.errors import SpecError, choice, integer
+from igc_ref.errors import SpecError, choice, integer, shown, user_path
 from igc_ref.networks.architecture import ARCHITECTURES, DOUBLINGS, Architecture, numbers_of
 from igc_ref.training.optim import SCHEDULES
 
@@ -77,12 +78,11 @@ def recipe(name: str, data: str) -> dict[str, Any]:
     >>> recipe("paper", "svhn")["epochs"], recipe("fast", "cifar10")["schedule"]
     (40, 'onecycle')
     """
-    choice("recipe", name, tuple(RECIPES))
-    settings = RECIPES[name].get(data)
-    if settings is None:
-        allowed = ", ".join(RECIPES[name])
+    table = RECIPES[choice("recipe", name, RECIPES)]
+    if data not in tuple(table):
+        allowed = ", ".join(table)
         raise SpecError(f"recipe={name!r} says nothing about data={data!r}; it is for {allowed}")
-    return dict(settings)
+    return dict(table[data])
 
 
 class Setting(NamedTuple):
@@ -115,25 +115,28 @@ class Setting(NamedTuple):
         if value is None and self.none:
             return None
         if self.choices:
-            choice(name, value, self.choices)
-        elif self.kind is int:
+            return choice(name, value, self.choices)
+        if self.kind is int:
             return integer(name, value, self.minimum)
-        elif self.kind is float:
-            if not isinstance(value, Real) or isinstance(value, bool) or not self.inside(value):
-                raise SpecError(f"{name}={value!r} is not allowed; it must be {self.allowed}")
-            return float(value)
-        elif self.kind is bool and not isinstance(value, bool):
-            raise SpecError(f"{name}={value!r} is neither True nor False")
-        elif self.kind is str:
-            if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-                raise SpecError(f"{name}={value!r} is not a path")
-            return os.fspath(value)
-        return value
+        if self.kind is str:
+            return str(user_path(name, value))
+        if self.kind is bool:
+            if not isinstance(value, bool | np.bool_):
+                raise SpecError(f"{name}={shown(value)} is neither True nor False")
+        elif not isinstance(value, Real) or isinstance(value, bool) or not self.inside(value):
+            raise SpecError(f"{name}={shown(value)} is not allowed; it must be {self.allowed}")
+        return self.kind(value)
 
 
 def settings() -> dict[str, Setting]:
     """Return what the fields of `TrainConfig` are, by name."""
     return {f.name: f.metadata["setting"] for f in fields(TrainConfig)}
+
+
+def check_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by name as plain Python values, or raise a SpecError that names one."""
+    known = settings()
+    return {choice("setting", n, known): known[n].check(n, value) for n, value in values.items()}
 
 
 def _field(default: Any, kind: type, text: str, **more: Any) -> Any:
@@ -229,19 +232,20 @@ class TrainConfig:
     out: str | None = _field(None, str, "folder of the run, new or empty", none="a new one in runs")
 
     def __post_init__(self) -> None:
-        for name, setting in settings().items():
-            object.__setattr__(self, name, setting.check(name, getattr(self, name)))
+        for name, value in check_settings(vars(self)).items():
+            object.__setattr__(self, name, value)
         needed = numbers_of(self.arch)
         if all(getattr(self, name) is None for name in needed):
             for name in needed:
                 object.__setattr__(self, name, SMALL[name])
-        self.architecture(num_classes=10)
+        self.architecture()
         if self.storage != "float32" and self.dtype != "float32":
             raise SpecError(f"storage={self.storage} is for dtype=float32, not {self.dtype}")
 
-    def architecture(self, num_classes: int) -> Architecture:
-        """Return the network of this run, for a data set with this number of classes."""
+    def architecture(self, num_classes: int | None = None) -> Architecture:
+        """Return the network of this run; its number of classes is the data set's by default."""
         sizes = self.L, self.M, self.width
+        num_classes = data.NUM_CLASSES[self.data] if num_classes is None else num_classes
         return Architecture(self.arch, self.depth, *sizes, num_classes, self.doubling)
 
     @classmethod

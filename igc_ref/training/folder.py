@@ -74,7 +74,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _new_folder(config: TrainConfig) -> Path:
     """Make the first folder ``runs/<network>-<data>-<number>`` that does not exist."""
-    name = str(config.architecture(num_classes=10)).replace(" ", "-")
+    name = str(config.architecture()).replace(" ", "-")
     for number in count(1):
         folder = Path("runs") / f"{name}-{config.data}-{number}"
         with suppress(FileExistsError):  # also one that another process made just now

@@ -19,13 +19,13 @@ from tqdm import tqdm
 from igc_ref import data
 from igc_ref.backends import get_backend
 from igc_ref.backends.operators.library import EpochRunner, Sampling
-from igc_ref.errors import CheckpointError, TrainingError
+from igc_ref.errors import CheckpointError, TrainingError, user_path
 from igc_ref.networks.model import build
 from igc_ref.report import Report, silent
 from igc_ref.training import checkpoint
 from igc_ref.training import folder as runs
 from igc_ref.training.checkpoint import Checkpoint, History, Partial, Record
-from igc_ref.training.config import TrainConfig
+from igc_ref.training.config import TrainConfig, check_settings
 from igc_ref.training.evaluation import evaluate
 from igc_ref.training.loop import PAUSE_EVERY, StepByStep, draw, steps_of
 from igc_ref.training.optim import SGD, learning_rate
@@ -100,10 +100,11 @@ def resume(
     CheckpointError
         If there is no run, `settings` describe another run, the images are not the run's, or
         another process is training in the folder.
+    SpecError
+        For a setting that does not exist, or whose value is not allowed.
     """
-    if not str(folder):
-        raise CheckpointError("folder='' is not a path; it must be the folder of a run")
-    folder = Path(folder)
+    settings = check_settings(settings)
+    folder = user_path("folder", folder)
     runs.read_config(folder)  # before the lock: it writes a file, and only a run may get one
     with runs.locked(folder):
         saved = runs.load_newest(folder, report)
@@ -133,9 +134,9 @@ def run_to_end(
 
     As `train` or `resume`; a CheckpointError if the folder holds a run with other settings.
     """
-    folder = Path(config.out or "")
-    if not (folder / runs.CONFIG).exists():
+    if config.out is None or not (Path(config.out) / runs.CONFIG).exists():
         return train(config, report, initial)
+    folder = Path(config.out)
     settings = {name: value for name, value in asdict(config).items() if name != "out"}
     return resume(folder, report, initial, **settings)
 

@@ -183,8 +183,8 @@ def test_an_error_in_another_thread_is_not_lost():
 # -- unusual input -------------------------------------------------------------------------------
 
 
-def test_threads_are_a_number_of_at_least_one():
-    for count in (0, -1, 2.5, "2"):
+def test_threads_are_a_number_of_at_least_one_and_not_a_million():
+    for count in (0, -1, 2.5, "2", 10**6):
         with pytest.raises(SpecError, match="threads="):
             numba_backend(count)
 

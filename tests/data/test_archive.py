@@ -111,14 +111,15 @@ def test_members_that_are_not_the_wanted_files_have_nothing_to_act_on(tmp_path, 
     path = tmp_path / NAME
     path.write_bytes(gzip.compress(tar(*odd, member(f"./{FILE}", batch))))
     assert load_cifar(path, "cifar10", "test").images.tobytes()[:9] == batch[1:10]
-    fails("lacks test_batch.bin; fetch or unpack", path, gzip.compress(tar(*odd)))
+    fails(f"lacks {FILE}; fetch or unpack", path, gzip.compress(tar(*odd)))
     assert not any((place / "owned").exists() for place in (tmp_path.parent, tmp_path))
 
 
 def test_a_wanted_member_must_be_there_once_with_its_size_and_labels(tmp_path, batch):
     path, good = tmp_path / NAME, member(FILE, batch)
     fails(f"two members {FILE}", path, gzip.compress(tar(good, good)))
-    fails("lacks data_batch_1.bin, .*, data_batch_5.bin;", path, gzip.compress(tar(good)), "train")
+    lacking = f"lacks {FOLDER}/data_batch_1.bin, .*, {FOLDER}/data_batch_5.bin;"
+    fails(lacking, path, gzip.compress(tar(good)), "train")
     for content, match in (
         (b"x", "has 1 bytes; 2 records"),
         (batch + b"x", "has 6,147 bytes; at most 6,146"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from igc_ref.data import load
+from igc_ref.data import NUM_CLASSES, load
 from igc_ref.data.cifar import load_cifar
 from igc_ref.data.published import PUBLISHED
 from igc_ref.errors import DataError
@@ -37,6 +37,7 @@ def assert_is_what_was_written(dataset, name, split, seed=0):
     assert dataset.name == f"{name}/{split}"
     assert (dataset.mean, dataset.std) == STATISTICS[name]
     assert (dataset.images.dtype, dataset.labels.dtype) == (np.uint8, np.int64)
+    assert len(dataset.classes) == NUM_CLASSES[name]
     np.testing.assert_array_equal(dataset.images, np.concatenate([images for images, _ in drawn]))
     np.testing.assert_array_equal(dataset.labels, np.concatenate([labels for _, labels in drawn]))
 
@@ -70,6 +71,15 @@ def test_the_binary_layout_is_preferred(tmp_path):
     write_python(tmp_path, "cifar10", "test")
     write_binary(tmp_path, "cifar10", "test", seed=7)
     assert_is_what_was_written(load_cifar(tmp_path, "cifar10", "test"), "cifar10", "test", seed=7)
+
+
+@few_records
+def test_a_whole_split_goes_before_a_part_of_one(tmp_path):
+    binary, python = (w(tmp_path, "cifar10", "train") for w in (write_binary, write_python))
+    (binary / "data_batch_5.bin").unlink()
+    assert_is_what_was_written(load_cifar(tmp_path, "cifar10", "train"), "cifar10", "train")
+    (python / "data_batch_1").unlink()
+    fails(f"{binary} lacks data_batch_5.bin;", tmp_path)
 
 
 TEN = [b"kind %d" % i for i in range(10)]
@@ -117,7 +127,7 @@ def test_a_folder_without_cifar_says_what_was_looked_for_and_what_to_fetch(tmp_p
     fails("looked for .*/train and cifar-100-binary.tar.gz and cifar", tmp_path, "cifar100")
     (tmp_path / "a.tar.gz").touch()
     fails("found 'a.tar.gz'; fetch", tmp_path)
-    fails("a.tar.gz' is not a folder", tmp_path / "a.tar.gz")
+    fails("a.tar.gz' is neither a folder nor called cifar-10-b.* or", tmp_path / "a.tar.gz")
     fails("absent' does not exist", tmp_path / "absent")
     (tmp_path / BINARY["cifar10"]).mkdir()
     fails("no CIFAR-10 in", tmp_path)
@@ -175,6 +185,8 @@ def test_a_label_byte_out_of_range_is_named(tmp_path, name, byte, message):
     [
         ([0, 10], PIXELS, "record 1 has label 10; allowed are 0 to 9"),
         ([-1, 0], PIXELS, "record 0 has label -1; allowed are 0 to 9"),
+        (np.array([0, 1]), PIXELS, "fetch the published file: .*, say with NumPy labels"),
+        ([np.int64(0), 1], PIXELS, "fetch the published file: .*, say with NumPy labels"),
         ([0, 2**40], PIXELS, "labels must be a list of 32-bit integers"),
         ([0, True], PIXELS, "labels must be a list of 32-bit integers"),
         ([0], PIXELS, "labels has 1 entries for 2 images"),
@@ -186,7 +198,7 @@ def test_a_label_byte_out_of_range_is_named(tmp_path, name, byte, message):
     ],
 )
 def test_a_batch_of_something_else_is_refused(tmp_path, labels, pixels, message):
-    (tmp_path / "test_batch").write_bytes(pickle.dumps([labels]))
+    (tmp_path / "test_batch").write_bytes(pickle.dumps([]))
     fails("test_batch: holds a pickled list, not a dict", tmp_path, split="test")
     (tmp_path / "test_batch").write_bytes(pickle.dumps({"labels": labels, "data": pixels}, 2))
     fails(message, tmp_path, split="test")

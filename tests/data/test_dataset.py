@@ -16,6 +16,7 @@ def make(images=None, labels=(0, 1, 2), classes=("a", "b", "c")):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"images": [1, 2]}, r"images must be a NumPy array, not \[1, 2\]"),
         ({"images": np.zeros((3, 3, 4, 5))}, "must be uint8 .* not float64"),
         ({"images": np.zeros((3, 1, 4, 5), np.uint8)}, r"not uint8 of shape \(3, 1, 4, 5\)"),
         ({"images": np.zeros((3, 4, 5), np.uint8)}, r"of shape \(3, 4, 5\)"),

@@ -96,7 +96,7 @@ def test_a_label_out_of_range_is_named(write, tmp_path, label):
 def test_what_is_missing_is_named_with_where_to_get_it(write, tmp_path):
     refused(tmp_path / "none", "none' does not exist")
     (tmp_path / "file").touch()
-    refused(tmp_path / "file", "file' is not a folder")
+    refused(tmp_path / "file", "file' is not the folder of test_32x32.mat")
     write("train")
     digest = SVHN["extra"].file.sha256
     refused(

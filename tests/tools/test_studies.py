@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from igc_ref import TrainConfig, build_model, data, reference
+from igc_ref import TrainConfig, build_model, data, plots, reference
 from igc_ref.cli import main
 from igc_ref.errors import CheckpointError, SpecError
 from igc_ref.studies.compress import compress, compressed, project_network
@@ -66,6 +66,17 @@ def test_a_sweep_trains_every_setting_at_every_depth_with_every_seed(tmp_path):
     assert f"{results[0].test_accuracy:.2%}" in lines[-1]
 
 
+@pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100), ("svhn", 10)])
+def test_a_sweep_counts_the_networks_of_its_data_set(tmp_path, monkeypatch, name, classes):
+    images, names = data.shapes("test"), tuple(map(str, range(classes)))
+    monkeypatch.setattr(data, "load", lambda *_: replace(images, classes=names))
+    results = sweep(tmp_path, budget=3000, training={"data": name}).run(silent)
+    for r in results:
+        model, _ = runs.load_run(tmp_path / f"L{r.L}M{r.M}-5-seed0", "numpy")
+        assert model.num_parameters == r.parameters
+        assert data.NUM_CLASSES[name] == model.architecture.num_classes == classes
+
+
 def test_an_interrupted_sweep_goes_on_with_the_same_bits_and_trains_nothing_twice(tmp_path):
     def until_second_run(line):
         lines.append(line)
@@ -110,20 +121,25 @@ def test_a_folder_with_other_runs_is_refused_and_left_alone(tmp_path):
         ({"depths": (8, 8)}, r"depths=\[8, 8\] is not allowed: different numbers"),
         ({"depths": (5, 7)}, "depth=7 is not allowed"),
         ({"seeds": (-1,)}, "seed=-1 is not an integer of at least 0"),
+        ({"folder": ""}, "out='' is not a path"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused_before_anything_is_written(tmp_path, changes, message):
     with pytest.raises(SpecError, match=message):
-        sweep(tmp_path, **changes)
+        sweep(**{"folder": tmp_path, **changes})
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_sweeps(tmp_path, capsys):
+def test_the_command_sweeps_and_says_what_it_wrote(tmp_path, capsys, monkeypatch):
     command = "sweep --budget 1500 --depths 5 --seeds 0 --epochs 1 --backend numpy --tolerance 0.01"
     assert main([*command.split(), "--out", str(tmp_path / "s")]) == 0
-    out = capsys.readouterr().out
-    assert "table and figure in" in out
-    assert (tmp_path / "s" / "sweep.csv").exists()
+    table, figure = tmp_path / "s" / "sweep.csv", tmp_path / "s" / "sweep.svg"
+    if figure.exists():
+        assert f"table in {table}, figure in {figure}" in capsys.readouterr().out
+        monkeypatch.setattr(plots, "available", lambda: False)
+        assert main([*command.split(), "--out", str(tmp_path / "s")]) == 0
+    assert f"table in {table}, no figure" in capsys.readouterr().out
+    assert table.exists()
     assert main(["sweep", "--budget", "9", "--out", str(tmp_path / "t"), "--depths", "8,x"]) == 1
     assert "depths='8,x' is not allowed: numbers with commas" in capsys.readouterr().err
 
@@ -189,7 +205,9 @@ def test_compressing_a_run_leaves_two_runs_and_all_numbers(tmp_path, capsys):
     assert not np.array_equal(tuned[name], scratch[name])
     assert np.abs(scratch[name] - fresh[name]).max() < np.abs(tuned[name] - fresh[name]).max()
     before = {path: path.read_bytes() for path in files(out)}
-    assert main([*command, "--backend", "numpy"]) == 0  # again: nothing is trained
+    numbers = {"L": np.int64(3), "M": np.int64(2), "epochs": np.int64(1), "lr": np.float64(0.05)}
+    compress(str(source), out=str(out), report=silent, backend="numpy", **numbers)
+    assert json.loads((out / "compress.json").read_text()) == result  # again: nothing is trained
     assert before == {path: path.read_bytes() for path in files(out)}
 
 
@@ -210,8 +228,12 @@ def test_fine_tuning_that_was_ended_before_its_first_checkpoint_keeps_the_projec
 @pytest.mark.parametrize(
     ("settings", "numbers", "message"),
     [
-        ({"arch": "plain", "width": 6}, (2, 2), r"L\*M = 2\*2 = 4 is not the width of plain-5 W6"),
-        ({"arch": "plain_igc", "L": 2, "M": 2}, (2, 2), "plain_igc-5 L2M2 is no regular network"),
+        ({"arch": "plain", "width": 6}, {}, r"L\*M = 2\*2 = 4 is not the width of plain-5 W6"),
+        ({"arch": "plain_igc", "L": 2, "M": 2}, {}, "plain_igc-5 L2M2 is no regular network"),
+        ({"arch": "plain", "width": 4}, {"L": "2"}, "L='2' is not an integer"),
+        ({"arch": "plain", "width": 4}, {"lr": 0}, "lr=0 is not allowed; it must be greater"),
+        ({"arch": "plain", "width": 4}, {"data_dir": ""}, "data_dir='' is not a path"),
+        ({"arch": "plain", "width": 4}, {"out": ""}, "out='' is not a path"),
     ],
 )
 def test_a_run_that_cannot_be_compressed_is_refused_and_nothing_written(
@@ -219,11 +241,12 @@ def test_a_run_that_cannot_be_compressed_is_refused_and_nothing_written(
 ):
     train(TrainConfig(**FAST, depth=5, **settings, out=str(tmp_path / "source")))
     with pytest.raises(SpecError, match=message):
-        compress(str(tmp_path / "source"), *numbers, str(tmp_path / "out"), silent, backend="numpy")
+        compress(str(tmp_path / "source"), report=silent, backend="numpy",
+                 **{"L": 2, "M": 2, "out": str(tmp_path / "out"), **numbers})  # fmt: skip
     path = tmp_path / "source" / "checkpoint.npz"
     checkpoint.save(path, replace(checkpoint.load(path), records=[]))
     with pytest.raises(CheckpointError, match="has trained 0 of its 1 epochs; finish it first: ig"):
-        compress(str(tmp_path / "source"), *numbers, str(tmp_path / "out"), silent)
+        compress(str(tmp_path / "source"), 2, 2, str(tmp_path / "out"), silent)
     assert not (tmp_path / "out").exists()
 
 

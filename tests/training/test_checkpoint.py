@@ -141,6 +141,11 @@ def test_a_run_whose_velocities_or_steps_do_not_fit_is_not_resumed(run):
     checkpoint.save(run / "checkpoint.npz", impossible)
     with pytest.raises(CheckpointError, match="of epoch 2, step 4, but an epoch has 4 steps"):
         resume(run)
+    name = "x" * 60_000  # a message has room for both ends
+    checkpoint.save(run / "checkpoint.npz", replace(saved, model=saved.model | {name: np.ones(1)}))
+    with pytest.raises(CheckpointError, match=r" has not, 'x+ \.\.\. x+': another arch") as caught:
+        runs.load_run(run, "numpy")
+    assert len(str(caught.value)) == 3000
 
 
 @pytest.mark.parametrize(

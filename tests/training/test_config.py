@@ -70,7 +70,10 @@ def test_what_is_given_on_the_command_line_is_what_is_trained(tmp_path, options,
         ({"epochs": 0}, "epochs=0 is not an integer of at least 1"),
         ({"batch_size": 2.5}, r"batch_size=2\.5 is not an integer"),
         ({"seed": -1}, "seed=-1 is not an integer of at least 0"),
-        ({"epochs": 10**400}, r"epochs=2\*\*1328 or more is too large; at most 2147483647"),
+        ({"epochs": 10**400}, r"epochs=10+ \.\.\. 0+ is too large; at most 2147483647"),
+        ({"arch": 10**5000}, "arch=<int of thousands of digits> is unknown"),
+        ({"schedule": "x" * 10**5}, r"schedule='x+ \.\.\. x+' is unknown; choose one of step"),
+        ({"depth": np.zeros((9, 9))}, "depth=array.* is not an integer"),
         ({"lr": 0.0}, r"lr=0\.0 is not allowed; it must be greater than 0 and below 1e30"),
         ({"lr": float("nan")}, "lr=nan is not allowed"),
         ({"lr": 1e39}, "lr=1e\\+39 is not allowed"),
@@ -91,8 +94,10 @@ def test_what_is_given_on_the_command_line_is_what_is_trained(tmp_path, options,
     ],
 )
 def test_a_setting_that_is_not_allowed_is_named_with_what_is(tmp_path, changes, message):
-    with pytest.raises(SpecError, match=message):
+    with pytest.raises(SpecError, match=message) as caught:
         config(tmp_path, **changes)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
 
 
 def test_the_defaults_are_the_paper_s_small_network_or_a_regular_one_of_width_16():
@@ -101,8 +106,12 @@ def test_the_defaults_are_the_paper_s_small_network_or_a_regular_one_of_width_16
 
 
 def test_paths_and_numpy_numbers_make_the_same_config_as_plain_ones(tmp_path):
-    made = config(tmp_path, out=tmp_path / "run", lr=np.float64(0.05), epochs=np.int64(2))
-    assert made == config(tmp_path)
+    made = config(
+        tmp_path, out=tmp_path / "run", lr=np.float64(0.05), epochs=np.int64(2), L=np.int8(2),
+        arch=np.str_("plain_igc"), augment=np.True_, data_dir=np.str_("d"),
+    )  # fmt: skip
+    assert made == config(tmp_path, data_dir="d")
+    assert {type(v) for v in made.to_dict().values()} == {int, float, str, bool, type(None)}
     assert json.loads(json.dumps(made.to_dict())) == made.to_dict()
     assert type(config(tmp_path, lr=1).lr) is float
 

@@ -16,10 +16,10 @@ import pytest
 from igc_ref import TrainConfig, cli, data, plots
 from igc_ref.backends import numba_problem
 from igc_ref.backends.operators.library import Sampling
-from igc_ref.errors import CheckpointError, DataError, TrainingError
+from igc_ref.errors import CheckpointError, DataError, SpecError, TrainingError
 from igc_ref.training import checkpoint, loop, session
 from igc_ref.training import folder as runs
-from igc_ref.training.session import Interrupted, noted_signals, resume, train
+from igc_ref.training.session import Interrupted, noted_signals, resume, run_to_end, train
 from tests.backends.cuda import emulator
 from tests.support.runs import SMALL, STEPS, config, failing, outcome, read_log
 
@@ -174,6 +174,8 @@ def test_a_finished_run_is_only_reported_and_a_different_one_not_resumed(tmp_pat
     assert lines == [f"{folder} is finished: {history.test_accuracy:.2%}"]
     with pytest.raises(CheckpointError, match=r"arch=plain \(the run has plain_igc\), lr=0\.2"):
         resume(folder, arch="plain", lr=0.2)
+    with pytest.raises(SpecError, match="setting='epoch' is unknown; choose one of arch, depth"):
+        resume(folder, epoch=3)
 
 
 def test_a_continued_run_may_find_its_data_elsewhere_but_not_change_its_epochs(
@@ -349,11 +351,13 @@ def test_a_test_loss_that_is_not_finite_stops_the_run_with_its_epoch(tmp_path, m
 
 def test_runs_without_a_folder_of_their_own_never_share_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text("somebody else's")
+    assert run_to_end(TrainConfig(**SMALL | {"epochs": 1}), print).run.name[-2:] == "-1"
     folders = []
     for _ in range(3):
         with runs.create(TrainConfig(**SMALL)) as folder:
             folders.append(folder)
-    assert [folder.name[-2:] for folder in folders] == ["-1", "-2", "-3"]
+    assert [folder.name[-2:] for folder in folders] == ["-2", "-3", "-4"]
 
 
 def test_a_folder_that_holds_anything_is_refused_and_left_alone(tmp_path):

@@ -25,7 +25,8 @@ class Team:
     """
 
     def __init__(self, count: int | None = None) -> None:
-        self.count = integer("threads", numba.config.NUMBA_NUM_THREADS if count is None else count)
+        count = numba.config.NUMBA_NUM_THREADS if count is None else count
+        self.count = integer("threads", count, maximum=1024)  # no processor has as many cores
         self._start()
 
     def __reduce__(self) -> tuple[type[Team], tuple[int]]:

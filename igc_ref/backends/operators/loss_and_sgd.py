@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from igc_ref.backends.operators.library import Array, Library
 
 
@@ -20,6 +22,7 @@ class LearningOperators(Library):
         x, weight = saved
         return dy @ weight, dy.T @ x, dy.sum(axis=0)
 
+    @np.errstate(under="ignore")  # of exp: right for a logit far below the greatest
     def loss(self, logits: Array, labels: Array) -> tuple[Array, Array, Array]:
         """Return the mean of -log softmax(logits)[label], the correct answers, and the gradient.
 
