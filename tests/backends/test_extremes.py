@@ -58,51 +58,16 @@ def test_batch_norm_s_bounds_hold_at_every_scale(backend, scale):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("what", ["constant", "one image", "one pixel", "first pixel bright"])
-@pytest.mark.parametrize("level", [0.0, 1e-38, 0.1, 1e4])
+@pytest.mark.parametrize("level", [0.0, 1e-38, 0.1, 1e4, 1e5, -1e5])
 def test_batch_norm_s_bounds_hold_without_variance_and_far_from_the_mean(backend, what, level):
     case, rng = LAYERS["batch norm"], np.random.default_rng(3)
     shape = {"one image": (1, 3, 5, 3), "one pixel": (1, 3, 1, 1)}.get(what, case.shape)
     _, values, d = drawn(case, shape, rng)
     x = np.full(shape, level) if what == "constant" else level + rng.normal(size=shape)
     x[0, :, 0, 0] += 1e4 * (what == "first pixel bright")
-    assert_rounding(backend, case, single(x), values, d, train=True)
-
-
-def batch_norm(x, gamma, beta, d, mean, var, train):
-    """Batch norm and its gradients, by the formulas."""
-    gamma, beta, mean, s = (a[:, None, None] for a in (gamma, beta, mean, np.sqrt(var + 2e-5)))
-    x_hat = (x - mean) / s
-    dbeta, dgamma = (a.sum(axis=(0, 2, 3), keepdims=True) for a in (d, d * x_hat))
-    dx = gamma / s * (d - train * (dbeta + x_hat * dgamma) * len(mean) / x.size)
-    return gamma * x_hat + beta, dx, dgamma.ravel(), dbeta.ravel()
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("level", [1e4, 1e5, -1e5])
-def test_batch_norm_far_from_zero_rounds_one_number_and_no_more(backend, train, level):
-    # In y the shift (numpy: nothing), in the gradients the mean; in training PyTorch's y has both.
-    B, rng, shape, C = shared_backend(backend), np.random.default_rng(0), (5, 64, 9, 7), 64
-    x, d = single(rng.normal(level, 1, shape)), single(rng.normal(0.3, 1, shape))
-    gamma, beta = single(rng.uniform(0.5, 1.5, C)), single(rng.normal(size=C))
-    mean, var = (f(x, axis=(0, 2, 3)) for f in (np.mean, np.var))
-    if not train:
-        mean, var = single(mean), single(var)
-    half = np.spacing(abs(mean.astype("f"))) / 2  # of a unit in its last place
-    true = batch_norm(x, gamma, beta, d, mean, var, train)
-    moved = batch_norm(x, gamma, beta, d, mean + half, var, train)
-    shift = abs(beta - mean * gamma / np.sqrt(var + 2e-5)).astype("f")[:, None, None]
-    allowed = [1.01 * abs(a - b) + 1e-5 * abs(a).max() for a, b in zip(true, moved, strict=True)]
-    allowed[0] = (backend != "numpy") * np.spacing(shift) / 2 + 1e-5
-
-    gamma, beta, m, v = arrays = [B.asarray(a.astype("f")) for a in (gamma, beta, mean, var)]
-    x, d = (B.to_layout(B.asarray(a.astype("f"))) for a in (x, d))
-    y, saved = B.batch_norm(x, *arrays, momentum=0.5, eps=2e-5, train=train)
-    dx, *gradients = B.batch_norm_backward(d, saved)
-    found = map(B.to_numpy, (*map(B.from_layout, (y, dx)), *gradients, m, v))
-    limits = [*allowed, 2 * half, 1e-5 * var]
-    for one, two, most in zip(found, (*true, mean, var), limits, strict=True):
-        assert (abs(one - two) <= most).all()
+    values["running_mean"] = single(x.mean(axis=(0, 2, 3)))
+    for train in case.modes:
+        assert_rounding(backend, case, single(x), values, d, train)
 
 
 @quiet
