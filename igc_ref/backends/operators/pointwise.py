@@ -78,8 +78,7 @@ class PointwiseOperators(Library):
     def max_pool(
         self, x: Array, kernel_size: int, stride: int, padding: int
     ) -> tuple[Array, Saved]:
-        """Take the greatest pixel of every window; padding never wins, the first of equals does,
-        and of several NaN the last: as in PyTorch.
+        """Take the greatest pixel of every window, not padding: the first of equals, the last NaN.
 
         Parameters
         ----------
