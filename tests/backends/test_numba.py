@@ -161,14 +161,6 @@ def test_moments_noted_by_a_convolution_are_dealt_with_its_channels():
     assert B.shuffle(actual, 3)[0].moments is None  # what is written now has other ones
 
 
-def test_large_windows_remember_who_won():
-    B, x = numba_backend(), np.zeros((1, 1, 12, 12))
-    x[0, 0, 11, 11] = 1
-    _, saved = B.max_pool(B.to_layout(x), 12, 12, 0)
-    dx = B.from_layout(B.max_pool_backward(B.to_layout(np.ones((1, 1, 1, 1))), saved))
-    assert np.array_equal(dx, x)
-
-
 def test_an_error_in_another_thread_is_not_lost():
     from igc_ref.backends.numba.threads import Team
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from igc_ref import IGCSpec
+from igc_ref.backends.cupy.steps import CapturedSteps
+from igc_ref.backends.operators.library import Crops, Sampling, TrainingData
 from igc_ref.errors import SpecError
 from tests.backends.cuda.emulator.backend import EmulatedBackend
 from tests.support.guarded import GuardedBackend, internal
@@ -65,11 +67,17 @@ def of_batches():
     ):
         yield error, message, lambda b, other=other: b.add(internal(b, X), internal(b, other))
     yield TypeError, " is numpy.ndarray; the .* backend", on("add_relu", X)
+    for top, message in (([0, 9], "top have 9; 0 to 8"), ([-1, 0], "top have -1; 0 to 8")):
+        corners = np.array(top), np.zeros(2, int), np.zeros(2, bool)
+        yield SpecError, message, plain("pad_crop_mirror", X, *corners)
     pooled = plain("global_average_pool_backward", SECONDARY, (6, 2, 5, 4))
     yield SpecError, r"\(6, 2\); \(2, 6\) is needed", pooled
 
 
 def of_numba():
+    for labels, message in (([0, -1], "-1; 0 to 2 are"), ([3, 0], "3; 0 to 2 are"), ([0], "shape")):
+        yield SpecError, f"labels have {message}", plain("loss", ones(2, 3), np.array(labels))
+    yield TypeError, "labels are float32; integers are", plain("loss", ones(2, 3), ones(2))
     for error, message, images in (
         (TypeError, "int64", ones(1, 1, 1, 1, dtype=int)),
         (TypeError, "float16", ones(1, 1, 1, 1, dtype="f2")),
@@ -83,7 +91,21 @@ def of_numba():
     yield TypeError, "cannot be copied", lambda b: deepcopy(internal(b, X))
 
 
+def steps(order=(0, 1), top=(0, 0), padding=4, first=0):
+    """Begin an epoch of two images on a device."""
+    pool = TrainingData(ones(2, 3, 4, 4, dtype="u1"), np.zeros(2, int), (1, 1, 1), (1, 1, 1))
+    crops = Crops(np.array(top), np.zeros(2, int), np.zeros(2, bool))
+    sampling = Sampling(np.array(order), crops)
+    return lambda b: CapturedSteps(b, None, pool, 1, padding, report=print).begin(
+        sampling, np.ones(2), first
+    )
+
+
 def of_cupy():
+    yield SpecError, "order have 2; 0 to 1 are allowed", steps(order=(0, 2))
+    yield SpecError, "top have -1; 0 to 8 are allowed", steps(top=(0, -1))
+    yield SpecError, "padding=128 is too large; at most 127", steps(padding=64)
+    yield SpecError, "first=3 is too large; at most 2", steps(first=3)
     empty = ones(1, 6, 0, 4)
     yield SpecError, "too large for images of 0x4", on("conv2d", ones(4, 6, 3, 3), x=empty)
     # The running statistics are written in place: no copy can stand for an array with gaps.

@@ -70,8 +70,9 @@ def bounds(case, dtype, x, values, d, train=False):
 def batch_norm_bounds(truth, dtype, x, values, d, train):
     """First-order error analysis of y = gamma*(x - mean)/s + beta and its derivative.
 
-    Sums may be taken about any one of the channel's numbers, which lies within 2*max|x| of all
-    others: a backend that takes a poor one loses digits, but no more than this.
+    Sums may be taken about any one of the channel's numbers: a backend that takes a poor one loses
+    digits, but no more than this. Where the mean is large, y may round one number of its size, the
+    shift beta - mean*gamma/s, and the gradients the mean itself: PyTorch's y rounds both.
     """
 
     def per_channel(v):
@@ -84,14 +85,15 @@ def batch_norm_bounds(truth, dtype, x, values, d, train):
     )
     if train:
         mean, var = (per_channel(f(x, axis=(0, 2, 3))) for f in (np.mean, np.var))
-    far = 2 * per_channel(abs(x).max(axis=(0, 2, 3)))
+    far = per_channel(np.ptp(x, axis=(0, 2, 3)))
     s = np.sqrt(var + 2e-5)
     x_hat, scale = (x - mean) / s, abs(gamma) / s
     e_mean = (rounding(dtype, n) + 4 * u) * far + n * quantum if train else 0.0
     e_s = (rounding(dtype, n) + 8 * u) * far**2 / s**2 + 2 * u if train else 3 * u  # relative
-    e_hat = (e_mean + 2 * u * far) / s + abs(x_hat) * (e_s + 2 * u)
-    pre = gamma * x_hat + beta
-    e_y = scale * e_mean + abs(pre - beta) * e_s + 4 * u * (scale * far + abs(beta)) + quantum
+    e_hat = (e_mean + train * u * abs(mean)) / s + abs(x_hat) * (e_s + 4 * u)
+    pre, shift = gamma * x_hat + beta, beta - mean * gamma / s
+    e_y = scale * e_mean + abs(pre - beta) * (e_s + 4 * u) + u * (4 * abs(beta) + abs(shift))
+    e_y += quantum
     if truth.layer.relu:
         assert (abs(pre) > e_y).all(), "rounding may open or close a ReLU: no bound"
         d = d * (pre > 0)

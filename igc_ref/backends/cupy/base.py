@@ -19,6 +19,7 @@ from igc_ref.errors import BackendError, choice
 
 THREADS = 256  # of every kernel but those of the block: a guess
 WAITING_BYTES = 32 << 20  # of shares of weight gradients that wait to be added up: a guess
+MOST = 2**31 - 2**18  # numbers that a 32-bit index reaches, and a step of the widest grid beyond
 LOSS_SCALE = 4096.0  # of gradients stored as float16: they would be too small for it; a guess
 
 
@@ -83,8 +84,11 @@ class CudaBase(LazyBackend):
         """Return whether the kernels can work on this: a batch of float32, and not too large."""
         if not isinstance(x, Batch) or x.dtype != np.float32:
             return False
-        C, N, H, W = x.shape
-        return x.data.size > 0 and N * H * W < 2**31 and C < 2**16
+        return self._fits(x.shape)
+
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        """Return whether kernels can count the numbers of a channel, and the channels."""
+        return min(shape) > 0 and math.prod(shape[1:]) < MOST and shape[0] < 2**16
 
     def _empty(self, shape: tuple[int, int, int, int]) -> Batch:
         return Batch(self.xp.empty(shape, self.storage))

@@ -146,7 +146,8 @@ class Convolutions(Packing):
         shape: tuple[int, int, int, int],
     ) -> tuple[Batch, BlockSaved] | None:
         """Run block_forward.cu, or return None if it does not fit."""
-        tile = self._tile(g, backward=False, dx=False) if self._fast(x) else None
+        fits = self._fast(x) and self._fits(shape)  # an even kernel has more outputs than inputs
+        tile = self._tile(g, backward=False, dx=False) if fits else None
         if tile is None:
             return None
         x, rule = self._operand(x)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from igc_ref.backends.cupy.base import THREADS
+from igc_ref.backends.cupy.base import MOST, THREADS
 from igc_ref.backends.cupy.kernels import f32, i32
 from igc_ref.backends.cupy.packing import Packing
 from igc_ref.backends.operators.library import Array
@@ -34,7 +34,7 @@ class LossAndSGD(Packing):
             raise SpecError(
                 f"x {x.shape}, weight {weight.shape} and bias {bias.shape} do not fit together"
             )
-        if x.dtype != np.float32 or not x.size:
+        if x.dtype != np.float32 or not 0 < x.size < MOST or len(x) * len(bias) >= MOST:
             return super().linear(x, weight, bias)
         x, weight, bias = map(self.xp.ascontiguousarray, (x, weight, bias))
         (N, inputs), out = x.shape, len(weight)
@@ -47,7 +47,7 @@ class LossAndSGD(Packing):
         """Return the gradients of `linear` with respect to x, weight and bias."""
         x, weight = saved
         self.check("dy", dy, x.dtype)
-        if x.dtype != np.float32 or not x.size:
+        if x.dtype != np.float32 or not 0 < x.size < MOST or dy.size >= MOST:
             return super().linear_backward(dy, saved)
         dy, (N, inputs), out = self.xp.ascontiguousarray(dy), x.shape, len(weight)
         if dy.shape != (N, out):

@@ -53,7 +53,8 @@ make_rule(float* rule, const float* moments, int parts, long long length, int pa
   const int c = blockIdx.x, C = gridDim.x;
   const float gain = gamma[c], bias = beta[c];  // read early: nothing waits for them later
   const float old_mean = running_mean[c], old_var = running_var[c];
-  float mean = old_mean, var = old_var;
+  double mean = old_mean;
+  float var = old_var;
   if (train) {
     const double origin = moments[c * 3];
     double sum = 0, squares = 0;
@@ -66,17 +67,17 @@ make_rule(float* rule, const float* moments, int parts, long long length, int pa
     }
     block_sums(sum, squares);
     const double off = sum / (double)length, spread = squares / (double)length - off * off;
-    mean = (float)(origin + off), var = (float)(spread > 0 ? spread : 0 * spread);  // NaN stays
+    mean = origin + off, var = (float)(spread > 0 ? spread : 0 * spread);  // NaN stays
   }
   if (threadIdx.x > 0) return;
   if (train) {
-    running_mean[c] = old_mean + (1.f - momentum) * (mean - old_mean);
+    running_mean[c] = old_mean + (1.f - momentum) * ((float)mean - old_mean);
     running_var[c] = old_var + (1.f - momentum) * (var - old_var);
   }
   var += 0.f * var;  // an overflow is no number, so that the loss shows it
   const float inv_std = 1.f / sqrtf(var + eps), scale = gain * inv_std;
-  rule[c * 4] = scale, rule[c * 4 + 1] = fmaf(-mean, scale, bias);
-  rule[c * 4 + 2] = mean, rule[c * 4 + 3] = inv_std;
+  rule[c * 4] = scale, rule[c * 4 + 1] = (float)(bias - mean * scale);
+  rule[c * 4 + 2] = (float)mean, rule[c * 4 + 3] = inv_std;
 }
 
 // Note the sums of a part of a channel: of g and of g*(x - mean), g = dy where the ReLU passed.

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.backends.cupy.base import THREADS
+from igc_ref.backends.cupy.base import MOST, THREADS
 from igc_ref.backends.cupy.kernels import i32
 from igc_ref.backends.cupy.loss_and_sgd import Rates
 from igc_ref.backends.cupy.operators import CudaOperators
 from igc_ref.backends.cupy.packing import Row
 from igc_ref.backends.operators.lazy import Batch
-from igc_ref.backends.operators.library import Array, Sampling, TrainingData
+from igc_ref.backends.operators.library import Array, Sampling, TrainingData, within
+from igc_ref.errors import integer
 from igc_ref.report import Report
 
 WARM_UP = 2  # steps kernel by kernel before one is captured
@@ -62,6 +63,9 @@ class CapturedSteps:
         self.labels = upload(np.ascontiguousarray(pool.labels, dtype=np.int64))
         scale = 1 / np.asarray(pool.std, "float32")
         self.lines = upload(scale), upload(np.asarray(pool.mean, "float32") * scale)
+        batch = min(batch_size, self.size) * math.prod(pool.images.shape[1:])
+        integer("numbers in a batch", batch, maximum=MOST)
+        integer("2 * padding", 2 * padding, 0, 127)  # corners are stored in 8 bits
         steps = math.ceil(self.size / batch_size)
         # Overwritten for every epoch, in place: their addresses are in the graph.
         self.draws = [
@@ -102,6 +106,10 @@ class CapturedSteps:
     def begin(self, sampling: Sampling, rates: npt.NDArray[np.float64], first: int = 0) -> None:
         """Bring the random numbers and learning rates of an epoch to the device."""
         overwrite, N = self.backend.device.overwrite, self.size
+        integer("first", first, 0, len(rates))
+        within("order", sampling.order, N - 1)
+        for name, corner in zip(("top", "left"), sampling.crops or (), strict=False):
+            within(name, corner, 2 * self.padding)
         still = np.full(N, self.padding)  # the window in the middle, as without augmentation
         crops = sampling.crops or (still, still, np.zeros(N))
         for array, values in zip(self.draws, (sampling.order, *crops), strict=True):

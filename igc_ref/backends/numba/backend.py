@@ -30,7 +30,6 @@ class MaxPoolSaved(NamedTuple):
     shape: tuple[int, int, int, int]
     dtype: np.dtype[Any]
     winner: Numbers
-    window: tuple[int, int, int]
 
 
 class NumbaBackend(Convolutions):
@@ -159,16 +158,16 @@ class NumbaBackend(Convolutions):
         if min(rows, columns) < 1:
             raise SpecError(f"a window of {kernel_size} is too large for images of {H}x{W}")
         y = self.pool.batch((C, N, rows, columns), x.dtype)
-        winner = np.zeros(y.data.shape, np.int16)
+        winner = np.zeros(y.data.shape, np.int32)
         self._planes(pointwise.max_pool, y, y.data, winner, x.data, *window)
-        return y, MaxPoolSaved(x.shape, x.dtype, winner, window)
+        return y, MaxPoolSaved(x.shape, x.dtype, winner)
 
     def max_pool_backward(self, dy: NumbaBatch, saved: MaxPoolSaved) -> NumbaBatch:
         """Send every gradient to the pixel that won its window."""
         C, N, *_ = saved.shape
         self.check_batch("dy", dy, (C, N, *saved.winner.shape[2:4]), saved.dtype)
         dy, dx = self._plain(dy), self.pool.batch(saved.shape, dy.dtype)
-        self._planes(pointwise.max_pool_backward, dx, dx.data, dy.data, saved.winner, *saved.window)
+        self._planes(pointwise.max_pool_backward, dx, dx.data, dy.data, saved.winner)
         return dx
 
     def sgd_step(self, weight: Array, gradient: Array, velocity: Array, **numbers: float) -> None:

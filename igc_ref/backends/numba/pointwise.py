@@ -127,7 +127,8 @@ def normalise_by(
             running_var[c] += (1 - momentum) * (var - running_var[c])
         var += 0 * var  # an overflow is no number, so that the loss shows it
         scale = gamma[c] / (var + eps) ** 0.5
-        rule[c, 0], rule[c, 1] = scale, beta[c] - mean * scale
+        rule[c, 0] = scale
+        rule[c, 1] = beta[c] - mean * rule[c, 0]  # with the scale as it was rounded
         rule[c, 2], rule[c, 3] = mean, 1 / (var + eps) ** 0.5
 
 
@@ -178,38 +179,38 @@ def spread(first, last, thread, dx, dy, size, V):
 
 @kernel
 def max_pool(first, last, thread, y, winner, x, k, stride, padding):
-    """The greatest pixel of every window, and where in the window it was; the first of equals."""
+    """The greatest pixel of every window, and which of the image it is; the first of equals."""
     _, C, rows, columns, V = y.shape
     H, W = x.shape[2], x.shape[3]
     for plane in range(first, last):
         b, c = plane // C, plane % C
         for oy in range(rows):
             for ox in range(columns):
+                top, left = max(oy * stride - padding, 0), max(ox * stride - padding, 0)
+                bottom, right = oy * stride - padding + k, ox * stride - padding + k
                 for v in range(V):
-                    first = True
-                    for tap in range(k * k):
-                        iy, ix = oy * stride + tap // k - padding, ox * stride + tap % k - padding
-                        if 0 <= iy < H and 0 <= ix < W:
+                    best, won = x[b, c, top, left, v], top * W + left
+                    for iy in range(top, min(bottom, H)):
+                        for ix in range(left, min(right, W)):
                             here = x[b, c, iy, ix, v]
-                            best = y[b, c, oy, ox, v]
-                            if first or here > best or (here != here and best == best):
-                                y[b, c, oy, ox, v], winner[b, c, oy, ox, v] = here, tap
-                                first = False
+                            if here > best or here != here:  # of several NaN the last
+                                best, won = here, iy * W + ix
+                    y[b, c, oy, ox, v], winner[b, c, oy, ox, v] = best, won
 
 
 @kernel
-def max_pool_backward(first, last, thread, dx, dy, winner, k, stride, padding):
+def max_pool_backward(first, last, thread, dx, dy, winner):
     """Send every gradient to the pixel that won its window."""
     _, C, rows, columns, V = dy.shape
+    W = dx.shape[3]
     for plane in range(first, last):
         b, c = plane // C, plane % C
         dx[b, c] = 0
         for oy in range(rows):
             for ox in range(columns):
                 for v in range(V):
-                    tap = winner[b, c, oy, ox, v]
-                    iy, ix = oy * stride + tap // k - padding, ox * stride + tap % k - padding
-                    dx[b, c, iy, ix, v] += dy[b, c, oy, ox, v]
+                    won = winner[b, c, oy, ox, v]
+                    dx[b, c, won // W, won % W, v] += dy[b, c, oy, ox, v]
 
 
 @kernel

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy.typing as npt
 
-from igc_ref.backends.operators.library import Array, Library
+from igc_ref.backends.operators.library import Array, Library, within
 
 
 class AugmentationOperators(Library):
@@ -36,6 +36,8 @@ class AugmentationOperators(Library):
             Which images are mirrored left to right.
         """
         xp, (N, _, H, W) = self.xp, images.shape
+        within("top", top, 2 * padding)
+        within("left", left, 2 * padding)
         padded = xp.pad(images, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
         windows = xp.lib.stride_tricks.sliding_window_view(padded, (H, W), axis=(2, 3))
         crops = windows[xp.arange(N), :, top, left]  # (N, C, H, W): a copy

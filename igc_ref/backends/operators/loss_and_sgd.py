@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from igc_ref.backends.operators.library import Array, Library
+from igc_ref.backends.operators.library import Array, Library, within
+from igc_ref.errors import SpecError
 
 
 class LearningOperators(Library):
@@ -30,6 +31,7 @@ class LearningOperators(Library):
         ----------
         logits : array, shape (N, classes)
         labels : integer array, shape (N,)
+            Each from 0 to classes - 1.
 
         Returns
         -------
@@ -38,7 +40,10 @@ class LearningOperators(Library):
             Rows whose greatest logit is the label's; of equal logits the first is the answer.
         dlogits : array, shape (N, classes)
         """
-        xp, N = self.xp, len(labels)
+        xp, (N, classes) = self.xp, logits.shape
+        within("labels", labels, classes - 1)
+        if labels.shape != (N,):
+            raise SpecError(f"labels have shape {labels.shape}; {(N,)} is needed")
         rows = xp.arange(N)
         shifted = logits - logits.max(axis=1, keepdims=True)  # so that exp never overflows
         exp = xp.exp(shifted)

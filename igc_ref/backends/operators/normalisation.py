@@ -56,13 +56,16 @@ class NormalisationOperators(Library):
         y = xp.empty_like(rows)
         mean, var = xp.array(running_mean), xp.array(running_var)
         for c in self._channels(rows):
+            mean[c] = rows[c].mean(axis=1) if train else mean[c]
+            xp.subtract(rows[c], mean[c, None], out=y[c])
             if train:
-                mean[c] = rows[c].mean(axis=1)
-                var[c] = _dot(centred := rows[c] - mean[c, None], centred) / rows.shape[1]
+                off = y[c].mean(axis=1)  # what the mean of large numbers lost by rounding
+                y[c] -= off[:, None]
+                mean[c] += off
+                var[c] = _dot(y[c], y[c]) / rows.shape[1]
             var[c] += 0 * var[c]  # an overflow is no number, so that the loss shows it
-            scale = gamma[c] / xp.sqrt(var[c] + eps)
-            xp.multiply(rows[c], scale[:, None], out=y[c])
-            y[c] += (beta[c] - mean[c] * scale)[:, None]
+            y[c] *= (gamma[c] / xp.sqrt(var[c] + eps))[:, None]
+            y[c] += beta[c, None]
             if relu:
                 xp.maximum(y[c], 0, out=y[c])
         if train:

@@ -78,7 +78,7 @@ class PointwiseOperators(Library):
     def max_pool(
         self, x: Array, kernel_size: int, stride: int, padding: int
     ) -> tuple[Array, Saved]:
-        """Take the greatest pixel of every window; padding never wins, the first of equals does.
+        """Take the greatest pixel of every window, not padding: the first of equals, the last NaN.
 
         Parameters
         ----------
@@ -89,13 +89,14 @@ class PointwiseOperators(Library):
         C, N, H, W = x.shape
         out = [output_length(size, kernel_size, stride, padding) for size in (H, W)]
         y = self.xp.full((C, N, *out), -self.xp.inf, x.dtype)
-        winner = self.xp.zeros(y.shape, "int16")
+        winner = self.xp.full(y.shape, -1, "int32")
         window = (kernel_size, stride, padding)
         both = list(product(taps(H, *window), taps(W, *window)))
         for tap, (row, column) in enumerate(both):
             candidate = x[:, :, row.pixels, column.pixels]
             best = y[:, :, row.outputs, column.outputs]
-            winner[:, :, row.outputs, column.outputs][candidate > best] = tap
+            won = winner[:, :, row.outputs, column.outputs]
+            won[(candidate > best) | (candidate != candidate) | (won < 0)] = tap
             self.xp.maximum(candidate, best, out=best)
         return y, MaxPoolSaved(x.shape, winner, both)
 

@@ -14,10 +14,13 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
+import numpy as np
 import pytest
 
 from igc_ref.backends.cupy.kernels import source
 from igc_ref.backends.cupy.tiles import compiled_registers
+from igc_ref.backends.operators.lazy import Batch
+from igc_ref.errors import BackendError
 from tests.backends.cuda import nvrtc
 
 problem = nvrtc.problem()
@@ -191,6 +194,14 @@ def test_deeper_networks_need_the_same_kernels(storage):
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
 def test_every_block_has_a_kernel(architecture, storage):
     assert not recorded(architecture, storage, ALL).without_kernel
+
+
+def test_outputs_that_32_bits_cannot_count_have_no_kernel():
+    backend = nvrtc.RecordingBackend(nvrtc.RecordingDevice(SHARED_BYTES["sm_90"]))
+    images, one = 2**31 // 20, np.ones(1, "float32")  # 16 pixels each, 25 outputs
+    x = Batch(np.broadcast_to(one, (1, images, 4, 4)))
+    with pytest.raises(BackendError, match="has no kernel"):
+        backend.conv2d(x, np.ones((1, 1, 2, 2), "float32"))
 
 
 @each_storage
