@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection
+from typing import Any
+
+import numpy as np
 
 MAX_INTEGER = 2**31 - 1
 
@@ -37,7 +40,7 @@ class TrainingError(IGCError, ArithmeticError):
 
 def divides(name: str, divisor: int, whole_name: str, whole: int) -> None:
     """Raise a SpecError that names both numbers unless one divides the other."""
-    if whole % divisor:
+    if whole % integer(name, divisor):
         raise SpecError(f"{whole_name}={whole} is not divisible by {name}={divisor}")
 
 
@@ -45,8 +48,10 @@ def choice(
     name: str, value: object, allowed: Collection[str], error: type[IGCError] = SpecError
 ) -> None:
     """Raise `error`, naming `value` and what is allowed, unless it is one of these."""
-    if value not in allowed:
-        raise error(f"{name}={value!r} is unknown; choose one of {', '.join(allowed)}")
+    if not isinstance(value, str) or value not in allowed:
+        raise error(
+            f"{name}={one_line(repr(value))} is unknown; choose one of {', '.join(allowed)}"
+        )
 
 
 def integer(name: str, value: object, minimum: int = 1, maximum: int = MAX_INTEGER) -> int:
@@ -56,12 +61,40 @@ def integer(name: str, value: object, minimum: int = 1, maximum: int = MAX_INTEG
     except TypeError:
         number = minimum - 1
     if isinstance(value, bool) or number < minimum:
-        raise SpecError(f"{name}={value!r} is not an integer of at least {minimum}")
+        shown = one_line(repr(value))
+        raise SpecError(f"{name}={shown} is not an integer of at least {minimum}")
     if number > maximum:
         # Python refuses to write out an integer of thousands of digits.
         shown = str(number) if number < 2**64 else f"2**{number.bit_length() - 1} or more"
         raise SpecError(f"{name}={shown} is too large; at most {maximum} is allowed")
     return number
+
+
+def kind_of(value: object) -> str:
+    """Return the full name of a value's type, for a message."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def instance(name: str, value: object, kind: type) -> None:
+    """Raise a TypeError that names its type unless `value` is of this kind."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is {kind_of(value)}; {kind.__name__} is needed")
+
+
+def is_array(value: object, kind: type = np.ndarray) -> bool:
+    """Return whether this is an array of a library, and not a masked one: nothing reads masks."""
+    return isinstance(value, kind) and not isinstance(value, np.ma.MaskedArray)
+
+
+def arrays(axes: int | None, /, **values: Any) -> None:
+    """Raise unless these are NumPy arrays of numbers, with this many axes if that is given."""
+    for name, value in values.items():
+        if not is_array(value):
+            raise TypeError(f"{name} is {kind_of(value)}; numpy.ndarray is needed")
+        if value.dtype.kind not in "iufc" or value.dtype == np.float16:
+            raise TypeError(f"{name} is {value.dtype}; float64, complex128 or integers are needed")
+        if axes is not None and value.ndim != axes:
+            raise SpecError(f"{name} has shape {value.shape}; {axes} axes are needed")
 
 
 def one_line(text: object, limit: int = 200) -> str:

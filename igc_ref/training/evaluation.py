@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from igc_ref.data import Dataset
-from igc_ref.errors import DataError, integer
+from igc_ref.errors import DataError, instance, integer
 from igc_ref.networks import BatchNorm
 from igc_ref.networks.model import Model
 
@@ -35,6 +35,8 @@ def evaluate(model: Model, dataset: Dataset, batch_size: int = 256) -> Evaluatio
     DataError
         If the set is empty, or has another number of classes than the network.
     """
+    instance("model", model, Model)
+    instance("dataset", dataset, Dataset)
     backend, classes = model.backend, model.architecture.num_classes
     batch_size = integer("batch_size", batch_size)
     if len(dataset) == 0:

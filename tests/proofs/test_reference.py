@@ -290,7 +290,7 @@ def test_everything_public_has_a_docstring():
             ),
             r"allowed is \(4, 1, k, k\)",
         ),
-        (lambda: special_cases.regular_convolution(np.ones((4, 4))), r"\(out, in/L, k, k\)"),
+        (lambda: special_cases.regular_convolution(np.ones((4, 4))), r"\(out, in, k, k\)"),
         (
             lambda: special_cases.monarch(np.ones((2, 3, 3)), np.ones((3, 2, 3))),
             r"right has shape \(2, 3, 3\)",

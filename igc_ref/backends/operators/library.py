@@ -11,11 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 
-def kind_of(value: object) -> str:
-    """Return the full name of a value's type, for a message."""
-    return f"{type(value).__module__}.{type(value).__qualname__}"
-
-
 class Library:
     """Base of the operator families; `GenericBackend` documents the attributes."""
 
@@ -30,6 +25,7 @@ class Library:
 
 
 DTYPES = ("float32", "float64")  # in which networks compute
+INTEGERS = ("int64", "int32", "int16", "int8", "uint8")  # of labels and of crops
 STORAGES = ("float32", "float16")  # in which the cupy backend can keep a batch
 Array = Any  # an array of the backend's library, or a batch in its layout: see `LazyBackend`
 Saved = Any  # what a backward pass needs: opaque to the caller, who only carries it there
