@@ -244,6 +244,16 @@ def test_weights_and_images_of_the_wrong_shape_are_refused():
         (lambda: patch_operator(1, 0, 5, 3), "length=0 is not an integer"),
         (lambda: patch_operator(1, 5, 5, 3, 0), "stride=0 is not an integer"),
         (lambda: interleave(-2, 3), "groups=-2 is not an integer"),
+        (
+            lambda: reference.project(np.ones((6, 0, 3, 3)), 3, 2),
+            r"kernel has shape \(6, 0, 3, 3\)",
+        ),
+        (lambda: reference.nearest_groups(np.ones((0, 6, 3, 3)), 2), r"\(0, 6, 3, 3\)"),
+        (lambda: reference.nearest_groups(np.ones((6, 6, 3, 3)), 0), "groups=0 is not"),
+        (lambda: reference.fold(np.ones((40, 54)), (2, 6, 5, 4), 3), r"patches \(54, 40\)"),
+        (lambda: reference.diagonal_blocks(np.ones((7, 4)), 2), "=7 is not divisible by B=2"),
+        (lambda: reference.blockmask(np.ones((6, 4)), 0), "B=0 is not an integer"),
+        (lambda: reference.unfold(np.ones((6, 5, 4)), 3), "4 axes are needed"),
     ],
 )
 def test_operators_that_cannot_exist_are_refused_with_their_numbers(call, message):
@@ -353,12 +363,8 @@ def cases_of_types():
     yield special_cases.shufflenet_unit, square[:, :2], filters, square[:, :2], 3
     yield special_cases.monarch, np.ones((3, 2, 2)), np.ones((2, 3, 3))
     yield special_cases.kronecker, square, square
-    yield special_cases.cooley_tukey, 3, 6, square
     yield special_cases.decimate, square, 3
     yield lambda *factors: special_cases.complementary_product(factors), square[None]
-
-
-TYPES = list(cases_of_types())
 
 
 @pytest.mark.parametrize(
@@ -391,24 +397,4 @@ def test_an_empty_batch_gives_an_empty_result_and_gradients_of_zero():
     assert forward(x, primary, secondary, spec).shape == (0, 6, 5, 4)
     gradients = backward(x, x, primary, secondary, spec)
     assert gradients.x.shape == x.shape
-    assert not gradients.primary.any() and not gradients.secondary.any()
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (
-            lambda: reference.project(np.ones((6, 0, 3, 3)), 3, 2),
-            r"kernel has shape \(6, 0, 3, 3\)",
-        ),
-        (lambda: reference.nearest_groups(np.ones((0, 6, 3, 3)), 2), r"\(0, 6, 3, 3\)"),
-        (lambda: reference.nearest_groups(np.ones((6, 6, 3, 3)), 0), "groups=0 is not"),
-        (lambda: reference.fold(np.ones((40, 54)), (2, 6, 5, 4), 3), r"patches \(54, 40\)"),
-        (lambda: reference.diagonal_blocks(np.ones((7, 4)), 2), "=7 is not divisible by B=2"),
-        (lambda: reference.blockmask(np.ones((6, 4)), 0), "B=0 is not an integer"),
-        (lambda: reference.unfold(np.ones((6, 5, 4)), 3), "4 axes are needed"),
-    ],
-)
-def test_arrays_that_hold_nothing_or_do_not_fit_are_refused_with_their_shape(call, message):
-    with pytest.raises(SpecError, match=message):
-        call()
+    assert not any(weight.any() for weight in gradients[1:])
