@@ -367,9 +367,7 @@ def cases_of_types():
     yield lambda *factors: special_cases.complementary_product(factors), square[None]
 
 
-@pytest.mark.parametrize(
-    "case", TYPES, ids=[f"{i} {f.__name__}" for i, (f, *_) in enumerate(TYPES)]
-)
+@pytest.mark.parametrize("case", list(cases_of_types()))
 def test_what_is_no_array_of_numbers_is_refused_by_its_type(case):
     function, *arguments = case
     function(*arguments)
