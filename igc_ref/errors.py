@@ -9,6 +9,9 @@ import operator
 import os
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 MAX_INTEGER = 2**31 - 1
 MAX_MESSAGE = 3000  # characters: what is said of a failed download may have 2000
@@ -43,7 +46,7 @@ class TrainingError(IGCError, ArithmeticError):
 
 def divides(name: str, divisor: int, whole_name: str, whole: int) -> None:
     """Raise a SpecError that names both numbers unless one divides the other."""
-    if whole % divisor:
+    if whole % integer(name, divisor):
         raise SpecError(f"{whole_name}={whole} is not divisible by {name}={divisor}")
 
 
@@ -82,6 +85,33 @@ def shown(value: object) -> str:
         return one_line(repr(value))
     except ValueError:  # Python refuses to write out an integer of thousands of digits
         return f"<{type(value).__name__} of thousands of digits>"
+
+
+def kind_of(value: object) -> str:
+    """Return the full name of a value's type, for a message."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def instance(name: str, value: object, kind: type) -> None:
+    """Raise a TypeError that names its type unless `value` is of this kind."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is {kind_of(value)}; {kind.__name__} is needed")
+
+
+def is_array(value: object, kind: type = np.ndarray) -> bool:
+    """Return whether this is an array of a library, and not a masked one: nothing reads masks."""
+    return isinstance(value, kind) and not isinstance(value, np.ma.MaskedArray)
+
+
+def arrays(axes: int | None, /, **values: Any) -> None:
+    """Raise unless these are NumPy arrays of numbers, with this many axes if that is given."""
+    for name, value in values.items():
+        if not is_array(value):
+            raise TypeError(f"{name} is {kind_of(value)}; numpy.ndarray is needed")
+        if value.dtype.kind not in "iufc" or value.dtype == np.float16:
+            raise TypeError(f"{name} is {value.dtype}; float64, complex128 or integers are needed")
+        if axes is not None and value.ndim != axes:
+            raise SpecError(f"{name} has shape {value.shape}; {axes} axes are needed")
 
 
 def one_line(text: object, limit: int = 200) -> str:

@@ -36,6 +36,7 @@ def get_backend(name: str = "auto", storage: str = "float32") -> GenericBackend:
         If the name is unknown, or the backend cannot run here or not with this storage; says what
         to install.
     """
+    choice("backend", name, NAMES, BackendError)
     if name == "auto":
         usable = (other for other, problem in _PROBLEMS.items() if problem() is None)
         return get_backend(next(usable, "numpy"), storage)
@@ -44,17 +45,15 @@ def get_backend(name: str = "auto", storage: str = "float32") -> GenericBackend:
         raise BackendError(f"storage={storage!r} needs the cupy backend, not {name}")
     if name == "numpy":
         return NumpyBackend()
-    if name in _PROBLEMS:
-        if problem := _PROBLEMS[name]():
-            raise BackendError(f"backend {name!r} cannot run: {problem}")
-        if name == "numba":
-            from igc_ref.backends.numba.backend import NumbaBackend
+    if problem := _PROBLEMS[name]():
+        raise BackendError(f"backend {name!r} cannot run: {problem}")
+    if name == "numba":
+        from igc_ref.backends.numba.backend import NumbaBackend
 
-            return NumbaBackend()
-        from igc_ref.backends.cupy.backend import CupyBackend
+        return NumbaBackend()
+    from igc_ref.backends.cupy.backend import CupyBackend
 
-        return CupyBackend(storage)
-    raise BackendError(f"backend={name!r} is unknown; choose one of {', '.join(NAMES)}")
+    return CupyBackend(storage)
 
 
 def cupy_problem() -> str | None:

@@ -12,9 +12,9 @@ import numpy as np
 
 from igc_ref.backends import GenericBackend
 from igc_ref.backends.operators.library import Array
-from igc_ref.errors import divides
 from igc_ref.networks.layer import Layer, Shape
 from igc_ref.spec.block import convolution_text, output_length
+from igc_ref.spec.products import Factor
 
 BN_EPS = 2e-5  # the authors'
 
@@ -49,12 +49,10 @@ class Conv2d(Layer):
         dtype: str = "float32",
     ) -> None:
         super().__init__()
-        divides("groups", groups, "in_channels", in_channels)
-        divides("groups", groups, "out_channels", out_channels)
-        self.backend, self.groups, self.stride = backend, groups, stride
+        factor = Factor(in_channels, out_channels, groups, kernel_size, stride)
+        self.backend, self.groups, self.stride = backend, factor.groups, factor.stride
         self.input_gradient = True  # False where nobody needs what `backward` returns
-        shape = (out_channels, in_channels // groups, kernel_size, kernel_size)
-        self.parameters["weight"] = backend.asarray(he_normal(shape, rng), dtype)
+        self.parameters["weight"] = backend.asarray(he_normal(factor.weight_shape, rng), dtype)
 
     def forward(self, x: Array, train: bool = False) -> Array:
         y, self._saved = self.backend.conv2d(x, self.parameters["weight"], self.groups, self.stride)

@@ -89,7 +89,7 @@ def build(
 ) -> Model:
     """Build the network that `architecture` names; see `build_model` and `Builder`."""
     choice("dtype", dtype, DTYPES)
-    if isinstance(backend, str):
+    if not isinstance(backend, GenericBackend):
         backend = get_backend(backend)
     rng = np.random.default_rng(integer("seed", seed, minimum=0))
     network = Builder(architecture, backend, dtype, rng, bn_momentum=bn_momentum).network()

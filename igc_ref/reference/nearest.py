@@ -25,8 +25,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from igc_ref.errors import SpecError, divides, integer
-from igc_ref.reference.structure import Array
+from igc_ref.errors import SpecError, divides, instance, integer
+from igc_ref.reference.structure import Array, check_kernel
 from igc_ref.spec.block import IGCSpec
 
 
@@ -66,8 +66,7 @@ def slices(kernel: Array, L: int, M: int) -> Array:
         If L and M do not fit the kernel, or it holds numbers that are not finite.
     """
     L, M = integer("L", L), integer("M", M)
-    if kernel.ndim != 4 or kernel.shape[2] != kernel.shape[3]:
-        raise SpecError(f"the kernel has shape {kernel.shape}; allowed is (out, in, k, k)")
+    check_kernel(kernel)
     out_channels, in_channels = kernel.shape[:2]
     if out_channels % (L * M):
         raise SpecError(f"out_channels={out_channels} is not divisible by L*M = {L}*{M} = {L * M}")
@@ -146,7 +145,8 @@ def project(kernel: Array, L: int, M: int) -> Projection:
     >>> primary.shape, secondary.shape
     ((6, 2, 3, 3), (6, 3))
     """
-    out, q = len(kernel), slices(kernel, L, M).shape[2] // L
+    q = slices(kernel, L, M).shape[2] // L
+    out = len(kernel)
     if q != 1:
         raise SpecError(f"the kernel has {out} output channels; L*M = {L}*{M} = {L * M}")
     spec = IGCSpec(kernel.shape[1], out, L, M, kernel.shape[-1])
@@ -176,6 +176,8 @@ def nearest_block(kernel: Array, spec: IGCSpec) -> Nearest:
     SpecError
         If the kernel has another shape, or L*M does not divide its output channels.
     """
+    instance("spec", spec, IGCSpec)
+    check_kernel(kernel)
     L, M, out = spec.L, spec.M, spec.out_channels
     if kernel.shape != spec.composed_shape:
         raise SpecError(f"the kernel has shape {kernel.shape}; {spec} needs {spec.composed_shape}")
@@ -198,8 +200,9 @@ def nearest_groups(kernel: Array, groups: int) -> tuple[Array, float]:
 
     Returns its weight (out, in/groups, k, k) and ‖K - K'‖ / ‖K‖, 0 for a kernel of zeros.
     """
+    check_kernel(kernel)
     out, inp = kernel.shape[:2]
-    divides("groups", integer("groups", groups), "out_channels", out)
+    divides("groups", groups, "out_channels", out)
     divides("groups", groups, "in_channels", inp)
     blocks = kernel.reshape(groups, out // groups, groups, inp // groups, *kernel.shape[2:])
     kept = np.concatenate([blocks[g, :, g] for g in range(groups)])

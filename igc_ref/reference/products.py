@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.errors import SpecError
+from igc_ref.errors import SpecError, arrays, instance
 from igc_ref.reference.patches import fold, unfold
 from igc_ref.reference.structure import (
     Array,
@@ -62,6 +62,9 @@ def matrices(
     SpecError
         If the weights have other shapes than `product` says.
     """
+    instance("product", product, Product)
+    instance("weights", weights, Sequence)
+    arrays(None, **{f"W_{i}": weight for i, weight in enumerate(weights, start=1)})
     needed = [factor.weight_shape for factor in product.factors]
     found = [weight.shape for weight in weights]
     if found != needed:
@@ -132,6 +135,7 @@ def backward(
     """
     explicit = matrices(weights, product, sparse)
     *inputs, output = _images(x, explicit, product)
+    arrays(None, d=d)
     if d.shape != output.shape:
         raise SpecError(f"d has shape {d.shape}; x of shape {x.shape} gives {output.shape}")
     gradients = []
@@ -152,8 +156,9 @@ def composed_kernel(weights: Sequence[Array], product: Product) -> Array:
     A 1 x 1 factor before the spatial one acts on every pixel of a patch alike: W ⊗ I_S, where I_S
     is the identity on the taps.
     """
+    explicit = matrices(weights, product)
     kernel: Array = np.eye(product.in_channels)  # of the factors so far, (channels, in*taps)
-    for factor, (W, P) in zip(product.factors, matrices(weights, product), strict=True):
+    for factor, (W, P) in zip(product.factors, explicit, strict=True):
         kernel = P @ W @ np.kron(kernel, np.eye(factor.kernel_size**2))
     return kernel.reshape(product.composed_shape)
 
@@ -164,6 +169,7 @@ def paths(product: Product) -> npt.NDArray[np.int64]:
     Each W_i is replaced by its mask: 1 on the blocks, taps aside, and 0 elsewhere.
     The product of the masks and the permutations counts the ways through the blocks.
     """
+    instance("product", product, Product)
     count = np.eye(product.in_channels)
     for f in product.factors:
         ones = np.ones((f.groups, f.out_channels // f.groups, f.in_channels // f.groups))
@@ -196,6 +202,7 @@ def is_loosely_complementary(product: Product) -> bool:
 
 def _images(x: Array, explicit: Sequence[FactorMatrices], product: Product) -> list[Array]:
     """Return the images before every factor, x first, and after the last one."""
+    arrays(None, x=x)
     if x.ndim != 4 or x.shape[1] != product.in_channels:
         raise SpecError(f"x has shape {x.shape}; {product} needs (N, {product.in_channels}, H, W)")
     found = [x]

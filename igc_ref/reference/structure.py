@@ -15,11 +15,18 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from igc_ref.errors import integer
+from igc_ref.errors import SpecError, arrays, divides, instance, integer
 from igc_ref.spec.block import IGCSpec
 
 Array = npt.NDArray[Any]
 Matrix = Any  # a NumPy matrix or a scipy.sparse array: both know @ and .T
+
+
+def check_kernel(kernel: Array) -> None:
+    """Raise unless this is the kernel of a convolution, (out, in, k, k), and not empty."""
+    arrays(None, kernel=kernel)
+    if kernel.ndim != 4 or kernel.shape[2] != kernel.shape[3] or kernel.size == 0:
+        raise SpecError(f"the kernel has shape {kernel.shape}; allowed is (out, in, k, k)")
 
 
 class Matrices(NamedTuple):
@@ -47,6 +54,7 @@ def block_diagonal(blocks: Array, sparse: bool = False) -> Matrix:
     -------
     ndarray or sparse array, shape (B*p, B*q)
     """
+    arrays(3, blocks=blocks)
     if sparse:
         return sp.block_diag([sp.csr_array(block) for block in blocks], format="csr")
     B, p, q = blocks.shape
@@ -57,9 +65,12 @@ def block_diagonal(blocks: Array, sparse: bool = False) -> Matrix:
 
 def diagonal_blocks(matrix: Matrix, B: int) -> Array:
     """Read the B diagonal blocks, shape (B, p, q), of a (B*p, B*q) matrix."""
+    if sp.issparse(matrix):
+        matrix = matrix.toarray()  # type: ignore[attr-defined]
+    arrays(2, matrix=matrix)
+    for size in matrix.shape:
+        divides("B", B, "a side of the matrix", size)
     p, q = matrix.shape[0] // B, matrix.shape[1] // B
-    if not isinstance(matrix, np.ndarray):
-        matrix = matrix.toarray()
     return np.stack([matrix[b * p : (b + 1) * p, b * q : (b + 1) * q] for b in range(B)])
 
 
@@ -113,6 +124,7 @@ def first_permutation(spec: IGCSpec, sparse: bool = False) -> Matrix:
     It is the transpose of ``matrices(...).P`` when M = out/L, as in the paper. In the residual
     network's rectangular blocks it is not, so it has a name of its own.
     """
+    instance("spec", spec, IGCSpec)
     return interleave(spec.L, spec.out_channels // spec.L, sparse)
 
 
@@ -152,6 +164,8 @@ def matrices(primary: Array, secondary: Array, spec: IGCSpec, sparse: bool = Fal
     >>> W_p.shape, P.shape, W_d.shape
     ((6, 54), (6, 6), (6, 6))
     """
+    instance("spec", spec, IGCSpec)
+    arrays(None, primary=primary, secondary=secondary)
     spec.check_weights(primary, secondary)
     L, M, out = spec.L, spec.M, spec.out_channels
     W_p = block_diagonal(primary.reshape(L, out // L, -1), sparse)  # L blocks (out/L, in/L*S)

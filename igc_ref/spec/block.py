@@ -92,8 +92,9 @@ class IGCSpec:
         """Raise a SpecError unless these arrays, of any library, have the shapes of the weights."""
         shapes = {"primary": self.primary_shape, "secondary": self.secondary_shape}
         for array, (name, shape) in zip((primary, secondary), shapes.items(), strict=True):
-            if array.shape != shape:
-                raise SpecError(f"{name} weights have shape {array.shape}; {self} needs {shape}")
+            found = getattr(array, "shape", None)
+            if found != shape:
+                raise SpecError(f"{name} weights have shape {found}; {self} needs {shape}")
 
     @property
     def composed_shape(self) -> tuple[int, int, int, int]:
@@ -181,7 +182,7 @@ def output_length(length: int, kernel_size: int, stride: int, padding: int | Non
     """
     if padding is None:
         padding = kernel_size // 2
-    return (length + 2 * padding - kernel_size) // stride + 1
+    return (length + 2 * padding - kernel_size) // integer("stride", stride) + 1
 
 
 def convolution_text(kernel_size: int, stride: int, *channels: int) -> str:

@@ -59,6 +59,7 @@ class Factor:
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the output, in pixels, for an image of this height and width."""
+        height, width = integer("height", height), integer("width", width)
         k, stride = self.kernel_size, self.stride
         return output_length(height, k, stride), output_length(width, k, stride)
 
@@ -87,7 +88,6 @@ class Product:
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of x', in pixels, for an image of this height and width."""
-        height, width = integer("height", height), integer("width", width)
         for factor in self.factors:
             height, width = factor.output_size(height, width)
         return height, width

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from igc_ref.data import Dataset
-from igc_ref.errors import DataError, TrainingError, integer
+from igc_ref.errors import DataError, TrainingError, instance, integer
 from igc_ref.networks import BatchNorm
 from igc_ref.networks.model import Model
 
@@ -38,6 +38,8 @@ def evaluate(model: Model, dataset: Dataset, batch_size: int = 256) -> Evaluatio
     TrainingError
         If the loss is not finite: an accuracy beside it says nothing.
     """
+    instance("model", model, Model)
+    instance("dataset", dataset, Dataset)
     backend, classes = model.backend, model.architecture.num_classes
     batch_size = integer("batch_size", batch_size)
     if len(dataset) == 0:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from igc_ref import data
 from igc_ref.backends import get_backend
 from igc_ref.backends.operators.library import EpochRunner, Sampling
-from igc_ref.errors import CheckpointError, TrainingError, user_path
+from igc_ref.errors import CheckpointError, TrainingError, instance, user_path
 from igc_ref.networks.model import build
 from igc_ref.report import Report, silent
 from igc_ref.training import checkpoint
@@ -67,6 +67,7 @@ def train(
     >>> igc_ref.train(config, print).test_accuracy  # doctest: +SKIP
     0.86
     """
+    instance("config", config, TrainConfig)
     session = Session(config, report)
     if initial is not None:
         session.model.load_state_dict(initial)

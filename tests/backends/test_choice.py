@@ -5,7 +5,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from igc_ref import TrainConfig, backends
+from igc_ref import TrainConfig, backends, build_model
 from igc_ref.backends import NumpyBackend, get_backend, numba_problem
 from igc_ref.errors import BackendError, SpecError
 
@@ -27,8 +27,11 @@ def fake_cupy(monkeypatch):
 
 def test_numpy_is_numpy_and_an_unknown_backend_an_error_that_names_the_known_ones():
     assert isinstance(get_backend("numpy"), NumpyBackend)
-    with pytest.raises(BackendError, match="backend='tpu' is unknown; choose one of auto, numpy"):
-        get_backend("tpu")
+    for wrong in ("tpu", None, ["numpy"], {}):
+        with pytest.raises(BackendError, match=r"backend=.* is unknown; choose one of auto, numpy"):
+            get_backend(wrong)
+    with pytest.raises(BackendError, match="backend=None is unknown"):
+        build_model("plain", 5, width=4, backend=None)
 
 
 @pytest.mark.parametrize(("name", "extra"), [("cupy", "cuda12x"), ("numba", "numba")])

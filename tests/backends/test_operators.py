@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from igc_ref import IGCSpec, reference
 from igc_ref.backends import get_backend
 from igc_ref.backends.operators.taps import taps
-from igc_ref.errors import SpecError
 from igc_ref.testing import assert_close, check_grads
 from tests.support import oracles
 from tests.support.guarded import internal, public
@@ -152,18 +151,6 @@ def test_taps_list_exactly_the_pixels_inside_the_row(length, k, stride, padding)
     assert found == expected
 
 
-def test_weights_that_are_not_the_block_s_are_refused(backend):
-    spec = IGCSpec.square(2, 3)
-    primary, secondary = (backend.asarray(w) for w in weights(np.random.default_rng(0), spec))
-    x, narrow = (internal(backend, np.zeros((1, channels, 4, 4))) for channels in (6, 5))
-    with pytest.raises(SpecError, match=r"secondary weights have shape \(2, 6\)"):
-        backend.igc(x, primary, secondary.T, spec)
-    with pytest.raises(SpecError, match=r"x has 5 channels .*: not 2 groups"):
-        backend.igc(narrow, primary, secondary, spec)
-    with pytest.raises(SpecError, match=r"weight shape \(6, 3, 3, 3\): not 3 groups"):
-        backend.conv2d(x, primary, groups=3)
-
-
 # -- batch norm ------------------------------------------------------------------------------
 
 
@@ -240,13 +227,6 @@ def test_a_shuffle_deals_the_channels_of_its_groups_and_its_derivative_deals_the
     assert np.array_equal(public(backend, y), oracles.shuffle(x, groups))
     dx = public(backend, backend.shuffle_backward(internal(backend, d), saved))
     assert np.array_equal(oracles.shuffle(dx, groups), d)
-
-
-@pytest.mark.parametrize("groups", [4, 0, 2.0])
-def test_groups_that_cannot_be_dealt_are_refused_with_their_number(backend, groups):
-    x = internal(backend, np.zeros((2, 6, 3, 3)))
-    with pytest.raises(SpecError, match=f"groups={groups}"):
-        backend.shuffle(x, groups)
 
 
 @given(C=counts, N=counts, H=sizes, W=sizes, seed=seeds)

@@ -23,6 +23,7 @@ from igc_ref.reference import (
     special_cases,
     unfold,
 )
+from igc_ref.spec import IGCV2Spec
 from igc_ref.testing import assert_close, check_grads, dot_test
 from tests.support import oracles
 from tests.support.strategies import (
@@ -243,6 +244,16 @@ def test_weights_and_images_of_the_wrong_shape_are_refused():
         (lambda: patch_operator(1, 0, 5, 3), "length=0 is not an integer"),
         (lambda: patch_operator(1, 5, 5, 3, 0), "stride=0 is not an integer"),
         (lambda: interleave(-2, 3), "groups=-2 is not an integer"),
+        (
+            lambda: reference.project(np.ones((6, 0, 3, 3)), 3, 2),
+            r"kernel has shape \(6, 0, 3, 3\)",
+        ),
+        (lambda: reference.nearest_groups(np.ones((0, 6, 3, 3)), 2), r"\(0, 6, 3, 3\)"),
+        (lambda: reference.nearest_groups(np.ones((6, 6, 3, 3)), 0), "groups=0 is not"),
+        (lambda: reference.fold(np.ones((40, 54)), (2, 6, 5, 4), 3), r"patches \(54, 40\)"),
+        (lambda: reference.diagonal_blocks(np.ones((7, 4)), 2), "=7 is not divisible by B=2"),
+        (lambda: reference.blockmask(np.ones((6, 4)), 0), "B=0 is not an integer"),
+        (lambda: reference.unfold(np.ones((6, 5, 4)), 3), "4 axes are needed"),
     ],
 )
 def test_operators_that_cannot_exist_are_refused_with_their_numbers(call, message):
@@ -290,7 +301,7 @@ def test_everything_public_has_a_docstring():
             ),
             r"allowed is \(4, 1, k, k\)",
         ),
-        (lambda: special_cases.regular_convolution(np.ones((4, 4))), r"\(out, in/L, k, k\)"),
+        (lambda: special_cases.regular_convolution(np.ones((4, 4))), r"\(out, in, k, k\)"),
         (
             lambda: special_cases.monarch(np.ones((2, 3, 3)), np.ones((3, 2, 3))),
             r"right has shape \(2, 3, 3\)",
@@ -316,3 +327,72 @@ def test_everything_public_has_a_docstring():
 def test_a_construction_that_does_not_fit_is_refused_with_its_numbers(call, message):
     with pytest.raises(SpecError, match=message):
         call()
+
+
+def cases_of_types():
+    """Every public function that takes arrays, with arguments that it accepts."""
+    rng = np.random.default_rng(0)
+    spec, product = IGCSpec.square(3, 2), IGCV2Spec(4, 8, (2, 2, 2))
+    primary, secondary = weights(rng, spec)
+    x, kernel, square = rng.normal(size=(2, 6, 5, 4)), np.ones((6, 6, 3, 3)), np.ones((6, 6))
+    factors, filters = [np.ones(f.weight_shape) for f in product.factors], np.ones((6, 1, 3, 3))
+    yield forward, x, primary, secondary, spec
+    yield backward, x, x, primary, secondary, spec
+    for function in (reference.matrices, reference.composed_kernel):
+        yield function, primary, secondary, spec
+    for name in ("slices", "singular_values", "is_igc", "project"):
+        yield getattr(reference, name), kernel, 3, 2
+    yield reference.nearest_block, kernel, spec
+    yield reference.nearest_groups, kernel, 2
+    yield reference.block_diagonal, np.ones((2, 3, 4))
+    yield reference.blockmask, square, 2
+    yield reference.diagonal_blocks, square, 2
+    yield reference.unfold, x, 3
+    yield reference.fold, reference.unfold(x, 3), x.shape, 3
+    yield lambda x, *factors: reference.products.forward(x, factors, product), x[:, :4], *factors
+    pull = reference.products.backward
+    yield lambda x: pull(np.ones((2, 8, 5, 4)), x, factors, product), x[:, :4]
+    yield lambda d: pull(d, x[:, :4], factors, product), np.ones((2, 8, 5, 4))
+    for name in ("regular_convolution", "regular_convolution_by_branches"):
+        yield getattr(special_cases, name), kernel
+    for name in ("group_convolution", "summation_fusion"):
+        yield getattr(special_cases, name), primary, 3
+    yield special_cases.xception, filters, square
+    yield special_cases.resnext, primary, square, 3
+    yield special_cases.shufflenet, primary, square[:, :2], 3
+    yield special_cases.shufflenet_unit, square[:, :2], filters, square[:, :2], 3
+    yield special_cases.monarch, np.ones((3, 2, 2)), np.ones((2, 3, 3))
+    yield special_cases.kronecker, square, square
+    yield special_cases.decimate, square, 3
+    yield lambda *factors: special_cases.complementary_product(factors), square[None]
+
+
+@pytest.mark.parametrize("case", list(cases_of_types()))
+def test_what_is_no_array_of_numbers_is_refused_by_its_type(case):
+    function, *arguments = case
+    function(*arguments)
+    for place, array in enumerate(arguments):
+        if isinstance(array, IGCSpec):
+            with pytest.raises(TypeError, match=r"spec is builtins\.NoneType; IGCSpec is needed"):
+                function(*arguments[:place], None)
+        if not isinstance(array, np.ndarray):
+            continue
+        for wrong, message in (
+            (array.tolist(), r"builtins\.list; numpy.ndarray is needed"),
+            (None, r"builtins\.NoneType; numpy"),
+            (np.ma.array(array), r"numpy\.ma.*MaskedArray; numpy"),
+            (array.astype("float16"), "float16; float64, complex128 or integers are needed"),
+            (array.astype(object), "object; float64"),
+        ):
+            with pytest.raises(TypeError, match=rf"^\w+ is {message}"):
+                function(*arguments[:place], wrong, *arguments[place + 1 :])
+
+
+def test_an_empty_batch_gives_an_empty_result_and_gradients_of_zero():
+    spec = IGCSpec.square(3, 2)
+    primary, secondary = weights(np.random.default_rng(0), spec)
+    x = np.zeros((0, 6, 5, 4))
+    assert forward(x, primary, secondary, spec).shape == (0, 6, 5, 4)
+    gradients = backward(x, x, primary, secondary, spec)
+    assert gradients.x.shape == x.shape
+    assert not any(weight.any() for weight in gradients[1:])

@@ -33,6 +33,10 @@ def test_a_loaded_run_is_the_network_that_was_trained_and_evaluation_changes_not
 
 
 def test_an_evaluation_that_cannot_mean_anything_is_refused():
+    with pytest.raises(TypeError, match=r"model is builtins\.NoneType; Model is needed"):
+        evaluate(None, data.shapes("test"))
+    with pytest.raises(TypeError, match=r"config is builtins\.dict; TrainConfig is needed"):
+        train({})
     model, test_set = build_model("plain", 5, width=3, backend="numpy"), data.shapes("test")
     with pytest.raises(SpecError, match="batch_size=-1 is not an integer of at least 1"):
         evaluate(model, test_set, batch_size=-1)

@@ -69,6 +69,7 @@ class CudaBase(LazyBackend):
 
     def to_layout(self, images: Array) -> Batch:
         """Turn public images (N, C, H, W) into the layout inside, (C, N, H, W)."""
+        self.check_images(images)
         return self.to_batch(self.xp.array(images.swapaxes(0, 1), order="C"))
 
     def from_layout(self, x: Batch, gradient: bool = False) -> Array:
@@ -129,7 +130,6 @@ class CudaBase(LazyBackend):
 
     def _plain(self, x: Batch) -> Batch:
         """Apply what is pending."""
-        self.check_batch("x", x)
         if x.pending is None:
             return x
         y, (C, N, H, W) = self._empty(x.shape), x.shape
@@ -186,6 +186,7 @@ class CudaBase(LazyBackend):
 
     def to_array(self, x: Batch) -> Array:
         """Return a batch as an array on which the generic operators work."""
+        self.check_batch("x", x)
         data = self._plain(x).data
         return data.astype(x.dtype) if data.dtype != x.dtype else data
 

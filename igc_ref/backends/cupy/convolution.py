@@ -15,10 +15,9 @@ from igc_ref.backends.cupy.geometry import Geometry, of_block, of_convolution
 from igc_ref.backends.cupy.kernels import block_macros, f32, i32
 from igc_ref.backends.cupy.packing import Packing
 from igc_ref.backends.cupy.tiles import Tile, choose
-from igc_ref.backends.operators.convolution import ConvSaved, check_groups
+from igc_ref.backends.operators.convolution import ConvSaved
 from igc_ref.backends.operators.lazy import Batch, Derivative, Moments, Rule, Sums
 from igc_ref.backends.operators.library import Array, Saved
-from igc_ref.errors import SpecError, integer
 from igc_ref.spec.block import IGCSpec, output_length
 
 
@@ -48,12 +47,7 @@ class Convolutions(Packing):
         self, x: Batch, weight: Array, groups: int = 1, stride: int = 1
     ) -> tuple[Batch, Saved]:
         """Convolve in groups; see `GenericBackend.conv2d`."""
-        self.check_batch("x", x)
-        self.check("weight", weight, x.dtype)
-        if weight.ndim != 4 or weight.shape[2] != weight.shape[3] or weight.size == 0:
-            raise SpecError(f"weight has shape {weight.shape}; allowed is (out, in/groups, k, k)")
-        groups, stride = integer("groups", groups), integer("stride", stride)
-        check_groups(x.shape[0], weight, groups)
+        groups, stride = self.check_conv2d(x, weight, groups, stride)
         out, _, k, _ = weight.shape
         shape = self._output_shape(x, out, k, stride)
         g = of_convolution(x.shape, out, groups, k, stride, split=True)
@@ -77,11 +71,7 @@ class Convolutions(Packing):
 
     def igc(self, x: Batch, primary: Array, secondary: Array, spec: IGCSpec) -> tuple[Batch, Saved]:
         """Compute x' = P W_d Pᵀ W_p x; see `GenericBackend.igc`."""
-        self.check_batch("x", x)
-        spec.check_weights(primary, secondary)
-        check_groups(x.shape[0], primary, spec.L)
-        self.check("primary", primary, x.dtype)
-        self.check("secondary", secondary, x.dtype)
+        self.check_igc(x, primary, secondary, spec)
         shape = self._output_shape(x, spec.out_channels, spec.kernel_size, spec.stride)
         _, N, H, W = x.shape
         g = of_block(spec, N, H, W)
@@ -124,10 +114,7 @@ class Convolutions(Packing):
 
     def _output_shape(self, x: Batch, out: int, k: int, stride: int) -> tuple[int, int, int, int]:
         _, N, H, W = x.shape
-        HO, WO = (output_length(n, k, stride) for n in (H, W))
-        if min(HO, WO) < 1:
-            raise SpecError(f"a kernel of {k} pixels is too large for images of {H}x{W}")
-        return out, N, HO, WO
+        return out, N, output_length(H, k, stride), output_length(W, k, stride)
 
     def _tile(self, g: Geometry, backward: bool, dx: bool) -> Tile | None:
         return choose(g, backward, dx, 2 if self.half else 4, self.device.shared_bytes)
@@ -170,7 +157,7 @@ class Convolutions(Packing):
         self, d: Batch, saved: BlockSaved, g: Geometry, dx: bool
     ) -> tuple[Batch, Array, Array] | None:
         """Run block_backward.cu and sum its shares, or return None if it does not fit."""
-        self.check_batch("d", d, saved.shape, saved.x.dtype)
+        self.check_gradient(d, saved.x.dtype, saved.shape)
         tile = self._tile(g, backward=True, dx=dx)
         if tile is None:
             return None

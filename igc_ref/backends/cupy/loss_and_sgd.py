@@ -13,7 +13,6 @@ from igc_ref.backends.cupy.base import MOST, THREADS
 from igc_ref.backends.cupy.kernels import f32, i32
 from igc_ref.backends.cupy.packing import Packing
 from igc_ref.backends.operators.library import Array
-from igc_ref.errors import SpecError
 
 
 class Rates(NamedTuple):
@@ -28,13 +27,8 @@ class LossAndSGD(Packing):
 
     def linear(self, x: Array, weight: Array, bias: Array) -> tuple[Array, tuple[Array, Array]]:
         """Return x Wᵀ + b for x (N, in), weight (out, in), bias (out,)."""
-        for name, array in (("x", x), ("weight", weight), ("bias", bias)):
-            self.check(name, array, x.dtype)
-        if x.ndim != 2 or weight.shape[1:] != x.shape[1:] or bias.shape != weight.shape[:1]:
-            raise SpecError(
-                f"x {x.shape}, weight {weight.shape} and bias {bias.shape} do not fit together"
-            )
-        if x.dtype != np.float32 or not 0 < x.size < MOST or len(x) * len(bias) >= MOST:
+        self.check_linear(x, weight, bias)
+        if x.dtype != np.float32 or max(x.size, len(x) * len(bias)) >= MOST:
             return super().linear(x, weight, bias)
         x, weight, bias = map(self.xp.ascontiguousarray, (x, weight, bias))
         (N, inputs), out = x.shape, len(weight)
@@ -46,12 +40,10 @@ class LossAndSGD(Packing):
     def linear_backward(self, dy: Array, saved: tuple[Array, Array]) -> tuple[Array, Array, Array]:
         """Return the gradients of `linear` with respect to x, weight and bias."""
         x, weight = saved
-        self.check("dy", dy, x.dtype)
-        if x.dtype != np.float32 or not 0 < x.size < MOST or dy.size >= MOST:
+        self.check("the gradient", dy, x.dtype, shape=(len(x), len(weight)))
+        if x.dtype != np.float32 or max(x.size, dy.size) >= MOST:
             return super().linear_backward(dy, saved)
         dy, (N, inputs), out = self.xp.ascontiguousarray(dy), x.shape, len(weight)
-        if dy.shape != (N, out):
-            raise SpecError(f"dy has shape {dy.shape}; {(N, out)} is needed")
         dx, dweight, dbias = (self._numbers(*shape) for shape in (x.shape, weight.shape, (out,)))
         sizes = i32(N), i32(inputs), i32(out)
         grid = (math.ceil(N * inputs / THREADS),)
@@ -65,15 +57,10 @@ class LossAndSGD(Packing):
 
         A label that is no class makes the loss NaN: to look at labels is to wait for the device.
         """
-        self.check("logits", logits)
-        self.check("labels", labels)
-        if labels.dtype.kind not in "iu":
-            raise TypeError(f"labels are {labels.dtype}; integers are needed")
-        if logits.dtype != np.float32 or not logits.size:
+        self.check_loss(logits, labels)
+        if logits.dtype != np.float32:
             return super().loss(logits, labels)
         N, classes = logits.shape
-        if labels.shape != (N,):
-            raise SpecError(f"labels have shape {labels.shape}; {(N,)} is needed")
         labels = self.xp.ascontiguousarray(labels.astype("int64", copy=False))
         logits = self.xp.ascontiguousarray(logits)
         losses, dlogits = self._numbers(N), self._numbers(N, classes)
@@ -102,9 +89,8 @@ class LossAndSGD(Packing):
         if not names:
             return
         groups = [[arrays[name] for name in names] for arrays in (weights, gradients, velocities)]
-        for weight, gradient, velocity in zip(*groups, strict=True):
-            if not weight.shape == gradient.shape == velocity.shape:
-                raise SpecError(f"weight {weight.shape} has a gradient {gradient.shape}")
+        for arrays in zip(*groups, strict=True):
+            self.check_step(*arrays)
         in_place = (array.flags.c_contiguous for array in chain(groups[0], groups[2]))
         if not all(in_place) or any(array.dtype != np.float32 for array in chain(*groups)):
             for arrays in zip(*groups, strict=True):

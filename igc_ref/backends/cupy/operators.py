@@ -23,9 +23,8 @@ from igc_ref.backends.operators.lazy import (
     Moments,
     Rule,
 )
-from igc_ref.backends.operators.library import Array, Saved
-from igc_ref.backends.operators.pointwise import check_shuffle
-from igc_ref.errors import SpecError
+from igc_ref.backends.operators.library import DTYPES, Array, Saved
+from igc_ref.backends.operators.pointwise import ShuffleSaved
 
 PART = 8192  # numbers of a channel that one CUDA block adds up: a guess
 
@@ -47,11 +46,10 @@ class CudaOperators(Convolutions, LossAndSGD):
         relu: bool = False,
     ) -> tuple[Batch, Saved]:
         """Note how to normalise every channel; see `GenericBackend.batch_norm`."""
-        x = self._plain(x)
         arrays = {"gamma": gamma, "beta": beta}
         arrays |= {"running_mean": running_mean, "running_var": running_var}
-        C, N, H, W = x.shape
-        self.check_channels(C, x.dtype, contiguous=True, **arrays)
+        self.check_channels(x, contiguous=True, **arrays)
+        x, (C, N, H, W) = self._plain(x), x.shape
         if not self._fast(x):
             options: Any = {"momentum": momentum, "eps": eps, "train": train, "relu": relu}
             return super().batch_norm(x, *arrays.values(), **options)
@@ -74,7 +72,7 @@ class CudaOperators(Convolutions, LossAndSGD):
         if not isinstance(saved, BatchNormSaved):
             return super().batch_norm_backward(dy, saved)
         x, rule, gamma, train = saved
-        self.check_batch("dy", dy, x.shape, x.dtype)
+        self.check_gradient(dy, x.dtype, x.shape)
         dy = self._plain(dy)
         C, N, H, W = x.shape
         length = N * H * W
@@ -101,12 +99,13 @@ class CudaOperators(Convolutions, LossAndSGD):
     def add_relu(self, a: Batch, b: Batch) -> tuple[Batch, Batch]:
         """Return max(a + b, 0)."""
         y = self._add(a, b, 0.0)
-        return super().add_relu(a, b) if y is None else (y, y)
+        if y is None:
+            y, _ = super().add_relu(a, b)
+        return y, y
 
     def _add(self, a: Batch, b: Batch, lowest: float) -> Batch | None:
         """Return max(a + b, lowest), or None if the kernel cannot."""
-        self.check_batch("a", a)
-        self.check_batch("b", b, a.shape, a.dtype)
+        self.check_pair(a, b)
         if not self._fast(a):
             return None
         (a, a_rule), (b, b_rule) = self._by_rule(a), self._by_rule(b)
@@ -120,7 +119,8 @@ class CudaOperators(Convolutions, LossAndSGD):
 
     def relu_backward(self, dy: Batch, y: Batch) -> Batch:
         """Return the gradient of `add_relu` with respect to either argument."""
-        self.check_batch("dy", dy, y.shape, y.dtype)
+        self.check_batch("y", y)
+        self.check_gradient(dy, y.dtype, y.shape)
         if not self._fast(y):
             dx: Batch = super().relu_backward(dy, y)
             return dx
@@ -130,17 +130,16 @@ class CudaOperators(Convolutions, LossAndSGD):
         self.launch("pointwise.cu", "gate", self._grid(N * H * W, C), *arguments)
         return dx
 
-    def shuffle(self, x: Batch, groups: int) -> tuple[Batch, int]:
+    def shuffle(self, x: Batch, groups: int) -> tuple[Batch, Saved]:
         """Return P x, P = interleave(groups, C/groups); see `GenericBackend.shuffle`."""
-        self.check_batch("x", x)
+        groups = self.check_shuffle(x, groups)
         if not self._fast(x):
             return super().shuffle(x, groups)
-        check_shuffle(x.shape[0], groups)
         x, rule = self._by_rule(x)
         y, (C, N, H, W) = self._empty(x.shape), x.shape
         arguments = (y.data, x.data, rule.table, f32(rule.floor), i32(groups), i64(N * H * W))
         self.launch("pointwise.cu", "shuffle", self._grid(N * H * W, C), *arguments)
-        return y, groups
+        return y, ShuffleSaved(x.shape, x.dtype, groups)
 
     def global_average_pool(self, x: Batch) -> tuple[Array, tuple[int, ...]]:
         """Average every channel of every image: (C, N, H, W) to (N, C)."""
@@ -156,10 +155,8 @@ class CudaOperators(Convolutions, LossAndSGD):
 
     def global_average_pool_backward(self, dy: Array, shape: tuple[int, ...]) -> Batch:
         """Spread dy, shape (N, C), evenly over the positions."""
-        self.check("dy", dy)
         C, N, H, W = shape
-        if dy.shape != (N, C):
-            raise SpecError(f"dy has shape {dy.shape}; {(N, C)} is needed")
+        self.check("the gradient", dy, *DTYPES, shape=(N, C))
         if dy.dtype != np.float32 or not self._fits(shape):
             dx: Batch = super().global_average_pool_backward(dy, shape)
             return dx

@@ -22,8 +22,9 @@ from igc_ref.backends.cupy.kernels import i32
 from igc_ref.backends.cupy.loss_and_sgd import Rates
 from igc_ref.backends.cupy.operators import CudaOperators
 from igc_ref.backends.cupy.packing import Row
+from igc_ref.backends.operators.checks import within
 from igc_ref.backends.operators.lazy import Batch
-from igc_ref.backends.operators.library import Array, Sampling, TrainingData, within
+from igc_ref.backends.operators.library import Array, Sampling, TrainingData
 from igc_ref.errors import integer
 from igc_ref.report import Report
 

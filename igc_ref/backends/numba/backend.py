@@ -18,8 +18,7 @@ from igc_ref.backends.numba.convolution import Convolutions
 from igc_ref.backends.numba.warm_up import warm_up
 from igc_ref.backends.operators.lazy import NO_FLOOR, BatchNormSaved, Derivative, Moments, Rule
 from igc_ref.backends.operators.library import DTYPES, Array
-from igc_ref.backends.operators.pointwise import check_shuffle
-from igc_ref.errors import SpecError, integer
+from igc_ref.backends.operators.pointwise import ShuffleSaved
 from igc_ref.report import Report
 from igc_ref.spec.block import output_length
 
@@ -63,9 +62,9 @@ class NumbaBackend(Convolutions):
         relu: bool = False,
     ) -> tuple[NumbaBatch, BatchNormSaved]:
         """Note how to normalise every channel; see `GenericBackend.batch_norm`."""
-        x = self._plain(x)
         running = {"running_mean": running_mean, "running_var": running_var}
-        self.check_channels(x.shape[0], x.dtype, gamma=gamma, beta=beta, **running)
+        self.check_channels(x, gamma=gamma, beta=beta, **running)
+        x = self._plain(x)
         if x.moments is None:
             blocks, C, H, W, V = x.data.shape
             counts = np.minimum(V, x.count - V * np.arange(blocks)) * float(H * W)
@@ -82,7 +81,7 @@ class NumbaBackend(Convolutions):
     ) -> tuple[NumbaBatch, Array, Array]:
         """Note how to derive; return the gradients with respect to x, gamma and beta."""
         x, rule, gamma, train = saved
-        self.check_batch("dy", dy, x.shape, x.dtype)
+        self.check_gradient(dy, x.dtype, x.shape)
         dy = self._plain(dy)
         C, N, H, W = x.shape
         if dy.sums is not None and dy.sums.rule is rule.table:
@@ -105,33 +104,34 @@ class NumbaBackend(Convolutions):
         return y, y
 
     def _add(self, a: NumbaBatch, b: NumbaBatch, lowest: float) -> NumbaBatch:
+        self.check_pair(a, b)
         (a, a_rule), (b, b_rule) = self._by_rule(a), self._by_rule(b)
-        self.check_batch("b", b, a.shape, a.dtype)
         y, floor = self.pool.batch(a.shape, a.dtype), a.dtype.type(lowest)
         self._planes(pointwise.add, a, y.flat, a.flat, *a_rule, b.flat, *b_rule, floor, *a.plane)
         return y
 
     def relu_backward(self, dy: NumbaBatch, y: NumbaBatch) -> NumbaBatch:
         """Return the gradient of `add_relu` with respect to either argument."""
-        y = self._plain(y)
-        self.check_batch("dy", dy, y.shape, y.dtype)
-        dy, dx = self._plain(dy), self.pool.batch(y.shape, y.dtype)
+        self.check_batch("y", y)
+        self.check_gradient(dy, y.dtype, y.shape)
+        y, dy, dx = self._plain(y), self._plain(dy), self.pool.batch(y.shape, y.dtype)
         self._planes(pointwise.gate, y, dx.flat, dy.flat, y.flat, *y.plane)
         return dx
 
-    def shuffle(self, x: NumbaBatch, groups: int) -> tuple[NumbaBatch, int]:
+    def shuffle(self, x: NumbaBatch, groups: int) -> tuple[NumbaBatch, ShuffleSaved]:
         """Return P x, P = interleave(groups, C/groups); see `GenericBackend.shuffle`."""
+        groups = self.check_shuffle(x, groups)
         x, rule = self._by_rule(x)
-        C, size = x.shape[0], check_shuffle(x.shape[0], groups)
         y = self.pool.batch(x.shape, x.dtype)
         self._planes(pointwise.shuffle, x, y.flat, x.flat, *rule, groups, *x.plane)
         if x.moments is not None:  # pending numbers have none; these are the same, elsewhere
-            dealt = np.arange(C).reshape(groups, size).T.ravel()
+            dealt = np.arange(x.shape[0]).reshape(groups, -1).T.ravel()
             y.moments = Moments(x.moments.values[:, dealt], x.moments.counts)
-        return y, groups
+        return y, ShuffleSaved(x.shape, x.dtype, groups)
 
     def global_average_pool(self, x: NumbaBatch) -> tuple[Array, tuple[int, ...]]:
         """Average every channel of every image: (C, N, H, W) to (N, C)."""
+        self.check_batch("x", x)
         x, rule = self._by_rule(x)
         y = np.empty((x.count, x.shape[0]), x.dtype)
         self._planes(pointwise.average, x, y, x.flat, *rule, *x.plane)
@@ -140,8 +140,7 @@ class NumbaBackend(Convolutions):
     def global_average_pool_backward(self, dy: Array, shape: tuple[int, ...]) -> NumbaBatch:
         """Spread dy, shape (N, C), evenly over the positions."""
         C, N, H, W = shape
-        if dy.shape != (N, C) or dy.dtype not in DTYPES:
-            raise SpecError(f"dy is {dy.dtype} of shape {dy.shape}; {(N, C)} is needed")
+        self.check("the gradient", dy, *DTYPES, shape=(N, C))
         dx = self.pool.batch((C, N, H, W), dy.dtype)
         self._planes(pointwise.spread, dx, dx.flat, dy, *dx.plane)
         return dx
@@ -150,13 +149,10 @@ class NumbaBackend(Convolutions):
         self, x: NumbaBatch, kernel_size: int, stride: int, padding: int
     ) -> tuple[NumbaBatch, MaxPoolSaved]:
         """Take the greatest pixel of every window; see `GenericBackend.max_pool`."""
-        x, window = self._plain(x), (integer("kernel_size", kernel_size), stride, padding)
-        if integer("padding", padding, 0) > kernel_size // 2 or integer("stride", stride) < 1:
-            raise SpecError(f"padding={padding} is more than half of kernel_size={kernel_size}")
+        window = self.check_window(x, kernel_size, stride, padding)
+        x = self._plain(x)
         C, N, H, W = x.shape
         rows, columns = (output_length(n, *window) for n in (H, W))
-        if min(rows, columns) < 1:
-            raise SpecError(f"a window of {kernel_size} is too large for images of {H}x{W}")
         y = self.pool.batch((C, N, rows, columns), x.dtype)
         winner = np.zeros(y.data.shape, np.int32)
         self._planes(pointwise.max_pool, y, y.data, winner, x.data, *window)
@@ -165,7 +161,7 @@ class NumbaBackend(Convolutions):
     def max_pool_backward(self, dy: NumbaBatch, saved: MaxPoolSaved) -> NumbaBatch:
         """Send every gradient to the pixel that won its window."""
         C, N, *_ = saved.shape
-        self.check_batch("dy", dy, (C, N, *saved.winner.shape[2:4]), saved.dtype)
+        self.check_gradient(dy, saved.dtype, (C, N, *saved.winner.shape[2:4]))
         dy, dx = self._plain(dy), self.pool.batch(saved.shape, dy.dtype)
         self._planes(pointwise.max_pool_backward, dx, dx.data, dy.data, saved.winner)
         return dx
@@ -173,8 +169,8 @@ class NumbaBackend(Convolutions):
     def sgd_step(self, weight: Array, gradient: Array, velocity: Array, **numbers: float) -> None:
         """Take one step of Nesterov's accelerated gradient, in place."""
         arrays = weight, gradient, velocity
-        alike = {(array.shape, array.dtype.str) for array in arrays}
-        if len(alike) == 1 and all(array.flags.c_contiguous for array in arrays):
+        self.check_step(*arrays)
+        if all(array.flags.c_contiguous for array in arrays):
             rows = (array.reshape(-1) for array in arrays)
             pointwise.sgd_step(*rows, **numbers)
         else:  # NumPy knows how; a flat copy of the weight would take the step in vain

@@ -13,8 +13,7 @@ from igc_ref.backends.numba.batch import NumbaBatch, Numbers, Pool
 from igc_ref.backends.numba.threads import Team
 from igc_ref.backends.numpy import NumpyBackend
 from igc_ref.backends.operators.lazy import NO_FLOOR, Derivative, LazyBackend, Rule
-from igc_ref.backends.operators.library import DTYPES, Array
-from igc_ref.errors import SpecError
+from igc_ref.backends.operators.library import Array
 
 
 class NumbaBase(LazyBackend, NumpyBackend):
@@ -26,12 +25,7 @@ class NumbaBase(LazyBackend, NumpyBackend):
 
     def to_layout(self, images: Array) -> NumbaBatch:
         """Interleave public images (N, C, H, W) into blocks."""
-        if images.ndim != 4 or images.size == 0:
-            raise SpecError(
-                f"images have shape {images.shape}; allowed is (N, C, H, W), each at least 1"
-            )
-        if images.dtype not in DTYPES:
-            raise TypeError(f"images are {images.dtype}; {' or '.join(DTYPES)} is needed")
+        self.check_images(images)
         N, C, H, W = images.shape
         x = self.pool.batch((C, N, H, W), images.dtype)
         self._planes(pointwise.interleave, x, x.data, images)
@@ -39,6 +33,7 @@ class NumbaBase(LazyBackend, NumpyBackend):
 
     def from_layout(self, x: NumbaBatch, gradient: bool = False) -> Array:  # noqa: ARG002
         """Write blocks as public images (N, C, H, W), with what is pending applied."""
+        self.check_batch("x", x)
         C, N, H, W = x.shape
         images = np.empty((N, C, H, W), x.dtype)
         self.team.run(pointwise.separate, N, images, self._plain(x).data)
@@ -58,7 +53,6 @@ class NumbaBase(LazyBackend, NumpyBackend):
 
     def _plain(self, x: NumbaBatch) -> NumbaBatch:
         """Apply what is pending."""
-        self.check_batch("x", x)
         if x.pending is None:
             return x
         y = self.pool.batch(x.shape, x.dtype)
@@ -69,7 +63,6 @@ class NumbaBase(LazyBackend, NumpyBackend):
 
     def _by_rule(self, x: NumbaBatch) -> tuple[NumbaBatch, Rule]:
         """Return a batch and the rule to read it by."""
-        self.check_batch("x", x)
         if isinstance(x.pending, Rule):
             return x, x.pending
         return self._plain(x), _identity(x.shape[0], x.dtype)

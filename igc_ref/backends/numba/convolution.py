@@ -11,11 +11,9 @@ from igc_ref.backends.numba import convolve, pointwise
 from igc_ref.backends.numba.base import NumbaBase
 from igc_ref.backends.numba.batch import NumbaBatch, Numbers
 from igc_ref.backends.numba.plan import Shape, plan
-from igc_ref.backends.operators.convolution import check_groups
 from igc_ref.backends.operators.lazy import Moments, Sums
 from igc_ref.backends.operators.library import Array
-from igc_ref.errors import SpecError, integer
-from igc_ref.spec.block import IGCSpec, output_length
+from igc_ref.spec.block import IGCSpec
 
 
 class BlockSaved(NamedTuple):
@@ -34,10 +32,7 @@ class Convolutions(NumbaBase):
         self, x: NumbaBatch, weight: Array, groups: int = 1, stride: int = 1
     ) -> tuple[NumbaBatch, BlockSaved]:
         """Convolve in groups; see `GenericBackend.conv2d`."""
-        self.check("weight", weight)
-        if weight.ndim != 4 or weight.shape[2] != weight.shape[3] or weight.size == 0:
-            raise SpecError(f"weight has shape {weight.shape}; allowed is (out, in/groups, k, k)")
-        groups, stride = integer("groups", groups), integer("stride", stride)
+        groups, stride = self.check_conv2d(x, weight, groups, stride)
         none = np.empty(0, weight.dtype)
         return self._forward(x, weight, none, (len(weight), groups, 0, weight.shape[2], stride))
 
@@ -52,7 +47,7 @@ class Convolutions(NumbaBase):
         self, x: NumbaBatch, primary: Array, secondary: Array, spec: IGCSpec
     ) -> tuple[NumbaBatch, BlockSaved]:
         """Compute x' = P W_d Pᵀ W_p x; see `GenericBackend.igc`."""
-        spec.check_weights(primary, secondary)
+        self.check_igc(x, primary, secondary, spec)
         block = spec.out_channels, spec.L, spec.M, spec.kernel_size, spec.stride
         return self._forward(x, primary, secondary, block)
 
@@ -66,11 +61,6 @@ class Convolutions(NumbaBase):
         x, rule = self._by_rule(x)
         C, N, H, W = x.shape
         out, L, M, k, stride = block
-        check_groups(C, primary, L)
-        self.check("primary", primary, x.dtype)
-        self.check("secondary", secondary, x.dtype)
-        if min(output_length(n, k, stride) for n in (H, W)) < 1:
-            raise SpecError(f"a kernel of {k} pixels is too large for images of {H}x{W}")
         stride = min(stride, max(H, W) + 2 * (k // 2) + 1)  # so far, the first position is alone
         V, size = x.data.shape[-1], x.dtype.itemsize
         shape = Shape(C, out, L, M, k, stride, N, H, W, V, size, self.tile_bytes)
@@ -90,7 +80,7 @@ class Convolutions(NumbaBase):
         x, primary, secondary, shape = saved
         p = plan(shape, backward=True)
         g = p.sizes
-        self.check_batch("dy", d, (shape.out_channels, shape.images, g.rows, g.columns), x.dtype)
+        self.check_gradient(d, x.dtype, (shape.out_channels, shape.images, g.rows, g.columns))
         (x, rule), (d, derivative) = self._by_rule(x), self._by_derivative(d)
         pieces = g.blocks * g.spans
         dx, sums = self.pool.batch(x.shape, x.dtype), np.zeros((pieces, shape.in_channels, 2))

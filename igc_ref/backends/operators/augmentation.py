@@ -6,16 +6,21 @@ from collections.abc import Sequence
 
 import numpy.typing as npt
 
-from igc_ref.backends.operators.library import Array, Library, within
+from igc_ref.backends.operators.checks import Checks, within
+from igc_ref.backends.operators.library import INTEGERS, Array
+from igc_ref.errors import SpecError
 
 
-class AugmentationOperators(Library):
+class AugmentationOperators(Checks):
     """Operators on images of shape (N, 3, H, W)."""
 
     def normalise(
         self, images: Array, mean: Sequence[float], std: Sequence[float], dtype: npt.DTypeLike
     ) -> Array:
         """Return (images - mean) / std, channel by channel, in this dtype."""
+        self.check_images(images, "uint8")
+        if not len(mean) == len(std) == images.shape[1]:
+            raise SpecError(f"mean={mean} and std={std} are not of {images.shape[1]} channels")
         scale = 1 / self.xp.asarray(std, dtype)[:, None, None]
         shift = self.xp.asarray(mean, dtype)[:, None, None] * scale
         x = images * scale
@@ -35,7 +40,11 @@ class AugmentationOperators(Library):
         mirror : boolean array, shape (N,)
             Which images are mirrored left to right.
         """
+        self.check_images(images, "uint8")
         xp, (N, _, H, W) = self.xp, images.shape
+        self.check("top", top, *INTEGERS, shape=(N,))
+        self.check("left", left, *INTEGERS, shape=(N,))
+        self.check("mirror", mirror, "bool", shape=(N,))
         within("top", top, 2 * padding)
         within("left", left, 2 * padding)
         padded = xp.pad(images, ((0, 0), (0, 0), (padding, padding), (padding, padding)))

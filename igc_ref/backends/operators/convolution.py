@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from igc_ref.backends.operators.checks import Checks
 from igc_ref.backends.operators.library import Array, Library, Saved
 from igc_ref.backends.operators.taps import taps
-from igc_ref.errors import SpecError
 from igc_ref.spec.block import IGCSpec, output_length
 
 
@@ -42,7 +42,7 @@ class IGCSaved(NamedTuple):
     spec: IGCSpec
 
 
-class ConvolutionOperators(Library):
+class ConvolutionOperators(Checks):
     """y = W x for block-diagonal W, and x' = P W_d Pᵀ W_p x."""
 
     def conv2d(
@@ -68,6 +68,7 @@ class ConvolutionOperators(Library):
         SpecError
             If x and weight do not make that number of groups.
         """
+        groups, stride = self.check_conv2d(x, weight, groups, stride)
         conv = _GroupConvolution(self, x, weight, groups, stride)
         y = self.xp.zeros((len(weight), *conv.out_shape), x.dtype)
         by_group = y.reshape(groups, -1, *conv.out_shape)  # (g, o, N, H', W')
@@ -80,6 +81,7 @@ class ConvolutionOperators(Library):
     ) -> tuple[Array | None, Array]:
         """Return the gradients of `conv2d` with respect to x (None if not wanted) and weight."""
         conv = _GroupConvolution(self, *saved)
+        self.check_gradient(dy, saved.x.dtype, (len(saved.weight), *conv.out_shape))
         by_group = dy.reshape(saved.groups, -1, *conv.out_shape)  # (g, o, N, H', W')
         dx = self.xp.zeros_like(saved.x) if input_gradient else None
         dW = self.xp.zeros_like(conv.blocks)
@@ -107,8 +109,8 @@ class ConvolutionOperators(Library):
         SpecError
             If x or the weights have not the shapes that `spec` gives.
         """
+        self.check_igc(x, primary, secondary, spec)
         xp, L, M, out = self.xp, spec.L, spec.M, spec.out_channels
-        spec.check_weights(primary, secondary)
         conv = _GroupConvolution(self, x, primary, L, spec.stride)
         W_d = secondary.reshape(M, out // M, out // M)
         y_bar = xp.zeros((out, *conv.out_shape), x.dtype)
@@ -127,6 +129,7 @@ class ConvolutionOperators(Library):
     def igc_backward(self, d: Array, saved: Saved) -> tuple[Array, Array, Array]:
         """Return the gradients of `igc` with respect to x, primary and secondary."""
         x, y_bar, primary, secondary, spec = saved
+        self.check_gradient(d, y_bar.dtype, y_bar.shape)
         xp, L, M, out = self.xp, spec.L, spec.M, spec.out_channels
         conv = _GroupConvolution(self, x, primary, L, spec.stride)
         W_d = secondary.reshape(M, out // M, out // M)
@@ -143,20 +146,11 @@ class ConvolutionOperators(Library):
         return dx, conv.weight_order(dW_p), dW_d.reshape(secondary.shape)
 
 
-def check_groups(channels: int, weight: Array, groups: int) -> None:
-    """Raise a SpecError unless a weight makes this number of groups of these channels."""
-    if weight.shape[1] * groups != channels or len(weight) % groups:
-        raise SpecError(
-            f"x has {channels} channels and weight shape {weight.shape}: not {groups} groups"
-        )
-
-
 class _GroupConvolution:
     """One group convolution of a batch, forward and backward, a tile of images at a time."""
 
     def __init__(self, library: Library, x: Array, weight: Array, groups: int, stride: int) -> None:
         (C, N, H, W), (out, per_group, k, _) = x.shape, weight.shape
-        check_groups(C, weight, groups)
         self.library, self.x, self.k, self.groups = library, x, k, groups
         self.rows, self.columns = taps(H, k, stride), taps(W, k, stride)
         self.out_shape = (N, output_length(H, k, stride), output_length(W, k, stride))

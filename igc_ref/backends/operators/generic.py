@@ -18,11 +18,11 @@ import numpy.typing as npt
 
 from igc_ref.backends.operators.augmentation import AugmentationOperators
 from igc_ref.backends.operators.convolution import ConvolutionOperators
-from igc_ref.backends.operators.library import Array, EpochRunner, TrainingData, kind_of
+from igc_ref.backends.operators.library import Array, EpochRunner, TrainingData
 from igc_ref.backends.operators.loss_and_sgd import LearningOperators
 from igc_ref.backends.operators.normalisation import NormalisationOperators
 from igc_ref.backends.operators.pointwise import PointwiseOperators
-from igc_ref.errors import SpecError
+from igc_ref.errors import is_array, kind_of
 from igc_ref.report import Report
 
 
@@ -88,7 +88,7 @@ class GenericBackend(
 
     def asarray(self, array: npt.NDArray[Any], dtype: npt.DTypeLike | None = None) -> Array:
         """Bring a NumPy array into this backend's library: the only way in."""
-        if not isinstance(array, np.ndarray):
+        if not is_array(array):
             raise TypeError(f"asarray takes a numpy.ndarray, not {kind_of(array)}")
         return self._bring(array, dtype)
 
@@ -101,28 +101,9 @@ class GenericBackend(
         self.check("array", array)
         return np.array(array)
 
-    def check(self, name: str, array: Array, dtype: npt.DTypeLike | None = None) -> None:
-        """Raise a TypeError unless `array` belongs to this backend's library and has this dtype."""
-        if not isinstance(array, self.xp.ndarray):
-            raise TypeError(
-                f"{name} is {kind_of(array)}; the {self.name} backend takes "
-                f"{self.xp.__name__}.ndarray and moves nothing silently: use backend.asarray"
-            )
-        if dtype is not None and array.dtype != np.dtype(dtype):
-            raise TypeError(f"{name} is {array.dtype}; {np.dtype(dtype)} is needed")
-
-    def check_channels(
-        self, channels: int, dtype: npt.DTypeLike, contiguous: bool = False, **arrays: Array
-    ) -> None:
-        """Raise unless each of these arrays has one number a channel, of this dtype."""
-        for name, array in arrays.items():
-            self.check(name, array, dtype)
-            if array.shape != (channels,) or (contiguous and not array.flags.c_contiguous):
-                needed = f"{(channels,)}{', contiguous,' if contiguous else ''}"
-                raise SpecError(f"{name} has shape {array.shape}; {needed} is needed")
-
     def to_layout(self, images: Array) -> Array:
         """Turn public images (N, C, H, W) into the layout inside, (C, N, H, W)."""
+        self.check_images(images)
         return self.xp.array(images.swapaxes(0, 1), order="C")  # a copy, whatever N is
 
     def from_layout(self, x: Array, gradient: bool = False) -> Array:  # noqa: ARG002
@@ -130,4 +111,5 @@ class GenericBackend(
 
         `gradient` says that these are gradients, which a backend may keep at another scale.
         """
+        self.check_batch("x", x)
         return self.xp.array(x.swapaxes(0, 1), order="C")

@@ -40,14 +40,14 @@ from functools import wraps
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from igc_ref.backends.operators.checks import Lengths, check_numbers
 from igc_ref.backends.operators.convolution import ConvolutionOperators
 from igc_ref.backends.operators.generic import GenericBackend
-from igc_ref.backends.operators.library import Array, kind_of
+from igc_ref.backends.operators.library import Array
 from igc_ref.backends.operators.normalisation import NormalisationOperators
 from igc_ref.backends.operators.pointwise import PointwiseOperators
-from igc_ref.errors import SpecError
+from igc_ref.errors import kind_of
 from igc_ref.spec.block import IGCSpec
 
 NO_FLOOR = -np.inf
@@ -144,22 +144,13 @@ class LazyBackend(GenericBackend):
         self.generic = ""
         self._warned: set[str] = set()
 
-    def check_batch(
-        self,
-        name: str,
-        x: Batch,
-        shape: tuple[int, ...] | None = None,
-        dtype: npt.DTypeLike | None = None,
-    ) -> None:
-        """Raise unless x is a batch, of this shape and dtype: kernels trust what they are given."""
+    def check_batch(self, name: str, x: Array, *dtypes: Any, shape: Lengths | None = None) -> None:
+        """Check that this is a `Batch`."""
         if not isinstance(x, Batch):
             raise TypeError(
                 f"{name} is {kind_of(x)}; the {self.name} backend takes what its to_layout returns"
             )
-        if dtype is not None and x.dtype != dtype:
-            raise TypeError(f"{name} is {x.dtype}; {np.dtype(dtype)} is needed")
-        if shape is not None and x.shape != shape:
-            raise SpecError(f"{name} has shape {x.shape}; {shape} is needed")
+        check_numbers(name, x, dtypes, shape)
 
     def to_array(self, x: Any) -> Array:
         """Return a batch as a plain array (C, N, H, W), with what is pending applied."""
@@ -192,7 +183,7 @@ def _through_arrays(name: str) -> Callable[..., Any]:
     @wraps(getattr(GenericBackend, name))
     def operator(self: LazyBackend, x: Any, *others: Any, **options: Any) -> Any:
         if not isinstance(x, Batch) and getattr(x, "ndim", 4) == 4:  # features are (N, C)
-            self.check_batch("dy" if backward else "x", x)
+            self.check_batch("the gradient" if backward else "x", x)
         settings = ", ".join(str(a) for a in others if isinstance(a, int | IGCSpec))
         what = f"{name}({settings}) of {np.dtype(x.dtype)} has no kernel in the {self.name} backend"
         self.note_generic(name, what)

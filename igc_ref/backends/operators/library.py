@@ -10,22 +10,6 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.errors import SpecError
-
-
-def kind_of(value: object) -> str:
-    """Return the full name of a value's type, for a message."""
-    return f"{type(value).__module__}.{type(value).__qualname__}"
-
-
-def within(name: str, values: Array, most: int) -> None:
-    """Raise unless all of these are integers from 0 to `most`: kernels trust an index."""
-    if values.dtype.kind not in "iu":
-        raise TypeError(f"{name} are {values.dtype}; integers are needed")
-    outside = values[(values < 0) | (values > most)]
-    if outside.size:
-        raise SpecError(f"{name} have {int(outside[0])}; 0 to {most} are allowed")
-
 
 class Library:
     """Base of the operator families; `GenericBackend` documents the attributes."""
@@ -41,6 +25,7 @@ class Library:
 
 
 DTYPES = ("float32", "float64")  # in which networks compute
+INTEGERS = ("int64", "int32", "int16", "int8", "uint8")  # of labels and of crops
 STORAGES = ("float32", "float16")  # in which the cupy backend can keep a batch
 Array = Any  # an array of the backend's library, or a batch in its layout: see `LazyBackend`
 Saved = Any  # what a backward pass needs: opaque to the caller, who only carries it there

@@ -7,20 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from igc_ref.backends.operators.library import Array, Library, within
-from igc_ref.errors import SpecError
+from igc_ref.backends.operators.checks import Checks, within
+from igc_ref.backends.operators.library import Array
 
 
-class LearningOperators(Library):
+class LearningOperators(Checks):
     """What stands between features and new weights: plain arrays in every backend."""
 
     def linear(self, x: Array, weight: Array, bias: Array) -> tuple[Array, tuple[Array, Array]]:
         """Return x Wᵀ + b for x (N, in), weight (out, in), bias (out,)."""
+        self.check_linear(x, weight, bias)
         return x @ weight.T + bias, (x, weight)
 
     def linear_backward(self, dy: Array, saved: tuple[Array, Array]) -> tuple[Array, Array, Array]:
         """Return the gradients of `linear` with respect to x, weight and bias."""
         x, weight = saved
+        self.check("the gradient", dy, x.dtype, shape=(len(x), len(weight)))
         return dy @ weight, dy.T @ x, dy.sum(axis=0)
 
     @np.errstate(under="ignore")  # of exp: right for a logit far below the greatest
@@ -40,10 +42,9 @@ class LearningOperators(Library):
             Rows whose greatest logit is the label's; of equal logits the first is the answer.
         dlogits : array, shape (N, classes)
         """
+        self.check_loss(logits, labels)
         xp, (N, classes) = self.xp, logits.shape
         within("labels", labels, classes - 1)
-        if labels.shape != (N,):
-            raise SpecError(f"labels have shape {labels.shape}; {(N,)} is needed")
         rows = xp.arange(N)
         shifted = logits - logits.max(axis=1, keepdims=True)  # so that exp never overflows
         exp = xp.exp(shifted)
@@ -78,6 +79,7 @@ class LearningOperators(Library):
 
         g = gradient + weight_decay*weight; v = momentum*v + g; weight -= lr*(g + momentum*v)
         """
+        self.check_step(weight, gradient, velocity)
         g = gradient + weight_decay * weight
         velocity *= momentum
         velocity += g

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from igc_ref.backends.operators.library import Array, Library, Saved
+from igc_ref.backends.operators.checks import Checks
+from igc_ref.backends.operators.library import Array, Saved
 
 
 class BatchNormSaved(NamedTuple):
@@ -19,7 +20,7 @@ class BatchNormSaved(NamedTuple):
     train: bool
 
 
-class NormalisationOperators(Library):
+class NormalisationOperators(Checks):
     """y = gamma * x_hat + beta, with x_hat of mean 0 and variance 1 in every channel."""
 
     def batch_norm(
@@ -52,6 +53,8 @@ class NormalisationOperators(Library):
         y : array, shape (C, N, H, W)
         saved : BatchNormSaved
         """
+        running = {"running_mean": running_mean, "running_var": running_var}
+        self.check_channels(x, gamma=gamma, beta=beta, **running)
         xp, rows = self.xp, x.reshape(len(x), -1)  # (C, n)
         y = xp.empty_like(rows)
         mean, var = xp.array(running_mean), xp.array(running_var)
@@ -73,13 +76,15 @@ class NormalisationOperators(Library):
             running_var += (1 - momentum) * (var - running_var)
         inv_std = 1 / xp.sqrt(var + eps)
         return y.reshape(x.shape), BatchNormSaved(
-            rows, mean, inv_std, gamma, y if relu else None, train
+            x, mean, inv_std, gamma, y if relu else None, train
         )
 
     def batch_norm_backward(self, dy: Array, saved: Saved) -> tuple[Array, Array, Array]:
         """Return the gradients of `batch_norm` with respect to x, gamma and beta."""
         xp, (x, mean, inv_std, gamma, y, train) = self.xp, saved
-        rows, n = dy.reshape(x.shape), x.shape[1]
+        self.check_gradient(dy, x.dtype, x.shape)
+        x, rows = x.reshape(len(x), -1), dy.reshape(len(x), -1)  # (C, n)
+        n = x.shape[1]
         dx, dgamma, dbeta = xp.empty_like(x), xp.empty_like(gamma), xp.empty_like(gamma)
         for c in self._channels(x):
             d = rows[c] if y is None else xp.where(y[c] > 0, rows[c], rows.dtype.type(0))

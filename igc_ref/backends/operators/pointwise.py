@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from igc_ref.backends.operators.library import Array, Library, Saved
+from igc_ref.backends.operators.checks import Checks
+from igc_ref.backends.operators.library import DTYPES, Array, Saved
 from igc_ref.backends.operators.taps import Tap, taps
-from igc_ref.errors import divides, integer
 from igc_ref.spec.block import output_length
 
 
@@ -15,34 +15,40 @@ class MaxPoolSaved(NamedTuple):
     """What the backward pass of max pooling needs; winner is the tap that was greatest."""
 
     shape: tuple[int, ...]
+    dtype: Any
     winner: Array
     taps: list[tuple[Tap, Tap]]
 
 
-def check_shuffle(channels: int, groups: int) -> int:
-    """Return the channels of each group, or raise a SpecError unless all have equally many."""
-    divides("groups", integer("groups", groups), "channels", channels)
-    return channels // groups
+class ShuffleSaved(NamedTuple):
+    """What the backward pass of a shuffle needs."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    groups: int
 
 
-class PointwiseOperators(Library):
+class PointwiseOperators(Checks):
     """Operators without a convolution in them."""
 
     def add(self, a: Array, b: Array) -> Array:
         """Return a + b: where two gradients meet."""
+        self.check_pair(a, b)
         return a + b
 
     def add_relu(self, a: Array, b: Array) -> tuple[Array, Array]:
         """Return max(a + b, 0), the end of a residual block."""
-        y = a + b
+        y = self.add(a, b)
         self.xp.maximum(y, 0, out=y)
         return y, y
 
     def relu_backward(self, dy: Array, y: Array) -> Array:
         """Return the gradient of `add_relu` with respect to either argument; at zero it is 0."""
+        self.check_batch("y", y)
+        self.check_gradient(dy, y.dtype, y.shape)
         return self.xp.where(y > 0, dy, dy.dtype.type(0))
 
-    def shuffle(self, x: Array, groups: int) -> tuple[Array, int]:
+    def shuffle(self, x: Array, groups: int) -> tuple[Array, Saved]:
         """Return P x, P = interleave(groups, C/groups): deal out the channels of equal groups.
 
         Channel ``l*(C/groups) + j`` goes to place ``j*groups + l``.
@@ -57,20 +63,26 @@ class PointwiseOperators(Library):
         SpecError
             If `groups` is not an integer of at least 1 that divides C.
         """
-        size = check_shuffle(x.shape[0], groups)
-        dealt = x.reshape(groups, size, *x.shape[1:]).swapaxes(0, 1)  # (C/groups, groups, N, H, W)
-        return self.xp.ascontiguousarray(dealt).reshape(x.shape), groups
+        groups = self.check_shuffle(x, groups)
+        dealt = x.reshape(groups, -1, *x.shape[1:]).swapaxes(0, 1)  # (C/groups, groups, N, H, W)
+        return self.xp.ascontiguousarray(dealt).reshape(x.shape), ShuffleSaved(
+            x.shape, x.dtype, groups
+        )
 
-    def shuffle_backward(self, dy: Array, groups: int) -> Array:
+    def shuffle_backward(self, dy: Array, saved: Saved) -> Array:
         """Return Pᵀ dy: dealing in as many groups as there were channels in each undoes it."""
-        return self.shuffle(dy, dy.shape[0] // groups)[0]
+        shape, dtype, groups = saved
+        self.check_gradient(dy, dtype, shape)
+        return self.shuffle(dy, shape[0] // groups)[0]
 
     def global_average_pool(self, x: Array) -> tuple[Array, tuple[int, ...]]:
         """Average every channel of every image: (C, N, H, W) to (N, C)."""
+        self.check_batch("x", x)
         return self.xp.ascontiguousarray(x.mean(axis=(2, 3)).T), x.shape
 
     def global_average_pool_backward(self, dy: Array, shape: tuple[int, ...]) -> Array:
         """Spread dy, shape (N, C), evenly over the positions."""
+        self.check("the gradient", dy, *DTYPES, shape=(shape[1], shape[0]))
         dx = self.xp.empty(shape, dy.dtype)
         dx[...] = (dy.T / (shape[2] * shape[3]))[:, :, None, None]
         return dx
@@ -86,6 +98,7 @@ class PointwiseOperators(Library):
         kernel_size, stride, padding : int
             In pixels; ``padding <= kernel_size // 2``.
         """
+        kernel_size, stride, padding = self.check_window(x, kernel_size, stride, padding)
         C, N, H, W = x.shape
         out = [output_length(size, kernel_size, stride, padding) for size in (H, W)]
         y = self.xp.full((C, N, *out), -self.xp.inf, x.dtype)
@@ -98,10 +111,11 @@ class PointwiseOperators(Library):
             won = winner[:, :, row.outputs, column.outputs]
             won[(candidate > best) | (candidate != candidate) | (won < 0)] = tap
             self.xp.maximum(candidate, best, out=best)
-        return y, MaxPoolSaved(x.shape, winner, both)
+        return y, MaxPoolSaved(x.shape, x.dtype, winner, both)
 
     def max_pool_backward(self, dy: Array, saved: Saved) -> Array:
         """Send every gradient to the pixel that won its window."""
+        self.check_gradient(dy, saved.dtype, saved.winner.shape)
         dx = self.xp.zeros(saved.shape, dy.dtype)
         for tap, (row, column) in enumerate(saved.taps):
             won = saved.winner[:, :, row.outputs, column.outputs] == tap

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from igc_ref.errors import SpecError, divides, integer
-from igc_ref.reference.structure import Array
+from igc_ref.errors import SpecError, arrays, divides
+from igc_ref.reference.structure import Array, check_kernel
 from igc_ref.spec.block import IGCSpec
 
 
@@ -21,6 +21,7 @@ class Weights(NamedTuple):
 
 def weights(primary: Array, secondary: Array, spec: IGCSpec) -> Weights:
     """Return the weights of a block; a SpecError if their shapes are not the block's."""
+    arrays(None, primary=primary, secondary=secondary)
     spec.check_weights(primary, secondary)
     return Weights(primary, secondary, spec)
 
@@ -120,6 +121,7 @@ def xception(depthwise: Array, pointwise: Array, stride: int = 1) -> Weights:
     Weights
         L = in, M = 1. A widening block is ResNeXt's with branches of one channel.
     """
+    arrays(None, depthwise=depthwise, pointwise=pointwise)
     if depthwise.ndim != 4 or depthwise.shape[1] != 1:
         raise SpecError(f"depthwise has shape {depthwise.shape}; allowed is (in, 1, k, k)")
     return resnext(depthwise, pointwise, depthwise.shape[0], stride)
@@ -142,6 +144,7 @@ def resnext(branches: Array, expansion: Array, L: int, stride: int = 1) -> Weigh
     Weights
         L partitions of out/L channels, of which d are used; M = 1, so W_d is dense.
     """
+    arrays(2, expansion=expansion)
     d, out = _per_group(branches, L), expansion.shape[0]
     width = out // L
     if out % L or width < d or expansion.shape[1] != L * d:
@@ -173,6 +176,7 @@ def shufflenet(first: Array, second: Array, groups: int, stride: int = 1) -> Wei
     Weights
         L = M = groups: the IGC computes shuffle(second * shuffle(first * x)).
     """
+    _per_group(first, groups)
     return weights(first, second, _spec(first, groups, groups, stride))
 
 
@@ -193,6 +197,8 @@ def shufflenet_unit(reduce: Array, depthwise: Array, expand: Array, groups: int)
     Weights
         L = M = groups; the IGC computes the unit's output followed by one more shuffle.
     """
+    arrays(2, reduce=reduce)
+    arrays(None, depthwise=depthwise)
     C = reduce.shape[0]
     divides("groups", groups, "out_channels", C)
     if depthwise.ndim != 4 or depthwise.shape[:2] != (C, 1):
@@ -205,10 +211,9 @@ def shufflenet_unit(reduce: Array, depthwise: Array, expand: Array, groups: int)
 
 def _per_group(kernel: Array, L: int) -> int:
     """Return the number of output channels of each group, or raise."""
-    if kernel.ndim != 4 or kernel.shape[2] != kernel.shape[3]:
-        raise SpecError(f"the kernel has shape {kernel.shape}; allowed is (out, in/L, k, k)")
+    check_kernel(kernel)
     out: int = kernel.shape[0]
-    divides("L", integer("L", L), "out_channels", out)
+    divides("L", L, "out_channels", out)
     return out // L
 
 

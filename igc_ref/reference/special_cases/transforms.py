@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from igc_ref.errors import SpecError, integer
+from igc_ref.errors import SpecError, arrays, divides, instance, integer
 from igc_ref.reference.block import composed_kernel
 from igc_ref.reference.special_cases.convolutions import Weights, weights
 from igc_ref.reference.structure import Array
@@ -23,6 +23,7 @@ def monarch(right: Array, left: Array) -> Weights:
     left : ndarray, shape (M, L, L)
         Blocks of L, the factor that acts second: W_d^m.
     """
+    arrays(3, right=right, left=left)
     L, M = right.shape[0], left.shape[0]
     if right.shape != (L, M, M) or left.shape != (M, L, L):
         raise SpecError(
@@ -41,6 +42,7 @@ def kronecker(A: Array, B: Array) -> Weights:
     A : ndarray, shape (L, L)
     B : ndarray, shape (M, M)
     """
+    arrays(2, A=A, B=B)
     L, M = len(A), len(B)
     if A.shape != (L, L) or B.shape != (M, M):
         raise SpecError(f"A has shape {A.shape} and B {B.shape}; both must be square")
@@ -81,15 +83,18 @@ def cooley_tukey(L: int, M: int, F_M: Array | None = None) -> Weights:
     G = integer("L", L) * integer("M", M)
     a, l, m = np.arange(L)[:, None], np.arange(L), np.arange(M)[:, None, None]
     W_d = np.exp(-2j * np.pi * ((l * a * M + l * m) % G) / G)  # (m, a, l): ω_L = ω_G^M
-    if F_M is not None and F_M.shape != (M, M):
-        raise SpecError(f"F_M has shape {F_M.shape}; allowed is ({M}, {M})")
     if F_M is None:
         F_M = np.exp(-2j * np.pi * (np.arange(M)[:, None] * np.arange(M) % M) / M)
+    arrays(2, F_M=F_M)
+    if F_M.shape != (M, M):
+        raise SpecError(f"F_M has shape {F_M.shape}; allowed is ({M}, {M})")
     return monarch(np.stack([F_M] * L), W_d)
 
 
 def decimate(x: Array, L: int) -> Array:
     """Put x[l::L] of all l one after another along the last axis (decimation in time)."""
+    arrays(None, x=x)
+    divides("L", L, "length", x.shape[-1])
     return x.reshape(*x.shape[:-1], -1, L).swapaxes(-1, -2).reshape(x.shape)
 
 
@@ -101,6 +106,7 @@ def fourier(factors: Sequence[int]) -> Array:
     ndarray of complex128, shape (n, n)
         The matrix of ``np.fft.fft`` for this length.
     """
+    instance("factors", factors, Sequence)
     if not factors:
         return np.ones((1, 1), complex)
     L, *rest = factors
@@ -132,9 +138,11 @@ def complementary_product(factors: Sequence[Array]) -> Weights:
     Weights
         L = K_1, M = C/K_1, S = 1; W_p^b is the product of the other factors where d_1 = b.
     """
+    instance("factors", factors, Sequence)
     if not factors:
         raise SpecError("a product needs at least one factor")
-    K = [factor.shape[-1] for factor in factors]
+    arrays(3, **{f"factor_{t}": factor for t, factor in enumerate(factors)})
+    K = [integer("K", factor.shape[-1]) for factor in factors]
     C = int(np.prod(K))
     for t, factor in enumerate(factors):
         if factor.shape != (C // K[t], K[t], K[t]):
@@ -154,4 +162,5 @@ def complementary_product(factors: Sequence[Array]) -> Weights:
 
 def composed_matrix(weights: Weights) -> Array:
     """Multiply a block with S = 1 out into its matrix, shape (out, in)."""
+    instance("weights", weights, Weights)
     return composed_kernel(*weights)[:, :, 0, 0]
