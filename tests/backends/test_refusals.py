@@ -1,6 +1,6 @@
 """What must never reach a kernel is refused by name, on the numba backend and the emulated one."""
 
-from copy import copy, deepcopy
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -105,7 +105,6 @@ def of_cupy():
     yield TypeError, "takes a numpy.ndarray, not builtins.list", plain("asarray", [1.0])
     yield TypeError, "array is .*Batch; .*backend takes", lambda b: b.to_numpy(internal(b, X))
     yield SpecError, "storage='float8' is unknown", lambda _: EmulatedBackend("float8")
-    yield TypeError, "cannot be copied or pickled", copy
 
 
 SHARED = [*of_convolutions(), *of_batches()]
