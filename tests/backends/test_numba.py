@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -333,48 +334,47 @@ def test_processes_that_compile_at_the_same_time_do_not_mix_up_their_kernels(tmp
     assert kept == {path: path.read_bytes() for path in kept} != {}
 
 
-def compiled(folder):
-    """A kernel of a file in this folder, as numba finds it at the start of a process."""
+def double(folder):
+    """Make and run a kernel of a file in this folder, as a new process does."""
     from igc_ref.backends.numba import vectors
 
     names = {"__name__": __name__}
     exec(compile("def double(x):\n    x *= 2", folder / "double.py", "exec"), names)
-    return vectors.kernel(names["double"])
-
-
-def doubles(kernel):
+    kernel = vectors.kernel(names["double"])
     kernel(x := np.ones(3))
-    return x.tolist() == [2, 2, 2]
+    assert x.tolist() == [2, 2, 2]
+    return kernel.stats
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """The folder of a kernel and of its cache."""
+    monkeypatch.setattr("numba.core.config.CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "double.py").touch()
+    return tmp_path
 
 
 @pytest.mark.parametrize(("kind", "size"), [("nbi", 0), ("nbi", 9), ("nbc", 0), ("nbc", 999)])
-def test_what_a_damaged_cache_held_is_compiled_again_and_that_is_said(tmp_path, kind, size):
-    (tmp_path / "double.py").touch()
-    assert doubles(compiled(tmp_path))
-    (damaged,) = tmp_path.glob(f"__pycache__/*.{kind}")
+def test_what_a_damaged_cache_held_is_compiled_again_and_that_is_said(cache, kind, size):
+    double(cache)
+    (damaged,) = cache.rglob(f"*.{kind}")
     os.truncate(damaged, size)
-    again = f"cache {tmp_path}.* is damaged .* compiled again .*NUMBA_CACHE_DIR"
-    with pytest.warns(RuntimeWarning, match=again):
-        assert doubles(compiled(tmp_path))
-    assert doubles(healed := compiled(tmp_path))
-    assert healed.stats.cache_hits
+    with pytest.warns(RuntimeWarning, match=f"{cache}.* is damaged .* again .*NUMBA_CACHE_DIR"):
+        double(cache)
+    assert double(cache).cache_hits
 
 
-def test_without_a_folder_that_can_be_written_kernels_are_compiled_every_time(
-    monkeypatch, tmp_path
-):
+def test_without_a_folder_that_can_be_written_every_start_compiles(cache, monkeypatch):
     from igc_ref.backends.numba import warm_up
 
-    for file in ("double.py", "__pycache__"):
-        (tmp_path / file).touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "double.py"))
-    kernel = compiled(tmp_path)
-    assert doubles(kernel)
-    monkeypatch.setattr(warm_up, "interleave", kernel)
+    for name in ("cache", "__pycache__"):  # files where the folders would be
+        (cache / name).touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache / "cache"))
+    monkeypatch.setattr(warm_up, "interleave", SimpleNamespace(stats=double(cache)))
     monkeypatch.setattr(warm_up, "PATIENCE", 0)
     monkeypatch.setattr(warm_up, "_step", lambda *_: time.sleep(0.2))
     numba_backend().prepare("float32", (lines := []).append)
-    assert re.search("every time: neither .*__pycache__ nor .* set NUMBA_CACHE_DIR", *lines)
+    assert re.search("every time: neither .* nor .* set NUMBA_CACHE_DIR", *lines)
 
 
 # -- memory ----------------------------------------------------------------------------------------

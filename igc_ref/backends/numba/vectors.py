@@ -53,20 +53,7 @@ _I64 = ir.IntType(64)
 
 
 class KernelCache(FunctionCache):  # type: ignore[misc]
-    """What numba keeps of a kernel on the disk; if that fails, the kernel is compiled again.
-
-    numba takes what it kept for current as long as the function's own file is the same. Here it
-    depends on every file of this folder, since kernels are made of each other. And numba numbers
-    the files that it keeps: of two processes that compile at the same time, one can overwrite what
-    the index of the other points to, and a kernel of another dtype or source would run. So every
-    file has a name of its own.
-    """
-
-    def __init__(self, function: Callable[..., None]) -> None:
-        super().__init__(function)
-        kept = self._cache_file
-        kept._source_stamp = _SOURCES.hexdigest()
-        kept._data_name = lambda _: f"{function.__name__}.{uuid4().hex}.nbc"
+    """A kernel on the disk: as numba keeps it, but a cache that fails stops nobody."""
 
     @contextmanager
     def _guard_against_spurious_io_errors(self) -> Iterator[None]:
@@ -85,10 +72,20 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
 
 
 def kernel(function: Callable[..., None]) -> Any:
-    """Compile a function that Python calls: without the interpreter lock, kept on the disk."""
+    """Compile a function that Python calls: without the interpreter lock, kept on the disk.
+
+    numba takes what it kept for current as long as the function's own file is the same. Here it
+    depends on every file of this folder, since kernels are made of each other. And numba numbers
+    the files that it keeps: of two processes that compile at the same time, one can overwrite what
+    the index of the other points to, and a kernel of another dtype or source would run. So every
+    file has a name of its own.
+    """
     dispatcher = njit(nogil=True, error_model="numpy")(function)
-    with suppress(RuntimeError):  # numba can write to none of its folders: see `UNCACHED`
+    with suppress(RuntimeError):  # numba finds no folder that it can write to: see `UNCACHED`
         dispatcher._cache = KernelCache(function)
+        kept = dispatcher._cache._cache_file
+        kept._source_stamp = _SOURCES.hexdigest()
+        kept._data_name = lambda _: f"{function.__name__}.{uuid4().hex}.nbc"
     return dispatcher
 
 
