@@ -7,6 +7,7 @@ operator without a kernel runs there.
 
 from __future__ import annotations
 
+import warnings
 from importlib.util import find_spec
 
 from igc_ref.backends.numpy import NumpyBackend
@@ -25,8 +26,9 @@ def get_backend(name: str = "auto", storage: str = "float32") -> GenericBackend:
     Parameters
     ----------
     name : {"auto", "numpy", "numba", "cupy"}
-        ``auto`` takes cupy if a device answers, else numba if it is installed, else numpy; the
-        backend's ``name`` says which.
+        ``auto`` takes cupy if a device answers, else numba if it can run, else numpy; the backend's
+        ``name`` says which. If it takes numpy, a warning says what keeps an installed one from
+        running.
     storage : {"float32", "float16"}
         How images of a float32 network are kept between operators; float16 with cupy only.
 
@@ -38,8 +40,15 @@ def get_backend(name: str = "auto", storage: str = "float32") -> GenericBackend:
     """
     choice("backend", name, NAMES, BackendError)
     if name == "auto":
-        usable = (other for other, problem in _PROBLEMS.items() if problem() is None)
-        return get_backend(next(usable, "numpy"), storage)
+        passed = ""
+        for other, find_problem in _PROBLEMS.items():
+            if (problem := find_problem()) is None:
+                return get_backend(other, storage)
+            if find_spec(other):  # it was meant to run
+                passed += f"; {problem}"
+        if passed:
+            warnings.warn(f"backend='auto' takes numpy{passed}", RuntimeWarning, stacklevel=2)
+        name = "numpy"
     choice("storage", storage, STORAGES)
     if name in ("numpy", "numba") and storage != "float32":
         raise BackendError(f"storage={storage!r} needs the cupy backend, not {name}")
@@ -61,7 +70,7 @@ def cupy_problem() -> str | None:
     if find_spec("cupy") is None:
         return (
             "CuPy is not installed; on a machine with an NVIDIA GPU: "
-            "pip install 'igc-ref[cuda12x]' or 'igc-ref[cuda13x]'"
+            "pip install 'cupy-cuda13x[ctk]' or 'cupy-cuda12x[ctk]'"
         )
     try:
         from igc_ref.backends.cupy.backend import device_problem
@@ -74,7 +83,7 @@ def cupy_problem() -> str | None:
 def numba_problem() -> str | None:
     """Say why the numba backend cannot run here, or return None if it can."""
     if find_spec("numba") is None:
-        return "numba is not installed: pip install 'igc-ref[numba]'"
+        return "numba is not installed: pip install numba"
     try:
         from igc_ref.backends.numba import backend as numba_backend  # noqa: F401
     except Exception as error:  # a broken installation fails in ways of its own

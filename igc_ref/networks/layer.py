@@ -47,6 +47,9 @@ class Layer:
         self.children: dict[str, Layer] = {}
         self._saved: Any = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_saved": None}  # a copy has not seen the batch
+
     def forward(self, x: Array, train: bool = False) -> Array:
         """Compute the output, and save what `backward` needs."""
         raise NotImplementedError

@@ -174,6 +174,11 @@ class Model:
         dx = self.network.backward(dlogits)
         return self.backend.from_layout(dx, gradient=True) if input_gradient else None
 
+    def forget(self) -> None:
+        """Free what the last forward pass saved, if no `backward` is to follow."""
+        for _, layer in self.network.named_layers():
+            layer._saved = None
+
     def parameters(self) -> dict[str, Array]:
         """Return the trained arrays by name, in the order in which data flows."""
         return self._collect("parameters")

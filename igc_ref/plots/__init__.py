@@ -1,4 +1,4 @@
-"""Figures, for the command line and the notebooks. Needs matplotlib: ``igc-ref[plots]``.
+"""Figures, for the command line and the notebooks. Needs matplotlib.
 
 - `matrices`: matrices cell by cell.
 - `wires`: permutations, the block and the four branches as wires.

@@ -33,7 +33,7 @@ def pyplot() -> Any:
     try:
         import matplotlib.pyplot as plt
     except ImportError:
-        raise IGCError("figures need matplotlib: pip install 'igc-ref[plots]'") from None
+        raise IGCError("figures need matplotlib: pip install matplotlib") from None
     return plt
 
 

@@ -56,6 +56,7 @@ def evaluate(model: Model, dataset: Dataset, batch_size: int = 256) -> Evaluatio
             sizes.append(len(batch))
             means.append(mean)
             counts.append(count)
+        model.forget()
         # Fetched only now: to look at a result is to wait for the device.
         losses, correct = (backend.to_numpy(backend.xp.stack(found)) for found in (means, counts))
     loss = sum(float(m) * n for m, n in zip(losses, sizes, strict=True)) / len(dataset)
@@ -101,5 +102,6 @@ def precise_statistics(model: Model, dataset: Dataset, batches: int = 50) -> Non
                 x = backend.normalise(images, part.mean, part.std, model.dtype)
                 model.forward(x, train=True)
     finally:
+        model.forget()
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

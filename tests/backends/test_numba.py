@@ -1,12 +1,14 @@
 """The numba backend: whole networks, the same bits on any number of threads, memory."""
 
-import copy
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -215,34 +217,34 @@ def test_a_step_on_a_view_moves_the_weight_itself():
     assert (weight == 0).all()
 
 
-def test_a_model_can_be_copied():
-    model = build(NETWORKS[1], numba_backend(), seed=1)
-    x = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype("float32")
-    twin = copy.deepcopy(model)
-    assert np.array_equal(twin.forward(x), model.forward(x))
-    assert twin.backend.pool is not model.backend.pool
-
-
 FORK = """
-import os, numpy as np
+import os, threading, numpy as np
+from igc_ref import cli
 from igc_ref.backends.numba.backend import NumbaBackend
 
 backend = NumbaBackend(2)
 x = np.ones((40, 2, 3, 3))
-backend.shuffle(backend.to_layout(x), 2)
+np.kept = backend.to_layout(x), cli  # outlives the names of the modules that it was made by
 child = os.fork()
 if child == 0:
     backend.shuffle(backend.to_layout(x), 2)
     os._exit(7)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+def late():
+    threading.main_thread().join()
+    backend.to_layout(x)
+    print("late")
+
+threading.Thread(target=late).start()
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_forked_process_has_threads_of_its_own():
-    command = [sys.executable, "-W", "ignore", "-c", FORK]
+def test_a_forked_process_has_threads_of_its_own_and_python_ends_quietly():
+    command = [sys.executable, "-W", "error", "-W", "ignore:.*fork", "-c", FORK]
     done = subprocess.run(command, capture_output=True, timeout=60, check=True)
-    assert done.stdout == b"7\n"
+    assert (done.stdout, done.stderr) == (b"7\nlate\n", b"")
 
 
 # -- compiling -----------------------------------------------------------------------------------
@@ -322,6 +324,49 @@ def test_processes_that_compile_at_the_same_time_do_not_mix_up_their_kernels(tmp
     assert kept == {path: path.read_bytes() for path in kept} != {}
 
 
+def double(folder):
+    """Make and run a kernel of a file in this folder, as a new process does."""
+    from igc_ref.backends.numba import vectors
+
+    names = {"__name__": __name__}
+    exec(compile("def double(x):\n    x *= 2", folder / "double.py", "exec"), names)
+    kernel = vectors.kernel(names["double"])
+    kernel(x := np.ones(3))
+    assert x.tolist() == [2, 2, 2]
+    return kernel.stats
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """The folder of a kernel and of its cache."""
+    monkeypatch.setattr("numba.core.config.CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "double.py").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(("kind", "size"), [("nbi", 0), ("nbi", 9), ("nbc", 0), ("nbc", 999)])
+def test_what_a_damaged_cache_held_is_compiled_again_and_that_is_said(cache, kind, size):
+    double(cache)
+    (damaged,) = cache.rglob(f"*.{kind}")
+    os.truncate(damaged, size)
+    with pytest.warns(RuntimeWarning, match=f"{cache}.* is damaged .* again .*NUMBA_CACHE_DIR"):
+        double(cache)
+    assert double(cache).cache_hits
+
+
+def test_without_a_folder_that_can_be_written_every_start_compiles(cache, monkeypatch):
+    from igc_ref.backends.numba import warm_up
+
+    for name in ("cache", "__pycache__"):  # files where the folders would be
+        (cache / name).touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache / "cache"))
+    monkeypatch.setattr(warm_up, "interleave", SimpleNamespace(stats=double(cache)))
+    monkeypatch.setattr(warm_up, "PATIENCE", 0)
+    monkeypatch.setattr(warm_up, "_step", lambda *_: time.sleep(0.2))
+    numba_backend().prepare("float32", (lines := []).append)
+    assert re.search("every time: neither .* nor .* set NUMBA_CACHE_DIR", *lines)
+
+
 # -- memory ----------------------------------------------------------------------------------------
 
 
@@ -352,3 +397,21 @@ def test_later_steps_take_no_fresh_memory():
     assert idle <= 1.5 * peak
     steps(backend, NETWORKS[4], 3, 20, "float32")
     assert (backend.pool.peak, backend.pool.idle) == (peak, idle)
+
+
+def test_threads_share_the_memory():
+    from igc_ref.backends.numba.batch import Pool
+
+    pool, interval = Pool(), sys.getswitchinterval()
+
+    def work(seed):
+        for size in np.random.default_rng(seed).integers(1, 9, 3000):
+            pool.array((size,), "float32")
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(work, range(8)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert pool.live == 0 < pool.idle <= 1.25 * pool.peak

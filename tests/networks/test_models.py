@@ -3,6 +3,8 @@
 `tests/backends/test_derivatives.py` checks the derivatives of whole networks.
 """
 
+import copy
+import pickle
 from itertools import pairwise
 
 import numpy as np
@@ -298,6 +300,21 @@ def test_a_state_is_a_copy():
         parameter += 1
     model.forward(np.ones((2, 3, 8, 8), "float32"), train=True)
     assert all(np.array_equal(before[name], array) for name, array in state.items())
+
+
+def test_a_model_can_be_copied_and_pickled_after_a_forward_pass(backend):
+    model = build_model("resnet_igc", 8, L=2, M=2, backend=backend, dtype="float64")
+    x = backend.asarray(np.random.default_rng(0).normal(size=(2, 3, 8, 8)))
+    logits = backend.to_numpy(model.forward(x))
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301
+        with pytest.raises(RuntimeError, match="needs a forward pass"):
+            twin.backward(backend.asarray(logits))
+        twin.backend.tile_bytes = backend.tile_bytes
+        assert np.array_equal(backend.to_numpy(twin.forward(x)), logits)
+        for parameter in twin.parameters().values():
+            parameter += 1
+        assert twin.backend is not backend
+    assert np.array_equal(backend.to_numpy(model.forward(x)), logits)
 
 
 def test_a_foreign_state_is_refused_and_changes_nothing():

@@ -29,6 +29,8 @@ def test_a_loaded_run_is_the_network_that_was_trained_and_evaluation_changes_not
         result = evaluate(model, test_set, batch_size)
         assert result.accuracy == history.test_accuracy
         assert result.loss == pytest.approx(history.records[-1]["test_loss"], rel=1e-5)
+        with pytest.raises(RuntimeError, match="needs a forward pass"):  # nothing is kept for it
+            model.backward(np.zeros((len(test_set) % batch_size, 10), "float32"))
     assert all(np.array_equal(before[name], a) for name, a in model.state_dict().items())
 
 

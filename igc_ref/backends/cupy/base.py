@@ -49,7 +49,7 @@ class CudaBase(LazyBackend):
         self._shares: list[tuple[Array, Array]] = []  # not added up yet: (total, shares)
 
     def __reduce__(self) -> Any:
-        raise TypeError(f"the {self.name} backend cannot be copied or pickled: it holds a device")
+        return type(self), (self.storage,)  # a copy has a stream and kernels of its own
 
     def launch(
         self, file: str, name: str, grid: tuple[int, ...], *arguments: Any, threads: int = THREADS

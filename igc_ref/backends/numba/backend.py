@@ -6,7 +6,6 @@ forward and backward. `igc_ref.backends.operators.lazy` explains this.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import numpy as np
 from igc_ref.backends.numba import pointwise
 from igc_ref.backends.numba.batch import NumbaBatch, Numbers
 from igc_ref.backends.numba.convolution import Convolutions
+from igc_ref.backends.numba.vectors import UNCACHED
 from igc_ref.backends.numba.warm_up import warm_up
 from igc_ref.backends.operators.lazy import NO_FLOOR, BatchNormSaved, Derivative, Moments, Rule
 from igc_ref.backends.operators.library import DTYPES, Array
@@ -179,6 +179,4 @@ class NumbaBackend(Convolutions):
 
 def facts() -> dict[str, Callable[[], str]]:
     """Return where the kernels are kept: not in NUMBA_CACHE_DIR if that cannot be used."""
-    folder = pointwise.shuffle.stats.cache_path
-    access = "can" if os.access(folder, os.W_OK) else "cannot"
-    return {"numba cache": lambda: f"{folder} ({access} be written)"}
+    return {"numba cache": lambda: pointwise.interleave.stats.cache_path or f"none: {UNCACHED}"}

@@ -8,6 +8,7 @@ is ever unaligned. The last block is filled up; sums leave its filling out.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -52,11 +53,24 @@ class Pool:
     """
 
     def __init__(self) -> None:
-        self._free: dict[int, list[Numbers]] = {}
-        self.live = self.idle = self.peak = 0  # bytes
+        # Several threads use both, and the garbage collector may give back in the middle of a line:
+        # a lock would wait for itself. Each is changed by one call at a time, and read as a copy.
+        self._free: dict[int, list[Numbers]] = {}  # by bytes
+        self._lent: dict[int, int] = {}  # bytes, by the memory's id
+        self.peak = 0  # bytes
 
     def __reduce__(self) -> tuple[type[Pool], tuple[()]]:
         return Pool, ()  # a copy starts empty
+
+    @property
+    def live(self) -> int:
+        """Bytes that are in use."""
+        return sum([*self._lent.values()])
+
+    @property
+    def idle(self) -> int:
+        """Bytes that are kept to be used again."""
+        return sum(memory.nbytes for memories in [*self._free.values()] for memory in memories)
 
     def batch(self, shape: tuple[int, int, int, int], dtype: npt.DTypeLike) -> NumbaBatch:
         """Return an uninitialised batch of this shape (C, N, H, W)."""
@@ -68,31 +82,33 @@ class Pool:
         """Return an uninitialised array, aligned for vectors."""
         dtype = np.dtype(dtype)
         size = max(1, math.prod(shape)) * dtype.itemsize
-        loan = _Loan(self, self._take(size))
+        loan = _Loan(self, self._take(size + VECTOR_BYTES))
         return np.asarray(loan)[:size].view(dtype)[: math.prod(shape)].reshape(shape)
 
     def _take(self, size: int) -> Numbers:
-        found = self._free.get(size)
-        if found:
-            memory = found.pop()
-            self.idle -= memory.nbytes
-        else:
-            # What lies idle may be of sizes no longer needed: keep a quarter more than was used.
-            excess = self.live + self.idle + size - (self.peak + self.peak // 4)
-            while excess > 0 and self.idle:
-                dropped = next(memories for memories in self._free.values() if memories).pop()
-                self.idle -= dropped.nbytes
-                excess -= dropped.nbytes
-            memory = np.empty(size + VECTOR_BYTES, np.uint8)
-        self.live += memory.nbytes
-        self.peak = max(self.peak, self.live)
+        try:
+            memory = self._free[size].pop()
+        except (KeyError, IndexError):
+            memory = self._fresh(size)
+        self._lent[id(memory)] = size
         return memory
+
+    def _fresh(self, size: int) -> Numbers:
+        # What lies idle may be of sizes no longer needed: keep a quarter more than was used.
+        live = self.live + size
+        self.peak = max(self.peak, live)
+        excess = live + self.idle - (self.peak + self.peak // 4)
+        for memories in [*self._free.values()]:
+            with suppress(IndexError):  # no more of this size
+                while excess > 0:
+                    excess -= memories.pop().nbytes
+        return np.empty(size, np.uint8)
 
     def give_back(self, memory: Numbers) -> None:
         """Take memory back; called by the array that had it."""
-        self.live -= memory.nbytes
-        self.idle += memory.nbytes
-        self._free.setdefault(memory.nbytes - VECTOR_BYTES, []).append(memory)
+        # Also at the end of Python, when the names of this module are gone already.
+        del self._lent[id(memory)]
+        self._free.setdefault(memory.nbytes, []).append(memory)
 
 
 class _Loan:

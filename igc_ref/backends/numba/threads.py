@@ -42,11 +42,16 @@ class Team:
             self._start()
         shares = min(self.count, pieces)
         edges = [i * pieces // shares for i in range(shares + 1)]
-        started = [
-            self._others.submit(kernel, edges[i], edges[i + 1], i, *arguments)
-            for i in range(1, shares)
-        ]
+        started = []
         try:
+            for i in range(1, shares):
+                piece = (edges[i], edges[i + 1], i, *arguments)
+                try:
+                    started.append(self._others.submit(kernel, *piece))
+                except RuntimeError as error:
+                    if not str(error).startswith("cannot schedule"):
+                        raise
+                    kernel(*piece)  # Python is ending: its threads take no more work
             kernel(0, edges[1], 0, *arguments)
         finally:
             for other in started:

@@ -7,8 +7,10 @@ products in registers, `rows` treats numbers one by one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import reduce, wraps
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache, reduce, wraps
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,10 @@ import numpy as np
 from llvmlite import binding, ir
 from numba import njit, types
 from numba.core import cgutils, config
+from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
+
+from igc_ref.errors import describe
 
 if config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT is set, but these kernels exist in compiled form only")
@@ -40,7 +45,30 @@ _SOURCES = sha256(
     b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
 )
 
+_first = config.CACHE_DIR or Path(__file__).parent / "__pycache__"
+UNCACHED = f"neither {_first} nor others can be written; set NUMBA_CACHE_DIR to a folder that can"
+_warn_once = cache(warnings.warn)
+
 _I64 = ir.IntType(64)
+
+
+class KernelCache(FunctionCache):  # type: ignore[misc]
+    """A kernel on the disk: as numba keeps it, but a cache that fails stops nobody."""
+
+    @contextmanager
+    def _guard_against_spurious_io_errors(self) -> Iterator[None]:
+        """Read or write files; numba calls this, and compiles the kernel if nothing was read."""
+        try:
+            yield
+        except Exception as error:  # a damaged file fails in ways of its own
+            with suppress(OSError):
+                self.flush()  # a damaged index would be in the way of a new one
+            text = (
+                f"numba's cache {self.cache_path} is damaged or cannot be used, so kernels are "
+                f"compiled again ({describe(error)}); if this warning returns, remove that folder "
+                "or set NUMBA_CACHE_DIR to another"
+            )
+            _warn_once(text, RuntimeWarning)
 
 
 def kernel(function: Callable[..., None]) -> Any:
@@ -52,10 +80,12 @@ def kernel(function: Callable[..., None]) -> Any:
     the index of the other points to, and a kernel of another dtype or source would run. So every
     file has a name of its own.
     """
-    dispatcher = njit(cache=True, nogil=True, error_model="numpy")(function)
-    kept = dispatcher._cache._cache_file
-    kept._source_stamp = _SOURCES.hexdigest()
-    kept._data_name = lambda _: f"{function.__name__}.{uuid4().hex}.nbc"
+    dispatcher = njit(nogil=True, error_model="numpy")(function)
+    with suppress(RuntimeError):  # numba finds no folder that it can write to: see `UNCACHED`
+        dispatcher._cache = KernelCache(function)
+        kept = dispatcher._cache._cache_file
+        kept._source_stamp = _SOURCES.hexdigest()
+        kept._data_name = lambda _: f"{function.__name__}.{uuid4().hex}.nbc"
     return dispatcher
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from igc_ref.backends.numba.pointwise import interleave
+from igc_ref.backends.numba.vectors import UNCACHED
 from igc_ref.report import Report
 from igc_ref.spec.block import IGCSpec
 
@@ -15,7 +17,8 @@ PATIENCE = 2.0  # seconds: loading takes less, compiling more
 
 def warm_up(backend: Any, dtype: str, report: Report) -> None:
     """Take one step on one tiny image; if that takes long, `report` says why, while it does."""
-    line = f"numba compiles its kernels for {dtype}: less than a minute, once; then they are kept"
+    kept = "once; then they are kept" if interleave.stats.cache_path else f"every time: {UNCACHED}"
+    line = f"numba compiles its kernels for {dtype}: less than a minute, {kept}"
     notice = Timer(PATIENCE, report, [line])
     notice.daemon = True
     notice.start()
