@@ -17,8 +17,7 @@ from igc_ref.backends.numba.convolution import Convolutions
 from igc_ref.backends.numba.vectors import UNCACHED
 from igc_ref.backends.numba.warm_up import warm_up
 from igc_ref.backends.operators.lazy import NO_FLOOR, BatchNormSaved, Derivative, Moments, Rule
-from igc_ref.backends.operators.library import DTYPES, Array
-from igc_ref.backends.operators.pointwise import ShuffleSaved
+from igc_ref.backends.operators.library import DTYPES, Array, Saved
 from igc_ref.report import Report
 from igc_ref.spec.block import output_length
 
@@ -118,7 +117,7 @@ class NumbaBackend(Convolutions):
         self._planes(pointwise.gate, y, dx.flat, dy.flat, y.flat, *y.plane)
         return dx
 
-    def shuffle(self, x: NumbaBatch, groups: int) -> tuple[NumbaBatch, ShuffleSaved]:
+    def shuffle(self, x: NumbaBatch, groups: int) -> tuple[NumbaBatch, Saved]:
         """Return P x, P = interleave(groups, C/groups); see `GenericBackend.shuffle`."""
         groups = self.check_shuffle(x, groups)
         x, rule = self._by_rule(x)
@@ -127,7 +126,7 @@ class NumbaBackend(Convolutions):
         if x.moments is not None:  # pending numbers have none; these are the same, elsewhere
             dealt = np.arange(x.shape[0]).reshape(groups, -1).T.ravel()
             y.moments = Moments(x.moments.values[:, dealt], x.moments.counts)
-        return y, ShuffleSaved(x.shape, x.dtype, groups)
+        return y, (x.shape, x.dtype, groups)
 
     def global_average_pool(self, x: NumbaBatch) -> tuple[Array, tuple[int, ...]]:
         """Average every channel of every image: (C, N, H, W) to (N, C)."""

@@ -83,8 +83,7 @@ class NormalisationOperators(Checks):
         """Return the gradients of `batch_norm` with respect to x, gamma and beta."""
         xp, (x, mean, inv_std, gamma, y, train) = self.xp, saved
         self.check_gradient(dy, x.dtype, x.shape)
-        x, rows = x.reshape(len(x), -1), dy.reshape(len(x), -1)  # (C, n)
-        n = x.shape[1]
+        x, rows, n = x.reshape(len(x), -1), dy.reshape(len(x), -1), x[0].size  # (C, n)
         dx, dgamma, dbeta = xp.empty_like(x), xp.empty_like(gamma), xp.empty_like(gamma)
         for c in self._channels(x):
             d = rows[c] if y is None else xp.where(y[c] > 0, rows[c], rows.dtype.type(0))

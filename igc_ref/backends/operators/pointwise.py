@@ -20,14 +20,6 @@ class MaxPoolSaved(NamedTuple):
     taps: list[tuple[Tap, Tap]]
 
 
-class ShuffleSaved(NamedTuple):
-    """What the backward pass of a shuffle needs."""
-
-    shape: tuple[int, ...]
-    dtype: Any
-    groups: int
-
-
 class PointwiseOperators(Checks):
     """Operators without a convolution in them."""
 
@@ -65,9 +57,7 @@ class PointwiseOperators(Checks):
         """
         groups = self.check_shuffle(x, groups)
         dealt = x.reshape(groups, -1, *x.shape[1:]).swapaxes(0, 1)  # (C/groups, groups, N, H, W)
-        return self.xp.ascontiguousarray(dealt).reshape(x.shape), ShuffleSaved(
-            x.shape, x.dtype, groups
-        )
+        return self.xp.ascontiguousarray(dealt).reshape(x.shape), (x.shape, x.dtype, groups)
 
     def shuffle_backward(self, dy: Array, saved: Saved) -> Array:
         """Return Pᵀ dy: dealing in as many groups as there were channels in each undoes it."""

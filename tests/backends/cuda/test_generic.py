@@ -36,13 +36,13 @@ def test_strided_parameters_count_as_their_numbers(backend, call):
 STEP = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
 
 
-@pytest.mark.parametrize("odd", ["weight", "gradient", "velocity", "strided"])
+@pytest.mark.parametrize("odd", ["float64", "strided"])
 def test_parameters_that_the_kernel_does_not_take_make_the_generic_step(backend, odd):
     def parameters():
         rng = np.random.default_rng(0)
         groups = [{n: rng.normal(size=6) for n in "ab"} for _ in range(3)]
-        for name, group in zip(("weight", "gradient", "velocity"), groups, strict=True):
-            group["b"] = group["b"].astype("float64" if name == odd else "float32")
+        for group in groups:
+            group["b"] = group["b"].astype("float64" if odd == "float64" else "float32")
             group["a"] = group["a"].astype("float32")
             if odd == "strided":
                 group["b"] = group["b"].repeat(2)[::2]
