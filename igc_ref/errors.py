@@ -6,7 +6,9 @@ Each message names the offending value and what is allowed.
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Collection
+from pathlib import Path
 
 MAX_INTEGER = 2**31 - 1
 
@@ -62,6 +64,20 @@ def integer(name: str, value: object, minimum: int = 1, maximum: int = MAX_INTEG
         shown = str(number) if number < 2**64 else f"2**{number.bit_length() - 1} or more"
         raise SpecError(f"{name}={shown} is too large; at most {maximum} is allowed")
     return number
+
+
+def user_path(name: str, given: object) -> Path:
+    """Return a path that a user gave, ``~`` replaced by the home folder.
+
+    A SpecError if it is empty, no path, or has a control character: messages are lines.
+    """
+    text = os.fspath(given) if isinstance(given, str | os.PathLike) else ""
+    if not text or min(text) < " ":
+        raise SpecError(f"{name}={given!r} is not a path")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise SpecError(f"{name}={text!r}: there is no such home folder") from None
 
 
 def one_line(text: object, limit: int = 200) -> str:

@@ -69,7 +69,7 @@ def sweep_command(
         seeds=_numbers("seeds", seeds),
     )
     plan.run(say)
-    say(f"table and figure in {Path(out) / CSV} and {Path(out) / PICTURE}")
+    say(f"table and figure in {plan.folder}/{CSV} and {plan.folder}/{PICTURE}")
 
 
 def _numbers(name: str, text: str) -> list[int]:

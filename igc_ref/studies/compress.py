@@ -7,14 +7,13 @@ is fine-tuned, beside a twin of the same architecture that is trained from scrat
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from igc_ref import data
-from igc_ref.errors import SpecError
-from igc_ref.files import write_json
+from igc_ref.errors import SpecError, user_path
+from igc_ref.files import writable, write_json
 from igc_ref.networks import IGC, Conv2d
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import cost
@@ -123,13 +122,16 @@ def compress(
     """
     model, config = runs.load_run(run, backend)
     target = compressed(model.architecture, L, M)
+    folder = user_path("out", out)
+    folder.mkdir(parents=True, exist_ok=True)
+    writable(folder / RESULT)
     settings = replace(
         config, arch=target.arch, L=L, M=M, width=None, epochs=epochs, lr=lr or config.lr,
-        backend=backend, data_dir=data_dir or config.data_dir, out=str(Path(out) / "finetuned"),
+        backend=backend, data_dir=data_dir or config.data_dir, out=str(folder / "finetuned"),
     )  # fmt: skip
     small, accuracies, errors = _project(model, target, settings, report)
     finetuned = run_to_end(settings, report, initial=small.state_dict())
-    scratch = run_to_end(replace(settings, out=str(Path(out) / "scratch")), report)
+    scratch = run_to_end(replace(settings, out=str(folder / "scratch")), report)
     accuracies |= {"finetuned": finetuned.test_accuracy, "scratch": scratch.test_accuracy}
     result = {
         "run": config.to_dict() | {"out": None, "data_dir": None},
@@ -142,7 +144,7 @@ def compress(
         "cost_before": cost(model.architecture)._asdict(),
         "cost_after": cost(target)._asdict(),
     }
-    write_json(Path(out) / RESULT, result)
+    write_json(folder / RESULT, result)
     return result
 
 

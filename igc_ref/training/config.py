@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from numbers import Real
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 
 from igc_ref import backends, data
 from igc_ref.backends.operators.library import DTYPES, STORAGES
-from igc_ref.errors import SpecError, choice, integer
+from igc_ref.errors import SpecError, choice, integer, user_path
 from igc_ref.networks.architecture import ARCHITECTURES, DOUBLINGS, Architecture, numbers_of
 from igc_ref.training.optim import SCHEDULES
 
@@ -125,9 +124,9 @@ class Setting(NamedTuple):
         elif self.kind is bool and not isinstance(value, bool):
             raise SpecError(f"{name}={value!r} is neither True nor False")
         elif self.kind is str:
-            if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-                raise SpecError(f"{name}={value!r} is not a path")
-            return os.fspath(value)
+            path = user_path(name, value)
+            # A run may be continued from another folder.
+            return str(path.absolute() if name == "data_dir" else path)
         return value
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
-from igc_ref.errors import CheckpointError
+from igc_ref import files
+from igc_ref.errors import CheckpointError, user_path
 from igc_ref.files import replacing, write_json
 from igc_ref.networks.model import Model, build
-from igc_ref.report import Report
+from igc_ref.report import Report, silent
 from igc_ref.training import checkpoint
 from igc_ref.training.checkpoint import Record, check_records
 from igc_ref.training.config import TrainConfig
@@ -23,13 +24,13 @@ T = TypeVar("T")
 
 
 @contextmanager
-def create(config: TrainConfig) -> Iterator[Path]:
+def create(config: TrainConfig, report: Report = silent) -> Iterator[Path]:
     """Make the folder of a new run, lock it, write its config; refuse one that holds anything."""
     folder = _new_folder(config) if config.out is None else Path(config.out)
     if not (folder / LOCK).exists():  # no run's folder: no lock is left in it
         _check_empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
+    with locked(folder, report):
         _check_empty(folder)
         write_json(folder / CONFIG, config.to_dict())
         yield folder
@@ -47,23 +48,19 @@ def _check_empty(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, report: Report = silent) -> Iterator[None]:
     """Lock the folder of a run, so that no second process trains in it.
-
-    The system releases the lock when the process ends, however it ends. The file ``.lock`` stays.
 
     Raises
     ------
     CheckpointError
         If another process has locked it.
     """
-    from filelock import FileLock, Timeout  # here: a machine lent for timings may not have it
-
-    try:
-        lock = FileLock(folder / LOCK).acquire(timeout=0)
-    except Timeout as error:
-        raise CheckpointError(f"another process is training in {folder}") from error
-    with lock:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(files.locked(folder / LOCK, 0, report))
+        except TimeoutError as error:
+            raise CheckpointError(f"another process is training in {folder}") from error
         yield
 
 
@@ -87,7 +84,7 @@ def write_log(folder: Path, records: list[Record]) -> None:
 
 def read_log(folder: str | Path) -> list[Record]:
     """Read the log of a run; a CheckpointError if there is none, or it is damaged or empty."""
-    path = Path(folder) / LOG
+    path = user_path("folder", folder) / LOG
     records = _read(path, lambda text: check_records([json.loads(s) for s in text.splitlines()]))
     if not records:
         raise CheckpointError(f"{path} is empty: no epoch was finished")
@@ -96,7 +93,8 @@ def read_log(folder: str | Path) -> list[Record]:
 
 def read_config(folder: str | Path) -> TrainConfig:
     """Read ``config.json`` of a run; a CheckpointError if there is none, or it is damaged."""
-    return _read(Path(folder) / CONFIG, lambda text: TrainConfig.from_dict(json.loads(text)))
+    path = user_path("folder", folder) / CONFIG
+    return _read(path, lambda text: TrainConfig.from_dict(json.loads(text)))
 
 
 def _read(path: Path, parse: Callable[[str], T]) -> T:
@@ -152,7 +150,7 @@ def load_run(folder: str | Path, backend: str = "auto") -> tuple[Model, TrainCon
     CheckpointError
         As `load_checkpoint`, or if the weights are not those of the network.
     """
-    saved = load_checkpoint(Path(folder))
+    saved = load_checkpoint(user_path("folder", folder))
     config = saved.config
     model = build(
         config.architecture(saved.classes), backend, config.dtype, bn_momentum=config.bn_momentum
