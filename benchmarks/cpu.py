@@ -25,6 +25,7 @@ from igc_ref.bench import (
     time_case,
     write_comparisons,
 )
+from igc_ref.files import writable
 from igc_ref.networks.architecture import Architecture
 from igc_ref.report import markdown, say
 from igc_ref.spec.block import IGCSpec
@@ -68,6 +69,8 @@ def main() -> None:
     cases = (block_cases() if not options.steps else []) + (
         step_cases() if not options.blocks else []
     )
+    if options.json:
+        writable(options.json)
     names = [n for n in contenders() if not any(word in n for word in options.without)]
     first = measure(options.threads)
     comparisons = []

@@ -189,9 +189,8 @@ def _step_case(batch_size: int, **numbers: Any) -> bench.StepCase:
 
 def plot_command(run: str, out: str | None = None) -> None:
     """Draw the learning curves of a run."""
-    folder = user_path("run", run)
-    records, config = runs.read_log(folder), runs.read_config(folder)
-    path = writable(folder / "curves.png" if out is None else user_path("out", out))
+    path = user_path("run", run) / "curves.png" if out is None else user_path("out", out)
+    records, config = runs.read_log(run), runs.read_config(run)
     title = f"{config.architecture(10)} on {config.data}"
     plots.save(plots.draw_curves(records, title), path)
     say(f"curves in {path}")

@@ -12,30 +12,17 @@ from igc_ref.training import folder as runs
 from tests.support.runs import config
 
 
-@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "device"])
-def test_a_link_is_followed_and_a_pipe_or_a_device_is_written_to(tmp_path, kind):
-    path, target = tmp_path / "given", tmp_path / "file"
-    if kind == "device":
-        try:
-            os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))  # a copy of /dev/null
-        except PermissionError:
-            pytest.skip("only root makes devices")
-    elif kind == "pipe":
-        os.mkfifo(path)
-        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    else:
-        path.symlink_to(target)
-        if kind == "link":
-            target.write_text("old")
-    before = path.lstat()
-    write_csv(writable(path), [["a", 1]])
-    assert os.path.samestat(before, path.lstat())
-    if kind == "pipe":
-        assert os.read(reader, 99) == b"a,1\n"
-        os.close(reader)
-    elif kind != "device":
-        assert target.read_text() == "a,1\n"
-    assert not list(tmp_path.glob("*.partial"))
+def test_a_link_is_followed_and_a_pipe_is_written_to(tmp_path):
+    link, pipe = tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(tmp_path / "file")
+    os.mkfifo(pipe)  # a device goes the same way
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    for path in (link, pipe):
+        write_csv(writable(path), [["a", 1]])
+    assert (tmp_path / "file").read_text() == os.read(reader, 99).decode() == "a,1\n"
+    os.close(reader)
+    assert link.is_symlink()
+    assert pipe.is_fifo()
 
 
 @pytest.mark.parametrize("path", ["nowhere/file", "file/file", "folder"])
