@@ -35,7 +35,7 @@ def library() -> Any:
     """Return matplotlib, or raise an error that says what to install.
 
     Not pyplot: it loads the backend that MPLBACKEND names, often that of a notebook, though a file
-    needs none. `new_figure` takes pyplot where the caller has imported it, to show what is drawn.
+    needs none.
     """
     backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
     try:
@@ -56,9 +56,12 @@ def available() -> bool:
 
 
 def new_figure(size: tuple[float, float]) -> Figure:
-    """Return a new figure of a width and height in inches."""
-    shown = sys.modules.get("matplotlib.pyplot")
-    make = shown.figure if shown else library().figure.Figure
+    """Return a new figure of a width and height in inches; pyplot's where it can be shown."""
+    make = library().figure.Figure
+    if not {"IPython", "matplotlib.pyplot"}.isdisjoint(sys.modules):
+        from matplotlib import pyplot
+
+        make = pyplot.figure
     return make(figsize=size, layout="constrained")
 
 
