@@ -26,6 +26,7 @@ from igc_ref.bench import (
     write_comparisons,
 )
 from igc_ref.errors import integer
+from igc_ref.files import writable
 from igc_ref.networks.architecture import Architecture
 from igc_ref.report import markdown, say
 from igc_ref.spec.block import IGCSpec
@@ -70,6 +71,8 @@ def main() -> None:
     cases = (block_cases() if not options.steps else []) + (
         step_cases() if not options.blocks else []
     )
+    if options.json:
+        writable(options.json)
     names = [n for n in contenders() if not any(word in n for word in options.without)]
     first = measure(options.threads)
     comparisons = []

@@ -60,10 +60,17 @@ def choice(
 
 
 def user_path(name: str, given: object) -> Path:
-    """Return a path that a user gave, or raise a SpecError if it is empty or no path."""
-    if not isinstance(given, str | os.PathLike) or not os.fspath(given):
+    """Return a path that a user gave, ``~`` replaced by the home folder.
+
+    A SpecError if it is empty, no path, or has a control character: messages are lines.
+    """
+    text = os.fspath(given) if isinstance(given, str | os.PathLike) else ""
+    if not text or min(text) < " ":
         raise SpecError(f"{name}={shown(given)} is not a path")
-    return Path(given)
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise SpecError(f"{name}={shown(given)}: there is no such home folder") from None
 
 
 def integer(name: str, value: object, minimum: int = 1, maximum: int = MAX_INTEGER) -> int:

@@ -1,22 +1,45 @@
-"""Writing files so that a reader sees the old one or the new one, never half of one."""
+"""Writing files so that a reader sees the old one or the new one, never half of one; locks."""
 
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+# What a file system says that has no fsync of this kind, or no locks.
+UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+
+
+def writable(path: Path) -> Path:
+    """Return the path of a file to write; an OSError, before any work, if it cannot be written."""
+    if not _is_stream(path):
+        with suppress(RuntimeError), replacing(path):
+            raise RuntimeError("only tried: nothing is replaced")
+    elif path.is_dir() or not os.access(path, os.W_OK):
+        code = errno.EISDIR if path.is_dir() else errno.EACCES
+        raise OSError(code, os.strerror(code), str(path))
+    return path
+
+
+def _is_stream(path: Path) -> bool:
+    """Say whether a path is to be written to, not replaced: a device, a pipe, or our own output."""
+    return path.exists() and (
+        not path.is_file() or os.path.realpath(path) == os.path.realpath("/dev/stdout")
+    )
 
 
 @contextmanager
 def replacing(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` that takes its place once it is wholly on the disk.
 
-    If writing fails, `path` stays as it was and the temporary file is removed.
+    If writing fails, `path` stays as it was and the temporary file is removed. Of a link, the file
+    that it names is replaced. A device, a pipe and ``/dev/stdout`` are written to.
 
     Parameters
     ----------
@@ -24,32 +47,69 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
     keep : Path, optional
         Becomes what `path` was before. At every moment `path` or `keep` is whole.
     """
-    temporary = path.with_name(path.name + ".partial")
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(target.name + ".partial")
     try:
+        if _is_stream(path):
+            with open(path, "ab") as file:
+                yield file
+            return
         with open(temporary, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        if keep is not None and path.exists():
-            os.replace(path, keep)
-        os.replace(temporary, path)
-        _to_disk(path.parent)
+            _sync(file.fileno())
+        if keep is not None and target.exists():
+            os.replace(target, keep)
+        os.replace(temporary, target)
+        _to_disk(target.parent)
     except OSError as error:
-        if error.filename is None:  # a failed write does not say of what
+        if error.filename in (None, str(temporary)):  # a failed write does not say of what
             error.filename = str(path)
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _sync(descriptor: int) -> None:
+    """Make sure that what was written survives a power cut, where the file system can."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
 
 
 def _to_disk(folder: Path) -> None:
     """Make sure that a change of names in a folder survives a power cut, where that is possible."""
-    if os.name == "posix":
+    with suppress(PermissionError):  # Windows opens no folder, nor do some network drives
         descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(descriptor)
+            _sync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextmanager
+def locked(path: Path, timeout: float, report: Callable[[str], None]) -> Iterator[None]:
+    """Hold a lock file; a TimeoutError if another process holds it for `timeout` seconds.
+
+    The system releases the lock when the process ends, however it ends; the file stays. On a file
+    system without locks, `report` says so and there is none.
+    """
+    from filelock import FileLock  # here: a machine lent for timings may not have it
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=timeout)
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in UNSUPPORTED:
+            raise
+        report(f"no lock: the file system of {path.parent} has none; use it from one process only")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_json(path: str | Path, value: object) -> None:

@@ -16,7 +16,7 @@ def silent(line: str) -> None:
 
 def say(line: str) -> None:
     """Print a line at once, also into a pipe; what the terminal cannot show is escaped."""
-    encoding = sys.stdout.encoding or "utf-8"
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 

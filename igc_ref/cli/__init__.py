@@ -1,47 +1,65 @@
-"""The command ``igc-ref``."""
+"""The command ``igc-ref``. `main` imports the rest of it, so that it also answers Ctrl-C then."""
 
 from __future__ import annotations
 
-import argparse
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-import igc_ref
-from igc_ref.cli import commands, doctor, studies
-from igc_ref.errors import IGCError
-from igc_ref.training.session import Interrupted
+from igc_ref import __version__
+from igc_ref.errors import IGCError, one_line
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0, or 1 after a one-line error, or 130 after Ctrl-C."""
-    options = vars(_parser().parse_args(arguments))
-    command = options.pop("command")
+    """Run the command line; return 0, or 1 after a one-line error, or 128 + a signal's number.
+
+    A command line that cannot be read ends the program with exit status 2.
+    """
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - None if it was closed
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
-        command(**options)
-    except (IGCError, OSError) as error:
-        print(f"igc-ref: error: {error}", file=sys.stderr)
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader has gone, as after `| head`
+        for stream in (sys.stdout, sys.stderr):  # at exit, Python would try again and complain
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return 128 + 13  # SIGPIPE, which Windows does not name
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        options = vars(_parser().parse_args(arguments))
+        options.pop("command")(**options)
+    except BrokenPipeError:
+        raise
+    except (IGCError, OSError, MemoryError) as error:
+        text = str(error)
+        if isinstance(error, MemoryError):
+            text = f"not enough memory: {error}"
+        elif isinstance(error, OSError) and error.filename:
+            text = f"cannot use {error.filename}: {error.strerror}"
+        print(f"igc-ref: error: {one_line(text, 2000)}", file=sys.stderr)
         return 1
-    except MemoryError as error:
-        print(f"igc-ref: error: not enough memory: {error}", file=sys.stderr)
-        return 1
-    except Interrupted as error:
-        print(f"igc-ref: {error}", file=sys.stderr)
-        return 128 + error.signal
-    except KeyboardInterrupt:
-        print("igc-ref: interrupted; train --resume RUN continues a run", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print(f"igc-ref: {one_line(stop, 2000) or 'interrupted'}", file=sys.stderr)
+        return 128 + int(getattr(stop, "signal", signal.SIGINT))
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="igc-ref", description="Interleaved group convolutions: train, measure, compare."
-    )
-    parser.add_argument("--version", action="version", version=f"igc-ref {igc_ref.__version__}")
+def _parser() -> Any:
+    from igc_ref.cli import commands, doctor, studies
+    from igc_ref.cli.options import Parser
+
+    text = "Interleaved group convolutions: train, measure, compare."
+    parser = Parser(prog="igc-ref", description=text)
+    parser.add_argument("--version", action="version", version=f"igc-ref {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    commands.add_commands(subparsers)
-    studies.add_commands(subparsers)
-    doctor.add_commands(subparsers)
+    for group in (commands, studies, doctor):
+        group.add_commands(subparsers)
     return parser

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from igc_ref import bench, data, plots
 from igc_ref.bench.harness import TORCH
 from igc_ref.cli.options import NETWORK, add_command, add_recipe, add_run, add_settings
-from igc_ref.errors import CheckpointError, SpecError, choice, integer
-from igc_ref.files import write_csv
+from igc_ref.errors import CheckpointError, SpecError, choice, integer, user_path
+from igc_ref.files import writable, write_csv
 from igc_ref.networks.architecture import ARCHITECTURES
 from igc_ref.networks.model import build
 from igc_ref.report import aligned, say
@@ -87,7 +86,7 @@ def train_command(resume_run: str | None = None, recipe: str | None = None, **gi
     the settings that are given, by option or by recipe.
     """
     if recipe is not None:
-        run = TrainConfig() if resume_run is None else runs.read_config(Path(resume_run))
+        run = TrainConfig() if resume_run is None else runs.read_config(resume_run)
         given = recipes.recipe(recipe, given.get("data", run.data)) | given
     if resume_run is None:
         history = train(TrainConfig(**given), say)
@@ -103,10 +102,10 @@ def eval_command(
     model, saved = runs.load_run(run, backend, say)
     config = saved.config
     model.backend.prepare(model.dtype, say)
+    place = config.data_dir if data_dir is None else data_dir
     if precise_bn:
-        train_set = data.load(config.data, "train", data_dir or config.data_dir, say)
-        precise_statistics(model, train_set)
-    test_set = runs.load_test_set(saved, data_dir or config.data_dir, say)
+        precise_statistics(model, data.load(config.data, "train", place, say))
+    test_set = runs.load_test_set(saved, place, say)
     result = evaluate(model, test_set)
     say(
         f"{model.architecture} on {test_set.name}, {len(test_set):,} images, "
@@ -134,16 +133,17 @@ def _count(
     **settings: Any,
 ) -> None:
     """Print one network, or a comparison."""
-    if (csv or equal) and not compare:
+    if not (csv is None and equal is None) and not compare:
         raise SpecError("--equal and --csv belong to a comparison: give --compare as well")
     architecture = TrainConfig(**settings).architecture(num_classes)
     if not compare:
         say(counts.summary(build(architecture, backend="numpy")))
         return
+    path = None if csv is None else writable(user_path("csv", csv))
     counted = counts.compare_networks(architecture, (equal or "depth").replace("-", "_"))
     say(aligned(counts.cells(counted)))
-    if csv is not None:
-        write_csv(csv, counts.csv_rows(counted))
+    if path is not None:
+        write_csv(path, counts.csv_rows(counted))
 
 
 def bench_command(
@@ -163,13 +163,14 @@ def bench_command(
     able = bench.contenders()
     for name in contenders or []:
         choice("contender", name, able)
+    path = None if json is None else writable(user_path("json", json))
     say(f"measuring the roofline with {threads} threads, then {case.name}, batch {batch_size}")
     roofline = bench.measure(threads)
     say(f"copy {roofline.bandwidth / 1e9:.1f} GB/s, GEMM {roofline.flops / 1e9:.0f} GFLOP/s")
     comparison = bench.time_case(case, contenders or able, threads, rounds)
     say("\n".join(comparison.lines(roofline)))
-    if json is not None:
-        bench.write_comparisons(Path(json), [comparison], roofline, threads)
+    if path is not None:
+        bench.write_comparisons(path, [comparison], roofline, threads)
 
 
 def _block_case(
@@ -190,10 +191,10 @@ def _step_case(batch_size: int, **numbers: Any) -> bench.StepCase:
 
 def plot_command(run: str, out: str | None = None) -> None:
     """Draw the learning curves of a run."""
+    path = user_path("run", run) / "curves.png" if out is None else user_path("out", out)
     saved = runs.load_newest(run, say)
     if saved is None or not saved.records:
         raise CheckpointError(f"{run} has finished no epoch yet: there is nothing to draw")
-    path = Path(out) if out else Path(run) / "curves.png"
     title = f"{saved.config.architecture(saved.classes)} on {saved.config.data}"
     plots.save(plots.draw_curves(saved.records, title), path)
     say(f"curves in {path}")

@@ -8,14 +8,23 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Container
 from dataclasses import fields
-from typing import Any
+from typing import Any, NoReturn
 
+from igc_ref.errors import one_line
 from igc_ref.training import config
 from igc_ref.training.config import RECIPES, Setting, TrainConfig
 
 NETWORK = ("arch", "depth", "L", "M", "width", "doubling")
 DEFAULTS = {field.name: field.default for field in fields(TrainConfig)}
 METAVARS = {int: "N", float: "X", str: "DIR"}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with what is wrong, and where help is."""
+        self.exit(2, f"igc-ref: error: {one_line(message, 2000)}; see {self.prog} --help\n")
 
 
 def add_command(commands: Any, command: Callable[..., None]) -> argparse.ArgumentParser:

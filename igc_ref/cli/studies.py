@@ -70,8 +70,9 @@ def sweep_command(
         seeds=_numbers("seeds", seeds),
     )
     plan.run(say)
-    figure = f"figure in {Path(out) / PICTURE}" if plots.available() else "no figure: no matplotlib"
-    say(f"table in {Path(out) / CSV}, {figure}")
+    folder = Path(plan.folder)
+    figure = f"figure in {folder / PICTURE}" if plots.available() else "no figure: no matplotlib"
+    say(f"table in {folder / CSV}, {figure}")
 
 
 def _numbers(name: str, text: str) -> list[int]:

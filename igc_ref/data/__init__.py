@@ -13,7 +13,7 @@ from igc_ref.data.download import fetch
 from igc_ref.data.published import PUBLISHED, SVHN_PARTS
 from igc_ref.data.shapes import FIGURES, shapes
 from igc_ref.data.svhn import DIGITS, load_svhn
-from igc_ref.errors import DataError, choice
+from igc_ref.errors import DataError, choice, user_path
 from igc_ref.report import Report, silent
 
 __all__ = [
@@ -60,5 +60,7 @@ def load(
     choice("data", name, NAMES, DataError)
     if name == "shapes":
         return shapes(split)
-    place = fetch(name, report=report, split=split) if data_dir is None else Path(data_dir)
-    return (load_svhn if name in SVHN_PARTS else load_cifar)(place, name, split)
+    if data_dir is None:
+        data_dir = fetch(name, report=report, split=split)
+    read = load_svhn if name in SVHN_PARTS else load_cifar
+    return read(user_path("data_dir", data_dir), name, split)

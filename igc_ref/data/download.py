@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -17,7 +18,8 @@ from urllib.request import url2pathname
 from tqdm import tqdm
 
 from igc_ref.data.published import PUBLISHED, SLOW, SVHN, SVHN_PARTS, PublishedFile
-from igc_ref.errors import DataError, choice, one_line
+from igc_ref.errors import DataError, choice, one_line, user_path
+from igc_ref.files import locked
 from igc_ref.report import Report, silent
 
 __all__ = ["CACHE", "URL", "cache_folder", "fetch"]
@@ -62,7 +64,7 @@ def fetch(
     """
     choice("name", name, (*PUBLISHED, *SVHN_PARTS), DataError)
     choice("split", split, ("train", "test"), DataError)
-    place = Path(folder) if folder is not None else cache_folder()
+    place = cache_folder() if folder is None else user_path("folder", folder)
     try:
         if name in PUBLISHED:
             return _ensure(PUBLISHED[name].title, PUBLISHED[name].archives, place, report)
@@ -92,21 +94,19 @@ def cache_folder() -> Path:
 
 def _ensure(title: str, files: tuple[PublishedFile, ...], place: Path, report: Report) -> Path:
     """Return the path of one of these forms of a set; download one if there is none."""
-    from filelock import FileLock, Timeout
-
     if found := _present(files, place):
         return found
     offers = _offers(files)
     place.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(place / f".{files[0].name}.lock")
+    lock = place / f".{files[0].name}.lock"
     for patience in (0.0, PATIENCE):
         try:
-            with lock.acquire(timeout=patience):
+            with locked(lock, patience, report):
                 return _present(files, place) or _download(title, files, offers, place, report)
-        except Timeout:
+        except TimeoutError:
             if not patience:
-                report(f"another process is fetching {title}; waiting for it ({lock.lock_file})")
-    raise DataError(f"another process has held {lock.lock_file} for {PATIENCE:,.0f} s")
+                report(f"another process is fetching {title}; waiting for it ({lock})")
+    raise DataError(f"another process has held {lock} for {PATIENCE:,.0f} s")
 
 
 def _present(files: tuple[PublishedFile, ...], place: Path) -> Path | None:
@@ -184,7 +184,7 @@ def _retrieve(file: PublishedFile, address: str, place: Path) -> Path:
             open(output, "wb") as stream,
             tqdm.wrapattr(
                 _Limited(stream, file.size), "write", file.size,
-                desc=file.name, leave=False, disable=None,
+                desc=file.name, leave=False, disable=None if sys.stderr else True,
             ) as shown,
         ):  # fmt: skip
             http(url, shown, None)

@@ -36,7 +36,7 @@ from igc_ref.plots.matrices import (
     draw_values,
     draw_weights,
 )
-from igc_ref.plots.style import PALETTE, available, pyplot, save
+from igc_ref.plots.style import PALETTE, available, save
 from igc_ref.plots.widths import draw_equal_cost, draw_width_map, draw_width_trade
 from igc_ref.plots.wires import draw_branches, draw_permutation, draw_wiring
 
@@ -69,6 +69,5 @@ __all__ = [
     "draw_width_map",
     "draw_width_trade",
     "draw_wiring",
-    "pyplot",
     "save",
 ]

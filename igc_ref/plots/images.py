@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from igc_ref.plots.style import GRID, PALETTE, Array, Axes, Figure, pyplot, subplots
+from igc_ref.plots.style import GRID, PALETTE, Array, Axes, Figure, library, new_figure, subplots
 
 MIDDLE: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}  # of a cell
 
@@ -44,10 +44,9 @@ def draw_patch(x: Array, z: Array, row: int, column: int) -> Figure:
     """
     C, H, W = x.shape
     k = round((z.size // C) ** 0.5)
-    figure, all_axes = pyplot().subplot_mosaic(
-        [[f"x{c}" for c in range(C)], ["z"] * C], figsize=(9, 3.6), height_ratios=[3, 1],
-        layout="constrained",
-    )  # fmt: skip
+    figure = new_figure((9, 3.6))
+    tiles = [[f"x{c}" for c in range(C)], ["z"] * C]
+    all_axes = figure.subplot_mosaic(tiles, height_ratios=[3, 1])
     shades = {"cmap": "gray_r", "vmin": 0, "vmax": max(float(x.max()), 1.0) * 2}
     vector, corner = all_axes["z"], (column - k // 2, row - k // 2)
     _numbers(vector, z[None], shades, aspect="auto")
@@ -55,8 +54,8 @@ def draw_patch(x: Array, z: Array, row: int, column: int) -> Figure:
         axes = all_axes[f"x{c}"]
         _numbers(axes, x[c], shades)
         edge = {"fill": False, "ec": PALETTE[c % len(PALETTE)], "lw": 3, "clip_on": False}
-        axes.add_patch(pyplot().Rectangle(corner, k, k, **edge))
-        vector.add_patch(pyplot().Rectangle((c * k * k, 0), k * k, 1, **edge))
+        axes.add_patch(library().patches.Rectangle(corner, k, k, **edge))
+        vector.add_patch(library().patches.Rectangle((c * k * k, 0), k * k, 1, **edge))
         for down, right in np.ndindex(k, k):
             x_, y_ = corner[0] + right, corner[1] + down
             if not (0 <= x_ < W and 0 <= y_ < H):

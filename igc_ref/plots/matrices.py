@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.plots.style import GRID, PALETTE, Array, Axes, Figure, pyplot, subplots
+from igc_ref.plots.style import GRID, PALETTE, Array, Axes, Figure, library, subplots
 from igc_ref.spec.block import IGCSpec
 
 WIDTH = 9.5  # of all matrices of a block together, in inches
@@ -146,7 +146,7 @@ def draw_values(
         for row, column in np.argwhere(sign * matrix > 0):
             side = LARGEST * min(float(np.sqrt(abs(matrix[row, column]) / greatest)), 1.0)
             corner = (column + (1 - side) / 2, row + (1 - side) / 2)
-            squares.append(pyplot().Rectangle(corner, side, side))
+            squares.append(library().patches.Rectangle(corner, side, side))
         face = colour if sign > 0 else "white"
         axes.add_collection(PatchCollection(squares, facecolor=face, edgecolor=colour))
     frame(axes, matrix, title, rows, columns)
@@ -191,7 +191,7 @@ def draw_weights(matrices: Sequence[Array], titles: Sequence[str], x: str, y: st
             corner = (column - side / 2, row - side / 2)
             colour = "white" if weight > 0 else "black"
             style = {"facecolor": colour, "edgecolor": "none"}
-            axes.add_patch(pyplot().Rectangle(corner, side, side, **style))
+            axes.add_patch(library().patches.Rectangle(corner, side, side, **style))
         axes.set(xlim=(-0.6, columns - 0.4), ylim=(rows - 0.4, -0.6), aspect="equal")
         axes.set(xticks=range(columns), yticks=range(rows), facecolor="#999999", title=title)
     figure.supxlabel(x)

@@ -6,13 +6,16 @@ matplotlib's, which is imported only when something is drawn.
 
 from __future__ import annotations
 
+import os
+import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
-from igc_ref.errors import IGCError
+from igc_ref.errors import IGCError, user_path
 from igc_ref.files import replacing
 
 Array = npt.NDArray[Any]
@@ -28,13 +31,23 @@ HATCHES = ("", "///", "...", "xx")
 ENDINGS = ("png", "svg")
 
 
-def pyplot() -> Any:
-    """Return matplotlib.pyplot, or raise an error that says what to install."""
+def library() -> Any:
+    """Return matplotlib, or raise an error that says what to install.
+
+    Not pyplot: it loads the backend that MPLBACKEND names, often that of a notebook, though a file
+    needs none.
+    """
+    backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
     try:
-        import matplotlib.pyplot as plt
+        import matplotlib.figure
+        import matplotlib.patches
     except ImportError:
         raise IGCError("figures need matplotlib: pip install matplotlib") from None
-    return plt
+    if backend:
+        os.environ["MPLBACKEND"] = backend
+        with suppress(ValueError):  # there is no such backend: the import would have failed
+            matplotlib.rcParams["backend"] = backend
+    return matplotlib
 
 
 def available() -> bool:
@@ -42,22 +55,33 @@ def available() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def subplots(*shape: int, **options: Any) -> tuple[Figure, Any]:
+def new_figure(size: tuple[float, float]) -> Figure:
+    """Return a new figure of a width and height in inches; pyplot's where it can be shown."""
+    make = library().figure.Figure
+    if not {"IPython", "matplotlib.pyplot"}.isdisjoint(sys.modules):
+        from matplotlib import pyplot
+
+        make = pyplot.figure
+    return make(figsize=size, layout="constrained")
+
+
+def subplots(*shape: int, figsize: tuple[float, float], **options: Any) -> tuple[Figure, Any]:
     """Return a new figure and its axes, from the arguments of `matplotlib.pyplot.subplots`."""
-    figure, axes = pyplot().subplots(*shape, layout="constrained", **options)
-    return figure, axes
+    figure = new_figure(figsize)
+    return figure, figure.subplots(*shape, **options)
 
 
 def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as SVG or PNG, by its ending, without a date: same figure, same bytes."""
-    plt, path = pyplot(), Path(path)
+    path = user_path("path", path)
     ending = path.suffix[1:]
     if ending not in ENDINGS:
         raise IGCError(f"{path} must end in .{' or .'.join(ENDINGS)}")
     metadata = {"Date": None} if ending == "svg" else None
-    with plt.rc_context({"svg.hashsalt": "igc_ref"}), replacing(path) as file:
+    with library().rc_context({"svg.hashsalt": "igc_ref"}), replacing(path) as file:
         figure.savefig(file, format=ending, metadata=metadata, dpi=150)
-    plt.close(figure)
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close(figure)
 
 
 def line_style(number: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from igc_ref.plots.style import GRID, PALETTE, Axes, Figure, label_plainly, pyplot, subplots
+from igc_ref.plots.style import GRID, PALETTE, Axes, Figure, label_plainly, library, subplots
 from igc_ref.spec.block import IGCSpec, equal_cost_width, maximal_width
 
 
@@ -46,7 +46,7 @@ def _blocks(
 ) -> None:
     """Draw a matrix of (rows, columns) with `count` diagonal blocks, its corner at (x, y)."""
     (x, y), (rows, columns) = corner, shape
-    Rectangle = pyplot().Rectangle
+    Rectangle = library().patches.Rectangle
     axes.add_patch(Rectangle(corner, columns, rows, facecolor="white", edgecolor="black"))
     width, height = columns / count, rows / count
     for b in range(count):

@@ -15,7 +15,7 @@ import numpy as np
 from igc_ref import data
 from igc_ref.data import Dataset
 from igc_ref.errors import CheckpointError, SpecError, user_path
-from igc_ref.files import write_json
+from igc_ref.files import writable, write_json
 from igc_ref.networks import IGC, Conv2d
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import cost
@@ -131,6 +131,8 @@ def compress(
             f"first: igc-ref train --resume {shlex.quote(run)}"
         )
     target = compressed(model.architecture, L, M)
+    folder.mkdir(parents=True, exist_ok=True)
+    writable(folder / RESULT)
     settings = replace(
         config, arch=target.arch, L=target.L, M=target.M, width=None, epochs=epochs,
         lr=config.lr if lr is None else lr, backend=backend,

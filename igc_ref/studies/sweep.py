@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from igc_ref import plots
 from igc_ref.errors import SpecError, choice, integer, user_path
-from igc_ref.files import write_csv
+from igc_ref.files import writable, write_csv
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import Cost, cost
 from igc_ref.report import Report, aligned
@@ -140,6 +140,7 @@ class Sweep:
                     f"{name}={list(numbers)} is not allowed: different numbers are needed"
                 )
             object.__setattr__(self, name, numbers)
+        object.__setattr__(self, "folder", str(user_path("out", self.folder)))
         for depth in self.depths:
             self._architecture(depth)
 
@@ -163,6 +164,8 @@ class Sweep:
     def run(self, report: Report) -> list[Result]:
         """Train the runs that are not finished; rewrite the table and the figure after each."""
         report(aligned(_setting_cells(self.settings())))
+        Path(self.folder).mkdir(parents=True, exist_ok=True)
+        writable(Path(self.folder) / CSV)
         results = []
         for config in self.configs():
             accuracy = run_to_end(config, report).test_accuracy

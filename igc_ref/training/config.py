@@ -119,7 +119,9 @@ class Setting(NamedTuple):
         if self.kind is int:
             return integer(name, value, self.minimum)
         if self.kind is str:
-            return str(user_path(name, value))
+            path = user_path(name, value)
+            # A run may be continued from another folder.
+            return str(path.absolute() if name == "data_dir" else path)
         if self.kind is bool:
             if not isinstance(value, bool | np.bool_):
                 raise SpecError(f"{name}={shown(value)} is neither True nor False")

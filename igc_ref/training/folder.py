@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from igc_ref import data
+from igc_ref import data, files
 from igc_ref.data import Dataset
-from igc_ref.errors import CheckpointError
+from igc_ref.errors import CheckpointError, user_path
 from igc_ref.files import replacing, write_json
 from igc_ref.networks.model import Model, build
 from igc_ref.report import Report, silent
@@ -28,13 +28,13 @@ MAY_CHANGE = ("backend", "data_dir", "checkpoint_every")  # between a run and it
 
 
 @contextmanager
-def create(config: TrainConfig) -> Iterator[Path]:
+def create(config: TrainConfig, report: Report = silent) -> Iterator[Path]:
     """Make the folder of a new run, lock it, write its config; refuse one that holds anything."""
     folder = _new_folder(config) if config.out is None else Path(config.out)
     if not (folder / LOCK).exists():  # no run's folder: no lock is left in it
         _check_empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
+    with locked(folder, report):
         _check_empty(folder)
         write_json(folder / CONFIG, config.to_dict())
         yield folder
@@ -52,23 +52,19 @@ def _check_empty(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, report: Report = silent) -> Iterator[None]:
     """Lock the folder of a run, so that no second process trains in it.
-
-    The system releases the lock when the process ends, however it ends. The file ``.lock`` stays.
 
     Raises
     ------
     CheckpointError
         If another process has locked it.
     """
-    from filelock import FileLock, Timeout  # here: a machine lent for timings may not have it
-
-    try:
-        lock = FileLock(folder / LOCK).acquire(timeout=0)
-    except Timeout as error:
-        raise CheckpointError(f"another process is training in {folder}") from error
-    with lock:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(files.locked(folder / LOCK, 0, report))
+        except TimeoutError as error:
+            raise CheckpointError(f"another process is training in {folder}") from error
         yield
 
 
@@ -97,7 +93,7 @@ def write_log(folder: Path, records: list[Record]) -> None:
 
 def read_config(folder: str | Path) -> TrainConfig:
     """Read ``config.json`` of a run; a CheckpointError if there is none, or it is damaged."""
-    path = Path(folder) / CONFIG
+    path = user_path("folder", folder) / CONFIG
     if not path.is_file():
         raise CheckpointError(f"{folder} is no run: there is no {path}")
     try:
@@ -130,7 +126,7 @@ def load_newest(folder: str | Path, report: Report) -> Checkpoint | None:
         If there is no run; if neither can be read, that of the last one; or if it has other
         settings than ``config.json``.
     """
-    last, previous = (Path(folder) / name for name in (CHECKPOINT, PREVIOUS))
+    last, previous = (user_path("folder", folder) / name for name in (CHECKPOINT, PREVIOUS))
     declared = read_config(folder)
     if not last.exists() and not previous.exists():
         return None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import shlex
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -58,7 +60,8 @@ def train(
     TrainingError
         If the loss is no longer finite, or the memory does not suffice.
     Interrupted
-        After Ctrl-C or SIGTERM; the run has been saved and can be resumed.
+        After Ctrl-C, SIGTERM, SIGHUP, or a BrokenPipeError of `report`; the run has been saved and
+        can be resumed.
 
     Examples
     --------
@@ -71,7 +74,7 @@ def train(
     session = Session(config, report)
     if initial is not None:
         session.model.load_state_dict(initial)
-    with runs.create(config) as folder:
+    with runs.create(config, report) as folder:
         return session.run(folder)
 
 
@@ -107,7 +110,7 @@ def resume(
     settings = check_settings(settings)
     folder = user_path("folder", folder)
     runs.read_config(folder)  # before the lock: it writes a file, and only a run may get one
-    with runs.locked(folder):
+    with runs.locked(folder, report):
         saved = runs.load_newest(folder, report)
         config = runs.read_config(folder) if saved is None else saved.config
         if found := runs.differing(config, settings):
@@ -238,7 +241,13 @@ class Session:
                     self.save(folder, keep=folder / runs.PREVIOUS)
                     self.report(_line(self.records[-1], c.epochs))
                     if self.signals:
-                        self._stop(folder)
+                        self._stop(folder, self.signals[0])
+        except BrokenPipeError:  # nobody reads the report any more, as after `| head`
+            self._stop(folder, 13)  # SIGPIPE, which Windows does not name
+        except KeyboardInterrupt as stop:
+            if isinstance(stop, Interrupted):
+                raise
+            self._stop(folder, signal.SIGINT)  # a second Ctrl-C, which does not wait
         except MemoryError as error:
             smaller = f"; try --batch-size {c.batch_size // 2}" if c.batch_size > 1 else ""
             reason = str(error).splitlines()[0] if str(error) else "no more memory"
@@ -263,7 +272,7 @@ class Session:
                 len(rates),
                 initial=self.partial.step,
                 leave=False,
-                disable=None,
+                disable=None if sys.stderr else True,
             )
             for done, (loss, correct) in enumerate(results, start=self.partial.step + 1):
                 if not math.isfinite(loss):
@@ -292,13 +301,13 @@ class Session:
             self.partial = replace(self.partial, draws=sampling.fingerprint())
             self.save(folder, keep=folder / runs.PREVIOUS)
         if stopping:
-            self._stop(folder)
+            self._stop(folder, self.signals[0])
 
-    def _stop(self, folder: Path) -> NoReturn:
+    def _stop(self, folder: Path, number: int) -> NoReturn:
         raise Interrupted(
             f"interrupted at {self.saved}; saved in {folder}; "
-            f"continue with: igc-ref train --resume {folder}",
-            self.signals[0],
+            f"continue with: igc-ref train --resume {shlex.quote(str(folder))}",
+            number,
         )
 
     def _test(self, epoch: int) -> None:
@@ -351,7 +360,7 @@ class Interrupted(KeyboardInterrupt):
     Attributes
     ----------
     signal : int
-        SIGINT or SIGTERM.
+        SIGINT, SIGTERM, SIGHUP or SIGPIPE.
     """
 
     def __init__(self, message: str, signal_number: int) -> None:
@@ -361,20 +370,23 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def noted_signals() -> Iterator[list[int]]:
-    """Within this context note Ctrl-C and SIGTERM; a second one ends the program at once.
+    """Within this context note Ctrl-C, SIGTERM and SIGHUP, unless they are ignored.
 
+    A second one ends the program at once, but for SIGHUP: a terminal that is closed may send two.
     Outside the main thread, where Python delivers no signals, it does nothing.
     """
     noted: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        if noted:
+        if noted and number in (signal.SIGINT, signal.SIGTERM):
             raise KeyboardInterrupt
         noted.append(number)
 
     in_main = threading.current_thread() is threading.main_thread()
-    numbers = (signal.SIGINT, signal.SIGTERM) if in_main else ()
-    before = {number: signal.signal(number, note) for number in numbers}
+    names = ("SIGINT", "SIGTERM", "SIGHUP") if in_main else ()
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    heeded = [n for n in numbers if signal.getsignal(n) not in (signal.SIG_IGN, None)]
+    before = {number: signal.signal(number, note) for number in heeded}
     try:
         yield noted
     finally:

@@ -191,12 +191,14 @@ def test_the_command_times_a_block_or_a_training_step_and_writes_json(tmp_path, 
         (["--depth", "8"], "depth=8 belongs to a network: give --arch"),
         (["--arch", "plain", "--size", "8"], "size=8 belongs to a block: leave out --arch"),
         (["--arch", "plain_igc", "--depth", "9"], "depth=9 is not allowed"),
+        (["--json", "nowhere/bench.json"], "cannot use nowhere/bench.json: No such file"),
         (["--contenders", "tpu"], "contender='tpu' is unknown; choose one of numpy"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_the_command_refuses_what_cannot_be(options, message, capsys):
     assert main(["bench", *options]) == 1
-    err = capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert not out  # nothing was measured
     assert message in err
     assert err.count("\n") == 1

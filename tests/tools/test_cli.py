@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -125,7 +126,8 @@ def test_a_folder_that_is_no_run_is_an_error(capsys, tmp_path):
         assert "is no run: there is no" in error_of(capsys, command, tmp_path)
     for folder in (tmp_path, tmp_path / "nowhere"):
         assert "is no run: there is no" in error_of(capsys, "train", "--resume", folder)
-    assert "folder='' is not a path" in error_of(capsys, "train", "--resume", "")
+    for command in ("train --resume", "eval", "plot", "plot run --out", "params --compare --csv"):
+        assert "='' is not a path" in error_of(capsys, *command.split(), "")
     assert not list(tmp_path.iterdir())  # not even a lock
     (tmp_path / "config.json").write_text('{"depth": 5}')
     assert "has finished no epoch yet" in error_of(capsys, "plot", tmp_path)
@@ -141,4 +143,26 @@ def test_an_option_that_cannot_be_read_is_an_error_of_two(capsys):
         with pytest.raises(SystemExit) as stop:
             main(["train", option])
         assert stop.value.code == 2
-        assert message in capsys.readouterr().err
+        err = capsys.readouterr().err
+        assert message in err
+        assert err.startswith("igc-ref: error: ")
+        assert err.endswith("; see igc-ref train --help\n")
+        assert err.count("\n") == 1
+
+
+# -- streams ---------------------------------------------------------------------------------
+
+
+def test_a_stream_without_an_encoding_is_written_to(monkeypatch):
+    lines = []
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(write=lines.append, flush=lambda: None))
+    assert main(["params", "--depth", "5"]) == 0
+    assert "total" in "".join(lines)
+
+
+@pytest.mark.parametrize("closed", [">&- 2>&-", "| true"])
+def test_a_closed_stream_or_pipe_ends_quietly(closed):
+    command = f"{sys.executable} -m igc_ref params --paper"
+    bash = ["bash", "-c", f"set -o pipefail; (sleep 0.1; {command}) {closed}"]
+    done = subprocess.run(bash, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0 if ">" in closed else 128 + 13, "")

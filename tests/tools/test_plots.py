@@ -1,5 +1,9 @@
 """Figures: what is drawn is what was given; axes are named; the same figure has the same bytes."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -13,6 +17,7 @@ from tests.support.strategies import weights
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
+import matplotlib.pyplot  # noqa: E402 - the figures of these tests are shown by it
 from matplotlib.colors import to_hex  # noqa: E402 - only where matplotlib is installed
 from matplotlib.patches import Rectangle  # noqa: E402
 
@@ -89,9 +94,23 @@ def test_a_figure_of_an_unknown_kind_is_refused_before_anything_is_written(tmp_p
 
 
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib.pyplot", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(IGCError, match="pip install matplotlib"):
-        plots.pyplot()
+        FIGURES["lines"]()
+
+
+def test_a_figure_is_written_without_pyplot_but_shown_where_pyplot_is_imported(tmp_path):
+    figure = FIGURES["lines"]()
+    assert matplotlib.pyplot.fignum_exists(figure.number)
+    code = (
+        "import os, sys; from igc_ref import plots; "
+        "plots.save(plots.draw_lines({'a': ([1], [2])}, x='x', y='y'), 'figure.svg'); "
+        "assert 'matplotlib.pyplot' not in sys.modules; assert 'MPLBACKEND' in os.environ"
+    )
+    env = os.environ | {"MPLBACKEND": "no backend of this name"}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=env)
+    assert (tmp_path / "figure.svg").exists()
 
 
 # -- matrices -------------------------------------------------------------------------------

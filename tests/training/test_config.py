@@ -10,7 +10,7 @@ import pytest
 from igc_ref import TrainConfig, data
 from igc_ref.cli import main
 from igc_ref.data import Dataset
-from igc_ref.errors import SpecError
+from igc_ref.errors import CheckpointError, SpecError
 from igc_ref.training import folder as runs
 from igc_ref.training.config import RECIPES, recipe, settings
 from tests.support.runs import config
@@ -85,6 +85,8 @@ def test_what_is_given_on_the_command_line_is_what_is_trained(tmp_path, options,
         ({"augment": 1}, "augment=1 is neither True nor False"),
         ({"out": ""}, "out='' is not a path"),
         ({"out": 5}, "out=5 is not a path"),
+        ({"out": "a\nb"}, r"out='a\\nb' is not a path"),
+        ({"out": "~no such user/run"}, "out='~no such user/run': there is no such home folder"),
         ({"data": "mnist"}, "data='mnist' is unknown; choose one of shapes, cifar10"),
         ({"schedule": "nope"}, "schedule='nope' is unknown"),
         ({"backend": "torch"}, "backend='torch' is unknown; choose one of auto"),
@@ -114,6 +116,15 @@ def test_paths_and_numpy_numbers_make_the_same_config_as_plain_ones(tmp_path):
     assert {type(v) for v in made.to_dict().values()} == {int, float, str, bool, type(None)}
     assert json.loads(json.dumps(made.to_dict())) == made.to_dict()
     assert type(config(tmp_path, lr=1).lr) is float
+
+
+def test_a_tilde_is_the_home_folder_and_data_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert config(tmp_path, out="~/run") == config(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert config(tmp_path, data_dir="data").data_dir == str(tmp_path / "data")
+    with pytest.raises(CheckpointError, match=f"{tmp_path}/run is no run"):
+        runs.read_config("~/run")
 
 
 def test_settings_of_an_earlier_version_have_the_authors_batch_norm_and_unknown_ones_are_refused():

@@ -191,7 +191,7 @@ def test_a_continued_run_may_find_its_data_elsewhere_but_not_change_its_epochs(
         data, "load", lambda name, split, where, _: seen.append(where) or load(name, split, where)
     )
     resume(tmp_path / "run", data_dir="elsewhere")
-    assert seen == ["elsewhere", "elsewhere"]
+    assert seen == [os.path.abspath("elsewhere")] * 2
 
 
 def test_a_run_is_not_continued_on_other_images(tmp_path, monkeypatch, at_step):
@@ -224,12 +224,48 @@ def test_a_numpy_that_draws_other_numbers_does_not_continue_an_epoch(
 # -- signals, kills, locks -------------------------------------------------------------------
 
 
-def test_the_command_line_says_where_an_interrupted_run_lies(tmp_path, at_step, capsys):
-    at_step(2, killing(signal.SIGTERM))
+@pytest.mark.parametrize(
+    ("number", "times", "place"),
+    [(signal.SIGTERM, 1, "1, step 2"), (signal.SIGHUP, 2, "1, step 2"), (signal.SIGINT, 2, "0")],
+)
+def test_the_command_line_says_how_to_continue_an_interrupted_run(
+    tmp_path, at_step, capsys, number, times, place
+):
+    at_step(2, lambda: [os.kill(os.getpid(), number) for _ in range(times)])
     small = "--depth 5 -L 2 -M 2 --batch-size 16 --backend numpy --out".split()
-    assert cli.main(["train", *small, str(tmp_path / "run")]) == 128 + signal.SIGTERM
-    err = capsys.readouterr().err
-    assert f"igc-ref: interrupted at epoch 1, step 2; saved in {tmp_path / 'run'}" in err
+    assert cli.main(["train", *small, str(tmp_path / "my run")]) == 128 + number
+    err, folder = capsys.readouterr().err, tmp_path / "my run"
+    assert f"igc-ref: interrupted at epoch {place}; saved in {folder}; " in err
+    assert err.endswith(f"continue with: igc-ref train --resume '{folder}'\n")
+
+
+def test_a_report_that_nobody_reads_any_more_ends_a_run_that_can_be_resumed(tmp_path):
+    lines = []
+
+    def report(line):
+        lines.append(line)
+        if "epoch 1/2" in line:
+            raise BrokenPipeError
+
+    with pytest.raises(Interrupted, match=r"at epoch 1; saved in .*run; continue with") as stop:
+        train(config(tmp_path), report)
+    assert stop.value.signal == signal.SIGPIPE
+    assert len(resume(tmp_path / "run").records) == 2
+
+
+def test_without_stderr_there_is_no_progress_bar(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    assert len(train(config(tmp_path, epochs=1)).records) == 1
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with noted_signals() as noted:
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not noted
 
 
 def test_a_second_signal_does_not_wait_and_handlers_are_given_back():
@@ -358,6 +394,14 @@ def test_runs_without_a_folder_of_their_own_never_share_one(tmp_path, monkeypatc
         with runs.create(TrainConfig(**SMALL)) as folder:
             folders.append(folder)
     assert [folder.name[-2:] for folder in folders] == ["-2", "-3", "-4"]
+
+
+def test_a_checkpoint_that_cannot_be_written_is_found_out_before_the_training(tmp_path):
+    folder = train(config(tmp_path)).run
+    (folder / runs.CHECKPOINT).unlink()
+    (folder / runs.CHECKPOINT).mkdir()
+    with pytest.raises(IsADirectoryError, match=r"checkpoint\.npz"):
+        resume(folder)
 
 
 def test_a_folder_that_holds_anything_is_refused_and_left_alone(tmp_path):
