@@ -16,8 +16,10 @@ from typing import BinaryIO
 UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
-def writable(path: Path) -> Path:
+def writable(path: Path, make_folder: bool = False) -> Path:
     """Return the path of a file to write; an OSError, before any work, if it cannot be written."""
+    if make_folder:
+        path.parent.mkdir(parents=True, exist_ok=True)
     if not _is_stream(path):
         with suppress(RuntimeError), replacing(path):
             raise RuntimeError("only tried: nothing is replaced")

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from igc_ref import __version__
-from igc_ref.errors import IGCError, one_line
 
 __all__ = ["main"]
 
@@ -34,10 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
+        from igc_ref.errors import IGCError, one_line
+
         options = vars(_parser().parse_args(arguments))
         options.pop("command")(**options)
     except BrokenPipeError:
         raise
+    except KeyboardInterrupt as stop:
+        print(f"igc-ref: {str(stop) or 'interrupted'}", file=sys.stderr)
+        return 128 + int(getattr(stop, "signal", signal.SIGINT))
     except (IGCError, OSError, MemoryError) as error:
         text = str(error)
         if isinstance(error, MemoryError):
@@ -46,9 +50,6 @@ def _run(arguments: Sequence[str] | None) -> int:
             text = f"cannot use {error.filename}: {error.strerror}"
         print(f"igc-ref: error: {one_line(text, 2000)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt as stop:
-        print(f"igc-ref: {one_line(stop, 2000) or 'interrupted'}", file=sys.stderr)
-        return 128 + int(getattr(stop, "signal", signal.SIGINT))
     return 0
 
 

@@ -131,13 +131,12 @@ def compress(
             f"first: igc-ref train --resume {shlex.quote(run)}"
         )
     target = compressed(model.architecture, L, M)
-    folder.mkdir(parents=True, exist_ok=True)
-    writable(folder / RESULT)
     settings = replace(
         config, arch=target.arch, L=target.L, M=target.M, width=None, epochs=epochs,
         lr=config.lr if lr is None else lr, backend=backend,
         data_dir=config.data_dir if data_dir is None else data_dir, out=str(folder / "finetuned"),
     )  # fmt: skip
+    result_file = writable(folder / RESULT, make_folder=True)
     test_set = runs.load_test_set(saved, settings.data_dir, report)
     small, accuracies, errors = _project(model, target, settings, test_set, report)
     finetuned = run_to_end(settings, report, initial=small.state_dict())
@@ -154,7 +153,7 @@ def compress(
         "cost_before": cost(model.architecture)._asdict(),
         "cost_after": cost(target)._asdict(),
     }
-    write_json(folder / RESULT, result)
+    write_json(result_file, result)
     return result
 
 

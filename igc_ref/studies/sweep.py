@@ -164,8 +164,7 @@ class Sweep:
     def run(self, report: Report) -> list[Result]:
         """Train the runs that are not finished; rewrite the table and the figure after each."""
         report(aligned(_setting_cells(self.settings())))
-        Path(self.folder).mkdir(parents=True, exist_ok=True)
-        writable(Path(self.folder) / CSV)
+        writable(Path(self.folder) / CSV, make_folder=True)
         results = []
         for config in self.configs():
             accuracy = run_to_end(config, report).test_accuracy

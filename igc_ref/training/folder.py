@@ -95,7 +95,7 @@ def read_config(folder: str | Path) -> TrainConfig:
     """Read ``config.json`` of a run; a CheckpointError if there is none, or it is damaged."""
     path = user_path("folder", folder) / CONFIG
     if not path.is_file():
-        raise CheckpointError(f"{folder} is no run: there is no {path}")
+        raise CheckpointError(f"{path.parent} is no run: there is no {path}")
     try:
         return TrainConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, RecursionError) as error:  # of the encoding, of json, or a SpecError
