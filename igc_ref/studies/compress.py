@@ -144,10 +144,7 @@ def compress(
     accuracies |= {"finetuned": finetuned.test_accuracy, "scratch": scratch.test_accuracy}
     result = {
         "run": config.to_dict() | {"out": None, "data_dir": None},
-        "L": settings.L,
-        "M": settings.M,
-        "epochs": settings.epochs,
-        "lr": settings.lr,
+        **{name: getattr(settings, name) for name in ("L", "M", "epochs", "lr")},
         "accuracies": accuracies,
         "errors": errors,
         "cost_before": cost(model.architecture)._asdict(),
