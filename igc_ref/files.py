@@ -8,7 +8,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,20 +20,10 @@ def writable(path: Path, make_folder: bool = False) -> Path:
     """Return the path of a file to write; an OSError, before any work, if it cannot be written."""
     if make_folder:
         path.parent.mkdir(parents=True, exist_ok=True)
-    if not _is_stream(path):
+    if not (path.is_fifo() and os.access(path, os.W_OK)):  # to open a pipe may take for ever
         with suppress(RuntimeError), replacing(path):
             raise RuntimeError("only tried: nothing is replaced")
-    elif path.is_dir() or not os.access(path, os.W_OK):
-        code = errno.EISDIR if path.is_dir() else errno.EACCES
-        raise OSError(code, os.strerror(code), str(path))
     return path
-
-
-def _is_stream(path: Path) -> bool:
-    """Say whether a path is to be written to, not replaced: a device, a pipe, or our own output."""
-    return path.exists() and (
-        not path.is_file() or os.path.realpath(path) == os.path.realpath("/dev/stdout")
-    )
 
 
 @contextmanager
@@ -51,8 +41,9 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
     """
     target = Path(os.path.realpath(path))
     temporary = target.with_name(target.name + ".partial")
+    own_output = str(target) == os.path.realpath("/dev/stdout")
     try:
-        if _is_stream(path):
+        if own_output or (path.exists() and not path.is_file()):
             with open(path, "ab") as file:
                 yield file
             return
@@ -63,7 +54,12 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
         if keep is not None and target.exists():
             os.replace(target, keep)
         os.replace(temporary, target)
-        _to_disk(target.parent)
+        with suppress(PermissionError):  # Windows opens no folder, nor do some network drives
+            folder = os.open(target.parent, os.O_RDONLY)
+            try:
+                _sync(folder)
+            finally:
+                os.close(folder)
     except OSError as error:
         if error.filename in (None, str(temporary)):  # a failed write does not say of what
             error.filename = str(path)
@@ -74,7 +70,7 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def _sync(descriptor: int) -> None:
-    """Make sure that what was written survives a power cut, where the file system can."""
+    """Make sure that a file, or a folder's names, survives a power cut, where that can be."""
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -82,19 +78,10 @@ def _sync(descriptor: int) -> None:
             raise
 
 
-def _to_disk(folder: Path) -> None:
-    """Make sure that a change of names in a folder survives a power cut, where that is possible."""
-    with suppress(PermissionError):  # Windows opens no folder, nor do some network drives
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            _sync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-@contextmanager
-def locked(path: Path, timeout: float, report: Callable[[str], None]) -> Iterator[None]:
-    """Hold a lock file; a TimeoutError if another process holds it for `timeout` seconds.
+def locked(
+    path: Path, timeout: float, report: Callable[[str], None]
+) -> AbstractContextManager[object]:
+    """Take a lock, held until the context ends; a TimeoutError after `timeout` seconds.
 
     The system releases the lock when the process ends, however it ends; the file stays. On a file
     system without locks, `report` says so and there is none.
@@ -103,15 +90,12 @@ def locked(path: Path, timeout: float, report: Callable[[str], None]) -> Iterato
 
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=timeout)
+        return lock.acquire(timeout=timeout)
     except (NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in UNSUPPORTED:
             raise
         report(f"no lock: the file system of {path.parent} has none; use it from one process only")
-    try:
-        yield
-    finally:
-        lock.release()
+        return nullcontext()
 
 
 def write_json(path: str | Path, value: object) -> None:

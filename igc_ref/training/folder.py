@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -51,21 +51,12 @@ def _check_empty(folder: Path) -> None:
         )
 
 
-@contextmanager
-def locked(folder: Path, report: Report = silent) -> Iterator[None]:
-    """Lock the folder of a run, so that no second process trains in it.
-
-    Raises
-    ------
-    CheckpointError
-        If another process has locked it.
-    """
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(files.locked(folder / LOCK, 0, report))
-        except TimeoutError as error:
-            raise CheckpointError(f"another process is training in {folder}") from error
-        yield
+def locked(folder: Path, report: Report = silent) -> AbstractContextManager[object]:
+    """Lock the folder of a run; a CheckpointError if another process is training in it."""
+    try:
+        return files.locked(folder / LOCK, 0, report)
+    except TimeoutError as error:
+        raise CheckpointError(f"another process is training in {folder}") from error
 
 
 def _new_folder(config: TrainConfig) -> Path:
@@ -123,12 +114,14 @@ def load_newest(folder: str | Path, report: Report) -> Checkpoint | None:
     Raises
     ------
     CheckpointError
-        If there is no run; if neither can be read, that of the last one; or if it has other
-        settings than ``config.json``.
+        If there is no run; if neither can be read, that of the last one; if both were removed, for
+        the log is kept; or if it has other settings than ``config.json``.
     """
     last, previous = (user_path("folder", folder) / name for name in (CHECKPOINT, PREVIOUS))
     declared = read_config(folder)
     if not last.exists() and not previous.exists():
+        if (log := last.with_name(LOG)).is_file() and log.stat().st_size:
+            raise CheckpointError(f"the checkpoints of {folder} are gone; its log is kept: {log}")
         return None
     try:
         saved = checkpoint.load(last)
@@ -170,7 +163,6 @@ def load_test_set(saved: Checkpoint, data_dir: str | None, report: Report) -> Da
     """Load the test set of a run; report if its images are not those that the run was tested on."""
     name = saved.config.data
     test_set = data.load(name, "test", data_dir, report)
-    # A checkpoint of an earlier version has no fingerprint of the test set alone.
     if saved.test_fingerprint not in ("", data.fingerprint(test_set)):
         report(f"these are not the images of {test_set.name} that the run was tested on")
     return test_set

@@ -153,8 +153,12 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(tmp_path, dam
     assert outcome(folder) == whole
     for name in (runs.CHECKPOINT, runs.PREVIOUS):  # without either, the newest is named
         (folder / name).write_bytes(b"not a checkpoint")
-    with pytest.raises(CheckpointError, match=r"checkpoint\.npz is damaged"):
-        resume(folder)
+        if damage == "missing":
+            (folder / name).unlink()
+    refusal = "gone; its log is kept: .*log" if damage == "missing" else r"point\.npz is damaged"
+    with pytest.raises(CheckpointError, match=refusal):
+        run_to_end(config(tmp_path), lines.append)
+    assert [record["epoch"] for record in read_log(folder)] == [1, 2]
 
 
 def test_a_run_that_was_ended_before_its_first_checkpoint_starts_from_the_beginning(tmp_path):
