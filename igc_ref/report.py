@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-__all__ = ["Report", "aligned", "markdown", "say", "silent"]
-
 Report = Callable[[str], None]
 
 

@@ -6,14 +6,6 @@ from igc_ref.bench.record import available_threads, write_comparisons
 from igc_ref.bench.roofline import Roofline, measure
 
 __all__ = [
-    "BlockCase",
-    "Case",
-    "Comparison",
-    "Roofline",
-    "StepCase",
-    "available_threads",
-    "contenders",
-    "measure",
-    "time_case",
-    "write_comparisons",
-]
+    "BlockCase", "Case", "Comparison", "Roofline", "StepCase", "available_threads", "contenders",
+    "measure", "time_case", "write_comparisons",
+]  # fmt: skip

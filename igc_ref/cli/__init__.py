@@ -21,10 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - None if it was closed
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
-        try:
-            return _run(arguments)
-        finally:
-            sys.stdout.flush()
+        return _run(arguments)
     except BrokenPipeError:  # the reader has gone, as after `| head`
         for stream in (sys.stdout, sys.stderr):  # at exit, Python would try again and complain
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -50,6 +47,8 @@ def _run(arguments: Sequence[str] | None) -> int:
             text = f"cannot use {error.filename}: {error.strerror}"
         print(f"igc-ref: error: {one_line(text, 2000)}", file=sys.stderr)
         return 1
+    finally:
+        sys.stdout.flush()
     return 0
 
 

@@ -32,7 +32,7 @@ class Dataset:
     Raises
     ------
     DataError
-        If shapes, dtypes or labels do not fit together.
+        If shapes, dtypes or labels do not fit together, or there is no image.
     """
 
     name: str
@@ -56,6 +56,8 @@ class Dataset:
                 f"{self.name}: {len(self.images)} images, but labels are "
                 f"{self.labels.dtype} of shape {self.labels.shape}; int64 is needed"
             )
+        if len(self) == 0:
+            raise DataError(f"{self.name} is empty")
         check_labels(self.name, self.labels, range(len(self.classes)))
 
     def __len__(self) -> int:

@@ -22,8 +22,6 @@ from igc_ref.errors import DataError, choice, one_line, user_path
 from igc_ref.files import locked
 from igc_ref.report import Report, silent
 
-__all__ = ["CACHE", "URL", "cache_folder", "fetch"]
-
 URL, CACHE = "IGC_REF_DATA_URL", "IGC_REF_CACHE"  # environment variables
 PATIENCE = 7200.0  # seconds to wait for another process that fetches the same file
 TIMEOUT = (15.0, 60.0)  # seconds to connect, and between two pieces that arrive

@@ -23,8 +23,6 @@ import numpy.typing as npt
 from igc_ref.data.dataset import Dataset
 from igc_ref.errors import DataError, choice, integer
 
-__all__ = ["shapes"]
-
 Array = npt.NDArray[np.float64]
 Figure = Callable[[Array, Array, Array], Array]
 

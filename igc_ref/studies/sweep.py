@@ -140,7 +140,6 @@ class Sweep:
                     f"{name}={list(numbers)} is not allowed: different numbers are needed"
                 )
             object.__setattr__(self, name, numbers)
-        object.__setattr__(self, "folder", str(user_path("out", self.folder)))
         for depth in self.depths:
             self._architecture(depth)
 
@@ -164,25 +163,19 @@ class Sweep:
     def run(self, report: Report) -> list[Result]:
         """Train the runs that are not finished; rewrite the table and the figure after each."""
         report(aligned(_setting_cells(self.settings())))
-        writable(Path(self.folder) / CSV, make_folder=True)
-        results = []
+        table, results = writable(Path(self.folder) / CSV, make_folder=True), list[Result]()
+        title = f"{self.training.arch} on {self.training.data}, {self.training.epochs} epochs"
         for config in self.configs():
             accuracy = run_to_end(config, report).test_accuracy
             a, L, M = config.architecture(), config.L or 1, config.M or 1
             results.append(
                 Result(L, M, L * M, a.depth, config.seed, *cost(a), config.epochs, accuracy)
             )
-            self.write(results)
+            write_csv(table, [Result._fields, *results])
+            if plots.available():
+                plots.save(plots.draw_sweep(results, title), table.with_name(PICTURE))
         report(aligned(_result_cells(results)))
         return results
-
-    def write(self, results: Sequence[Result]) -> None:
-        """Write ``sweep.csv``, and ``sweep.svg`` where matplotlib is installed."""
-        folder, training = Path(self.folder), self.training
-        write_csv(folder / CSV, [Result._fields, *results])
-        if plots.available():
-            title = f"{training.arch} on {training.data}, {training.epochs} epochs"
-            plots.save(plots.draw_sweep(results, title), folder / PICTURE)
 
 
 def _setting_cells(settings: Sequence[Setting]) -> list[tuple[str, ...]]:

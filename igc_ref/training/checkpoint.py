@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.errors import CheckpointError, describe, integer
+from igc_ref.errors import CheckpointError, describe, integer, shown
 from igc_ref.files import replacing
 from igc_ref.training.config import TrainConfig
 from igc_ref.training.npz import read_arrays
@@ -86,6 +86,11 @@ class Checkpoint:
         State of the network and of the optimiser.
     numpy : str
         Version of the NumPy that drew the order of the images.
+
+    Raises
+    ------
+    ValueError
+        If no run of these settings gets there.
     """
 
     config: TrainConfig
@@ -97,6 +102,12 @@ class Checkpoint:
     model: Arrays
     velocity: Arrays
     numpy: str = np.__version__
+
+    def __post_init__(self) -> None:
+        if len(self.records) + bool(self.partial.step) > self.config.epochs:
+            raise ValueError(f"it is at {self.position} of a run of {self.config.epochs} epochs")
+        if self.partial.correct > (seen := self.partial.step * self.config.batch_size):
+            raise ValueError(f"its partial epoch has {self.partial.correct} of {seen} images right")
 
     @property
     def finished(self) -> bool:
@@ -116,19 +127,12 @@ def save(path: Path, checkpoint: Checkpoint, keep: Path | None = None) -> None:
 
     The old file, if there is one, becomes `keep`.
     """
-    meta = {
-        "format": FORMAT,
-        "numpy": checkpoint.numpy,
-        "config": checkpoint.config.to_dict(),
-        "classes": checkpoint.classes,
-        "fingerprint": checkpoint.fingerprint,
-        "test_fingerprint": checkpoint.test_fingerprint,
-        "records": checkpoint.records,
-        "partial": asdict(checkpoint.partial),
-    }
-    arrays = {"meta": np.array(json.dumps(meta, allow_nan=False))}
-    arrays |= {f"model/{name}": array for name, array in checkpoint.model.items()}
-    arrays |= {f"velocity/{name}": array for name, array in checkpoint.velocity.items()}
+    meta = vars(checkpoint) | {"format": FORMAT, "partial": asdict(checkpoint.partial)}
+    meta["config"] = checkpoint.config.to_dict()
+    arrays: Arrays = {}
+    for part in ("model", "velocity"):
+        arrays |= {f"{part}/{name}": array for name, array in meta.pop(part).items()}
+    arrays["meta"] = np.array(json.dumps(meta, allow_nan=False))
     with replacing(path, keep) as file:
         np.savez(file, allow_pickle=False, **arrays)
 
@@ -148,23 +152,19 @@ def load(path: Path) -> Checkpoint:
     try:
         arrays = read_arrays(path)
         _check_numbers(arrays)
-        meta = _meta(arrays)
-        saved = Checkpoint(
+        meta = {"test_fingerprint": ""} | _meta(arrays)  # an earlier version wrote none
+        return Checkpoint(
             config=TrainConfig.from_dict(meta.get("config")),
             classes=integer("classes", meta.get("classes")),
-            fingerprint=_text(meta, "fingerprint"),
-            test_fingerprint=_text({"test_fingerprint": ""} | meta, "test_fingerprint"),
+            **{n: _text(meta, n) for n in ("fingerprint", "test_fingerprint", "numpy")},
             records=check_records(meta.get("records")),
             partial=_partial(meta.get("partial")),
             model=_part(arrays, "model/"),
             velocity=_part(arrays, "velocity/"),
-            numpy=_text(meta, "numpy"),
         )
-        _check_progress(saved)
     except (ValueError, RecursionError) as error:  # json recurses where brackets nest
         reason = describe(error, 300)  # it may quote the file
         raise CheckpointError(f"{path} is damaged or no checkpoint: {reason}") from error
-    return saved
 
 
 def check_records(values: object) -> list[Record]:
@@ -175,19 +175,7 @@ def check_records(values: object) -> list[Record]:
     for epoch, record in enumerate(records, start=1):
         if record["epoch"] != epoch:
             raise ValueError(f"record {epoch} is of epoch {record['epoch']}")
-        for name in ("train_accuracy", "test_accuracy"):
-            if not 0 <= record[name] <= 1:
-                raise ValueError(f"{name} of epoch {epoch} is {record[name]}, not from 0 to 1")
     return records
-
-
-def _check_progress(saved: Checkpoint) -> None:
-    """Raise a ValueError if no run of these settings gets to where this one is."""
-    config, partial = saved.config, saved.partial
-    if len(saved.records) + bool(partial.step) > config.epochs:
-        raise ValueError(f"it is at {saved.position} of a run of {config.epochs} epochs")
-    if partial.correct > (seen := partial.step * config.batch_size):
-        raise ValueError(f"its partial epoch has {partial.correct} of {seen} images right")
 
 
 def _check_numbers(arrays: Arrays) -> None:
@@ -215,27 +203,22 @@ def _partial(values: object) -> Partial:
     """Return what `asdict` made of a `Partial`, or raise a ValueError that says what is wrong."""
     if not isinstance(values, dict):
         raise ValueError(f"its partial epoch is no dict but {type(values).__name__}")
-    for name in ("loss_sum", "seconds"):
-        if _number(values, name) < 0:
-            raise ValueError(f"its {name} is {values[name]}")
     return Partial(
         step=integer("step", values.get("step"), minimum=0),
-        loss_sum=float(values["loss_sum"]),
+        loss_sum=_number(values, "loss_sum"),
         correct=integer("correct", values.get("correct"), minimum=0),
-        seconds=float(values["seconds"]),
+        seconds=_number(values, "seconds"),
         draws=_text(values, "draws"),
     )
 
 
 def _number(values: object, name: str) -> float:
-    """Return a finite number of a JSON object."""
+    """Return a number of a JSON object: an accuracy from 0 to 1, anything else from 0."""
     if not isinstance(values, dict):
         raise ValueError(f"an epoch's record must be a dict, not {type(values).__name__}")
-    number = values.get(name)
-    if isinstance(number, bool) or not isinstance(number, int | float):
-        raise ValueError(f"an epoch's record needs a number for {name}, not {number!r}")
-    if not -1e300 < number < 1e300:
-        raise ValueError(f"{name} of an epoch's record is not a finite number")
+    number, most = values.get(name), 1 if name.endswith("_accuracy") else 1e300
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= most:
+        raise ValueError(f"{name}={shown(number)} of an epoch is no number from 0 to {most:g}")
     return number
 
 

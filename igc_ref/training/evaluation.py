@@ -34,7 +34,7 @@ def evaluate(model: Model, dataset: Dataset, batch_size: int = 256) -> Evaluatio
     Raises
     ------
     DataError
-        If the set is empty, or has another number of classes than the network.
+        If the set has another number of classes than the network.
     TrainingError
         If the loss is not finite: an accuracy beside it says nothing.
     """
@@ -42,21 +42,18 @@ def evaluate(model: Model, dataset: Dataset, batch_size: int = 256) -> Evaluatio
     instance("dataset", dataset, Dataset)
     backend, classes = model.backend, model.architecture.num_classes
     batch_size = integer("batch_size", batch_size)
-    if len(dataset) == 0:
-        raise DataError(f"{dataset.name} is empty")
     if len(dataset.classes) != classes:
         raise DataError(f"{dataset.name} has {len(dataset.classes)} classes, the network {classes}")
-    sizes, means, counts = [], [], []
+    results = []
     with backend.session():
         for start in range(0, len(dataset), batch_size):
             batch = dataset[start : start + batch_size]
             labels, images = backend.asarray(batch.labels), backend.asarray(batch.images)
             logits = model.forward(backend.normalise(images, batch.mean, batch.std, model.dtype))
             mean, count, _ = backend.loss(logits, labels)
-            sizes.append(len(batch))
-            means.append(mean)
-            counts.append(count)
+            results.append((len(batch), mean, count))
         model.forget()
+        sizes, means, counts = zip(*results, strict=True)
         # Fetched only now: to look at a result is to wait for the device.
         losses, correct = (backend.to_numpy(backend.xp.stack(found)) for found in (means, counts))
     loss = sum(float(m) * n for m, n in zip(losses, sizes, strict=True)) / len(dataset)
@@ -80,14 +77,7 @@ def precise_statistics(model: Model, dataset: Dataset, batches: int = 50) -> Non
         Training images; the first ``200 * batches`` are taken, without augmentation.
     batches : int
         Of 200 images each.
-
-    Raises
-    ------
-    DataError
-        If the set is empty.
     """
-    if len(dataset) == 0:
-        raise DataError(f"{dataset.name} is empty")
     backend = model.backend
     norms = [layer for _, layer in model.network.named_layers() if isinstance(layer, BatchNorm)]
     momenta = [norm.momentum for norm in norms]

@@ -32,8 +32,6 @@ from igc_ref.training.evaluation import evaluate
 from igc_ref.training.loop import PAUSE_EVERY, StepByStep, draw, steps_of
 from igc_ref.training.optim import SGD, learning_rate
 
-__all__ = ["History", "Interrupted", "Session", "resume", "run_to_end", "train"]
-
 
 def train(
     config: TrainConfig, report: Report = silent, initial: Mapping[str, Any] | None = None
@@ -140,9 +138,8 @@ def run_to_end(
     """
     if config.out is None or not (Path(config.out) / runs.CONFIG).exists():
         return train(config, report, initial)
-    folder = Path(config.out)
     settings = {name: value for name, value in asdict(config).items() if name != "out"}
-    return resume(folder, report, initial, **settings)
+    return resume(config.out, report, initial, **settings)
 
 
 class Session:
@@ -201,8 +198,8 @@ class Session:
         self.records, self.partial = list(saved.records), saved.partial
         self.saved = saved.position
 
-    def save(self, folder: Path, keep: Path | None = None) -> None:
-        """Write a checkpoint of the present state, then the log; the last one becomes `keep`."""
+    def save(self, folder: Path, keep: bool = True) -> None:
+        """Write a checkpoint of the present state, then the log; `keep` the checkpoint before."""
         state = Checkpoint(
             config=self.config,
             classes=len(self.train_set.classes),
@@ -213,7 +210,7 @@ class Session:
             model=self.model.state_dict(),
             velocity=self.optimiser.state_dict(),
         )
-        checkpoint.save(folder / runs.CHECKPOINT, state, keep=keep)
+        checkpoint.save(folder / runs.CHECKPOINT, state, folder / runs.PREVIOUS if keep else None)
         runs.write_log(folder, self.records)
         self.saved = state.position
 
@@ -231,14 +228,14 @@ class Session:
             with noted_signals() as self.signals:
                 # Before the first step, so that a folder that cannot be written is found out. The
                 # last checkpoint is replaced: a damaged one must not become the one before.
-                self.save(folder)
+                self.save(folder, keep=False)
                 m.backend.prepare(m.dtype, self.report)
                 self.steps = steps_of(m, self.optimiser, self.train_set, c.batch_size, self.report)
                 for epoch in range(len(self.records) + 1, c.epochs + 1):
                     with np.errstate(over="ignore", invalid="ignore"):  # the loss is checked
                         self._train(epoch, folder)
                         self._test(epoch)
-                    self.save(folder, keep=folder / runs.PREVIOUS)
+                    self.save(folder)
                     self.report(_line(self.records[-1], c.epochs))
                     if self.signals:
                         self._stop(folder, self.signals[0])
@@ -261,9 +258,10 @@ class Session:
         c, size, begun = self.config, len(self.train_set), time.perf_counter()
         sampling, rates, before = self._draw(epoch), self._rates(epoch), self.partial.seconds
         every = 1 if isinstance(self.steps, StepByStep) else PAUSE_EVERY
+        due = range(0, len(rates), c.checkpoint_every or len(rates))  # to save after these steps
 
         def pauses(done: int) -> bool:
-            return done < len(rates) and (done % every == 0 or self._is_due(done))
+            return done in due or (done < len(rates) and done % every == 0)
 
         with self.model.backend.session():
             results = tqdm(
@@ -287,21 +285,11 @@ class Session:
                     self.partial.correct + correct,
                     before + time.perf_counter() - begun,
                 )
-                if pauses(done):
-                    self._pause(sampling, folder)
-
-    def _is_due(self, done: int) -> bool:
-        """Say whether a checkpoint is due after this step of an epoch."""
-        return bool(self.config.checkpoint_every) and done % self.config.checkpoint_every == 0
-
-    def _pause(self, sampling: Sampling, folder: Path) -> None:
-        """Save if a checkpoint is due or a signal came; after a signal, stop."""
-        stopping = bool(self.signals)
-        if stopping or self._is_due(self.partial.step):
-            self.partial = replace(self.partial, draws=sampling.fingerprint())
-            self.save(folder, keep=folder / runs.PREVIOUS)
-        if stopping:
-            self._stop(folder, self.signals[0])
+                if done in due or (self.signals and pauses(done)):
+                    self.partial = replace(self.partial, draws=sampling.fingerprint())
+                    self.save(folder)
+                    if self.signals:
+                        self._stop(folder, self.signals[0])
 
     def _stop(self, folder: Path, number: int) -> NoReturn:
         raise Interrupted(
