@@ -69,7 +69,7 @@ class Partial:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of a run.
+    """The state of a run; a ValueError if no run of these settings gets there.
 
     Parameters
     ----------
@@ -86,11 +86,6 @@ class Checkpoint:
         State of the network and of the optimiser.
     numpy : str
         Version of the NumPy that drew the order of the images.
-
-    Raises
-    ------
-    ValueError
-        If no run of these settings gets there.
     """
 
     config: TrainConfig

@@ -322,11 +322,8 @@ class Session:
         """Return the learning rate of each step of an epoch."""
         c = self.config
         steps = math.ceil(len(self.train_set) / c.batch_size)
-        first = (epoch - 1) * steps
-        return np.array([
-            learning_rate(c.schedule, c.lr, first + step, c.epochs * steps)
-            for step in range(steps)
-        ])  # fmt: skip
+        numbers = range((epoch - 1) * steps, epoch * steps)
+        return np.array([learning_rate(c.schedule, c.lr, n, c.epochs * steps) for n in numbers])
 
     def _draw(self, epoch: int) -> Sampling:
         c = self.config
