@@ -69,8 +69,7 @@ class CudaBase(LazyBackend):
 
     def to_layout(self, images: Array) -> Batch:
         """Turn public images (N, C, H, W) into the layout inside, (C, N, H, W)."""
-        self.check_images(images)
-        return self.to_batch(self.xp.array(images.swapaxes(0, 1), order="C"))
+        return self.to_batch(super().to_layout(images))
 
     def from_layout(self, x: Batch, gradient: bool = False) -> Array:
         """Turn the layout inside back into public images (N, C, H, W)."""

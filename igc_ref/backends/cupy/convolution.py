@@ -157,7 +157,7 @@ class Convolutions(Packing):
         self, d: Batch, saved: BlockSaved, g: Geometry, dx: bool
     ) -> tuple[Batch, Array, Array] | None:
         """Run block_backward.cu and sum its shares, or return None if it does not fit."""
-        self.check_gradient(d, saved.x.dtype, saved.shape)
+        self.check_batch("the gradient", d, saved.x.dtype, saved.shape)
         tile = self._tile(g, backward=True, dx=dx)
         if tile is None:
             return None
