@@ -104,14 +104,9 @@ class BatchNorm(Layer):
         self.buffers["running_var"] = backend.asarray(ones, dtype)
 
     def forward(self, x: Array, train: bool = False) -> Array:
+        arrays, numbers = self.parameters | self.buffers, {"momentum": self.momentum, "eps": BN_EPS}
         y, self._saved = self.backend.batch_norm(
-            x,
-            **self.parameters,
-            **self.buffers,
-            momentum=self.momentum,
-            eps=BN_EPS,
-            train=train,
-            relu=self.relu,
+            x, **arrays, **numbers, train=train, relu=self.relu
         )
         return y
 

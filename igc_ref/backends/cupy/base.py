@@ -82,9 +82,7 @@ class CudaBase(LazyBackend):
 
     def _fast(self, x: Batch) -> bool:
         """Return whether the kernels can work on this: a batch of float32, and not too large."""
-        if not isinstance(x, Batch) or x.dtype != np.float32:
-            return False
-        return self._fits(x.shape)
+        return x.dtype == np.float32 and self._fits(x.shape)
 
     def _fits(self, shape: tuple[int, ...]) -> bool:
         """Return whether kernels can count the numbers of a channel, and the channels."""

@@ -17,6 +17,7 @@ from igc_ref.backends.numba.vectors import UNCACHED
 from igc_ref.backends.numba.warm_up import warm_up
 from igc_ref.backends.operators.lazy import NO_FLOOR, BatchNormSaved, Derivative, Moments, Rule
 from igc_ref.backends.operators.library import DTYPES, Array, Saved
+from igc_ref.backends.operators.pointwise import MaxPoolSaved
 from igc_ref.report import Report
 from igc_ref.spec.block import output_length
 
@@ -133,7 +134,7 @@ class NumbaBackend(Convolutions):
 
     def max_pool(
         self, x: NumbaBatch, kernel_size: int, stride: int, padding: int
-    ) -> tuple[NumbaBatch, Saved]:
+    ) -> tuple[NumbaBatch, MaxPoolSaved]:
         """Take the greatest pixel of every window; see `GenericBackend.max_pool`."""
         window = self.check_window(x, kernel_size, stride, padding)
         x = self._plain(x)
@@ -142,11 +143,11 @@ class NumbaBackend(Convolutions):
         y = self.pool.batch((C, N, rows, columns), x.dtype)
         winner = np.zeros(y.data.shape, np.int32)
         self._planes(pointwise.max_pool, y, y.data, winner, x.data, *window)
-        return y, (x.shape, x.dtype, winner)
+        return y, MaxPoolSaved(x.shape, x.dtype, winner)
 
-    def max_pool_backward(self, dy: NumbaBatch, saved: Saved) -> NumbaBatch:
+    def max_pool_backward(self, dy: NumbaBatch, saved: MaxPoolSaved) -> NumbaBatch:
         """Send every gradient to the pixel that won its window."""
-        shape, dtype, winner = saved
+        shape, dtype, winner, _ = saved
         self.check_batch("the gradient", dy, dtype, (*shape[:2], *winner.shape[2:4]))
         dy, dx = self._plain(dy), self.pool.batch(shape, dtype)
         self._planes(pointwise.max_pool_backward, dx, dx.data, dy.data, winner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -12,12 +13,12 @@ from igc_ref.spec.block import output_length
 
 
 class MaxPoolSaved(NamedTuple):
-    """What the backward pass of max pooling needs; winner is the tap that was greatest."""
+    """What the backward pass needs; winner is the tap that was greatest, in numba the pixel."""
 
-    shape: tuple[int, ...]
+    shape: tuple[int, int, int, int]
     dtype: Any
     winner: Array
-    taps: list[tuple[Tap, Tap]]
+    taps: Sequence[tuple[Tap, Tap]] = ()
 
 
 class PointwiseOperators(Checks):
