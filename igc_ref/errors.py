@@ -44,10 +44,11 @@ class TrainingError(IGCError, ArithmeticError):
     """A run that cannot go on: its loss is no longer a finite number."""
 
 
-def divides(name: str, divisor: int, whole_name: str, whole: int) -> None:
-    """Raise a SpecError that names both numbers unless one divides the other."""
+def divides(name: str, divisor: int, whole_name: str, whole: int) -> int:
+    """Return whole/divisor, or raise a SpecError that names both if that is no integer."""
     if whole % integer(name, divisor):
         raise SpecError(f"{whole_name}={whole} is not divisible by {name}={divisor}")
+    return whole // int(divisor)
 
 
 def choice(
@@ -110,15 +111,30 @@ def is_array(value: object, kind: type = np.ndarray) -> bool:
     return isinstance(value, kind) and not isinstance(value, np.ma.MaskedArray)
 
 
-def arrays(axes: int | None, /, **values: Any) -> None:
-    """Raise unless these are NumPy arrays of numbers, with this many axes if that is given."""
+def fits(shape: tuple[int, ...], axes: str) -> bool:
+    """Return whether a shape has the numbers of `axes`, and equal numbers for equal names.
+
+    Examples
+    --------
+    >>> fits((6, 2, 3, 3), "(out, 2, k, k)"), fits((6, 2, 3, 4), "(out, 2, k, k)")
+    (True, False)
+    """
+    wanted, named = axes.strip("(,)").split(", "), dict[str, int]()
+    return len(shape) == len(wanted) and all(
+        size == (int(axis) if axis.isdigit() else named.setdefault(axis, size))
+        for axis, size in zip(wanted, shape, strict=True)
+    )
+
+
+def arrays(axes: str = "", /, **values: Any) -> None:
+    """Raise unless these are NumPy arrays of numbers, with these axes if given: see `fits`."""
     for name, value in values.items():
         if not is_array(value):
             raise TypeError(f"{name} is {kind_of(value)}; numpy.ndarray is needed")
         if value.dtype.kind not in "iufc" or value.dtype == np.float16:
             raise TypeError(f"{name} is {value.dtype}; float64, complex128 or integers are needed")
-        if axes is not None and value.ndim != axes:
-            raise SpecError(f"{name} has shape {value.shape}; {axes} axes are needed")
+        if axes and not fits(value.shape, axes):
+            raise SpecError(f"{name} has shape {value.shape}; {axes} is needed")
 
 
 def one_line(text: object, limit: int = 200) -> str:

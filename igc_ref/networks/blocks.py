@@ -14,8 +14,8 @@ from igc_ref.backends import GenericBackend
 from igc_ref.backends.operators.library import Array
 from igc_ref.networks.layer import Layer, Sequential, Shape
 from igc_ref.networks.layers import BatchNorm, Conv2d, he_normal
-from igc_ref.spec.block import IGCSpec, convolution_text
-from igc_ref.spec.products import Factor, IGCV2Spec, IGCV3Spec
+from igc_ref.spec.block import Factor, IGCSpec, convolution_text
+from igc_ref.spec.products import IGCV2Spec, IGCV3Spec
 
 
 class IGC(Layer):

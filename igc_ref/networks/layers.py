@@ -13,8 +13,7 @@ import numpy as np
 from igc_ref.backends import GenericBackend
 from igc_ref.backends.operators.library import Array
 from igc_ref.networks.layer import Layer, Shape
-from igc_ref.spec.block import convolution_text, output_length
-from igc_ref.spec.products import Factor
+from igc_ref.spec.block import Factor, convolution_text, output_length
 
 BN_EPS = 2e-5  # the authors'
 
@@ -105,14 +104,9 @@ class BatchNorm(Layer):
         self.buffers["running_var"] = backend.asarray(ones, dtype)
 
     def forward(self, x: Array, train: bool = False) -> Array:
+        arrays, numbers = self.parameters | self.buffers, {"momentum": self.momentum, "eps": BN_EPS}
         y, self._saved = self.backend.batch_norm(
-            x,
-            **self.parameters,
-            **self.buffers,
-            momentum=self.momentum,
-            eps=BN_EPS,
-            train=train,
-            relu=self.relu,
+            x, **arrays, **numbers, train=train, relu=self.relu
         )
         return y
 

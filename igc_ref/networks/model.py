@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from igc_ref.backends import GenericBackend, get_backend
 from igc_ref.backends.operators.library import DTYPES, Array
-from igc_ref.errors import CheckpointError, SpecError, choice, integer
+from igc_ref.errors import CheckpointError, choice, integer
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import Builder
 from igc_ref.networks.layer import Layer, Row
@@ -114,7 +114,7 @@ class Model:
         self.architecture, self.backend, self.dtype = architecture, backend, dtype
         self.network = network
         self._first = next(part for _, part in network.named_layers() if isinstance(part, Conv2d))
-        self._logits_shape: tuple[int, ...] | None = None
+        self._logits_shape: tuple[int, ...] | str = ""
 
     def forward(self, x: Array, train: bool = False) -> Array:
         """Compute logits (N, num_classes) of images (N, 3, H, W).
@@ -133,9 +133,7 @@ class Model:
         SpecError
             If x has another shape.
         """
-        self.backend.check("x", x, self.dtype)
-        if x.ndim != 4 or x.shape[1] != self.architecture.input_shape[0] or x.size == 0:
-            raise SpecError(f"x has shape {x.shape}; allowed is (N, 3, H, W), each at least 1")
+        self.backend.check("x", x, self.dtype, shape="(N, 3, H, W)")
         return self.forward_inside(self.backend.to_layout(x), train)
 
     def forward_inside(self, x: Array, train: bool = False) -> Array:
@@ -164,12 +162,7 @@ class Model:
         TypeError, SpecError
             If dlogits belongs to another library or has another dtype or shape than the logits.
         """
-        self.backend.check("dlogits", dlogits, self.dtype)
-        shape, self._logits_shape = self._logits_shape, None
-        if shape is None:
-            raise RuntimeError("backward needs a forward pass before it")
-        if dlogits.shape != shape:
-            raise SpecError(f"dlogits has shape {dlogits.shape}, the logits had {shape}")
+        self.backend.check("dlogits", dlogits, self.dtype, shape=self._logits_shape)
         self._first.input_gradient = input_gradient
         dx = self.network.backward(dlogits)
         return self.backend.from_layout(dx, gradient=True) if input_gradient else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from igc_ref.errors import SpecError, arrays
+from igc_ref.errors import arrays
 from igc_ref.reference.patches import fold, unfold
 from igc_ref.reference.structure import (
     Array,
@@ -132,9 +132,7 @@ def composed_kernel(primary: Array, secondary: Array, spec: IGCSpec) -> Array:
 
 
 def _patches(x: Array, spec: IGCSpec) -> Array:
-    arrays(None, x=x)
-    if x.ndim != 4 or x.shape[1] != spec.in_channels:
-        raise SpecError(f"x has shape {x.shape}; {spec} needs (N, {spec.in_channels}, H, W)")
+    arrays(f"(N, {spec.in_channels}, H, W)", x=x)
     return unfold(x, spec.kernel_size, spec.stride)
 
 
@@ -146,8 +144,5 @@ def _to_images(X: Array, x_shape: tuple[int, ...], spec: IGCSpec) -> Array:
 
 def _to_columns(d: Array, x_shape: tuple[int, ...], spec: IGCSpec) -> Array:
     """Reshape images (N, out, out_height, out_width) to columns (out, positions*N)."""
-    expected = (x_shape[0], spec.out_channels, *spec.output_size(*x_shape[2:]))
-    arrays(None, d=d)
-    if d.shape != expected:
-        raise SpecError(f"d has shape {d.shape}; x of shape {x_shape} gives {expected}")
+    arrays(f"{(x_shape[0], spec.out_channels, *spec.output_size(*x_shape[2:]))}", d=d)
     return d.transpose(1, 2, 3, 0).reshape(spec.out_channels, -1)

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from igc_ref.errors import SpecError, divides, instance, integer
+from igc_ref.errors import SpecError, arrays, divides, instance, integer
 from igc_ref.reference.structure import Array, check_kernel
 from igc_ref.spec.block import IGCSpec
 
@@ -145,11 +145,9 @@ def project(kernel: Array, L: int, M: int) -> Projection:
     >>> primary.shape, secondary.shape
     ((6, 2, 3, 3), (6, 3))
     """
-    q = slices(kernel, L, M).shape[2] // L
-    out = len(kernel)
-    if q != 1:
-        raise SpecError(f"the kernel has {out} output channels; L*M = {L}*{M} = {L * M}")
-    spec = IGCSpec(kernel.shape[1], out, L, M, kernel.shape[-1])
+    check_kernel(kernel)
+    G = integer("L", L) * integer("M", M)
+    spec = IGCSpec(kernel.shape[1], G, L, M, kernel.shape[-1])
     return Projection(*nearest_block(kernel, spec)[:2])
 
 
@@ -177,10 +175,8 @@ def nearest_block(kernel: Array, spec: IGCSpec) -> Nearest:
         If the kernel has another shape, or L*M does not divide its output channels.
     """
     instance("spec", spec, IGCSpec)
-    check_kernel(kernel)
+    arrays(f"{spec.composed_shape}", kernel=kernel)
     L, M, out = spec.L, spec.M, spec.out_channels
-    if kernel.shape != spec.composed_shape:
-        raise SpecError(f"the kernel has shape {kernel.shape}; {spec} needs {spec.composed_shape}")
     U, sigma, Vh = np.linalg.svd(slices(kernel, L, M), full_matrices=False)
     q, rank = out // (L * M), sigma.shape[-1]  # a slice may be smaller than q: the rest is zero
     root = np.sqrt(sigma[..., :q])  # (m, b, j)
@@ -201,10 +197,9 @@ def nearest_groups(kernel: Array, groups: int) -> tuple[Array, float]:
     Returns its weight (out, in/groups, k, k) and ‖K - K'‖ / ‖K‖, 0 for a kernel of zeros.
     """
     check_kernel(kernel)
-    out, inp = kernel.shape[:2]
-    divides("groups", groups, "out_channels", out)
-    divides("groups", groups, "in_channels", inp)
-    blocks = kernel.reshape(groups, out // groups, groups, inp // groups, *kernel.shape[2:])
+    out = divides("groups", groups, "out_channels", kernel.shape[0])
+    inp = divides("groups", groups, "in_channels", kernel.shape[1])
+    blocks = kernel.reshape(groups, out, groups, inp, *kernel.shape[2:])
     kept = np.concatenate([blocks[g, :, g] for g in range(groups)])
     total, inside = (float(np.sum(np.abs(array) ** 2)) for array in (kernel, kept))
     return kept, _ratio(total - inside, total)

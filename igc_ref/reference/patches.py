@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from igc_ref.errors import SpecError, arrays, integer
+from igc_ref.errors import arrays, integer
 from igc_ref.reference.structure import Array
 from igc_ref.spec.block import output_length
 
@@ -60,7 +60,7 @@ def unfold(x: Array, kernel_size: int, stride: int = 1) -> Array:
 
     Column ``position*N + n`` is the patch vector z of image n at that output position.
     """
-    arrays(4, x=x)
+    arrays("(N, C, H, W)", x=x)
     N, C, H, W = x.shape
     U = patch_operator(C, H, W, kernel_size, stride)
     return (U @ x.reshape(N, C * H * W).T).reshape(C * kernel_size**2, -1)
@@ -77,8 +77,6 @@ def fold(Z: Array, shape: tuple[int, ...], kernel_size: int, stride: int = 1) ->
     """
     N, C, H, W = shape
     U = patch_operator(C, H, W, kernel_size, stride)
-    arrays(2, Z=Z)
-    needed = C * kernel_size**2, U.shape[0] // (C * kernel_size**2) * N
-    if Z.shape != needed:
-        raise SpecError(f"Z has shape {Z.shape}; images of shape {shape} have patches {needed}")
+    rows = C * kernel_size**2
+    arrays(f"({rows}, {U.shape[0] // rows * N})", Z=Z)
     return (U.T @ Z.reshape(U.shape[0], N)).T.reshape(shape)

@@ -26,7 +26,7 @@ from igc_ref.reference.structure import (
     interleave,
     masked_product,
 )
-from igc_ref.spec.products import Product
+from igc_ref.spec.block import Product
 
 
 class FactorMatrices(NamedTuple):
@@ -64,7 +64,7 @@ def matrices(
     """
     instance("product", product, Product)
     instance("weights", weights, Sequence)
-    arrays(None, **{f"W_{i}": weight for i, weight in enumerate(weights, start=1)})
+    arrays(**{f"W_{i}": weight for i, weight in enumerate(weights, start=1)})
     needed = [factor.weight_shape for factor in product.factors]
     found = [weight.shape for weight in weights]
     if found != needed:
@@ -135,9 +135,7 @@ def backward(
     """
     explicit = matrices(weights, product, sparse)
     *inputs, output = _images(x, explicit, product)
-    arrays(None, d=d)
-    if d.shape != output.shape:
-        raise SpecError(f"d has shape {d.shape}; x of shape {x.shape} gives {output.shape}")
+    arrays(f"{output.shape}", d=d)
     gradients = []
     for factor, (W, P), before in zip(
         reversed(product.factors), reversed(explicit), reversed(inputs), strict=True
@@ -202,9 +200,7 @@ def is_loosely_complementary(product: Product) -> bool:
 
 def _images(x: Array, explicit: Sequence[FactorMatrices], product: Product) -> list[Array]:
     """Return the images before every factor, x first, and after the last one."""
-    arrays(None, x=x)
-    if x.ndim != 4 or x.shape[1] != product.in_channels:
-        raise SpecError(f"x has shape {x.shape}; {product} needs (N, {product.in_channels}, H, W)")
+    arrays(f"(N, {product.in_channels}, H, W)", x=x)
     found = [x]
     for factor, (W, P) in zip(product.factors, explicit, strict=True):
         height, width = factor.output_size(*found[-1].shape[2:])

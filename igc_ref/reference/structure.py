@@ -24,9 +24,9 @@ Matrix = Any  # a NumPy matrix or a scipy.sparse array: both know @ and .T
 
 def check_kernel(kernel: Array) -> None:
     """Raise unless this is the kernel of a convolution, (out, in, k, k), and not empty."""
-    arrays(None, kernel=kernel)
-    if kernel.ndim != 4 or kernel.shape[2] != kernel.shape[3] or kernel.size == 0:
-        raise SpecError(f"the kernel has shape {kernel.shape}; allowed is (out, in, k, k)")
+    arrays("(out, in, k, k)", kernel=kernel)
+    if kernel.size == 0:
+        raise SpecError(f"kernel has shape {kernel.shape}; it is empty")
 
 
 class Matrices(NamedTuple):
@@ -54,7 +54,7 @@ def block_diagonal(blocks: Array, sparse: bool = False) -> Matrix:
     -------
     ndarray or sparse array, shape (B*p, B*q)
     """
-    arrays(3, blocks=blocks)
+    arrays("(B, p, q)", blocks=blocks)
     if sparse:
         return sp.block_diag([sp.csr_array(block) for block in blocks], format="csr")
     B, p, q = blocks.shape
@@ -67,10 +67,8 @@ def diagonal_blocks(matrix: Matrix, B: int) -> Array:
     """Read the B diagonal blocks, shape (B, p, q), of a (B*p, B*q) matrix."""
     if sp.issparse(matrix):
         matrix = matrix.toarray()  # type: ignore[attr-defined]
-    arrays(2, matrix=matrix)
-    for size in matrix.shape:
-        divides("B", B, "a side of the matrix", size)
-    p, q = matrix.shape[0] // B, matrix.shape[1] // B
+    arrays("(B*p, B*q)", matrix=matrix)
+    p, q = (divides("B", B, "a side of the matrix", size) for size in matrix.shape)
     return np.stack([matrix[b * p : (b + 1) * p, b * q : (b + 1) * q] for b in range(B)])
 
 
@@ -165,8 +163,8 @@ def matrices(primary: Array, secondary: Array, spec: IGCSpec, sparse: bool = Fal
     ((6, 54), (6, 6), (6, 6))
     """
     instance("spec", spec, IGCSpec)
-    arrays(None, primary=primary, secondary=secondary)
-    spec.check_weights(primary, secondary)
+    arrays(f"{spec.primary_shape}", primary=primary)
+    arrays(f"{spec.secondary_shape}", secondary=secondary)
     L, M, out = spec.L, spec.M, spec.out_channels
     W_p = block_diagonal(primary.reshape(L, out // L, -1), sparse)  # L blocks (out/L, in/L*S)
     W_d = block_diagonal(secondary.reshape(M, out // M, -1), sparse)  # M blocks (out/M, out/M)

@@ -4,8 +4,16 @@
 (IGCV2, IGCV3).
 """
 
-from igc_ref.spec.block import IGCSpec, equal_cost_width, maximal_width, optimal_L, output_length
-from igc_ref.spec.products import Factor, IGCV2Spec, IGCV3Spec, Product, least_parameters
+from igc_ref.spec.block import (
+    Factor,
+    IGCSpec,
+    Product,
+    equal_cost_width,
+    maximal_width,
+    optimal_L,
+    output_length,
+)
+from igc_ref.spec.products import IGCV2Spec, IGCV3Spec, least_parameters
 
 __all__ = [
     "Factor",

@@ -1,5 +1,7 @@
 """The shape of one interleaved group convolution block, and every closed form that follows from it.
 
+`Factor` and `Product` are what it has in common with its successors, in `products`.
+
 Symbols are the paper's (arXiv:1707.02725): L primary partitions, M secondary partitions,
 S = k*k taps, and, for the square block, G = L*M channels on both sides.
 """
@@ -8,13 +10,97 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any
 
 from igc_ref.errors import SpecError, divides, integer
 
 
 @dataclass(frozen=True)
-class IGCSpec:
+class Factor:
+    """One factor P W: a group convolution, and the permutation that deals out its channels.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    groups : int
+        Blocks on the diagonal of W.
+    kernel_size, stride : int, default 1
+        Of the convolution, in pixels; the padding is ``k // 2``.
+    deal : int, default 1
+        P = ``interleave(deal, out/deal)``: channel ``l*(out/deal) + j`` goes to place
+        ``j*deal + l``. With 1, P is the identity.
+
+    Raises
+    ------
+    SpecError
+        If a number is not an integer of at least 1, or one does not divide the channels.
+    """
+
+    in_channels: int
+    out_channels: int
+    groups: int
+    kernel_size: int = 1
+    stride: int = 1
+    deal: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("in_channels", "out_channels", "groups", "kernel_size", "stride", "deal"):
+            object.__setattr__(self, name, integer(name, getattr(self, name)))
+        divides("groups", self.groups, "in_channels", self.in_channels)
+        divides("groups", self.groups, "out_channels", self.out_channels)
+        divides("deal", self.deal, "out_channels", self.out_channels)
+
+    @property
+    def weight_shape(self) -> tuple[int, int, int, int]:
+        """Shape of the weights, PyTorch's: ``(out, in/groups, k, k)``."""
+        k = self.kernel_size
+        return (self.out_channels, self.in_channels // self.groups, k, k)
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the output, in pixels, for an image of this height and width."""
+        height, width = integer("height", height), integer("width", width)
+        k, stride = self.kernel_size, self.stride
+        return output_length(height, k, stride), output_length(width, k, stride)
+
+
+class Product:
+    """Base of all specs: shapes and costs that follow from the factors alone."""
+
+    in_channels: int
+    out_channels: int
+    kernel_size: int
+
+    @property
+    def factors(self) -> tuple[Factor, ...]:
+        """The factors, in the order in which they are applied."""
+        raise NotImplementedError
+
+    @property
+    def composed_shape(self) -> tuple[int, int, int, int]:
+        """Shape of the dense kernel that the product amounts to, ``(out, in, k, k)``."""
+        return (self.out_channels, self.in_channels, self.kernel_size, self.kernel_size)
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights of all factors."""
+        return sum(math.prod(factor.weight_shape) for factor in self.factors)
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of x', in pixels, for an image of this height and width."""
+        for factor in self.factors:
+            height, width = factor.output_size(height, width)
+        return height, width
+
+    def multiply_adds(self, height: int, width: int) -> int:
+        """Multiply-adds for one image: every factor's weights times its output positions."""
+        total = 0
+        for factor in self.factors:
+            height, width = factor.output_size(height, width)
+            total += math.prod(factor.weight_shape) * height * width
+        return total
+
+
+@dataclass(frozen=True)
+class IGCSpec(Product):
     """One block x' = P W_d Pᵀ W_p x: a primary group convolution, then a secondary one.
 
     Parameters
@@ -66,7 +152,11 @@ class IGCSpec:
         G = integer("L", L) * integer("M", M)
         return cls(G, G, L, M, kernel_size, stride)
 
-    # -- shapes ------------------------------------------------------------------------------
+    @property
+    def factors(self) -> tuple[Factor, ...]:
+        """W_p and Pᵀ, W_d and P; square: T = G²(S/L + 1/M) = G(M*S + L) parameters."""
+        inp, out, L, M = self.in_channels, self.out_channels, self.L, self.M
+        return Factor(inp, out, L, self.kernel_size, self.stride, L), Factor(out, out, M, deal=M)
 
     @property
     def taps(self) -> int:
@@ -88,44 +178,14 @@ class IGCSpec:
         """Shape of the secondary weights, ``(out, out/M)``, rows partition by partition."""
         return (self.out_channels, self.out_channels // self.M)
 
-    def check_weights(self, primary: Any, secondary: Any) -> None:
-        """Raise a SpecError unless these arrays, of any library, have the shapes of the weights."""
-        shapes = {"primary": self.primary_shape, "secondary": self.secondary_shape}
-        for array, (name, shape) in zip((primary, secondary), shapes.items(), strict=True):
-            found = getattr(array, "shape", None)
-            if found != shape:
-                raise SpecError(f"{name} weights have shape {found}; {self} needs {shape}")
-
-    @property
-    def composed_shape(self) -> tuple[int, int, int, int]:
-        """Shape of the dense kernel that the block amounts to, ``(out, in, k, k)``."""
-        return (self.out_channels, self.in_channels, self.kernel_size, self.kernel_size)
-
     @property
     def is_square(self) -> bool:
         """Whether this is the paper's block, G = L*M channels in and out."""
         return self.in_channels == self.out_channels == self.L * self.M
 
-    def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of x', in pixels, for an image of this height and width."""
-        height, width = integer("height", height), integer("width", width)
-        k, stride = self.kernel_size, self.stride
-        return output_length(height, k, stride), output_length(width, k, stride)
-
     def __str__(self) -> str:
         shape = convolution_text(self.kernel_size, self.stride, self.in_channels, self.out_channels)
         return f"igc {shape} L{self.L} M{self.M}"
-
-    # -- costs (paper, section 3) -----------------------------------------------------------
-
-    @property
-    def parameters(self) -> int:
-        """T = out*(in/L)*S + out*(out/M); square: G²(S/L + 1/M) = G(M*S + L)."""
-        return math.prod(self.primary_shape) + math.prod(self.secondary_shape)
-
-    def multiply_adds(self, height: int, width: int) -> int:
-        """Multiply-adds of one forward pass over one image: T times the output positions."""
-        return self.parameters * math.prod(self.output_size(height, width))
 
     @property
     def is_wider_than_regular(self) -> bool:

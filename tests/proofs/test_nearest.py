@@ -136,14 +136,14 @@ def test_a_kernel_of_zeros_has_no_error():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda k: project(k[..., 0], 2, 3), r"allowed is \(out, in, k, k\)"),
+        (lambda k: project(k[..., 0], 2, 3), r"\(out, in, k, k\) is needed"),
         (lambda k: project(k, -2, -3), "L=-2 is not an integer"),
-        (lambda k: project(k, 2, 2), r"L\*M = 2\*2 = 4"),
-        (lambda k: project(k, 3, 1), r"the kernel has 6 output channels; L\*M = 3\*1 = 3"),
+        (lambda k: project(k, 2, 2), r"\(6, 6, 3, 3\); \(4, 6, 3, 3\) is needed"),
+        (lambda k: project(k, 3, 1), r"\(6, 6, 3, 3\); \(3, 6, 3, 3\) is needed"),
         (lambda k: project(k[:, :5], 2, 3), "in_channels=5 is not divisible by L=2"),
         (lambda k: project(k * np.nan, 2, 3), "that are not finite"),
         (lambda k: nearest_block(k[:4], IGCSpec.square(2, 3)),
-         r"shape \(4, 6, 3, 3\); igc 3x3 6-6 L2 M3 needs \(6, 6, 3, 3\)"),
+         r"kernel has shape \(4, 6, 3, 3\); \(6, 6, 3, 3\) is needed"),
         (lambda k: nearest_block(k, IGCSpec(6, 6, 3, 3)), r"divisible by L\*M = 3\*3 = 9"),
         (lambda k: nearest_groups(k, 4), "out_channels=6 is not divisible by groups=4"),
     ],

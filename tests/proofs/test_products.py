@@ -14,7 +14,7 @@ from igc_ref import IGCSpec, reference
 from igc_ref.errors import SpecError
 from igc_ref.reference import is_igc, products, special_cases
 from igc_ref.reference.products import is_complementary, is_loosely_complementary, paths
-from igc_ref.spec.products import Factor, IGCV2Spec, IGCV3Spec, Product, least_parameters
+from igc_ref.spec import Factor, IGCV2Spec, IGCV3Spec, Product, least_parameters
 from igc_ref.testing import assert_close, check_grads, dot_test
 from tests.support import oracles
 from tests.support.strategies import (
@@ -430,7 +430,7 @@ def test_what_cannot_exist_is_refused_with_its_numbers(call, message):
 def test_images_and_gradients_of_the_wrong_shape_are_refused():
     product = IGCV2Spec(4, 4, (2, 2))
     x, ones = np.ones((1, 4, 5, 5)), [np.ones(f.weight_shape) for f in product.factors]
-    with pytest.raises(SpecError, match=r"x has shape \(1, 3, 5, 5\); igcv2 .*\(N, 4, H, W\)"):
+    with pytest.raises(SpecError, match=r"x has shape \(1, 3, 5, 5\); \(N, 4, H, W\) is needed"):
         products.forward(x[:, :3], ones, product)
-    with pytest.raises(SpecError, match=r"d has shape \(1, 4, 5, 4\).* gives \(1, 4, 5, 5\)"):
+    with pytest.raises(SpecError, match=r"d has shape \(1, 4, 5, 4\); \(1, 4, 5, 5\) is needed"):
         products.backward(x[..., :4], x, ones, product)

@@ -69,8 +69,7 @@ class CudaBase(LazyBackend):
 
     def to_layout(self, images: Array) -> Batch:
         """Turn public images (N, C, H, W) into the layout inside, (C, N, H, W)."""
-        self.check_images(images)
-        return self.to_batch(self.xp.array(images.swapaxes(0, 1), order="C"))
+        return self.to_batch(super().to_layout(images))
 
     def from_layout(self, x: Batch, gradient: bool = False) -> Array:
         """Turn the layout inside back into public images (N, C, H, W)."""
@@ -83,9 +82,7 @@ class CudaBase(LazyBackend):
 
     def _fast(self, x: Batch) -> bool:
         """Return whether the kernels can work on this: a batch of float32, and not too large."""
-        if not isinstance(x, Batch) or x.dtype != np.float32:
-            return False
-        return self._fits(x.shape)
+        return x.dtype == np.float32 and self._fits(x.shape)
 
     def _fits(self, shape: tuple[int, ...]) -> bool:
         """Return whether kernels can count the numbers of a channel, and the channels."""

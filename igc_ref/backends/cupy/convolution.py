@@ -18,7 +18,7 @@ from igc_ref.backends.cupy.tiles import Tile, choose
 from igc_ref.backends.operators.convolution import ConvSaved
 from igc_ref.backends.operators.lazy import Batch, Derivative, Moments, Rule, Sums
 from igc_ref.backends.operators.library import Array, Saved
-from igc_ref.spec.block import IGCSpec, output_length
+from igc_ref.spec.block import IGCSpec
 
 
 class BlockSaved(NamedTuple):
@@ -49,10 +49,9 @@ class Convolutions(Packing):
         """Convolve in groups; see `GenericBackend.conv2d`."""
         groups, stride = self.check_conv2d(x, weight, groups, stride)
         out, _, k, _ = weight.shape
-        shape = self._output_shape(x, out, k, stride)
         g = of_convolution(x.shape, out, groups, k, stride, split=True)
         g = self._fitting(g, backward=False, dx=False)
-        results = self._forward(x, weight, None, g, shape)
+        results = self._forward(x, weight, None, g)
         return super().conv2d(x, weight, groups, stride) if results is None else results
 
     def conv2d_backward(
@@ -72,10 +71,8 @@ class Convolutions(Packing):
     def igc(self, x: Batch, primary: Array, secondary: Array, spec: IGCSpec) -> tuple[Batch, Saved]:
         """Compute x' = P W_d Pᵀ W_p x; see `GenericBackend.igc`."""
         self.check_igc(x, primary, secondary, spec)
-        shape = self._output_shape(x, spec.out_channels, spec.kernel_size, spec.stride)
-        _, N, H, W = x.shape
-        g = of_block(spec, N, H, W)
-        results = None if g is None else self._forward(x, primary, secondary, g, shape)
+        g = of_block(spec, *x.shape[1:])
+        results = None if g is None else self._forward(x, primary, secondary, g)
         if results is not None:
             return results
         in_steps = self._igc_in_steps if self._fast(x) else super().igc
@@ -112,10 +109,6 @@ class Convolutions(Packing):
         assert dx is not None
         return dx, dprimary, dsecondary.reshape(len(dsecondary), -1)
 
-    def _output_shape(self, x: Batch, out: int, k: int, stride: int) -> tuple[int, int, int, int]:
-        _, N, H, W = x.shape
-        return out, N, output_length(H, k, stride), output_length(W, k, stride)
-
     def _tile(self, g: Geometry, backward: bool, dx: bool) -> Tile | None:
         return choose(g, backward, dx, 2 if self.half else 4, self.device.shared_bytes)
 
@@ -125,14 +118,10 @@ class Convolutions(Packing):
         return next((shared for shared in each if self._tile(shared, backward, dx)), g)
 
     def _forward(
-        self,
-        x: Batch,
-        primary: Array,
-        secondary: Array | None,
-        g: Geometry,
-        shape: tuple[int, int, int, int],
+        self, x: Batch, primary: Array, secondary: Array | None, g: Geometry
     ) -> tuple[Batch, BlockSaved] | None:
         """Run block_forward.cu, or return None if it does not fit."""
+        shape = len(primary), g.N, *g.outputs
         fits = self._fast(x) and self._fits(shape)  # an even kernel has more outputs than inputs
         tile = self._tile(g, backward=False, dx=False) if fits else None
         if tile is None:
@@ -157,7 +146,7 @@ class Convolutions(Packing):
         self, d: Batch, saved: BlockSaved, g: Geometry, dx: bool
     ) -> tuple[Batch, Array, Array] | None:
         """Run block_backward.cu and sum its shares, or return None if it does not fit."""
-        self.check_gradient(d, saved.x.dtype, saved.shape)
+        self.check_batch("the gradient", d, saved.x.dtype, saved.shape)
         tile = self._tile(g, backward=True, dx=dx)
         if tile is None:
             return None

@@ -45,13 +45,12 @@ class CudaOperators(Convolutions, LossAndSGD):
         relu: bool = False,
     ) -> tuple[Batch, Saved]:
         """Note how to normalise every channel; see `GenericBackend.batch_norm`."""
-        arrays = {"gamma": gamma, "beta": beta}
-        arrays |= {"running_mean": running_mean, "running_var": running_var}
-        self.check_channels(x, contiguous=True, **arrays)
+        arrays = gamma, beta, running_mean, running_var
+        self.check_channels(x, *arrays, contiguous=True)
         x, (C, N, H, W) = self._plain(x), x.shape
         if not self._fast(x):
             options: Any = {"momentum": momentum, "eps": eps, "train": train, "relu": relu}
-            return super().batch_norm(x, *arrays.values(), **options)
+            return super().batch_norm(x, *arrays, **options)
         if train and x.moments is None:
             parts = math.ceil(N * H * W / PART)
             x.moments = Moments(self._numbers(parts, C, 3), PART)
@@ -62,7 +61,7 @@ class CudaOperators(Convolutions, LossAndSGD):
         self.launch(
             "normalise.cu", "make_rule", (C,),
             rule.table, moments.values, i32(len(moments.values)), i64(N * H * W),
-            i32(moments.counts), *arrays.values(), f32(momentum), f32(eps), i32(train),
+            i32(moments.counts), *arrays, f32(momentum), f32(eps), i32(train),
         )  # fmt: skip
         return Batch(x.data, rule), BatchNormSaved(x, rule, gamma, train)
 
@@ -71,7 +70,7 @@ class CudaOperators(Convolutions, LossAndSGD):
         if not isinstance(saved, BatchNormSaved):
             return super().batch_norm_backward(dy, saved)
         x, rule, gamma, train = saved
-        self.check_gradient(dy, x.dtype, x.shape)
+        self.check_batch("the gradient", dy, x.dtype, x.shape)
         dy = self._plain(dy)
         C, N, H, W = x.shape
         length = N * H * W
@@ -104,7 +103,7 @@ class CudaOperators(Convolutions, LossAndSGD):
 
     def _add(self, a: Batch, b: Batch, lowest: float) -> Batch | None:
         """Return max(a + b, lowest), or None if the kernel cannot."""
-        self.check_pair(a, b)
+        self.check_pair("a", a, "b", b)
         if not self._fast(a):
             return None
         (a, a_rule), (b, b_rule) = self._by_rule(a), self._by_rule(b)
@@ -116,13 +115,11 @@ class CudaOperators(Convolutions, LossAndSGD):
         )  # fmt: skip
         return y
 
-    def relu_backward(self, dy: Batch, y: Batch) -> Batch:
+    def relu_backward(self, dy: Batch, y: Batch) -> Array:
         """Return the gradient of `add_relu` with respect to either argument."""
-        self.check_batch("y", y)
-        self.check_gradient(dy, y.dtype, y.shape)
+        self.check_pair("y", y, "the gradient", dy)
         if not self._fast(y):
-            dx: Batch = super().relu_backward(dy, y)
-            return dx
+            return super().relu_backward(dy, y)
         y, dy = self._plain(y), self._plain(dy)
         dx, (C, N, H, W) = self._empty(y.shape), y.shape
         arguments = (dx.data, dy.data, y.data, i64(N * H * W))
@@ -152,13 +149,12 @@ class CudaOperators(Convolutions, LossAndSGD):
         self.launch("pointwise.cu", "average", grid, *arguments)
         return y, x.shape
 
-    def global_average_pool_backward(self, dy: Array, shape: tuple[int, ...]) -> Batch:
+    def global_average_pool_backward(self, dy: Array, shape: tuple[int, ...]) -> Array:
         """Spread dy, shape (N, C), evenly over the positions."""
         C, N, H, W = shape
         self.check("the gradient", dy, *DTYPES, shape=(N, C))
         if dy.dtype != np.float32 or not self._fits(shape):
-            dx: Batch = super().global_average_pool_backward(dy, shape)
-            return dx
+            return super().global_average_pool_backward(dy, shape)
         dx = self._empty((C, N, H, W))
         grid = self._grid(N * H * W, C)
         arguments = (dx.data, self.xp.ascontiguousarray(dy), f32(self.scale), i32(N), i32(H * W))

@@ -7,27 +7,19 @@ forward and backward. `igc_ref.backends.operators.lazy` explains this.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from igc_ref.backends.numba import pointwise
-from igc_ref.backends.numba.batch import NumbaBatch, Numbers
+from igc_ref.backends.numba.batch import NumbaBatch
 from igc_ref.backends.numba.convolution import Convolutions
 from igc_ref.backends.numba.vectors import UNCACHED
 from igc_ref.backends.numba.warm_up import warm_up
 from igc_ref.backends.operators.lazy import NO_FLOOR, BatchNormSaved, Derivative, Moments, Rule
 from igc_ref.backends.operators.library import DTYPES, Array, Saved
+from igc_ref.backends.operators.pointwise import MaxPoolSaved
 from igc_ref.report import Report
 from igc_ref.spec.block import output_length
-
-
-class MaxPoolSaved(NamedTuple):
-    """What the backward pass of max pooling needs."""
-
-    shape: tuple[int, int, int, int]
-    dtype: np.dtype[Any]
-    winner: Numbers
 
 
 class NumbaBackend(Convolutions):
@@ -41,7 +33,6 @@ class NumbaBackend(Convolutions):
     """
 
     name = "numba"
-    tile_bytes = 1 << 19
 
     def prepare(self, dtype: str, report: Report) -> None:
         """Compile the kernels, or load them from the disk."""
@@ -61,8 +52,8 @@ class NumbaBackend(Convolutions):
         relu: bool = False,
     ) -> tuple[NumbaBatch, BatchNormSaved]:
         """Note how to normalise every channel; see `GenericBackend.batch_norm`."""
-        running = {"running_mean": running_mean, "running_var": running_var}
-        self.check_channels(x, gamma=gamma, beta=beta, **running)
+        running = running_mean, running_var
+        self.check_channels(x, gamma, beta, *running)
         x = self._plain(x)
         if x.moments is None:
             blocks, C, H, W, V = x.data.shape
@@ -70,9 +61,7 @@ class NumbaBackend(Convolutions):
             x.moments = Moments(np.empty((blocks, C, 3)), counts)
             self._planes(pointwise.find_moments, x, x.moments.values, x.flat, *x.plane, x.count)
         rule = Rule(np.empty((len(gamma), 4), x.dtype), x.dtype.type(0 if relu else NO_FLOOR))
-        pointwise.normalise_by(
-            rule.table, *x.moments, gamma, beta, *running.values(), momentum, eps, train
-        )
+        pointwise.normalise_by(rule.table, *x.moments, gamma, beta, *running, momentum, eps, train)
         return NumbaBatch(x.data, x.count, rule), BatchNormSaved(x, rule, gamma, train)
 
     def batch_norm_backward(
@@ -80,7 +69,7 @@ class NumbaBackend(Convolutions):
     ) -> tuple[NumbaBatch, Array, Array]:
         """Note how to derive; return the gradients with respect to x, gamma and beta."""
         x, rule, gamma, train = saved
-        self.check_gradient(dy, x.dtype, x.shape)
+        self.check_batch("the gradient", dy, x.dtype, x.shape)
         dy = self._plain(dy)
         C, N, H, W = x.shape
         if dy.sums is not None and dy.sums.rule is rule.table:
@@ -103,7 +92,7 @@ class NumbaBackend(Convolutions):
         return y, y
 
     def _add(self, a: NumbaBatch, b: NumbaBatch, lowest: float) -> NumbaBatch:
-        self.check_pair(a, b)
+        self.check_pair("a", a, "b", b)
         (a, a_rule), (b, b_rule) = self._by_rule(a), self._by_rule(b)
         y, floor = self.pool.batch(a.shape, a.dtype), a.dtype.type(lowest)
         self._planes(pointwise.add, a, y.flat, a.flat, *a_rule, b.flat, *b_rule, floor, *a.plane)
@@ -111,8 +100,7 @@ class NumbaBackend(Convolutions):
 
     def relu_backward(self, dy: NumbaBatch, y: NumbaBatch) -> NumbaBatch:
         """Return the gradient of `add_relu` with respect to either argument."""
-        self.check_batch("y", y)
-        self.check_gradient(dy, y.dtype, y.shape)
+        self.check_pair("y", y, "the gradient", dy)
         y, dy, dx = self._plain(y), self._plain(dy), self.pool.batch(y.shape, y.dtype)
         self._planes(pointwise.gate, y, dx.flat, dy.flat, y.flat, *y.plane)
         return dx
@@ -159,10 +147,10 @@ class NumbaBackend(Convolutions):
 
     def max_pool_backward(self, dy: NumbaBatch, saved: MaxPoolSaved) -> NumbaBatch:
         """Send every gradient to the pixel that won its window."""
-        C, N, *_ = saved.shape
-        self.check_gradient(dy, saved.dtype, (C, N, *saved.winner.shape[2:4]))
-        dy, dx = self._plain(dy), self.pool.batch(saved.shape, dy.dtype)
-        self._planes(pointwise.max_pool_backward, dx, dx.data, dy.data, saved.winner)
+        shape, dtype, winner, _ = saved
+        self.check_batch("the gradient", dy, dtype, (*shape[:2], *winner.shape[2:4]))
+        dy, dx = self._plain(dy), self.pool.batch(shape, dtype)
+        self._planes(pointwise.max_pool_backward, dx, dx.data, dy.data, winner)
         return dx
 
     def sgd_step(self, weight: Array, gradient: Array, velocity: Array, **numbers: float) -> None:

@@ -13,7 +13,7 @@ from igc_ref.backends.numba.batch import NumbaBatch, Numbers, Pool
 from igc_ref.backends.numba.threads import Team
 from igc_ref.backends.numpy import NumpyBackend
 from igc_ref.backends.operators.lazy import NO_FLOOR, Derivative, LazyBackend, Rule
-from igc_ref.backends.operators.library import Array
+from igc_ref.backends.operators.library import DTYPES, Array
 
 
 class NumbaBase(LazyBackend, NumpyBackend):
@@ -25,7 +25,7 @@ class NumbaBase(LazyBackend, NumpyBackend):
 
     def to_layout(self, images: Array) -> NumbaBatch:
         """Interleave public images (N, C, H, W) into blocks."""
-        self.check_images(images)
+        self.check("images", images, *DTYPES, shape="(N, C, H, W)")
         N, C, H, W = images.shape
         x = self.pool.batch((C, N, H, W), images.dtype)
         self._planes(pointwise.interleave, x, x.data, images)

@@ -81,17 +81,14 @@ class Pool:
     def array(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Numbers:
         """Return an uninitialised array, aligned for vectors."""
         dtype = np.dtype(dtype)
-        size = max(1, math.prod(shape)) * dtype.itemsize
-        loan = _Loan(self, self._take(size + VECTOR_BYTES))
-        return np.asarray(loan)[:size].view(dtype)[: math.prod(shape)].reshape(shape)
-
-    def _take(self, size: int) -> Numbers:
+        used = math.prod(shape) * dtype.itemsize
+        size = used + VECTOR_BYTES
         try:
             memory = self._free[size].pop()
         except (KeyError, IndexError):
             memory = self._fresh(size)
         self._lent[id(memory)] = size
-        return memory
+        return np.asarray(_Loan(self, memory))[:used].view(dtype).reshape(shape)
 
     def _fresh(self, size: int) -> Numbers:
         # What lies idle may be of sizes no longer needed: keep a quarter more than was used.

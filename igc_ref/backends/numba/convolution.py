@@ -80,7 +80,7 @@ class Convolutions(NumbaBase):
         x, primary, secondary, shape = saved
         p = plan(shape, backward=True)
         g = p.sizes
-        self.check_gradient(d, x.dtype, (shape.out_channels, shape.images, g.rows, g.columns))
+        self.check_batch("the gradient", d, x.dtype, (len(primary), x.count, g.rows, g.columns))
         (x, rule), (d, derivative) = self._by_rule(x), self._by_derivative(d)
         pieces = g.blocks * g.spans
         dx, sums = self.pool.batch(x.shape, x.dtype), np.zeros((pieces, shape.in_channels, 2))

@@ -5,11 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numba
 
 from igc_ref.errors import integer
+
+
+@cache
+def _threads(process: int, count: int) -> ThreadPoolExecutor:
+    """Return this process's threads, which teams share: a fork has our memory, but not them."""
+    return ThreadPoolExecutor(count, "igc_ref")
 
 
 class Team:
@@ -27,19 +34,10 @@ class Team:
     def __init__(self, count: int | None = None) -> None:
         count = numba.config.NUMBA_NUM_THREADS if count is None else count
         self.count = integer("threads", count, maximum=1024)  # no processor has as many cores
-        self._start()
-
-    def __reduce__(self) -> tuple[type[Team], tuple[int]]:
-        return Team, (self.count,)  # a copy has threads of its own
-
-    def _start(self) -> None:
-        self._process = os.getpid()
-        self._others = ThreadPoolExecutor(max(1, self.count - 1), "igc_ref")
 
     def run(self, kernel: Callable[..., None], pieces: int, *arguments: Any) -> None:
         """Call ``kernel(first, last, thread, *arguments)`` for shares of ``range(pieces)``."""
-        if self._process != os.getpid():  # a fork has our memory, but not our threads
-            self._start()
+        others = _threads(os.getpid(), max(1, self.count - 1))
         shares = min(self.count, pieces)
         edges = [i * pieces // shares for i in range(shares + 1)]
         started = []
@@ -47,7 +45,7 @@ class Team:
             for i in range(1, shares):
                 piece = (edges[i], edges[i + 1], i, *arguments)
                 try:
-                    started.append(self._others.submit(kernel, *piece))
+                    started.append(others.submit(kernel, *piece))
                 except RuntimeError as error:
                     if not str(error).startswith("cannot schedule"):
                         raise

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy.typing as npt
 
 from igc_ref.backends.operators.checks import Checks, within
-from igc_ref.backends.operators.library import INTEGERS, Array
+from igc_ref.backends.operators.library import DTYPES, INTEGERS, Array
 from igc_ref.errors import SpecError
 
 
@@ -18,7 +18,7 @@ class AugmentationOperators(Checks):
         self, images: Array, mean: Sequence[float], std: Sequence[float], dtype: npt.DTypeLike
     ) -> Array:
         """Return (images - mean) / std, channel by channel, in this dtype."""
-        self.check_images(images, "uint8")
+        self.check("images", images, "uint8", *DTYPES, shape="(N, C, H, W)")
         if not len(mean) == len(std) == images.shape[1]:
             raise SpecError(f"mean={mean} and std={std} are not of {images.shape[1]} channels")
         scale = 1 / self.xp.asarray(std, dtype)[:, None, None]
@@ -40,7 +40,7 @@ class AugmentationOperators(Checks):
         mirror : boolean array, shape (N,)
             Which images are mirrored left to right.
         """
-        self.check_images(images, "uint8")
+        self.check("images", images, "uint8", *DTYPES, shape="(N, C, H, W)")
         xp, (N, _, H, W) = self.xp, images.shape
         self.check("top", top, *INTEGERS, shape=(N,))
         self.check("left", left, *INTEGERS, shape=(N,))

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from igc_ref.backends.operators.library import DTYPES, INTEGERS, Array, Library
-from igc_ref.errors import SpecError, divides, instance, integer, is_array, kind_of
+from igc_ref.errors import SpecError, divides, fits, instance, integer, is_array, kind_of
 from igc_ref.spec.block import IGCSpec, output_length
 
 Lengths = tuple[int, ...]
+Axes = Lengths | str  # the shape that an array must have, or its axes: see `fits`
 
 
 class Checks(Library):
@@ -21,60 +22,47 @@ class Checks(Library):
 
     name: str
 
-    def check(
-        self, name: str, array: Array, *dtypes: Any, shape: Lengths | None = None, axes: str = ""
-    ) -> None:
-        """Check an array: the backend's library, one of these dtypes, its shape, or its axes."""
+    def check(self, name: str, array: Array, *dtypes: Any, shape: Axes = "") -> None:
+        """Check an array: the backend's library, one of these dtypes, and its shape."""
         if not is_array(array, self.xp.ndarray):
             raise TypeError(
                 f"{name} is {kind_of(array)}; the {self.name} backend takes "
                 f"{self.xp.__name__}.ndarray and moves nothing silently: use backend.asarray"
             )
         check_numbers(name, array, dtypes, shape)
-        if axes and (array.ndim != len(axes.split(",")) or 0 in array.shape):
-            raise SpecError(f"{name} has shape {array.shape}; {axes}, each at least 1, is needed")
 
-    def check_batch(self, name: str, x: Array, *dtypes: Any, shape: Lengths | None = None) -> None:
+    def check_batch(
+        self, name: str, x: Array, dtype: Any = None, shape: Axes = "(C, N, H, W)"
+    ) -> None:
         """Check that this is a batch inside, (C, N, H, W), as `to_layout` returns it."""
-        self.check(name, x, *(dtypes or DTYPES), shape=shape, axes="(C, N, H, W)")
+        self.check(name, x, *(DTYPES if dtype is None else [dtype]), shape=shape)
 
-    def check_gradient(self, dy: Array, dtype: Any, shape: Lengths) -> None:
-        """Check that a batch of gradients belongs to an output of this dtype and shape."""
-        self.check_batch("the gradient", dy, dtype, shape=shape)
-
-    def check_pair(self, a: Array, b: Array) -> None:
-        """Check that two batches can be added."""
-        self.check_batch("a", a)
-        self.check_batch("b", b, a.dtype, shape=a.shape)
-
-    def check_images(self, images: Array, *dtypes: Any) -> None:
-        """Check public images (N, C, H, W)."""
-        self.check("images", images, *dtypes, *DTYPES, axes="(N, C, H, W)")
+    def check_pair(self, name: str, x: Array, other: str, y: Array) -> None:
+        """Check that these are two batches of one dtype and shape."""
+        self.check_batch(name, x)
+        self.check_batch(other, y, x.dtype, x.shape)
 
     def check_conv2d(self, x: Array, weight: Array, groups: int, stride: int) -> tuple[int, int]:
         """Check the arguments of `conv2d`; return groups and stride."""
         self.check_batch("x", x)
-        self.check("weight", weight, x.dtype, axes="(out, in/groups, k, k)")
-        channels, out, k = x.shape[0], len(weight), weight.shape[3]
-        divides("groups", groups, "in_channels", channels)
-        divides("groups", groups, "out_channels", out)
-        self.check("weight", weight, shape=(out, channels // int(groups), k, k))
+        self.check("weight", weight, x.dtype, shape="(out, in/groups, k, k)")
+        each = divides("groups", groups, "in_channels", x.shape[0])
+        divides("groups", groups, "out_channels", len(weight))
+        self.check("weight", weight, shape=f"(out, {each}, k, k)")
         return int(groups), integer("stride", stride)
 
     def check_igc(self, x: Array, primary: Array, secondary: Array, spec: IGCSpec) -> None:
         """Check the arguments of `igc`."""
-        self.check_batch("x", x)
         instance("spec", spec, IGCSpec)
-        self.check("primary", primary, x.dtype)
-        self.check("secondary", secondary, x.dtype)
-        spec.check_weights(primary, secondary)
-        if x.shape[0] != spec.in_channels:
-            raise SpecError(f"x has {x.shape[0]} channels; {spec} needs {spec.in_channels}")
+        self.check_batch("x", x, shape=f"({spec.in_channels}, N, H, W)")
+        self.check("primary", primary, x.dtype, shape=spec.primary_shape)
+        self.check("secondary", secondary, x.dtype, shape=spec.secondary_shape)
 
-    def check_channels(self, x: Array, contiguous: bool = False, **arrays: Array) -> None:
-        """Check that each of these arrays has one number for each channel of a batch."""
+    def check_channels(self, x: Array, *arrays: Array, contiguous: bool = False) -> None:
+        """Check the arguments of `batch_norm`: one number for each channel of a batch."""
         self.check_batch("x", x)
-        for name, array in arrays.items():
+        names = "gamma", "beta", "running_mean", "running_var"
+        for name, array in zip(names, arrays, strict=True):
             self.check(name, array, x.dtype, shape=x.shape[:1])
             if contiguous and not array.flags.c_contiguous:
                 raise SpecError(f"{name} has gaps; a contiguous array is needed")
@@ -97,14 +85,13 @@ class Checks(Library):
 
     def check_linear(self, x: Array, weight: Array, bias: Array) -> None:
         """Check the arguments of `linear`."""
-        self.check("x", x, *DTYPES, axes="(N, in)")
-        self.check("weight", weight, x.dtype, axes="(out, in)")
-        self.check("weight", weight, shape=(len(weight), x.shape[1]))
+        self.check("x", x, *DTYPES, shape="(N, in)")
+        self.check("weight", weight, x.dtype, shape=f"(out, {x.shape[1]})")
         self.check("bias", bias, x.dtype, shape=weight.shape[:1])
 
     def check_loss(self, logits: Array, labels: Array) -> None:
         """Check the arguments of `loss`, but not that each label is a class."""
-        self.check("logits", logits, *DTYPES, axes="(N, classes)")
+        self.check("logits", logits, *DTYPES, shape="(N, classes)")
         self.check("labels", labels, *INTEGERS, shape=logits.shape[:1])
 
     def check_step(self, weight: Array, gradient: Array, velocity: Array) -> None:
@@ -114,16 +101,20 @@ class Checks(Library):
         self.check("velocity", velocity, weight.dtype, shape=weight.shape)
 
 
-def check_numbers(name: str, x: Array, dtypes: Sequence[Any], shape: Lengths | None) -> None:
-    """Check dtype and shape of an array or a batch."""
+def check_numbers(name: str, x: Array, dtypes: Sequence[Any], shape: Axes) -> None:
+    """Check dtype and shape of an array or a batch; a shape that has names is not empty."""
     if dtypes and x.dtype not in dtypes:
         raise TypeError(f"{name} is {x.dtype}; {' or '.join(map(str, dtypes))} is needed")
-    if shape is not None and x.shape != shape:
+    if isinstance(shape, str):
+        if shape and (0 in x.shape or not fits(x.shape, shape)):
+            raise SpecError(f"{name} has shape {x.shape}; {shape}, each at least 1, is needed")
+    elif x.shape != shape:
         raise SpecError(f"{name} has shape {x.shape}; {shape} is needed")
 
 
 def within(name: str, values: Array, most: int) -> None:
     """Raise a SpecError unless all of these are from 0 to `most`: kernels trust an index."""
+    values = values.astype("int64", copy=False)  # CuPy refuses to compare int8 with 1000
     outside = values[(values < 0) | (values > most)]
     if outside.size:
         raise SpecError(f"{name} have {int(outside[0])}; 0 to {most} are allowed")

@@ -81,7 +81,7 @@ class ConvolutionOperators(Checks):
     ) -> tuple[Array | None, Array]:
         """Return the gradients of `conv2d` with respect to x (None if not wanted) and weight."""
         conv = _GroupConvolution(self, *saved)
-        self.check_gradient(dy, saved.x.dtype, (len(saved.weight), *conv.out_shape))
+        self.check_batch("the gradient", dy, saved.x.dtype, (len(saved.weight), *conv.out_shape))
         by_group = dy.reshape(saved.groups, -1, *conv.out_shape)  # (g, o, N, H', W')
         dx = self.xp.zeros_like(saved.x) if input_gradient else None
         dW = self.xp.zeros_like(conv.blocks)
@@ -129,7 +129,7 @@ class ConvolutionOperators(Checks):
     def igc_backward(self, d: Array, saved: Saved) -> tuple[Array, Array, Array]:
         """Return the gradients of `igc` with respect to x, primary and secondary."""
         x, y_bar, primary, secondary, spec = saved
-        self.check_gradient(d, y_bar.dtype, y_bar.shape)
+        self.check_batch("the gradient", d, y_bar.dtype, y_bar.shape)
         xp, L, M, out = self.xp, spec.L, spec.M, spec.out_channels
         conv = _GroupConvolution(self, x, primary, L, spec.stride)
         W_d = secondary.reshape(M, out // M, out // M)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from igc_ref.backends.operators.augmentation import AugmentationOperators
 from igc_ref.backends.operators.convolution import ConvolutionOperators
-from igc_ref.backends.operators.library import Array, EpochRunner, TrainingData
+from igc_ref.backends.operators.library import DTYPES, Array, EpochRunner, TrainingData
 from igc_ref.backends.operators.loss_and_sgd import LearningOperators
 from igc_ref.backends.operators.normalisation import NormalisationOperators
 from igc_ref.backends.operators.pointwise import PointwiseOperators
@@ -103,7 +103,7 @@ class GenericBackend(
 
     def to_layout(self, images: Array) -> Array:
         """Turn public images (N, C, H, W) into the layout inside, (C, N, H, W)."""
-        self.check_images(images)
+        self.check("images", images, *DTYPES, shape="(N, C, H, W)")
         return self.xp.array(images.swapaxes(0, 1), order="C")  # a copy, whatever N is
 
     def from_layout(self, x: Array, gradient: bool = False) -> Array:  # noqa: ARG002

@@ -41,10 +41,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from igc_ref.backends.operators.checks import Lengths, check_numbers
+from igc_ref.backends.operators.checks import Axes, check_numbers
 from igc_ref.backends.operators.convolution import ConvolutionOperators
 from igc_ref.backends.operators.generic import GenericBackend
-from igc_ref.backends.operators.library import Array
+from igc_ref.backends.operators.library import DTYPES, Array
 from igc_ref.backends.operators.normalisation import NormalisationOperators
 from igc_ref.backends.operators.pointwise import PointwiseOperators
 from igc_ref.errors import kind_of
@@ -144,13 +144,15 @@ class LazyBackend(GenericBackend):
         self.generic = ""
         self._warned: set[str] = set()
 
-    def check_batch(self, name: str, x: Array, *dtypes: Any, shape: Lengths | None = None) -> None:
+    def check_batch(
+        self, name: str, x: Array, dtype: Any = None, shape: Axes = "(C, N, H, W)"
+    ) -> None:
         """Check that this is a `Batch`."""
         if not isinstance(x, Batch):
             raise TypeError(
                 f"{name} is {kind_of(x)}; the {self.name} backend takes what its to_layout returns"
             )
-        check_numbers(name, x, dtypes, shape)
+        check_numbers(name, x, DTYPES if dtype is None else [dtype], shape)
 
     def to_array(self, x: Any) -> Array:
         """Return a batch as a plain array (C, N, H, W), with what is pending applied."""

@@ -53,8 +53,7 @@ class NormalisationOperators(Checks):
         y : array, shape (C, N, H, W)
         saved : BatchNormSaved
         """
-        running = {"running_mean": running_mean, "running_var": running_var}
-        self.check_channels(x, gamma=gamma, beta=beta, **running)
+        self.check_channels(x, gamma, beta, running_mean, running_var)
         xp, rows = self.xp, x.reshape(len(x), -1)  # (C, n)
         y = xp.empty_like(rows)
         mean, var = xp.array(running_mean), xp.array(running_var)
@@ -82,7 +81,7 @@ class NormalisationOperators(Checks):
     def batch_norm_backward(self, dy: Array, saved: Saved) -> tuple[Array, Array, Array]:
         """Return the gradients of `batch_norm` with respect to x, gamma and beta."""
         xp, (x, mean, inv_std, gamma, y, train) = self.xp, saved
-        self.check_gradient(dy, x.dtype, x.shape)
+        self.check_batch("the gradient", dy, x.dtype, x.shape)
         x, rows, n = x.reshape(len(x), -1), dy.reshape(len(x), -1), x[0].size  # (C, n)
         dx, dgamma, dbeta = xp.empty_like(x), xp.empty_like(gamma), xp.empty_like(gamma)
         for c in self._channels(x):

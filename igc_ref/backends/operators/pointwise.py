@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -12,12 +13,12 @@ from igc_ref.spec.block import output_length
 
 
 class MaxPoolSaved(NamedTuple):
-    """What the backward pass of max pooling needs; winner is the tap that was greatest."""
+    """What the backward pass needs; winner is the tap that was greatest, in numba the pixel."""
 
-    shape: tuple[int, ...]
+    shape: tuple[int, int, int, int]
     dtype: Any
     winner: Array
-    taps: list[tuple[Tap, Tap]]
+    taps: Sequence[tuple[Tap, Tap]] = ()
 
 
 class PointwiseOperators(Checks):
@@ -25,7 +26,7 @@ class PointwiseOperators(Checks):
 
     def add(self, a: Array, b: Array) -> Array:
         """Return a + b: where two gradients meet."""
-        self.check_pair(a, b)
+        self.check_pair("a", a, "b", b)
         return a + b
 
     def add_relu(self, a: Array, b: Array) -> tuple[Array, Array]:
@@ -36,8 +37,7 @@ class PointwiseOperators(Checks):
 
     def relu_backward(self, dy: Array, y: Array) -> Array:
         """Return the gradient of `add_relu` with respect to either argument; at zero it is 0."""
-        self.check_batch("y", y)
-        self.check_gradient(dy, y.dtype, y.shape)
+        self.check_pair("y", y, "the gradient", dy)
         return self.xp.where(y > 0, dy, dy.dtype.type(0))
 
     def shuffle(self, x: Array, groups: int) -> tuple[Array, Saved]:
@@ -62,7 +62,7 @@ class PointwiseOperators(Checks):
     def shuffle_backward(self, dy: Array, saved: Saved) -> Array:
         """Return Pᵀ dy: dealing in as many groups as there were channels in each undoes it."""
         shape, dtype, groups = saved
-        self.check_gradient(dy, dtype, shape)
+        self.check_batch("the gradient", dy, dtype, shape)
         return self.shuffle(dy, shape[0] // groups)[0]
 
     def global_average_pool(self, x: Array) -> tuple[Array, tuple[int, ...]]:
@@ -105,7 +105,7 @@ class PointwiseOperators(Checks):
 
     def max_pool_backward(self, dy: Array, saved: Saved) -> Array:
         """Send every gradient to the pixel that won its window."""
-        self.check_gradient(dy, saved.dtype, saved.winner.shape)
+        self.check_batch("the gradient", dy, saved.dtype, saved.winner.shape)
         dx = self.xp.zeros(saved.shape, dy.dtype)
         for tap, (row, column) in enumerate(saved.taps):
             won = saved.winner[:, :, row.outputs, column.outputs] == tap

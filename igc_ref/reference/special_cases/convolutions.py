@@ -19,13 +19,6 @@ class Weights(NamedTuple):
     spec: IGCSpec
 
 
-def weights(primary: Array, secondary: Array, spec: IGCSpec) -> Weights:
-    """Return the weights of a block; a SpecError if their shapes are not the block's."""
-    arrays(None, primary=primary, secondary=secondary)
-    spec.check_weights(primary, secondary)
-    return Weights(primary, secondary, spec)
-
-
 def regular_convolution(kernel: Array, stride: int = 1) -> Weights:
     """Any regular convolution is an IGC with one primary partition: L = 1, W_d = identity.
 
@@ -55,7 +48,7 @@ def group_convolution(kernel: Array, L: int, stride: int = 1) -> Weights:
         M = out/L, each W_d^m the L x L identity.
     """
     spec = _spec(kernel, L, _per_group(kernel, L), stride)
-    return weights(kernel, np.tile(np.eye(L, dtype=kernel.dtype), (spec.M, 1)), spec)
+    return Weights(kernel, np.tile(np.eye(L, dtype=kernel.dtype), (spec.M, 1)), spec)
 
 
 def summation_fusion(kernel: Array, L: int, stride: int = 1) -> Weights:
@@ -72,7 +65,7 @@ def summation_fusion(kernel: Array, L: int, stride: int = 1) -> Weights:
         channel m of the sum, for every a.
     """
     spec = _spec(kernel, L, _per_group(kernel, L), stride)
-    return weights(kernel, np.ones(spec.secondary_shape, kernel.dtype), spec)
+    return Weights(kernel, np.ones(spec.secondary_shape, kernel.dtype), spec)
 
 
 def regular_convolution_by_branches(kernel: Array, n: int = 2, stride: int = 1) -> Weights:
@@ -94,16 +87,15 @@ def regular_convolution_by_branches(kernel: Array, n: int = 2, stride: int = 1) 
         L = n², M = out/n. It maps the input repeated n times along the channels,
         ``np.tile(x, (1, n, 1, 1))``, to the convolution repeated n times, so blocks chain.
     """
-    _per_group(kernel, 1)
+    check_kernel(kernel)
     out, inp, k, _ = kernel.shape
-    divides("n", n, "out_channels", out)
-    divides("n", n, "in_channels", inp)
-    W = kernel.reshape(n, out // n, n, inp // n, k, k).swapaxes(1, 2)  # (i, j, out/n, in/n, k, k)
+    each = divides("n", n, "out_channels", out), n, divides("n", n, "in_channels", inp)
+    W = kernel.reshape(n, *each, k, k).swapaxes(1, 2)  # (i, j, out/n, in/n, k, k)
     # Output partition (p, i) adds the branches (i, j) of all j; p only repeats.
     W_d = np.tile(np.kron(np.eye(n), np.ones((1, n))), (n, 1))  # (p i, i j), the same for all m
     primary = W.reshape(n * out, inp // n, k, k)
     secondary = np.tile(W_d, (out // n, 1)).astype(kernel.dtype)
-    return weights(primary, secondary, IGCSpec(n * inp, n * out, n * n, out // n, k, stride))
+    return Weights(primary, secondary, IGCSpec(n * inp, n * out, n * n, out // n, k, stride))
 
 
 def xception(depthwise: Array, pointwise: Array, stride: int = 1) -> Weights:
@@ -121,9 +113,8 @@ def xception(depthwise: Array, pointwise: Array, stride: int = 1) -> Weights:
     Weights
         L = in, M = 1. A widening block is ResNeXt's with branches of one channel.
     """
-    arrays(None, depthwise=depthwise, pointwise=pointwise)
-    if depthwise.ndim != 4 or depthwise.shape[1] != 1:
-        raise SpecError(f"depthwise has shape {depthwise.shape}; allowed is (in, 1, k, k)")
+    arrays("(in, 1, k, k)", depthwise=depthwise)
+    arrays("(out, in)", pointwise=pointwise)
     return resnext(depthwise, pointwise, depthwise.shape[0], stride)
 
 
@@ -144,7 +135,7 @@ def resnext(branches: Array, expansion: Array, L: int, stride: int = 1) -> Weigh
     Weights
         L partitions of out/L channels, of which d are used; M = 1, so W_d is dense.
     """
-    arrays(2, expansion=expansion)
+    arrays("(out, L*d)", expansion=expansion)
     d, out = _per_group(branches, L), expansion.shape[0]
     width = out // L
     if out % L or width < d or expansion.shape[1] != L * d:
@@ -157,7 +148,7 @@ def resnext(branches: Array, expansion: Array, L: int, stride: int = 1) -> Weigh
     secondary = np.zeros((out, width, L), expansion.dtype)  # columns interleaved: (j, l)
     secondary[:, :d] = expansion.reshape(out, L, d).swapaxes(1, 2)
     primary = primary.reshape(out, *branches.shape[1:])
-    return weights(primary, secondary.reshape(out, out), _spec(primary, L, 1, stride))
+    return Weights(primary, secondary.reshape(out, out), _spec(primary, L, 1, stride))
 
 
 def shufflenet(first: Array, second: Array, groups: int, stride: int = 1) -> Weights:
@@ -177,7 +168,9 @@ def shufflenet(first: Array, second: Array, groups: int, stride: int = 1) -> Wei
         L = M = groups: the IGC computes shuffle(second * shuffle(first * x)).
     """
     _per_group(first, groups)
-    return weights(first, second, _spec(first, groups, groups, stride))
+    spec = _spec(first, groups, groups, stride)
+    arrays(f"{spec.secondary_shape}", second=second)
+    return Weights(first, second, spec)
 
 
 def shufflenet_unit(reduce: Array, depthwise: Array, expand: Array, groups: int) -> Weights:
@@ -197,14 +190,12 @@ def shufflenet_unit(reduce: Array, depthwise: Array, expand: Array, groups: int)
     Weights
         L = M = groups; the IGC computes the unit's output followed by one more shuffle.
     """
-    arrays(2, reduce=reduce)
-    arrays(None, depthwise=depthwise)
-    C = reduce.shape[0]
-    divides("groups", groups, "out_channels", C)
-    if depthwise.ndim != 4 or depthwise.shape[:2] != (C, 1):
-        raise SpecError(f"depthwise has shape {depthwise.shape}; allowed is ({C}, 1, k, k)")
+    arrays("(C, C/groups)", reduce=reduce)
+    C = len(reduce)
+    arrays(f"({C}, 1, k, k)", depthwise=depthwise)
+    each = divides("groups", groups, "out_channels", C)
     # Channel l*(C/groups) + j stands at place j*groups + l after the shuffle.
-    filters = depthwise.reshape(C // groups, groups, *depthwise.shape[2:]).swapaxes(0, 1)
+    filters = depthwise.reshape(each, groups, *depthwise.shape[2:]).swapaxes(0, 1)
     first = reduce[:, :, None, None] * filters.reshape(C, 1, *depthwise.shape[2:])
     return shufflenet(first, expand, groups)
 
@@ -212,9 +203,7 @@ def shufflenet_unit(reduce: Array, depthwise: Array, expand: Array, groups: int)
 def _per_group(kernel: Array, L: int) -> int:
     """Return the number of output channels of each group, or raise."""
     check_kernel(kernel)
-    out: int = kernel.shape[0]
-    divides("L", L, "out_channels", out)
-    return out // L
+    return divides("L", L, "out_channels", len(kernel))
 
 
 def _spec(kernel: Array, L: int, M: int, stride: int) -> IGCSpec:

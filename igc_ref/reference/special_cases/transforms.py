@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from igc_ref.errors import SpecError, arrays, divides, instance, integer
 from igc_ref.reference.block import composed_kernel
-from igc_ref.reference.special_cases.convolutions import Weights, weights
+from igc_ref.reference.special_cases.convolutions import Weights
 from igc_ref.reference.structure import Array
 from igc_ref.spec.block import IGCSpec
 
@@ -23,15 +24,11 @@ def monarch(right: Array, left: Array) -> Weights:
     left : ndarray, shape (M, L, L)
         Blocks of L, the factor that acts second: W_d^m.
     """
-    arrays(3, right=right, left=left)
-    L, M = right.shape[0], left.shape[0]
-    if right.shape != (L, M, M) or left.shape != (M, L, L):
-        raise SpecError(
-            f"right has shape {right.shape} and left {left.shape}; "
-            f"allowed are (L, M, M) and (M, L, L)"
-        )
+    arrays("(L, M, M)", right=right)
+    L, M, _ = right.shape
+    arrays(f"({M}, {L}, {L})", left=left)
     primary, secondary = right.reshape(L * M, M, 1, 1), left.reshape(M * L, L)
-    return weights(primary, secondary, IGCSpec.square(L, M, kernel_size=1))
+    return Weights(primary, secondary, IGCSpec.square(L, M, kernel_size=1))
 
 
 def kronecker(A: Array, B: Array) -> Weights:
@@ -42,11 +39,9 @@ def kronecker(A: Array, B: Array) -> Weights:
     A : ndarray, shape (L, L)
     B : ndarray, shape (M, M)
     """
-    arrays(2, A=A, B=B)
-    L, M = len(A), len(B)
-    if A.shape != (L, L) or B.shape != (M, M):
-        raise SpecError(f"A has shape {A.shape} and B {B.shape}; both must be square")
-    return monarch(np.stack([B] * L), np.stack([A] * M))
+    arrays("(L, L)", A=A)
+    arrays("(M, M)", B=B)
+    return monarch(np.stack([B] * len(A)), np.stack([A] * len(B)))
 
 
 def walsh_hadamard(order: int) -> Weights:
@@ -85,15 +80,13 @@ def cooley_tukey(L: int, M: int, F_M: Array | None = None) -> Weights:
     W_d = np.exp(-2j * np.pi * ((l * a * M + l * m) % G) / G)  # (m, a, l): ω_L = ω_G^M
     if F_M is None:
         F_M = np.exp(-2j * np.pi * (np.arange(M)[:, None] * np.arange(M) % M) / M)
-    arrays(2, F_M=F_M)
-    if F_M.shape != (M, M):
-        raise SpecError(f"F_M has shape {F_M.shape}; allowed is ({M}, {M})")
+    arrays(f"({M}, {M})", F_M=F_M)
     return monarch(np.stack([F_M] * L), W_d)
 
 
 def decimate(x: Array, L: int) -> Array:
     """Put x[l::L] of all l one after another along the last axis (decimation in time)."""
-    arrays(None, x=x)
+    arrays(x=x)
     divides("L", L, "length", x.shape[-1])
     return x.reshape(*x.shape[:-1], -1, L).swapaxes(-1, -2).reshape(x.shape)
 
@@ -141,14 +134,11 @@ def complementary_product(factors: Sequence[Array]) -> Weights:
     instance("factors", factors, Sequence)
     if not factors:
         raise SpecError("a product needs at least one factor")
-    arrays(3, **{f"factor_{t}": factor for t, factor in enumerate(factors)})
+    named = {f"factor_{t}": factor for t, factor in enumerate(factors)}
+    arrays("(C/K, K, K)", **named)
     K = [integer("K", factor.shape[-1]) for factor in factors]
-    C = int(np.prod(K))
-    for t, factor in enumerate(factors):
-        if factor.shape != (C // K[t], K[t], K[t]):
-            raise SpecError(
-                f"factor {t} has shape {factor.shape}; radices {K} need {(C // K[t], K[t], K[t])}"
-            )
+    for radix, (name, factor) in zip(K, named.items(), strict=True):
+        arrays(f"({math.prod(K) // radix}, {radix}, {radix})", **{name: factor})
     first, *rest = factors
     L = K[0]
     if not rest:
