@@ -18,7 +18,7 @@ def config(tmp_path, name="run", **changes):
 
 
 def failing(error):
-    def fail(*_):
+    def fail(*_, **__):
         raise error
 
     return fail

@@ -23,6 +23,8 @@ from igc_ref.training.session import Interrupted, noted_signals, resume, run_to_
 from tests.backends.cuda import emulator
 from tests.support.runs import SMALL, STEPS, config, failing, outcome, read_log
 
+pytestmark = pytest.mark.usefixtures("few_images")
+
 
 @pytest.fixture(params=["numpy", "numba", "emulated"])
 def backend(request, monkeypatch):
