@@ -3,6 +3,7 @@
 import json
 
 from igc_ref import TrainConfig
+from igc_ref.cli import main
 from igc_ref.training import checkpoint
 from igc_ref.training import folder as runs
 
@@ -22,6 +23,17 @@ def failing(error):
         raise error
 
     return fail
+
+
+def error_of(capsys, *arguments):
+    """Run a command that must fail with exactly one line; return the line."""
+    capsys.readouterr()
+    assert main([str(a) for a in arguments]) == 1
+    out, err = capsys.readouterr()
+    assert err.startswith("igc-ref: error: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err + out
+    return err
 
 
 def read_log(folder):

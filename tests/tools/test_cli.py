@@ -10,6 +10,7 @@ import pytest
 import igc_ref
 from igc_ref.backends import cupy_problem
 from igc_ref.cli import main
+from tests.support.runs import error_of
 
 SMALL = ["--depth", "5", "-L", "2", "-M", "2", "--backend", "numpy", "--epochs", "1"]
 
@@ -21,16 +22,6 @@ def run(tmp_path, few_images, capsys):
     assert main(["train", *SMALL, "--out", str(folder)]) == 0
     capsys.readouterr()
     return folder
-
-
-def error_of(capsys, *arguments):
-    """Run a command that must fail with exactly one line; return the line."""
-    assert main([str(a) for a in arguments]) == 1
-    out, err = capsys.readouterr()
-    assert err.startswith("igc-ref: error: ")
-    assert err.count("\n") == 1
-    assert "Traceback" not in err + out
-    return err
 
 
 def test_params_prints_the_paper_s_count_beside_the_regular_network(capsys):
@@ -96,7 +87,9 @@ def test_every_command_explains_itself_and_every_option(command, capsys):
     [
         ("-L 24", "plain_igc needs L and M; M is missing"),
         ("--depth 9", "depth=9 is not allowed"),
-        ("--data cifar10 --data-dir nowhere", "nowhere"),
+        ("--recipe paper", "data='shapes'; it is for cifar10, cifar100, svhn, svhn_extra"),
+        ("-L 2 -M 2 --data cifar10 --data-dir nowhere", "nowhere' does not exist"),
+        ("-L 2 -M 2 --data cifar10", "--data-dir"),
         pytest.param(
             "--backend cupy",
             "backend 'cupy' cannot run: ",

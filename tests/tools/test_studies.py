@@ -20,7 +20,7 @@ from igc_ref.training.session import run_to_end, train
 from tests.support.runs import read_log
 from tests.support.strategies import normal
 
-FAST = {"backend": "numpy", "epochs": 1, "batch_size": 16, "lr": 0.05}
+FAST = {"backend": "numpy", "epochs": 1, "batch_size": 32, "lr": 0.05}
 
 
 pytestmark = pytest.mark.usefixtures("few_images")

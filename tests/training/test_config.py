@@ -13,7 +13,7 @@ from igc_ref.data import Dataset
 from igc_ref.errors import CheckpointError, SpecError
 from igc_ref.training import folder as runs
 from igc_ref.training.config import RECIPES, recipe, settings
-from tests.support.runs import config
+from tests.support.runs import config, error_of
 
 AUTHORS = {
     "batch_size": 64, "lr": 0.1, "schedule": "step", "momentum": 0.9, "weight_decay": 1e-4,
@@ -167,12 +167,6 @@ def grey(monkeypatch):
     monkeypatch.setattr(data, "load", load)
 
 
-def failing(capsys, *arguments):
-    capsys.readouterr()
-    assert main([str(argument) for argument in arguments]) == 1
-    return capsys.readouterr().err
-
-
 @pytest.mark.usefixtures("grey")
 def test_a_run_stores_its_recipe_s_settings_and_is_continued_with_no_others(tmp_path, capsys):
     small = "--depth 5 -L 2 -M 2 --backend numpy --data cifar10".split()
@@ -187,14 +181,7 @@ def test_a_run_stores_its_recipe_s_settings_and_is_continued_with_no_others(tmp_
         ["--recipe", "fast"],  # it was run for 2 epochs, not 30
         ["--recipe", "fast", "--epochs", "2", "--data", "svhn"],
     ):
-        assert "holds another run: " in failing(capsys, "train", "--resume", run, *arguments)
-    assert "is no run" in failing(capsys, "train", "--resume", tmp_path, "--recipe", "fast")
+        assert "holds another run: " in error_of(capsys, "train", "--resume", run, *arguments)
+    assert "is no run" in error_of(capsys, "train", "--resume", tmp_path, "--recipe", "fast")
     assert main(["train", "--resume", str(run), "--recipe", "fast", "--epochs", "2"]) == 0
     assert "epoch 2/2" in capsys.readouterr().out
-
-
-def test_a_recipe_without_a_published_set_is_an_error_that_names_them(tmp_path, capsys):
-    out = tmp_path / "run"
-    err = failing(capsys, "train", "--recipe", "paper", "--out", out)
-    assert "data='shapes'; it is for cifar10, cifar100, svhn, svhn_extra" in err
-    assert not out.exists()
