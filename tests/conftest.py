@@ -10,10 +10,12 @@ Variables of the environment:
 """
 
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from igc_ref import data
 from igc_ref.backends import cupy_problem, get_backend, numba_problem
 from tests.backends.cuda import emulator
 
@@ -105,6 +107,15 @@ def backend(request):
         chosen = get_backend(request.param)
     chosen.tile_bytes = 3000  # small tiles, so that small tests cross their borders
     return chosen
+
+
+drawn = cache(lambda split, draw=data.shapes: draw(split, {"train": 60, "test": 30}[split]))
+
+
+@pytest.fixture
+def few_images(monkeypatch):
+    """Let the built-in data set have 60 images to train on and 30 to test on."""
+    monkeypatch.setattr(data, "shapes", drawn)
 
 
 @pytest.fixture(autouse=True)

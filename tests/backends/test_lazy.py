@@ -20,12 +20,6 @@ NORM = {"momentum": 0.75, "eps": 1e-3}
 SPEC = IGCSpec(4, 6, 2, 3, stride=2)
 
 
-def numba_backend():
-    from igc_ref.backends.numba.backend import NumbaBackend
-
-    return NumbaBackend()
-
-
 def norm_arrays(C, seed=0):
     rng = np.random.default_rng(seed)
     return *rng.normal(size=(3, C)), rng.uniform(0.5, 2, C)
@@ -62,7 +56,7 @@ def arrays(backend, results):
 @pytest.mark.parametrize("name", [*OPERATORS, "add", "add_relu"])
 @pytest.mark.filterwarnings("ignore:.* has no kernel")
 def test_with_and_without_a_kernel_an_operator_reads_what_is_pending(name, kind, relu, train):
-    B = numba_backend()
+    B = fresh_backend("numba")
     x, options = pending(B, kind, relu, train), NORM | {"train": True} if "norm" in name else {}
     others = OPERATORS.get(name, (pending(B, "rule", True, True),))
     assert x.pending is not None
@@ -113,7 +107,7 @@ def test_sums_serve_only_the_batch_norm_they_were_taken_for(backend, operator):
 
 
 def test_a_generic_operator_is_announced_once_with_its_name_and_numbers():
-    B = numba_backend()
+    B = fresh_backend("numba")
     x = B.to_layout(np.ones((1, 2, 4, 4)))
     with pytest.warns(UserWarning, match=r"max_pool\(2, 2, 0\) of float64 has no kernel in the"):
         LazyBackend.max_pool(B, x, 2, 2, 0)
@@ -126,7 +120,7 @@ def test_a_generic_operator_is_announced_once_with_its_name_and_numbers():
 
 def test_a_plain_array_where_a_batch_belongs_is_refused_also_without_a_kernel():
     with pytest.raises(TypeError, match=r"x is numpy\.ndarray; the numba backend takes what its"):
-        LazyBackend.shuffle(numba_backend(), np.ones(SHAPE), 2)
+        LazyBackend.shuffle(fresh_backend("numba"), np.ones(SHAPE), 2)
 
 
 def test_without_a_kernel_float16_storage_scales_the_gradients_of_a_batch_only():

@@ -24,6 +24,7 @@ from igc_ref.data import download as fetching
 from igc_ref.data.download import cache_folder, fetch
 from igc_ref.data.published import PUBLISHED, SVHN, PublishedFile
 from igc_ref.errors import DataError
+from tests.support.runs import failing
 
 BINARY, PYTHON = random.Random(0).randbytes(300_000), random.Random(1).randbytes(200_000)
 NAME, OTHER = "cifar-10-binary.tar.gz", "cifar-10-python.tar.gz"
@@ -245,10 +246,8 @@ def test_a_damaged_file_in_the_cache_is_replaced(tmp_path, point):
 
 
 def test_a_full_disk_ends_the_attempts(tmp_path, point, monkeypatch):
-    def write(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(fetching._Limited, "write", write)
+    full = failing(OSError(28, "No space left on device"))
+    monkeypatch.setattr(fetching._Limited, "write", full)
     with serving(files(binary=BINARY)) as (address, asked):
         point(address, address)
         fails(f"cannot use {tmp_path}: No space left on device", tmp_path)

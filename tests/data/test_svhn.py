@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from igc_ref.data import load
+from igc_ref.data import NUM_CLASSES, load
 from igc_ref.data.published import SVHN, Digits
 from igc_ref.data.svhn import load_svhn
 from igc_ref.errors import DataError
@@ -72,6 +72,7 @@ def test_the_published_files_come_back_as_written(write, tmp_path, name, split, 
     write(*parts, packed=packed)
     dataset = load(name, split, str(tmp_path))
     assert dataset.name == f"{name}/{split}"
+    assert len(dataset.classes) == NUM_CLASSES[name]
     assert dataset.classes == ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
     assert dataset.mean == (111.609, 113.161, 120.565)
     assert dataset.std == (50.498, 51.259, 50.244)

@@ -5,6 +5,7 @@
 
 import copy
 import pickle
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -380,8 +381,6 @@ def test_other_libraries_dtypes_and_shapes_are_refused_not_converted():
         model.backward(logits.astype("float64"))
     with pytest.raises(SpecError, match=r"dlogits has shape \(10,\); \(1, 10\) is needed"):
         model.backward(logits[0])
-    with pytest.raises(TypeError, match=r"asarray takes a numpy\.ndarray"):
-        model.backend.asarray([1.0])
     with pytest.raises(SpecError, match="dtype='float16' is unknown"):
         build_model("plain", 5, width=4, backend="numpy", dtype="float16")
     with pytest.raises(SpecError, match="seed=-1 is not an integer of at least 0"):
@@ -468,13 +467,16 @@ def test_igcv3_has_the_parameters_of_the_published_definition(num_classes, param
     assert cost(architecture).parameters == total == parameters
 
 
+loose = cache(is_loosely_complementary)  # networks of one width are made of the same blocks
+
+
 @pytest.mark.parametrize(("depth", "blocks"), [(54, 17), (99, 32), (144, 47)])
 @pytest.mark.parametrize("width", [4, 12, 32])
 def test_every_igcv3_network_is_loosely_complementary(depth, blocks, width):
     specs = list(igcv3_blocks(Architecture("igcv3", depth, width=width)))
     assert len(specs) == blocks
     assert 3 * blocks + 3 == depth
-    assert all(is_loosely_complementary(spec) for spec in {*specs})
+    assert all(map(loose, {*specs}))
     assert [s.stride for s in specs].count(2) == 3
     size = 32, 32
     for spec in specs:

@@ -146,6 +146,9 @@ def test_a_kernel_of_zeros_has_no_error():
          r"kernel has shape \(4, 6, 3, 3\); \(6, 6, 3, 3\) is needed"),
         (lambda k: nearest_block(k, IGCSpec(6, 6, 3, 3)), r"divisible by L\*M = 3\*3 = 9"),
         (lambda k: nearest_groups(k, 4), "out_channels=6 is not divisible by groups=4"),
+        (lambda k: project(k[:, :0], 3, 2), r"kernel has shape \(6, 0, 3, 3\)"),
+        (lambda k: nearest_groups(k[:0], 2), r"\(0, 6, 3, 3\)"),
+        (lambda k: nearest_groups(k, 0), "groups=0 is not"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from igc_ref import IGCSpec
@@ -116,6 +116,7 @@ def test_the_paper_s_numbers():
 
 
 @given(specs())
+@example(IGCSpec(48, 96, 24, 2, stride=2))  # the authors' transition block: M = in/L, out = 2*in
 def test_the_second_permutation_inverts_the_first_when_M_is_out_over_L(spec):
     _, P, _ = matrices(np.ones(spec.primary_shape), np.ones(spec.secondary_shape), spec)
     Pt = first_permutation(spec)
@@ -126,9 +127,3 @@ def test_the_second_permutation_inverts_the_first_when_M_is_out_over_L(spec):
     else:  # otherwise only two identities cancel
         identity = np.eye(spec.out_channels)
         assert inverse == (np.array_equal(P, identity) and np.array_equal(Pt, identity))
-
-
-def test_the_authors_transition_block_keeps_a_second_permutation_that_does_not_invert():
-    spec = IGCSpec(48, 96, 24, 2, stride=2)  # M = in/L, out = 2*in
-    _, P, _ = matrices(np.ones(spec.primary_shape), np.ones(spec.secondary_shape), spec)
-    assert not np.array_equal(P @ first_permutation(spec), np.eye(96))

@@ -1,5 +1,7 @@
 """What an IGC block contains, as theorems: every test name states one, every example tries it.
 
+What is an IGC also has the gradients of its IGC: both are tried on the same example.
+
 Left sides are the explicit matrices of `igc_ref.reference`; right sides are independent: loops over
 positions, ``numpy.kron``, ``scipy.linalg.hadamard``, ``numpy.fft``, sums over indices.
 `tests/proofs/test_nearest.py` goes on with the IGC that is nearest to a dense kernel.
@@ -103,13 +105,7 @@ def test_a_regular_convolution_is_an_igc_with_one_primary_partition(t, inp, out)
     agree(y, t.loop(x, kernel))
     assert igc.spec.L == 1
     assert np.array_equal(igc.secondary, np.ones((out, 1)))
-
-
-@given(trials, numbers, numbers)
-def test_a_regular_convolution_has_the_gradients_of_its_igc(t, inp, out):
-    x, kernel = t.images(inp), t.kernel(out, inp)
-    igc = special_cases.regular_convolution(kernel, t.stride)
-    d = t.like(forward(x, *igc))
+    d = t.like(y)
     dx, dkernel = t.loop_gradients(d, x, kernel)
     gradients = backward(d, x, *igc)
     agree(gradients.x, dx)
@@ -120,19 +116,13 @@ def test_a_regular_convolution_has_the_gradients_of_its_igc(t, inp, out):
 def test_a_regular_convolution_is_an_igc_of_n_squared_branches(t, n, inp, out):
     x, kernel = t.images(n * inp), t.kernel(n * out, n * inp)
     igc = special_cases.regular_convolution_by_branches(kernel, n, t.stride)
-    repeated = forward(np.tile(x, (1, n, 1, 1)), *igc)
+    tiled = np.tile(x, (1, n, 1, 1))
+    repeated = forward(tiled, *igc)
     agree(repeated, np.tile(t.loop(x, kernel), (1, n, 1, 1)))
     assert (n * n, out) == (igc.spec.L, igc.spec.M)
     assert set(np.unique(igc.secondary)) <= {0, 1}
     assert np.array_equal(igc.secondary.sum(axis=1), np.full(n * n * out, n))
-
-
-@given(trials, numbers, numbers, numbers)
-def test_a_regular_convolution_has_the_gradients_of_its_branches(t, n, inp, out):
-    x, kernel = t.images(n * inp), t.kernel(n * out, n * inp)
-    igc = special_cases.regular_convolution_by_branches(kernel, n, t.stride)
-    tiled = np.tile(x, (1, n, 1, 1))
-    d = t.like(forward(tiled, *igc))
+    d = t.like(repeated)
     # A repeated output receives the sum of its copies' gradients; a repeated input gives it.
     dx, dkernel = t.loop_gradients(sum(np.split(d, n, axis=1)), x, kernel)
     gradients = backward(d, tiled, *igc)
@@ -158,16 +148,11 @@ def test_the_four_branches_of_two_regular_convolutions_chain(t, inp, out):
 def test_a_group_convolution_is_an_igc_with_identity_secondary(t, L, inp, out):
     x, kernel = t.images(L * inp), t.kernel(L * out, inp)
     igc = special_cases.group_convolution(kernel, L, t.stride)
-    agree(forward(x, *igc), t.loop(x, kernel, L))
+    y = forward(x, *igc)
+    agree(y, t.loop(x, kernel, L))
     for block in np.split(igc.secondary, igc.spec.M):
         assert np.array_equal(block, np.eye(L))
-
-
-@given(trials, partitions, numbers, numbers)
-def test_a_group_convolution_has_the_gradients_of_its_igc(t, L, inp, out):
-    x, kernel = t.images(L * inp), t.kernel(L * out, inp)
-    igc = special_cases.group_convolution(kernel, L, t.stride)
-    d = t.like(forward(x, *igc))
+    d = t.like(y)
     dx, dkernel = t.loop_gradients(d, x, kernel, L)
     gradients = backward(d, x, *igc)
     agree(gradients.x, dx)
@@ -179,15 +164,10 @@ def test_summation_fusion_is_an_igc_whose_secondary_weights_are_all_one(t, L, in
     x, kernel = t.images(L * inp), t.kernel(L * out, inp)
     igc = special_cases.summation_fusion(kernel, L, t.stride)
     total = sum(np.split(t.loop(x, kernel, L), L, axis=1))
-    agree(forward(x, *igc), np.tile(total, (1, L, 1, 1)))
+    y = forward(x, *igc)
+    agree(y, np.tile(total, (1, L, 1, 1)))
     assert np.array_equal(igc.secondary, np.ones((L * out, L)))
-
-
-@given(trials, partitions, numbers, numbers)
-def test_summation_fusion_has_the_gradients_of_its_igc(t, L, inp, out):
-    x, kernel = t.images(L * inp), t.kernel(L * out, inp)
-    igc = special_cases.summation_fusion(kernel, L, t.stride)
-    d = t.like(forward(x, *igc))
+    d = t.like(y)
     every = np.tile(sum(np.split(d, L, axis=1)), (1, L, 1, 1))  # to every summand the same
     dx, dkernel = t.loop_gradients(every, x, kernel, L)
     gradients = backward(d, x, *igc)
@@ -203,19 +183,14 @@ def test_an_xception_block_is_an_igc_with_one_secondary_partition(t, C, widening
     x, depthwise = t.images(C), t.kernel(C, 1)
     pointwise = t.matrix(widening * C, C)
     igc = special_cases.xception(depthwise, pointwise, t.stride)
-    agree(forward(x, *igc), mix(pointwise, t.loop(x, depthwise, C)))
+    y, filtered = forward(x, *igc), t.loop(x, depthwise, C)
+    agree(y, mix(pointwise, filtered))
     assert (igc.spec.L, igc.spec.M) == (C, 1)
     if widening == 1:  # then nothing is padded: the weights are the block's own
         assert np.array_equal(igc.primary, depthwise)
         assert np.array_equal(igc.secondary, pointwise)
-
-
-@given(trials, partitions, numbers)
-def test_an_xception_block_has_the_gradients_of_its_igc(t, C, widening):
-    x, depthwise, pointwise = t.images(C), t.kernel(C, 1), t.matrix(widening * C, C)
-    igc = special_cases.xception(depthwise, pointwise, t.stride)
-    d = t.like(forward(x, *igc))
-    dy, dpointwise = mix_gradients(d, pointwise, t.loop(x, depthwise, C))
+    d = t.like(y)
+    dy, dpointwise = mix_gradients(d, pointwise, filtered)
     dx, ddepthwise = t.loop_gradients(dy, x, depthwise, C)
     gradients = backward(d, x, *igc)
     agree(gradients.x, dx)
@@ -230,19 +205,12 @@ def test_resnext_s_aggregated_transformation_is_an_igc_with_one_secondary_partit
     x, branches = t.images(L * inp), t.kernel(L * d, inp)
     expansion = t.matrix(L * (d + spare), L * d)
     igc = special_cases.resnext(branches, expansion, L, t.stride)
-    y = np.split(t.loop(x, branches, L), L, axis=1)
-    E = np.split(expansion, L, axis=1)
-    agree(forward(x, *igc), sum(mix(E_l, y_l) for E_l, y_l in zip(E, y, strict=True)))
+    y, transformed = forward(x, *igc), t.loop(x, branches, L)
+    pairs = zip(*(np.split(a, L, axis=1) for a in (expansion, transformed)), strict=True)
+    agree(y, sum(mix(E_l, y_l) for E_l, y_l in pairs))
     assert (igc.spec.L, igc.spec.M) == (L, 1)
-
-
-@given(trials, partitions, numbers, numbers, st.integers(0, 2))
-def test_resnext_s_aggregated_transformation_has_the_gradients_of_its_igc(t, L, inp, d, spare):
-    x, branches = t.images(L * inp), t.kernel(L * d, inp)
-    expansion = t.matrix(L * (d + spare), L * d)
-    igc = special_cases.resnext(branches, expansion, L, t.stride)
-    upstream = t.like(forward(x, *igc))
-    dy, dexpansion = mix_gradients(upstream, expansion, t.loop(x, branches, L))
+    upstream = t.like(y)
+    dy, dexpansion = mix_gradients(upstream, expansion, transformed)
     dx, dbranches = t.loop_gradients(dy, x, branches, L)
     gradients = backward(upstream, x, *igc)
     agree(gradients.x, dx)
@@ -257,19 +225,12 @@ def test_shufflenet_s_pair_of_group_convolutions_is_an_igc_up_to_a_last_shuffle(
     second = t.matrix(g * n, n)
     igc = special_cases.shufflenet(first, second, g, t.stride)
     y = oracles.shuffle(t.loop(x, first, g), g)
-    y = oracles.convolve(y, second[:, :, None, None], groups=g)
-    agree(forward(x, *igc), oracles.shuffle(y, g))
+    kernel = second[:, :, None, None]
+    agree(forward(x, *igc), oracles.shuffle(oracles.convolve(y, kernel, groups=g), g))
     assert igc.spec.L == igc.spec.M == g
-
-
-@given(trials, partitions, numbers, numbers)
-def test_shufflenet_s_pair_of_group_convolutions_has_the_gradients_of_its_igc(t, g, inp, n):
-    x, first, second = t.images(g * inp), t.kernel(g * n, inp), t.matrix(g * n, n)
-    igc = special_cases.shufflenet(first, second, g, t.stride)
     d = t.like(forward(x, *igc))
-    y = oracles.shuffle(t.loop(x, first, g), g)
     dz = oracles.shuffle(d, n)  # shuffling by n undoes shuffling by g
-    dy, dsecond = oracles.convolve_gradients(dz, y, second[:, :, None, None], groups=g)
+    dy, dsecond = oracles.convolve_gradients(dz, y, kernel, groups=g)
     dx, dfirst = t.loop_gradients(oracles.shuffle(dy, n), x, first, g)
     gradients = backward(d, x, *igc)
     agree(gradients.x, dx)
@@ -282,23 +243,14 @@ def test_shufflenet_s_whole_unit_is_one_igc_with_factored_primary_weights(t, g, 
     C = g * n
     x, reduce, expand, depthwise = t.images(C), t.matrix(C, n), t.matrix(C, n), t.kernel(C, 1)
     igc = special_cases.shufflenet_unit(reduce, depthwise, expand, g)
-    y = oracles.convolve(x, reduce[:, :, None, None], groups=g)
-    y = oracles.convolve(oracles.shuffle(y, g), depthwise, groups=C)
-    y = oracles.convolve(y, expand[:, :, None, None], groups=g)
-    agree(forward(x, *igc), oracles.shuffle(y, g))
-    for row in igc.primary.reshape(C, n, -1):  # primary[o, i, s] = d[o, s] * r[o, i]
-        assert np.linalg.matrix_rank(row) <= 1
-
-
-@given(trials, partitions, numbers)
-def test_shufflenet_s_whole_unit_has_the_gradients_of_its_igc(t, g, n):
-    C = g * n
-    x, reduce, expand, depthwise = t.images(C), t.matrix(C, n), t.matrix(C, n), t.kernel(C, 1)
-    igc = special_cases.shufflenet_unit(reduce, depthwise, expand, g)
     kernels = reduce[:, :, None, None], depthwise, expand[:, :, None, None]
     shuffled = oracles.shuffle(oracles.convolve(x, kernels[0], groups=g), g)
     filtered = oracles.convolve(shuffled, depthwise, groups=C)
-    d = t.like(forward(x, *igc))
+    y = forward(x, *igc)
+    agree(y, oracles.shuffle(oracles.convolve(filtered, kernels[2], groups=g), g))
+    for row in igc.primary.reshape(C, n, -1):  # primary[o, i, s] = d[o, s] * r[o, i]
+        assert np.linalg.matrix_rank(row) <= 1
+    d = t.like(y)
     dz = oracles.shuffle(d, n)
     dfiltered, dexpand = oracles.convolve_gradients(dz, filtered, kernels[2], groups=g)
     dshuffled, ddepthwise = oracles.convolve_gradients(dfiltered, shuffled, depthwise, groups=C)
@@ -360,7 +312,10 @@ radices = st.lists(st.integers(1, 4), min_size=2, max_size=4).filter(lambda K: m
 
 
 def path_sum(factors, K):
-    """Multiply the factors out by walking every path: one digit changes at a time, last first."""
+    """Multiply the factors out by walking every path: one digit changes at a time, last first.
+
+    There is exactly one between any two channels: IGCV2's complementary condition.
+    """
     C = math.prod(K)
     W = np.zeros((C, C), factors[0].dtype)
     ranges = [range(radix) for radix in K]
@@ -384,15 +339,6 @@ def test_igcv2_s_product_of_structured_sparse_factors_is_an_igc(K, seed, dtype):
     igc = special_cases.complementary_product(factors)
     agree(composed_matrix(igc), path_sum(factors, K))
     assert (igc.spec.L, igc.spec.M, igc.spec.taps) == (K[0], C // K[0], 1)
-
-
-@given(radices)
-def test_igcv2_s_complementary_condition_gives_exactly_one_path_between_any_two_channels(K):
-    C = math.prod(K)
-    ones = [np.ones((C // radix, radix, radix)) for radix in K]
-    assert np.array_equal(
-        composed_matrix(special_cases.complementary_product(ones)), np.ones((C, C))
-    )
 
 
 # -- if and only if --------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import json
 
 from igc_ref import TrainConfig
+from igc_ref.cli import main
 from igc_ref.training import checkpoint
 from igc_ref.training import folder as runs
 
@@ -18,10 +19,21 @@ def config(tmp_path, name="run", **changes):
 
 
 def failing(error):
-    def fail(*_):
+    def fail(*_, **__):
         raise error
 
     return fail
+
+
+def error_of(capsys, *arguments):
+    """Run a command that must fail with exactly one line; return the line."""
+    capsys.readouterr()
+    assert main([str(a) for a in arguments]) == 1
+    out, err = capsys.readouterr()
+    assert err.startswith("igc-ref: error: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err + out
+    return err
 
 
 def read_log(folder):

@@ -8,17 +8,11 @@ from types import SimpleNamespace
 import pytest
 
 import igc_ref
-from igc_ref import data
 from igc_ref.backends import cupy_problem
 from igc_ref.cli import main
+from tests.support.runs import error_of
 
 SMALL = ["--depth", "5", "-L", "2", "-M", "2", "--backend", "numpy", "--epochs", "1"]
-
-
-@pytest.fixture
-def few_images(monkeypatch):
-    sizes, draw = {"train": 60, "test": 30}, data.shapes
-    monkeypatch.setattr(data, "shapes", lambda split: draw(split, size=sizes[split]))
 
 
 @pytest.fixture
@@ -28,16 +22,6 @@ def run(tmp_path, few_images, capsys):
     assert main(["train", *SMALL, "--out", str(folder)]) == 0
     capsys.readouterr()
     return folder
-
-
-def error_of(capsys, *arguments):
-    """Run a command that must fail with exactly one line; return the line."""
-    assert main([str(a) for a in arguments]) == 1
-    out, err = capsys.readouterr()
-    assert err.startswith("igc-ref: error: ")
-    assert err.count("\n") == 1
-    assert "Traceback" not in err + out
-    return err
 
 
 def test_params_prints_the_paper_s_count_beside_the_regular_network(capsys):
@@ -75,13 +59,11 @@ def test_plot_draws_the_curves(run, capsys):
     assert "curves.png" in capsys.readouterr().out
 
 
-def test_python_minus_m_igc_ref_is_the_same_command_and_train_only_a_function():
-    command = [sys.executable, "-m", "igc_ref", "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == f"igc-ref {igc_ref.__version__}\n"
-    assert callable(igc_ref.train)
-    with pytest.raises(ModuleNotFoundError):
-        __import__("igc_ref.train")
+def test_the_command_tells_its_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"igc-ref {igc_ref.__version__}\n"
 
 
 @pytest.mark.parametrize(
@@ -105,7 +87,9 @@ def test_every_command_explains_itself_and_every_option(command, capsys):
     [
         ("-L 24", "plain_igc needs L and M; M is missing"),
         ("--depth 9", "depth=9 is not allowed"),
-        ("--data cifar10 --data-dir nowhere", "nowhere"),
+        ("--recipe paper", "data='shapes'; it is for cifar10, cifar100, svhn, svhn_extra"),
+        ("-L 2 -M 2 --data cifar10 --data-dir nowhere", "nowhere' does not exist"),
+        ("-L 2 -M 2 --data cifar10", "--data-dir"),
         pytest.param(
             "--backend cupy",
             "backend 'cupy' cannot run: ",

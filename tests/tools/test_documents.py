@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import igc_ref
-from igc_ref import data
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
@@ -31,10 +30,9 @@ NEEDS = {  # a library that may not be there
 }
 
 
+@pytest.mark.usefixtures("few_images")
 @pytest.mark.parametrize("block", BLOCKS)
 def test_a_block_of_a_document_runs_as_it_stands(block, tmp_path, monkeypatch):
-    sizes, draw = {"train": 20, "test": 10}, data.shapes
-    monkeypatch.setattr(data, "shapes", lambda split: draw(split, size=sizes[split]))
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "document", "exec"), {})
 

@@ -9,7 +9,7 @@ import pytest
 
 from igc_ref.files import writable, write_csv
 from igc_ref.training import folder as runs
-from tests.support.runs import config
+from tests.support.runs import config, failing
 
 
 def test_a_link_is_followed_and_a_pipe_is_written_to(tmp_path):
@@ -54,11 +54,8 @@ def test_a_folder_that_cannot_be_synced_does_not_end_the_run(tmp_path, monkeypat
 def test_a_file_system_without_locks_is_used_without_one_and_that_is_said(
     tmp_path, monkeypatch, error
 ):
-    def failing(self, timeout):
-        raise error
-
     lines = []
-    monkeypatch.setattr(filelock.FileLock, "acquire", failing)
+    monkeypatch.setattr(filelock.FileLock, "acquire", failing(error))
     with runs.create(config(tmp_path), lines.append) as folder:
         assert (folder / runs.CONFIG).exists()
     assert lines == [f"no lock: the file system of {folder} has none; use it from one process only"]

@@ -103,5 +103,6 @@ def test_importing_the_package_loads_no_optional_library_and_no_reference():
 
 
 def test_every_public_name_of_the_design_exists_and_is_documented():
-    for name in igc_ref.__all__:
-        assert getattr(igc_ref, name).__doc__, name
+    for module in (igc_ref, igc_ref.reference):
+        for name in module.__all__:
+            assert getattr(module, name).__doc__, name

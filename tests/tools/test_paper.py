@@ -8,7 +8,7 @@ import pytest
 from benchmarks.paper.claims import PLAIN_20, claims, sweep_means
 from benchmarks.paper.document import document, draw
 from benchmarks.paper.record import collect, read, write
-from igc_ref import TrainConfig, data
+from igc_ref import TrainConfig
 from igc_ref.training.session import train
 
 ROOT = Path(__file__).parents[2]
@@ -93,9 +93,8 @@ def test_the_document_holds_every_run_and_its_pictures_can_be_drawn(tmp_path):
     assert len(PLAIN_20) == 5
 
 
-def test_collecting_takes_finished_runs_alone_and_no_paths(tmp_path, monkeypatch):
-    sizes, draw_shapes = {"train": 32, "test": 20}, data.shapes
-    monkeypatch.setattr(data, "shapes", lambda split: draw_shapes(split, size=sizes[split]))
+@pytest.mark.usefixtures("few_images")
+def test_collecting_takes_finished_runs_alone_and_no_paths(tmp_path):
     out, lines = tmp_path / "sweep-5" / "L2M2", []
     train(TrainConfig(depth=5, L=2, M=2, backend="numpy", epochs=1, out=str(out)))
     unfinished = tmp_path / "sweep-5" / "unfinished"

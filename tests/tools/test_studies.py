@@ -20,13 +20,10 @@ from igc_ref.training.session import run_to_end, train
 from tests.support.runs import read_log
 from tests.support.strategies import normal
 
-FAST = {"backend": "numpy", "epochs": 1, "batch_size": 16, "lr": 0.05}
+FAST = {"backend": "numpy", "epochs": 1, "batch_size": 32, "lr": 0.05}
 
 
-@pytest.fixture(autouse=True)
-def few_images(monkeypatch):
-    sizes, draw = {"train": 32, "test": 20}, data.shapes
-    monkeypatch.setattr(data, "shapes", lambda split: draw(split, size=sizes[split]))
+pytestmark = pytest.mark.usefixtures("few_images")
 
 
 def silent(line):
@@ -66,15 +63,14 @@ def test_a_sweep_trains_every_setting_at_every_depth_with_every_seed(tmp_path):
     assert f"{results[0].test_accuracy:.2%}" in lines[-1]
 
 
-@pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100), ("svhn", 10)])
-def test_a_sweep_counts_the_networks_of_its_data_set(tmp_path, monkeypatch, name, classes):
-    images, names = data.shapes("test"), tuple(map(str, range(classes)))
+def test_a_sweep_counts_the_networks_of_its_data_set(tmp_path, monkeypatch):
+    images, names = data.shapes("test"), tuple(map(str, range(100)))
     monkeypatch.setattr(data, "load", lambda *_: replace(images, classes=names))
-    results = sweep(tmp_path, budget=3000, training={"data": name}).run(silent)
+    results = sweep(tmp_path, budget=3000, training={"data": "cifar100"}).run(silent)
     for r in results:
         model, _ = runs.load_run(tmp_path / f"L{r.L}M{r.M}-5-seed0", "numpy")
         assert model.num_parameters == r.parameters
-        assert data.NUM_CLASSES[name] == model.architecture.num_classes == classes
+        assert model.architecture.num_classes == 100
 
 
 def test_an_interrupted_sweep_goes_on_with_the_same_bits_and_trains_nothing_twice(tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +14,7 @@ from igc_ref.training.checkpoint import FIELDS, check_records
 from igc_ref.training.session import resume, train
 from tests.support.runs import STEPS, config, failing
 
+pytestmark = pytest.mark.usefixtures("few_images")
 RECORD = dict.fromkeys(FIELDS, 0.5) | {"epoch": 1}
 
 
@@ -38,7 +38,7 @@ def rewrite(path, edit):
     ("changes", "message"),
     [
         ({"format": 99}, "format 99; this version reads format 2"),
-        ({"config": {"groups": 3}}, "unknown settings groups"),
+        ({"config": {"groups": 3}}, "unknown settings groups: made by a newer version"),
         ({"config": None}, "settings must be a dict by name, not NoneType"),
         ({"classes": "ten"}, "classes='ten' is not an integer"),
         ({"fingerprint": 7}, "its fingerprint is no short text"),
@@ -99,19 +99,6 @@ def test_a_checkpoint_that_hides_a_pickle_is_not_unpickled(tmp_path):
     with pytest.raises(CheckpointError, match="damaged"):
         checkpoint.load(path)
     assert not (tmp_path / "executed").exists()
-
-
-def test_an_archive_that_is_compressed_or_holds_something_else_is_refused(run):
-    path = run / "checkpoint.npz"
-    with np.load(path) as file:
-        arrays = dict(file)
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("model/junk", b"x")
-    with pytest.raises(CheckpointError, match="'model/junk' is no array"):
-        checkpoint.load(path)
-    np.savez_compressed(path, **arrays, bomb=np.zeros(10**7))
-    with pytest.raises(CheckpointError, match="compressed members"):
-        checkpoint.load(path)
 
 
 @pytest.mark.parametrize(

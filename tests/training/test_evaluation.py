@@ -15,6 +15,8 @@ from igc_ref.training.evaluation import evaluate, precise_statistics
 from igc_ref.training.session import train
 from tests.support.runs import config
 
+pytestmark = pytest.mark.usefixtures("few_images")
+
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
@@ -40,10 +42,11 @@ def test_an_evaluation_that_cannot_mean_anything_is_refused():
     with pytest.raises(TypeError, match=r"config is builtins\.dict; TrainConfig is needed"):
         train({})
     model, test_set = build_model("plain", 5, width=3, backend="numpy"), data.shapes("test")
-    with pytest.raises(SpecError, match="batch_size=-1 is not an integer of at least 1"):
-        evaluate(model, test_set, batch_size=-1)
-    with pytest.raises(DataError, match="is empty"):
-        evaluate(model, test_set[:0])
+    for function, number in ((evaluate, "batch_size"), (precise_statistics, "batches")):
+        with pytest.raises(SpecError, match=f"{number}=-1 is not an integer of at least 1"):
+            function(model, test_set, **{number: -1})
+        with pytest.raises(DataError, match="is empty"):
+            function(model, test_set[:0])
     state = model.state_dict()
     state["linear.bias"][0] = np.nan
     model.load_state_dict(state)
@@ -82,14 +85,6 @@ def test_an_error_midway_leaves_the_momentum_as_it_was(monkeypatch):
     with pytest.raises(ZeroDivisionError):
         precise_statistics(model, data.shapes("train"))
     assert model.network.children["stem"].children["bn"].momentum == 0.99
-
-
-def test_no_images_or_no_batches_are_refused():
-    model = build_model("plain", 5, width=3, backend="numpy")
-    with pytest.raises(DataError, match="is empty"):
-        precise_statistics(model, data.shapes("train")[:0])
-    with pytest.raises(SpecError, match="batches=0"):
-        precise_statistics(model, data.shapes("train"), 0)
 
 
 def test_the_command_evaluates_with_fresh_statistics_and_on_other_images_and_writes_nothing(

@@ -15,6 +15,8 @@ from igc_ref.training.optim import SGD
 from igc_ref.training.session import Session, train
 from tests.support.runs import config
 
+pytestmark = pytest.mark.usefixtures("few_images")
+
 
 def test_an_epoch_sees_every_image_once_each_epoch_in_another_order():
     one, two, again, other = (

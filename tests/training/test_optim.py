@@ -57,12 +57,3 @@ def test_the_optimiser_moves_every_parameter_by_the_recurrence_and_decays_all_of
 def test_the_optimiser_s_defaults_are_those_of_a_run():
     optimiser, config = SGD(build_model("plain", 5, width=2, backend="numpy")), TrainConfig()
     assert (optimiser.momentum, optimiser.weight_decay) == (config.momentum, config.weight_decay)
-
-
-def test_a_step_minimises_a_quadratic_at_nesterov_s_rate():
-    """On w²/2 the recurrence is linear: its matrix has spectral radius below plain descent's."""
-    model = build_model("plain", 5, width=2, backend="numpy", dtype="float64")
-    backend, w, v = model.backend, np.array([1.0]), np.array([0.0])
-    for _ in range(100):
-        backend.sgd_step(w, w.copy(), v, lr=0.1, momentum=0.5, weight_decay=0.0)
-    assert abs(w[0]) < 0.9**100

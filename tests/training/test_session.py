@@ -16,12 +16,14 @@ import pytest
 from igc_ref import TrainConfig, cli, data, plots
 from igc_ref.backends import numba_problem
 from igc_ref.backends.operators.library import Sampling
-from igc_ref.errors import CheckpointError, DataError, SpecError, TrainingError
+from igc_ref.errors import CheckpointError, SpecError, TrainingError
 from igc_ref.training import checkpoint, loop, session
 from igc_ref.training import folder as runs
 from igc_ref.training.session import Interrupted, noted_signals, resume, run_to_end, train
 from tests.backends.cuda import emulator
 from tests.support.runs import SMALL, STEPS, config, failing, outcome, read_log
+
+pytestmark = pytest.mark.usefixtures("few_images")
 
 
 @pytest.fixture(params=["numpy", "numba", "emulated"])
@@ -56,6 +58,15 @@ def at_step(monkeypatch):
         monkeypatch.setattr(loop, "training_step", counting)
 
     return arrange
+
+
+@pytest.fixture
+def stopped(tmp_path, at_step):
+    """The folder of a run that was stopped within its second epoch."""
+    at_step(6, failing(RuntimeError))
+    with pytest.raises(RuntimeError):
+        train(config(tmp_path, checkpoint_every=1))
+    return tmp_path / "run"
 
 
 def killing(number):
@@ -183,25 +194,19 @@ def test_a_finished_run_is_only_reported_and_a_different_one_not_resumed(tmp_pat
 
 
 def test_a_continued_run_may_find_its_data_elsewhere_but_not_change_its_epochs(
-    tmp_path, monkeypatch, at_step
+    stopped, monkeypatch
 ):
-    at_step(6, failing(RuntimeError))
-    with pytest.raises(RuntimeError):
-        train(config(tmp_path))
     with pytest.raises(CheckpointError, match=r"epochs=9 \(the run has 2\)"):
-        resume(tmp_path / "run", epochs=9)
+        resume(stopped, epochs=9)
     seen, load = [], data.load
     monkeypatch.setattr(
         data, "load", lambda name, split, where, _: seen.append(where) or load(name, split, where)
     )
-    resume(tmp_path / "run", data_dir="elsewhere")
+    resume(stopped, data_dir="elsewhere")
     assert seen == [os.path.abspath("elsewhere")] * 2
 
 
-def test_a_run_is_not_continued_on_other_images(tmp_path, monkeypatch, at_step):
-    at_step(5, failing(RuntimeError))
-    with pytest.raises(RuntimeError):
-        train(config(tmp_path))
+def test_a_run_is_not_continued_on_other_images(stopped, monkeypatch):
     draw = data.shapes
 
     def one_pixel_off(split):
@@ -211,18 +216,13 @@ def test_a_run_is_not_continued_on_other_images(tmp_path, monkeypatch, at_step):
 
     monkeypatch.setattr(data, "shapes", one_pixel_off)
     with pytest.raises(CheckpointError, match="trained on other images of shapes: their finger"):
-        resume(tmp_path / "run")
+        resume(stopped)
 
 
-def test_a_numpy_that_draws_other_numbers_does_not_continue_an_epoch(
-    tmp_path, monkeypatch, at_step
-):
-    at_step(3, failing(RuntimeError))
-    with pytest.raises(RuntimeError):
-        train(config(tmp_path, checkpoint_every=1))
+def test_a_numpy_that_draws_other_numbers_does_not_continue_an_epoch(stopped, monkeypatch):
     monkeypatch.setattr(Sampling, "fingerprint", lambda self: "another")
-    with pytest.raises(CheckpointError, match="draws epoch 1 in another order than the NumPy that"):
-        resume(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="draws epoch 2 in another order than the NumPy that"):
+        resume(stopped)
 
 
 # -- signals, kills, locks -------------------------------------------------------------------
@@ -418,12 +418,3 @@ def test_a_folder_that_holds_anything_is_refused_and_left_alone(tmp_path):
     with pytest.raises(CheckpointError, match=r"thesis\.txt is not an empty folder"):
         train(config(tmp_path, out=str(folder / "thesis.txt")))
     assert (folder / "thesis.txt").read_text() == "precious"
-
-
-def test_missing_data_leaves_no_folder_behind(tmp_path):
-    missing = tmp_path / "missing"
-    with pytest.raises(DataError, match="missing"):
-        train(config(tmp_path, data="cifar10", data_dir=str(missing)))
-    with pytest.raises(DataError, match="--data-dir"):
-        train(config(tmp_path, data="cifar10"))
-    assert not (tmp_path / "run").exists()

@@ -61,18 +61,15 @@ def test_cupy_has_every_name_that_is_used(files, roots, known):
     assert [path for path in used if reached(path) is None] == []
 
 
-def test_an_array_has_the_methods_of_the_operators():
+def test_arrays_modules_streams_and_pools_have_our_methods_and_take_our_arguments():
     for method in ("set", "astype", "reshape", "swapaxes", "argmax", "mean", "T"):
         assert hasattr(cupy.ndarray, method), method
-
-
-def test_modules_and_kernels_take_our_arguments():
+    inspect.signature(cupy.asarray).bind([], order="C")
+    inspect.signature(cupy.array).bind([], dtype="float32", order="C")
+    assert inspect.signature(cupy.asnumpy).parameters["blocking"].default is True
     module = cupy.RawModule(code="", options=("-std=c++17",))  # compiles at the first kernel
     assert callable(module.get_function)
     assert inspect.isgetsetdescriptor(cupy.RawKernel.max_dynamic_shared_size_bytes)
-
-
-def test_streams_graphs_and_pools_take_our_arguments():
     stream = cupy.cuda.Stream
     assert "non_blocking" in inspect.signature(stream).parameters
     inspect.signature(stream.begin_capture).bind(None)
@@ -157,12 +154,6 @@ def test_the_attributes_of_a_device_have_the_names_we_ask_for():
     ]
     assert keys
     assert [key for key in keys if not hasattr(cupy.cuda.runtime, f"cudaDevAttr{key}")] == []
-
-
-def test_arrays_are_copied_as_we_ask():
-    inspect.signature(cupy.asarray).bind([], order="C")
-    inspect.signature(cupy.array).bind([], dtype="float32", order="C")
-    assert inspect.signature(cupy.asnumpy).parameters["blocking"].default is True
 
 
 def test_without_a_driver_importing_works_and_the_backend_says_what_is_missing():

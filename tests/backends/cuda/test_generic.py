@@ -21,18 +21,6 @@ def ones(*shape, dtype="float32"):
     return np.ones(shape, dtype)
 
 
-STRIDED = {  # a kernel gets an address: it would read what lies between
-    "bias": lambda b, v: b.linear(ones(2, 3), ones(6, 3), v)[0],
-    "weights": lambda b, v: b.linear(ones(2, 6), v[None] * ones(1, 1), ones(1))[0],
-}
-
-
-@pytest.mark.parametrize("call", STRIDED.values(), ids=list(STRIDED))
-def test_strided_parameters_count_as_their_numbers(backend, call):
-    values = np.arange(12, dtype="float32")
-    assert np.array_equal(call(backend, values[::2]), call(backend, values[::2].copy()))
-
-
 STEP = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
 
 
