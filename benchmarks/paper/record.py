@@ -5,6 +5,7 @@ from pathlib import Path
 
 from igc_ref import data
 from igc_ref.bench.record import available_threads, machine
+from igc_ref.errors import CheckpointError
 from igc_ref.files import write_json
 from igc_ref.training import folder as runs
 from igc_ref.training.evaluation import evaluate, precise_statistics
@@ -43,7 +44,11 @@ def collect(folders, commit, before, data_dir, save):
 
 def _run(path, commit, data_dir):
     """Return settings and curve of a run, or None if it is not finished."""
-    saved = runs.load_newest(path, print)
+    try:
+        saved = runs.load_newest(path, print)
+    except CheckpointError as error:  # such as one whose checkpoints were removed
+        print(f"left out: {error}")
+        return None
     if saved is None or not saved.finished:
         return None
     config = saved.config
