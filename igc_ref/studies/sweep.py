@@ -140,7 +140,6 @@ class Sweep:
                     f"{name}={list(numbers)} is not allowed: different numbers are needed"
                 )
             object.__setattr__(self, name, numbers)
-        object.__setattr__(self, "folder", str(user_path("out", self.folder)))
         for depth in self.depths:
             self._architecture(depth)
 
