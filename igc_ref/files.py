@@ -94,7 +94,7 @@ def locked(
     except (NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in UNSUPPORTED:
             raise
-        report(f"no lock: the file system of {path.parent} has none; use it from one process only")
+        report(f"{path.parent} cannot be locked here: use it from one process at a time")
         return nullcontext()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,12 +21,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - None if it was closed
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    form, warnings.formatwarning = warnings.formatwarning, _warning
     try:
         return _run(arguments)
     except BrokenPipeError:  # the reader has gone, as after `| head`
         for stream in (sys.stdout, sys.stderr):  # at exit, Python would try again and complain
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return 128 + 13  # SIGPIPE, which Windows does not name
+    finally:
+        warnings.formatwarning = form
+
+
+def _warning(message: object, *_: object, **__: object) -> str:
+    """Return a warning as the command prints it: one line, without a line of source text."""
+    from igc_ref.errors import one_line
+
+    return f"igc-ref: warning: {one_line(message, 2000)}\n"
 
 
 def _run(arguments: Sequence[str] | None) -> int:

@@ -244,7 +244,8 @@ class Session:
         except KeyboardInterrupt as stop:
             if isinstance(stop, Interrupted):
                 raise
-            self._stop(folder, signal.SIGINT)  # a second Ctrl-C, which does not wait
+            # A second signal, which does not wait.
+            self._stop(folder, (self.signals or [signal.SIGINT])[0])
         except MemoryError as error:
             smaller = f"; try --batch-size {c.batch_size // 2}" if c.batch_size > 1 else ""
             reason = str(error).splitlines()[0] if str(error) else "no more memory"

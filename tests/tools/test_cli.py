@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+import warnings
 from types import SimpleNamespace
 
 import pytest
 
 import igc_ref
 from igc_ref.backends import cupy_problem
-from igc_ref.cli import main
+from igc_ref.cli import commands, main
 from tests.support.runs import error_of
 
 SMALL = ["--depth", "5", "-L", "2", "-M", "2", "--backend", "numpy", "--epochs", "1"]
@@ -132,6 +133,17 @@ def test_an_option_that_cannot_be_read_is_an_error_of_two(capsys):
         assert err.startswith("igc-ref: error: ")
         assert err.endswith("; see igc-ref train --help\n")
         assert err.count("\n") == 1
+
+
+@pytest.mark.filterwarnings("always")
+def test_a_warning_is_one_line(monkeypatch, capsys):
+    def show(message, category, *place):
+        sys.stderr.write(warnings.formatwarning(message, category, *place[:2]))
+
+    monkeypatch.setattr(warnings, "showwarning", show)
+    monkeypatch.setattr(commands, "say", lambda _: warnings.warn("two\nlines", stacklevel=1))
+    assert main(["params", "--depth", "5"]) == 0
+    assert capsys.readouterr().err == "igc-ref: warning: two\\nlines\n"
 
 
 # -- streams ---------------------------------------------------------------------------------

@@ -58,4 +58,4 @@ def test_a_file_system_without_locks_is_used_without_one_and_that_is_said(
     monkeypatch.setattr(filelock.FileLock, "acquire", failing(error))
     with runs.create(config(tmp_path), lines.append) as folder:
         assert (folder / runs.CONFIG).exists()
-    assert lines == [f"no lock: the file system of {folder} has none; use it from one process only"]
+    assert lines == [f"{folder} cannot be locked here: use it from one process at a time"]
