@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from igc_ref.backends import GenericBackend, get_backend
 from igc_ref.backends.operators.library import DTYPES, Array
-from igc_ref.errors import CheckpointError, choice, integer
+from igc_ref.errors import CheckpointError, choice, instance, integer
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import Builder
 from igc_ref.networks.layer import Layer, Row
@@ -217,6 +217,7 @@ def overwrite(
     own: Mapping[str, Array], state: Mapping[str, npt.NDArray[Any]], backend: GenericBackend
 ) -> None:
     """Overwrite arrays by name, or raise a CheckpointError before the first if any differs."""
+    instance("state", state, Mapping)
     for name in [*own, *state]:
         if name not in state or name not in own:
             where = "lacks" if name not in state else "has, but the network has not,"

@@ -119,6 +119,9 @@ def of_images():
         (TypeError, "mirror is int64; bool is", (corner, corner, corner)),
     ):
         yield error, message, plain("pad_crop_mirror", X, *arrays)
+    for padding in (-1, 1.5):
+        wrong = plain("pad_crop_mirror", X, corner, corner, mirror, padding)
+        yield SpecError, f"padding={padding} is not an integer of at least 0", wrong
     for top, message in (([0, 9], "top have 9; 0 to 8 are"), ([-1, 0], "top have -1; 0 to 8")):
         yield SpecError, message, plain("pad_crop_mirror", X, np.array(top), corner, mirror)
 
@@ -150,6 +153,7 @@ def of_learning():
     ):
         step = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0}
         yield error, message, plain("sgd_step", ones(3), *arrays, **step)
+    yield TypeError, "weight is .*NoneType", plain("sgd_step", None, ones(3), ones(3), **step)
     yield TypeError, "takes a numpy.ndarray, not builtins.list", plain("asarray", [1.0])
     yield TypeError, "takes a numpy.ndarray, not numpy.ma", plain("asarray", MASKED)
 

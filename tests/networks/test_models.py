@@ -333,6 +333,8 @@ def test_a_foreign_state_is_refused_and_changes_nothing():
     wrong_last["stem.conv.weight"] = wrong_last["stem.conv.weight"] + 1
     with pytest.raises(CheckpointError, match=r"linear\.bias is float64"):
         model.load_state_dict(wrong_last)
+    with pytest.raises(TypeError, match=r"state is builtins\.str; Mapping is needed"):
+        model.load_state_dict("checkpoint.npz")
     after = model.state_dict()
     assert all(np.array_equal(before[name], after[name]) for name in before)
 

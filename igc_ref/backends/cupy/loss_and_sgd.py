@@ -85,12 +85,12 @@ class LossAndSGD(Packing):
         """
         self._add_up()
         self._packed = {}
-        names = [name for name, weight in weights.items() if weight.size]
-        if not names:
-            return
-        groups = [[arrays[name] for name in names] for arrays in (weights, gradients, velocities)]
-        for arrays in zip(*groups, strict=True):
+        steps = [(weight, gradients[name], velocities[name]) for name, weight in weights.items()]
+        for arrays in steps:
             self.check_step(*arrays)
+        groups = [list(g) for g in zip(*(step for step in steps if step[0].size), strict=True)]
+        if not groups:
+            return
         in_place = (array.flags.c_contiguous for array in chain(groups[0], groups[2]))
         if not all(in_place) or any(array.dtype != np.float32 for array in chain(*groups)):
             for arrays in zip(*groups, strict=True):

@@ -63,9 +63,10 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
         except Exception as error:  # a damaged file fails in ways of its own
             with suppress(OSError):
                 self.flush()  # a damaged index would be in the way of a new one
+            reason = getattr(error, "strerror", None) or describe(error)  # no file: said once
             text = (
                 f"numba's cache {self.cache_path} is damaged or cannot be used, so kernels are "
-                f"compiled again ({describe(error)}); if this warning returns, remove that folder "
+                f"compiled again ({reason}); if this warning returns, remove that folder "
                 "or set NUMBA_CACHE_DIR to another"
             )
             _warn_once(text, RuntimeWarning)

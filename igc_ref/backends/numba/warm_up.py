@@ -17,8 +17,8 @@ PATIENCE = 2.0  # seconds: loading takes less, compiling more
 
 def warm_up(backend: Any, dtype: str, report: Report) -> None:
     """Take one step on one tiny image; if that takes long, `report` says why, while it does."""
-    kept = "once; then they are kept" if interleave.stats.cache_path else f"every time: {UNCACHED}"
-    line = f"numba compiles its kernels for {dtype}: less than a minute, {kept}"
+    when = "cached afterwards" if interleave.stats.cache_path else f"every time: {UNCACHED}"
+    line = f"numba compiles its kernels for {dtype}: less than a minute, {when}"
     notice = Timer(PATIENCE, report, [line])
     notice.daemon = True
     notice.start()

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from igc_ref.backends.operators.checks import Checks, within
 from igc_ref.backends.operators.library import DTYPES, INTEGERS, Array
-from igc_ref.errors import SpecError
+from igc_ref.errors import SpecError, integer
 
 
 class AugmentationOperators(Checks):
@@ -45,6 +45,7 @@ class AugmentationOperators(Checks):
         self.check("top", top, *INTEGERS, shape=(N,))
         self.check("left", left, *INTEGERS, shape=(N,))
         self.check("mirror", mirror, "bool", shape=(N,))
+        padding = integer("padding", padding, 0)
         within("top", top, 2 * padding)
         within("left", left, 2 * padding)
         padded = xp.pad(images, ((0, 0), (0, 0), (padding, padding), (padding, padding)))

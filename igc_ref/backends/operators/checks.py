@@ -27,7 +27,7 @@ class Checks(Library):
         if not is_array(array, self.xp.ndarray):
             raise TypeError(
                 f"{name} is {kind_of(array)}; the {self.name} backend takes "
-                f"{self.xp.__name__}.ndarray and moves nothing silently: use backend.asarray"
+                f"{self.xp.__name__}.ndarray, as its asarray makes of a numpy.ndarray"
             )
         check_numbers(name, array, dtypes, shape)
 
