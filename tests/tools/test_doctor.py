@@ -57,7 +57,7 @@ def test_broken_libraries_are_lines_of_the_output_and_auto_takes_numpy(tmp_path)
     done = run(PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     rows = table(done.stdout)
     assert done.returncode == 0
-    assert "Warning: backend='auto' takes numpy; CuPy is installed but fails: " in done.stderr
+    assert "warning: backend='auto' takes numpy; CuPy is installed but fails: " in done.stderr
     for library, (_, text) in BROKEN.items():
         assert rows[f"{library} backend"].endswith(f" is installed but fails: {text}")
     assert rows["backend=auto"].startswith("takes numpy")
