@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+Axes = tuple[int, ...] | str  # a shape, or the names of its axes, as "(out, in/groups, k, k)"
 MAX_INTEGER = 2**31 - 1
 MAX_MESSAGE = 3000  # characters: what is said of a failed download may have 2000
 
@@ -111,14 +112,16 @@ def is_array(value: object, kind: type = np.ndarray) -> bool:
     return isinstance(value, kind) and not isinstance(value, np.ma.MaskedArray)
 
 
-def fits(shape: tuple[int, ...], axes: str) -> bool:
-    """Return whether a shape has the numbers of `axes`, and equal numbers for equal names.
+def fits(shape: tuple[int, ...], axes: Axes) -> bool:
+    """Return whether a shape is this one, or has such axes: equal names are equal numbers.
 
     Examples
     --------
     >>> fits((6, 2, 3, 3), "(out, 2, k, k)"), fits((6, 2, 3, 4), "(out, 2, k, k)")
     (True, False)
     """
+    if not isinstance(axes, str):
+        return shape == axes
     wanted, named = axes.strip("(,)").split(", "), dict[str, int]()
     return len(shape) == len(wanted) and all(
         size == (int(axis) if axis.isdigit() else named.setdefault(axis, size))
@@ -126,8 +129,8 @@ def fits(shape: tuple[int, ...], axes: str) -> bool:
     )
 
 
-def arrays(axes: str = "", /, **values: Any) -> None:
-    """Raise unless these are NumPy arrays of numbers, with these axes if given: see `fits`."""
+def arrays(axes: Axes = "", /, **values: Any) -> None:
+    """Raise unless these are NumPy arrays of numbers, of this shape if one is given: see `fits`."""
     for name, value in values.items():
         if not is_array(value):
             raise TypeError(f"{name} is {kind_of(value)}; numpy.ndarray is needed")

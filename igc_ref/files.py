@@ -42,8 +42,9 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
     target = Path(os.path.realpath(path))
     temporary = target.with_name(target.name + ".partial")
     own_output = str(target) == os.path.realpath("/dev/stdout")
+    is_stream = own_output or (path.exists() and not path.is_file())
     try:
-        if own_output or (path.exists() and not path.is_file()):
+        if is_stream:
             with open(path, "ab") as file:
                 yield file
             return
@@ -65,8 +66,9 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
             error.filename = str(path)
         raise
     finally:
-        with suppress(OSError):
-            temporary.unlink()
+        if not is_stream:  # what has this name beside a pipe or a device is somebody's
+            with suppress(OSError):
+                temporary.unlink()
 
 
 def _sync(descriptor: int) -> None:

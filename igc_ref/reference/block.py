@@ -144,5 +144,5 @@ def _to_images(X: Array, x_shape: tuple[int, ...], spec: IGCSpec) -> Array:
 
 def _to_columns(d: Array, x_shape: tuple[int, ...], spec: IGCSpec) -> Array:
     """Reshape images (N, out, out_height, out_width) to columns (out, positions*N)."""
-    arrays(f"{(x_shape[0], spec.out_channels, *spec.output_size(*x_shape[2:]))}", d=d)
+    arrays((x_shape[0], spec.out_channels, *spec.output_size(*x_shape[2:])), d=d)
     return d.transpose(1, 2, 3, 0).reshape(spec.out_channels, -1)

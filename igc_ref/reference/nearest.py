@@ -175,7 +175,7 @@ def nearest_block(kernel: Array, spec: IGCSpec) -> Nearest:
         If the kernel has another shape, or L*M does not divide its output channels.
     """
     instance("spec", spec, IGCSpec)
-    arrays(f"{spec.composed_shape}", kernel=kernel)
+    arrays(spec.composed_shape, kernel=kernel)
     L, M, out = spec.L, spec.M, spec.out_channels
     U, sigma, Vh = np.linalg.svd(slices(kernel, L, M), full_matrices=False)
     q, rank = out // (L * M), sigma.shape[-1]  # a slice may be smaller than q: the rest is zero

@@ -78,5 +78,5 @@ def fold(Z: Array, shape: tuple[int, ...], kernel_size: int, stride: int = 1) ->
     N, C, H, W = shape
     U = patch_operator(C, H, W, kernel_size, stride)
     rows = C * kernel_size**2
-    arrays(f"({rows}, {U.shape[0] // rows * N})", Z=Z)
+    arrays((rows, U.shape[0] // rows * N), Z=Z)
     return (U.T @ Z.reshape(U.shape[0], N)).T.reshape(shape)

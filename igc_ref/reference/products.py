@@ -135,7 +135,7 @@ def backward(
     """
     explicit = matrices(weights, product, sparse)
     *inputs, output = _images(x, explicit, product)
-    arrays(f"{output.shape}", d=d)
+    arrays(output.shape, d=d)
     gradients = []
     for factor, (W, P), before in zip(
         reversed(product.factors), reversed(explicit), reversed(inputs), strict=True

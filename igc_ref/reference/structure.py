@@ -163,8 +163,8 @@ def matrices(primary: Array, secondary: Array, spec: IGCSpec, sparse: bool = Fal
     ((6, 54), (6, 6), (6, 6))
     """
     instance("spec", spec, IGCSpec)
-    arrays(f"{spec.primary_shape}", primary=primary)
-    arrays(f"{spec.secondary_shape}", secondary=secondary)
+    arrays(spec.primary_shape, primary=primary)
+    arrays(spec.secondary_shape, secondary=secondary)
     L, M, out = spec.L, spec.M, spec.out_channels
     W_p = block_diagonal(primary.reshape(L, out // L, -1), sparse)  # L blocks (out/L, in/L*S)
     W_d = block_diagonal(secondary.reshape(M, out // M, -1), sparse)  # M blocks (out/M, out/M)

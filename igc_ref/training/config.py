@@ -252,7 +252,19 @@ class TrainConfig:
 
     @classmethod
     def recipe(cls, name: str, data: str, **settings: Any) -> TrainConfig:
-        """Return the settings of a `recipe` for a data set; fields given beside it win.
+        """Return the settings of a recipe for a data set; those given beside it win.
+
+        Parameters
+        ----------
+        name, data : str
+            As in `recipe`, the function.
+        settings
+            Any other fields.
+
+        Raises
+        ------
+        SpecError
+            As `recipe` does, or for a setting that is not allowed.
 
         Examples
         --------
@@ -277,4 +289,5 @@ class TrainConfig:
         if unknown:
             raise SpecError(f"unknown settings {', '.join(unknown)}: made by a newer version?")
         # Runs from before this setting existed had the authors' momentum.
-        return cls(**dict[str, Any](bn_momentum=None) | values)
+        earlier: dict[str, Any] = {"bn_momentum": None}
+        return cls(**earlier | values)

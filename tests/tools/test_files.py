@@ -16,6 +16,7 @@ def test_a_link_is_followed_and_a_pipe_is_written_to(tmp_path):
     link, pipe = tmp_path / "link", tmp_path / "pipe"
     link.symlink_to(tmp_path / "file")
     os.mkfifo(pipe)  # a device goes the same way
+    (other := tmp_path / "pipe.partial").touch()
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     for path in (link, pipe):
         write_csv(writable(path), [["a", 1]])
@@ -23,6 +24,7 @@ def test_a_link_is_followed_and_a_pipe_is_written_to(tmp_path):
     os.close(reader)
     assert link.is_symlink()
     assert pipe.is_fifo()
+    assert other.exists()
 
 
 @pytest.mark.parametrize("path", ["nowhere/file", "file/file", "folder"])

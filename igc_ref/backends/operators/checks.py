@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from igc_ref.backends.operators.library import DTYPES, INTEGERS, Array, Library
-from igc_ref.errors import SpecError, divides, fits, instance, integer, is_array, kind_of
+from igc_ref.errors import Axes, SpecError, divides, fits, instance, integer, is_array, kind_of
 from igc_ref.spec.block import IGCSpec, output_length
 
 Lengths = tuple[int, ...]
-Axes = Lengths | str  # the shape that an array must have, or its axes: see `fits`
 
 
 class Checks(Library):

@@ -41,13 +41,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from igc_ref.backends.operators.checks import Axes, check_numbers
+from igc_ref.backends.operators.checks import check_numbers
 from igc_ref.backends.operators.convolution import ConvolutionOperators
 from igc_ref.backends.operators.generic import GenericBackend
 from igc_ref.backends.operators.library import DTYPES, Array
 from igc_ref.backends.operators.normalisation import NormalisationOperators
 from igc_ref.backends.operators.pointwise import PointwiseOperators
-from igc_ref.errors import kind_of
+from igc_ref.errors import Axes, kind_of
 from igc_ref.spec.block import IGCSpec
 
 NO_FLOOR = -np.inf

@@ -58,7 +58,8 @@ class NormalisationOperators(Checks):
         y = xp.empty_like(rows)
         mean, var = xp.array(running_mean), xp.array(running_var)
         for c in self._channels(rows):
-            mean[c] = rows[c].mean(axis=1) if train else mean[c]
+            if train:
+                mean[c] = rows[c].mean(axis=1)
             xp.subtract(rows[c], mean[c, None], out=y[c])
             if train:
                 off = y[c].mean(axis=1)  # what the mean of large numbers lost by rounding

@@ -169,7 +169,7 @@ def shufflenet(first: Array, second: Array, groups: int, stride: int = 1) -> Wei
     """
     _per_group(first, groups)
     spec = _spec(first, groups, groups, stride)
-    arrays(f"{spec.secondary_shape}", second=second)
+    arrays(spec.secondary_shape, second=second)
     return Weights(first, second, spec)
 
 

@@ -26,7 +26,7 @@ def monarch(right: Array, left: Array) -> Weights:
     """
     arrays("(L, M, M)", right=right)
     L, M, _ = right.shape
-    arrays(f"({M}, {L}, {L})", left=left)
+    arrays((M, L, L), left=left)
     primary, secondary = right.reshape(L * M, M, 1, 1), left.reshape(M * L, L)
     return Weights(primary, secondary, IGCSpec.square(L, M, kernel_size=1))
 
@@ -80,7 +80,7 @@ def cooley_tukey(L: int, M: int, F_M: Array | None = None) -> Weights:
     W_d = np.exp(-2j * np.pi * ((l * a * M + l * m) % G) / G)  # (m, a, l): ω_L = ω_G^M
     if F_M is None:
         F_M = np.exp(-2j * np.pi * (np.arange(M)[:, None] * np.arange(M) % M) / M)
-    arrays(f"({M}, {M})", F_M=F_M)
+    arrays((M, M), F_M=F_M)
     return monarch(np.stack([F_M] * L), W_d)
 
 
@@ -138,7 +138,7 @@ def complementary_product(factors: Sequence[Array]) -> Weights:
     arrays("(C/K, K, K)", **named)
     K = [integer("K", factor.shape[-1]) for factor in factors]
     for radix, (name, factor) in zip(K, named.items(), strict=True):
-        arrays(f"({math.prod(K) // radix}, {radix}, {radix})", **{name: factor})
+        arrays((math.prod(K) // radix, radix, radix), **{name: factor})
     first, *rest = factors
     L = K[0]
     if not rest:
