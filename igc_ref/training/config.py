@@ -257,14 +257,9 @@ class TrainConfig:
         Parameters
         ----------
         name, data : str
-            As in `recipe`, the function.
+            As in `recipe`, the function, which says what is refused.
         settings
             Any other fields.
-
-        Raises
-        ------
-        SpecError
-            As `recipe` does, or for a setting that is not allowed.
 
         Examples
         --------

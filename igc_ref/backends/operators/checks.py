@@ -13,8 +13,6 @@ from igc_ref.backends.operators.library import DTYPES, INTEGERS, Array, Library
 from igc_ref.errors import Axes, SpecError, divides, fits, instance, integer, is_array, kind_of
 from igc_ref.spec.block import IGCSpec, output_length
 
-Lengths = tuple[int, ...]
-
 
 class Checks(Library):
     """A check raises a TypeError for a wrong library or dtype, a SpecError for a wrong shape."""
@@ -72,10 +70,10 @@ class Checks(Library):
         divides("groups", groups, "channels", x.shape[0])
         return int(groups)
 
-    def check_window(self, x: Array, kernel_size: int, stride: int, padding: int) -> Lengths:
+    def check_window(self, x: Array, k: int, stride: int, padding: int) -> tuple[int, int, int]:
         """Check the arguments of `max_pool`; return the three numbers."""
         self.check_batch("x", x)
-        k, stride = integer("kernel_size", kernel_size), integer("stride", stride)
+        k, stride = integer("kernel_size", k), integer("stride", stride)
         if (padding := integer("padding", padding, 0)) > k // 2:
             raise SpecError(f"padding={padding} is more than half of kernel_size={k}")
         if min(output_length(size, k, stride, padding) for size in x.shape[2:]) < 1:
