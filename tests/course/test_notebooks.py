@@ -37,7 +37,7 @@ METADATA = {
 ABSOLUTE = re.compile(r"(?<![\w./:])/(?:home|root|tmp|work|Users|usr|opt|mnt|var)\b|\b[A-Z]:\\")
 MOST_LINES = 15
 
-each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem[:2])
+each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
 # -- as files --------------------------------------------------------------------------------------
