@@ -21,19 +21,9 @@ from pathlib import Path
 
 import pytest
 
-CHROMIUM = os.environ.get("IGC_REF_CHROMIUM") or shutil.which("chromium")
-if not CHROMIUM:
-    pytest.skip("Chromium is not installed: apt-get install chromium", allow_module_level=True)
 pytest.importorskip("jupyterlab", reason="JupyterLab is not installed: pip install '.[browser]'")
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="Playwright is not installed: pip install '.[browser]'"
-)
 
 ROOT = Path(__file__).parents[3]
-FLAGS = [  # as root, and quiet: Chromium looks up hosts of its own otherwise
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 SETTINGS = {  # all cells in the page at once; no question about news
     "notebook-extension/tracker": {"windowingMode": "none"},
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -96,16 +86,8 @@ def wait_for_answer(address, server, log):
     raise AssertionError(log.read_text())
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture(scope="module", params=["01_matrices", "04_special_cases"], ids=["01", "04"])
-def page(request, lab, browser):
+def page(request, browser, lab):
     """A notebook in JupyterLab, all cells run."""
     page = browser.new_page(viewport={"width": 1300, "height": 1500})
     page.set_default_timeout(1000 * PATIENCE)
