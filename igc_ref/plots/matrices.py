@@ -52,10 +52,11 @@ def draw_matrix(
     colours[filled] = palette[np.broadcast_to(groups, matrix.shape)[filled] % len(palette)]
     height, width = matrix.shape
     axes.imshow(colours, extent=(0, width, height, 0), interpolation="none")
-    for row, column in np.argwhere(filled) if numbers is not None else ():
-        ink = "black" if colours[row, column] @ LUMINANCE > 0.4 else "white"
-        style = {"ha": "center", "va": "center", "color": ink}
-        axes.text(column + 0.5, row + 0.5, f"{numbers[row, column]:g}", **style)
+    if numbers is not None:
+        for row, column in np.argwhere(filled):
+            ink = "black" if colours[row, column] @ LUMINANCE > 0.4 else "white"
+            style = {"ha": "center", "va": "center", "color": ink}
+            axes.text(column + 0.5, row + 0.5, f"{numbers[row, column]:g}", **style)
     frame(axes, matrix, title, rows, columns, taps, zorder=2)
 
 
@@ -89,7 +90,8 @@ def draw_block(matrices: Sequence[Array], spec: IGCSpec) -> Figure:
     all_axes = figure.subplot_mosaic("\n".join(rows), **ratios)
     for i, axes in enumerate(all_axes.values()):
         taps = spec.taps if i == 3 else 1
-        draw_matrix(axes, matrices[i], groups[i], names[i], *numbered[i : i + 2], taps)
+        down, across = numbered[i : i + 2]
+        draw_matrix(axes, matrices[i], groups[i], names[i], down, across, taps)
         _sign(axes, "$x'=$" if i == 0 else "$\\cdot$", -42)
     _sign(axes, "$\\cdot\\;z$", 8)
     partitions = counted(M, "secondary partition")

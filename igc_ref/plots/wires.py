@@ -76,22 +76,17 @@ def draw_wiring(
     G, L, M = spec.out_channels, spec.L, spec.M
     figure, axes = subplots(figsize=(7.5, 0.42 * G + 1.9))
     primary, secondary = np.arange(G) // M, np.arange(G) // L + L
-    order = np.arange(G).reshape(L, M).T.ravel() if order is None else np.asarray(order)
-    draw_permutation(axes, np.eye(G)[order], primary, "", 2, 4)
-    draw_permutation(axes, np.eye(G)[order.argsort()], secondary, "", 6, 8)
+    taken = np.arange(G).reshape(L, M).T.ravel() if order is None else np.asarray(order)
+    draw_permutation(axes, np.eye(G)[taken], primary, "", 2, 4)
+    draw_permutation(axes, np.eye(G)[taken.argsort()], secondary, "", 6, 8)
     for c in range(G):
-        for left, group in ((0, primary), (1, primary), (4, primary[order]), (5, secondary)):
+        for left, group in ((0, primary), (1, primary), (4, primary[taken]), (5, secondary)):
             axes.plot([left, left + 1], [-c, -c], **_line(group[c]))
         axes.scatter(0, -c, s=DOT, color=_colour(primary[c]), zorder=3)
     _boxes(axes, 1, [f"$W_p^{{{b}}}$" for b in range(L)], M)
     _boxes(axes, 5, [f"$W_d^{{{m}}}$" for m in range(M)], L)
-    for y_bar, z_bar in np.ndindex(G, G) if path else ():
-        c, out = order[y_bar], order[z_bar]
-        if (primary[c] == primary[path[0]] and secondary[y_bar] == secondary[z_bar]
-                and path[1] in (None, out)):  # fmt: skip
-            heights = -np.array([path[0], path[0], c, c, y_bar, y_bar, z_bar, z_bar, out])
-            at = (0, 0.6, 1.4, 2, 4, 4.6, 5.4, 6, 8)
-            axes.plot(at, heights, color="black", linewidth=4, zorder=4.5)
+    if path:
+        _draw_paths(axes, *path, taken, M)
     names = ("$x$", "$W_p$", "$y$", "$P^\\top$", "$\\bar y$", "$W_d$", "$\\bar z$", "$P$", "$x'$")
     axes.set(xlim=(-0.4, 8.4), xticks=range(9), ylim=(0.4 - G, 0.6))
     axes.set_xticklabels(names, fontsize=13)
@@ -105,10 +100,20 @@ def draw_wiring(
     return figure
 
 
+def _draw_paths(axes: Axes, start: int, end: int | None, order: Array, M: int) -> None:
+    """Draw the paths from one input to one output, or to all, through the boxes of a wiring."""
+    G, at = len(order), (0, 0.6, 1.4, 2, 4, 4.6, 5.4, 6, 8)
+    for y_bar, z_bar in np.ndindex(G, G):
+        c, out, met = order[y_bar], order[z_bar], y_bar // (G // M) == z_bar // (G // M)
+        if c // M == start // M and met and end in (None, out):
+            heights = -np.array([start, start, c, c, y_bar, y_bar, z_bar, z_bar, out])
+            axes.plot(at, heights, color="black", linewidth=4, zorder=4.5)
+
+
 def draw_branches(n: int = 2) -> Figure:
     """Draw a regular convolution as n² branches, the paper's way (four for n = 2).
 
-    The input is cut into n pieces and repeated n times; branch (i, j) convolves x_j with the block
+    The input is cut into n parts and repeated n times; branch (i, j) convolves x_j with the block
     W_ij of the kernel; the fixed sums of row i give y_i, and are repeated n times as well.
     """
     figure, axes = subplots(figsize=(7, 0.75 * n * n + 0.6))
