@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.plots.style import GRID, PALETTE, Array, Axes, Figure, library, subplots
+from igc_ref.plots.style import GRID, PALETTE, Array, Axes, Figure, library, new_figure, subplots
 from igc_ref.spec.block import IGCSpec
 
-WIDTH = 9.5  # of all matrices of a block together, in inches
+LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue: which grey a colour is
 FINEST = 64  # rows or columns; a finer grid would be grey all over
 MOST_TICKS = 9  # on one side of a matrix
 LARGEST = 0.9  # side of the square of the greatest number, in cells
@@ -25,6 +25,7 @@ def draw_matrix(
     rows: str = "",
     columns: str = "",
     taps: int = 1,
+    numbers: Array | None = None,
 ) -> None:
     """Draw a matrix cell by cell: zeros empty, every other cell in the colour of its group.
 
@@ -38,7 +39,9 @@ def draw_matrix(
     rows, columns : str
         What rows and columns number. Below stand the shape and the number of coloured cells.
     taps : int
-        Columns that share one number, as the taps of one channel do; a line follows each group.
+        Columns that share one number, as the taps of one channel do; a line follows each channel.
+    numbers : ndarray of the shape of `matrix`, optional
+        Written into the coloured cells.
     """
     from matplotlib.colors import to_rgb
 
@@ -49,14 +52,20 @@ def draw_matrix(
     colours[filled] = palette[np.broadcast_to(groups, matrix.shape)[filled] % len(palette)]
     height, width = matrix.shape
     axes.imshow(colours, extent=(0, width, height, 0), interpolation="none")
+    if numbers is not None:
+        for row, column in np.argwhere(filled):
+            ink = "black" if colours[row, column] @ LUMINANCE > 0.4 else "white"
+            style = {"ha": "center", "va": "center", "color": ink}
+            axes.text(column + 0.5, row + 0.5, f"{numbers[row, column]:g}", **style)
     frame(axes, matrix, title, rows, columns, taps, zorder=2)
 
 
 def draw_block(matrices: Sequence[Array], spec: IGCSpec) -> Figure:
-    """Draw x' = P W_d Pᵀ W_p z: the four matrices of a block side by side.
+    """Draw x' = P W_d Pᵀ W_p z: the four matrices of a block, with its signs between them.
 
     Cells of W_p and Pᵀ have the colour of their primary partition, those of W_d and P the colour
-    of their secondary one. Where the first permutation is not Pᵀ, it is called P_1.
+    of their secondary one. Where the first permutation is not Pᵀ, it is called P_1. A wide W_p
+    stands on a line of its own, or the others would be stamps.
 
     Parameters
     ----------
@@ -70,18 +79,31 @@ def draw_block(matrices: Sequence[Array], spec: IGCSpec) -> Figure:
     primary = channels // (out // L)  # of a column of Pᵀ, of a row of W_p
     groups = (secondary, secondary, primary, primary[:, None])
     first = "$P^\\top$" if np.array_equal(matrices[2], matrices[0].T) else "$P_1$"
-    titles = ("$x' = P$", "$W_d$", first, "$W_p\\,z$")
-    rows = ("channel of $x'$", "place", "place", "channel of $y$")
-    columns = ("place", "place", "channel of $y$", "channel of $x$" + ", tap" * (spec.taps > 1))
-    widths = [matrix.shape[1] for matrix in matrices]
-    height = max(2.2, min(out * (WIDTH / sum(widths)), 4.0) + 1.4)
-    figure, all_axes = subplots(1, 4, figsize=(WIDTH + 2, height), width_ratios=widths)
-    taps = (1, 1, 1, spec.taps)
-    for i, axes in enumerate(all_axes):
-        draw_matrix(axes, matrices[i], groups[i], titles[i], rows[i], columns[i], taps[i])
+    names = ("$P$", "$W_d$", first, "$W_p$")
+    numbered = [f"channel of ${name}$" for name in ("x'", "\\bar z", "\\bar y", "y", "x")]
+    numbered[-1] += ", tap" * (spec.taps > 1)
+    wide = matrices[3].shape[1] > 2 * out
+    rows, last = (["abc", "ddd"], 7 * out / matrices[3].shape[1]) if wide else (["abcd"], 0.0)
+    height = 2.5 + min(last, 2.5) + wide
+    figure = new_figure((7.5, height + 0.4))
+    ratios = {"height_ratios": (2.5, height - 2.5)} if wide else {}
+    all_axes = figure.subplot_mosaic("\n".join(rows), **ratios)
+    for i, axes in enumerate(all_axes.values()):
+        taps = spec.taps if i == 3 else 1
+        down, across = numbered[i : i + 2]
+        draw_matrix(axes, matrices[i], groups[i], names[i], down, across, taps)
+        _sign(axes, "$x'=$" if i == 0 else "$\\cdot$", -42)
+    _sign(axes, "$\\cdot\\;z$", 8)
     partitions = counted(M, "secondary partition")
     figure.suptitle(f"L = {L} primary, M = {partitions}, S = {counted(spec.taps, 'tap')}")
     return figure
+
+
+def _sign(axes: Axes, text: str, points: float) -> None:
+    """Write a sign of the equation beside a matrix: to the left, or to the right of it."""
+    edge, align = ((0, 0.5), "right") if points < 0 else ((1, 0.5), "left")
+    style = {"textcoords": "offset points", "ha": align, "va": "center", "fontsize": 16}
+    axes.annotate(text, edge, (points, 0), xycoords="axes fraction", **style)
 
 
 def draw_product(factors: Sequence[Array], product: Array, titles: Sequence[str]) -> Figure:
@@ -172,28 +194,19 @@ def draw_phases(axes: Axes, matrix: Array, title: str, rows: str = "", columns: 
 
 
 def draw_weights(matrices: Sequence[Array], titles: Sequence[str], x: str, y: str) -> Figure:
-    """Draw small matrices as squares: area for size, white for plus, black for minus (Hinton).
+    """Draw small matrices side by side as `draw_values` does, all at one scale.
 
     Parameters
     ----------
     matrices : sequence of ndarrays, shape (rows, columns)
-        All at one scale.
     titles : sequence of str
     x, y : str
         What columns and rows are, with the unit.
     """
     n, greatest = len(matrices), max(abs(matrix).max() for matrix in matrices)
-    figure, all_axes = subplots(1, n, figsize=(2.0 * n, 2.5), squeeze=False)
+    figure, all_axes = subplots(1, n, figsize=(2.0 * n, 2.9), squeeze=False)
     for axes, matrix, title in zip(all_axes[0], matrices, titles, strict=True):
-        rows, columns = matrix.shape
-        for (row, column), weight in np.ndenumerate(matrix):
-            side = np.sqrt(abs(weight) / greatest)
-            corner = (column - side / 2, row - side / 2)
-            colour = "white" if weight > 0 else "black"
-            style = {"facecolor": colour, "edgecolor": "none"}
-            axes.add_patch(library().patches.Rectangle(corner, side, side, **style))
-        axes.set(xlim=(-0.6, columns - 0.4), ylim=(rows - 0.4, -0.6), aspect="equal")
-        axes.set(xticks=range(columns), yticks=range(rows), facecolor="#999999", title=title)
+        draw_values(axes, matrix, title, greatest=greatest)
     figure.supxlabel(x)
     figure.supylabel(y)
     return figure
@@ -210,14 +223,18 @@ def frame(
     if taps > 1:
         axes.vlines(range(taps, width, taps), 0, height, color="#888888", linewidth=0.5)
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
-    across, down = (np.arange(0, n, -(-n // MOST_TICKS)) for n in (width // taps, height))
+    most = (MOST_TICKS, MOST_TICKS // (1 + (width > 8 * height)))  # a flat matrix has less room
+    across, down = (
+        np.arange(0, n, -(-n // m)) for n, m in zip((width // taps, height), most, strict=True)
+    )
     axes.set_xticks((across + 0.5) * taps, across)
     axes.set_yticks(down + 0.5, down)
-    axes.tick_params(length=0, labelsize=6, pad=1)
+    axes.tick_params(length=0, labelsize=8, pad=1)
     axes.set_title(title, fontsize=13, pad=8)
-    size = f"{height} x {width}\n{counted(int(np.count_nonzero(matrix)), 'cell')}"
-    axes.set_xlabel(f"{columns}\n{size}" if columns else size, fontsize=8)
-    axes.set_ylabel(rows, fontsize=8)
+    size, filled = f"{height} x {width} cells", int(np.count_nonzero(matrix))
+    size += f"\n{filled} not zero" * (filled < matrix.size)
+    axes.set_xlabel(f"{columns}\n{size}" if columns else size, fontsize=9)
+    axes.set_ylabel(rows, fontsize=9)
 
 
 def counted(n: int, word: str) -> str:

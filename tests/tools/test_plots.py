@@ -137,18 +137,20 @@ def titles(figure):
 
 
 def test_the_first_permutation_is_called_the_transpose_of_the_second_only_if_it_is():
-    assert titles(plots.draw_block(*block())) == ["$x' = P$", "$W_d$", "$P^\\top$", "$W_p\\,z$"]
+    assert titles(plots.draw_block(*block())) == ["$P$", "$W_d$", "$P^\\top$", "$W_p$"]
     spec = IGCSpec(4, 12, 2, 3, kernel_size=1)
     W_p, P, W_d = matrices(*weights(np.random.default_rng(0), spec), spec)
     assert titles(plots.draw_block((P, W_d, first_permutation(spec), W_p), spec))[2] == "$P_1$"
 
 
-def test_the_columns_of_a_matrix_are_numbered_by_channels():
+def test_the_columns_of_a_matrix_are_numbered_by_channels_and_its_cells_show_their_numbers():
     axes = axes_of_one()
-    plots.draw_matrix(axes, np.ones((1, 3 * 4)), np.array([0]), "title", taps=4)
+    ones, numbers = np.ones((1, 3 * 4)), np.arange(12)[None]
+    plots.draw_matrix(axes, ones, np.array([0]), "title", taps=4, numbers=numbers)
+    assert [float(text.get_text()) for text in axes.texts] == list(range(12))
     assert list(axes.get_xticks()) == [2, 6, 10]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1", "2"]
-    assert axes.get_xlabel() == "1 x 12\n12 cells"
+    assert axes.get_xlabel() == "1 x 12 cells"
 
 
 def test_sixteen_groups_have_sixteen_colours():
@@ -169,7 +171,7 @@ def test_a_value_is_a_square_of_its_area_and_its_sign_is_seen_without_colours():
     assert np.allclose(sides, [0.9, 0.9 / 4])
     assert [path.get_extents().width for path in negative.get_paths()] == [pytest.approx(0.45)]
     assert (negative.get_facecolor()[:, :3] == 1).all()
-    assert "2 x 2\n3 cells" in axes.get_xlabel()
+    assert "2 x 2 cells\n3 not zero" in axes.get_xlabel()
 
 
 def test_the_hands_of_a_complex_matrix_show_its_phases():
@@ -179,14 +181,11 @@ def test_the_hands_of_a_complex_matrix_show_its_phases():
     assert np.allclose(hands.U - 1j * hands.V, 0.8 * F.ravel())  # y points down in a matrix
 
 
-def test_a_weight_s_square_has_its_size_as_area_and_its_sign_as_colour():
-    matrix = np.array([[4.0, -1.0], [0.0, 2.0]])
-    (axes,) = plots.draw_weights([matrix], ["W"], "column", "row").axes
-    for patch, (place, weight) in zip(rectangles(axes), np.ndenumerate(matrix), strict=True):
-        assert patch.get_width() * patch.get_height() == pytest.approx(abs(weight) / 4)
-        middle = np.add(patch.get_xy(), patch.get_width() / 2)
-        assert tuple(middle) == pytest.approx(place[::-1])  # x is the column
-        assert to_hex(patch.get_facecolor()) == ("#ffffff" if weight > 0 else "#000000")
+def test_weights_drawn_side_by_side_have_one_scale():
+    small, great = np.array([[1.0, -1.0]]), np.array([[4.0]])
+    figure = plots.draw_weights([small, great], ["W", "V"], "column", "row")
+    filled = [axes.collections[0].get_paths()[0] for axes in figure.axes]
+    assert np.allclose([path.get_extents().width for path in filled], [0.45, 0.9])
 
 
 def test_a_product_shows_the_cells_of_all_factors_and_of_itself():
@@ -218,6 +217,17 @@ def test_the_wires_of_a_block_cross_as_its_permutations_do():
     assert lines_between(axes, 6, 8) == [(c, P[:, c].argmax()) for c in range(6)]
     boxes = [text.get_text() for text in axes.texts]
     assert boxes == ["$W_p^{0}$", "$W_p^{1}$", "$W_p^{2}$", "$W_d^{0}$", "$W_d^{1}$"]
+
+
+@pytest.mark.parametrize(("order", "met"), [(None, 6), (range(6), 3), ((0, 2, 4, 5, 3, 1), 6)])
+def test_the_fat_paths_of_an_input_end_at_every_output_that_it_reaches(order, met):
+    (axes,) = plots.draw_wiring(IGCSpec.square(3, 2), (1, None), order).axes
+    fat = [line.get_ydata() for line in axes.lines if line.get_linewidth() == 4]
+    assert len({path[-1] for path in fat}) == met
+    Pt = interleave(3, 2) if order is None else np.eye(6)[list(order)]
+    for x, _, c, _, y_bar, _, z_bar, _, out in -np.array(fat):
+        assert Pt[y_bar, c] == Pt[z_bar, out] == 1
+        assert (x, c // 2, y_bar // 3) == (1, 0, z_bar // 3)
 
 
 def test_a_block_that_is_not_square_has_no_wiring():
