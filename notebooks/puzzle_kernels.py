@@ -117,7 +117,8 @@ def agreed(outputs):
             at = tuple(int(i) for i in np.argwhere(~same)[0])
             raise AssertionError(
                 f"a race: output{list(at)} is {first[at]:.4g} if the threads run in order, "
-                f"{other[at]:.4g} if {order}; a thread reads what another may not have written yet"
+                f"{other[at]:.4g} if {order}; two threads write the same number, or one reads what "
+                "another may not have written yet"
             )
     return first
 
