@@ -105,7 +105,11 @@ def show_cells(mine, right, rows, columns, title="yours"):
     drawn = np.where(np.isfinite(mine) & (abs(mine) < 1e20), mine, 0)
     greatest, wide = abs(right).max(), width > 2 * height
     shape = (2, 1) if wide else (1, 2)
-    size = (10, min(1.9 + 20 * height / width, 8)) if wide else (10, 4)
+    size = (
+        (10, min(1.9 + 20 * height / width, 8))
+        if wide
+        else (min(2.5 + 6.5 * width / height, 10), 4)
+    )
     _, axes = plt.subplots(*shape, figsize=size, layout="constrained")
     for row, column in np.argwhere(wrong):
         cell = plt.Rectangle((column, row), 1, 1, fc="#FBE3D6", ec=WRONG, hatch="////", zorder=0)
@@ -124,8 +128,13 @@ def show_wires(mine, right, names):
         both, (mine, right), (right, mine), ("yours", "right"), strict=True
     ):
         for end, start in np.argwhere(matrix):
-            bad = not other[end, start]
-            style = {"color": WRONG, "ls": "--", "lw": 2.5} if bad else {"color": "#999999"}
+            style = {"color": "#999999"}
+            if not other[end, start]:  # a wrong wire of yours, or one that you do not have
+                style = (
+                    {"color": WRONG, "ls": "--", "lw": 2.5}
+                    if title == "yours"
+                    else {"lw": 2.5, "color": "black"}
+                )
             axes.plot([0, 1], [-start, -end], marker="o", **style)
         axes.set(title=title, xticks=[0, 1], xticklabels=names, xlim=(-0.2, 1.2))
         axes.set(yticks=-np.arange(len(right)), yticklabels=range(len(right)))
@@ -153,10 +162,11 @@ def primary_matrix(answer):
         mine = of_shape(ask(answer, primary.copy(), spec.L), right.shape, "W_p")
         outside = np.count_nonzero(mine[right == 0])
         missing = np.count_nonzero(mine[right != 0] == 0)
-        compare(mine, right, "channel of y", "channel of x, tap", (
-            f"primary of shape {primary.shape}, L = {spec.L}: {outside} numbers stand where a zero "
-            f"belongs, {missing} zeros where a weight belongs; see the hatched cells"
-        ))  # fmt: skip
+        fault = f"{outside} numbers where zeros belong, {missing} zeros where weights belong"
+        if not outside + missing:
+            fault = "the zeros are right, but the hatched cells hold the wrong weights"
+        what = f"primary of shape {primary.shape}, L = {spec.L}: {fault}"
+        compare(mine, right, "channel of y", "channel of x, tap", what)
 
 
 def loops(code):
@@ -273,7 +283,9 @@ def show_path(i, o, order, L, M):
     for group in range(L + M):  # brackets: what is in one partition
         x, n, first = (0.9, M, group) if group < L else (2.1, L, group - L)
         axes.plot([x, x], [-first * n + 0.3, -(first + 1) * n + 0.7], color="black", lw=2)
-    axes.set(xticks=range(4), xticklabels=["x", "y", r"$\bar y$", r"$\bar z$"], title="a path")
+    axes.set(
+        xticks=range(4), xticklabels=["x", "y", r"$\bar y$", r"$\bar z$"], title="how they meet"
+    )
     axes.set(yticks=-np.arange(G), yticklabels=range(G), ylabel="channel")
     plt.show()
 

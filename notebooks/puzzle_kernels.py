@@ -29,6 +29,7 @@ __device__ float patch(const float* x, int H, int W, int k, int position, int i)
 """
 FAULTS = (  # what g++ and the sanitizers say, and how we say it
     (r"kernel\.cu:(\d+):\d+: (?:fatal )?error: (.*)", r"line \1 does not compile: \2"),
+    (r"(?<!runtime )error: (.*)", r"it does not compile: \1"),
     (r"kernel\.cu:(\d+):\d+: runtime error: (.*)", r"line \1: \2"),
     (r"(?s)AddressSanitizer:.*?READ.*?kernel\.cu:(\d+)", r"line \1 reads outside of an array"),
     (r"(?s)AddressSanitizer:.*?WRITE.*?kernel\.cu:(\d+)", r"line \1 writes outside of an array"),
@@ -103,7 +104,9 @@ def run_here(folder, which):
                 kernel = RawModule(code=job["source"]).get_function(job["name"])
                 kernel(tuple(job["grid"]), tuple(job["block"]), args)
             outputs.append(args[which])
-    except (CompileError, LaunchError, KeyError, TypeError) as error:
+    except KeyError:
+        sys.exit(f'there is no kernel {job["name"]}: begin it as shown, with extern "C" __global__')
+    except (CompileError, LaunchError, TypeError) as error:
         sys.exit(str(error.args[0]))
     np.save(Path(folder) / "after.npy", outputs)
 
@@ -115,7 +118,7 @@ def agreed(outputs):
         same = (first == other) | (np.isnan(first) & np.isnan(other))
         if not same.all():
             at = tuple(int(i) for i in np.argwhere(~same)[0])
-            raise AssertionError(
+            raise AssertionError(  # nan is shared memory as it is before a thread writes it
                 f"a race: output{list(at)} is {first[at]:.4g} if the threads run in order, "
                 f"{other[at]:.4g} if {order}; two threads write the same number, or one reads what "
                 "another may not have written yet"
