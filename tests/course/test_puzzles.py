@@ -1,8 +1,4 @@
-"""The puzzles accept every solution and refuse three plausible mistakes in each.
-
-A mistake is a replacement in the solution's text. The check must show a figure, unless a sentence
-is expected here in its place.
-"""
+"""The puzzles accept every solution and refuse three mistakes in its text, most with a figure."""
 
 import pytest
 
@@ -59,14 +55,13 @@ def case(number, *rest):
 def check(number, answer, monkeypatch):
     """Check an answer as the notebook does; return what the check says and how many figures."""
     monkeypatch.syspath_prepend(ROOT / "notebooks")
-    shown, said = [], None
+    shown = []
     monkeypatch.setattr(plt, "show", lambda: shown.append(plt.close("all")))
-    setting = "import numpy as np, puzzle_checks as check"
     try:
-        exec("\n".join((setting, answer, EXERCISES[number].check)), {})
+        exec(f"import numpy as np, puzzle_checks as check\n{answer}\n{EXERCISES[number].check}", {})
     except AssertionError as error:
-        said = str(error)
-    return said, len(shown)
+        return str(error), len(shown)
+    return None, len(shown)
 
 
 @pytest.mark.parametrize("number", [*map(case, EXERCISES)])
@@ -79,6 +74,5 @@ def test_a_mistake_is_refused_and_shown(number, old, new, sentence, monkeypatch)
     solution = EXERCISES[number].solution
     assert solution.count(old) == 1
     said, figures = check(number, solution.replace(old, new), monkeypatch)
-    assert len(said) > 20
-    assert (sentence or "") in said
+    assert (sentence or " ") in said
     assert figures == (sentence is None)
