@@ -102,7 +102,9 @@ def running(**changes: Any) -> Iterator[None]:
         _settings.reset(token)
 
 
-def run_sanitized(script: str) -> subprocess.CompletedProcess[str] | None:
+def run_sanitized(
+    script: str, timeout: float | None = None
+) -> subprocess.CompletedProcess[str] | None:
     """Run a script in a process where ``running(sanitize=True)`` works; None without libasan."""
     command = ["gcc", "-print-file-name=libasan.so"]
     library = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -114,7 +116,8 @@ def run_sanitized(script: str) -> subprocess.CompletedProcess[str] | None:
         "UBSAN_OPTIONS": "print_stacktrace=1",
     }
     command, root = [sys.executable, "-c", script], Path(__file__).parents[4]
-    return subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True)
+    output = {"capture_output": True, "text": True}
+    return subprocess.run(command, env=environment, cwd=root, timeout=timeout, **output)
 
 
 class RawModule:
