@@ -101,9 +101,9 @@ def draw_product(factors: Sequence[Array], product: Array, titles: Sequence[str]
     figure, all_axes = subplots(1, len(everything), figsize=(9.5, height), width_ratios=widths)
     signs = ["", *["·"] * (len(factors) - 1), "="]
     for axes, matrix, title, sign in zip(all_axes, everything, titles, signs, strict=True):
-        _draw_shades(axes, matrix, blocks_of(matrix), title, "", "channel in")
-        axes.set_ylabel(sign, rotation=0, fontsize=18, labelpad=10, va="center")
-    all_axes[0].set_ylabel("channel out", fontsize=8)
+        _draw_shades(axes, matrix, blocks_of(matrix), title, "channel out", "channel in")
+        if sign:
+            axes.set_ylabel(sign, rotation=0, fontsize=18, labelpad=10, va="center")
     return figure
 
 
