@@ -33,6 +33,7 @@ from igc_ref.plots.matrices import (
     draw_matrix,
     draw_phases,
     draw_product,
+    draw_slices,
     draw_values,
     draw_weights,
 )
@@ -44,6 +45,6 @@ __all__ = [
     "PALETTE", "available", "draw_answer", "draw_band", "draw_bars", "draw_block", "draw_branches",
     "draw_confusion", "draw_curves", "draw_equal_cost", "draw_filters", "draw_lines", "draw_matrix",
     "draw_patch", "draw_permutation", "draw_phases", "draw_pictures", "draw_product", "draw_ratios",
-    "draw_rivals", "draw_roofline", "draw_singular_values", "draw_sweep", "draw_values",
-    "draw_weights", "draw_width_map", "draw_width_trade", "draw_wiring", "save",
+    "draw_rivals", "draw_roofline", "draw_singular_values", "draw_slices", "draw_sweep",
+    "draw_values", "draw_weights", "draw_width_map", "draw_width_trade", "draw_wiring", "save",
 ]  # fmt: skip

@@ -119,12 +119,51 @@ def draw_product(factors: Sequence[Array], product: Array, titles: Sequence[str]
     """
     everything = [*factors, product]
     heights, widths = zip(*(matrix.shape for matrix in everything), strict=True)
-    height = 0.9 + 8.5 * max(heights) / sum(widths)  # cells of all matrices are of one size
+    height = 1.2 + 8.5 * max(heights) / sum(widths)  # cells of all matrices are of one size
     figure, all_axes = subplots(1, len(everything), figsize=(9.5, height), width_ratios=widths)
-    for axes, matrix, title in zip(all_axes, everything, titles, strict=True):
-        draw_matrix(axes, matrix, blocks_of(matrix), title)
-    all_axes[-1].set_ylabel("=", rotation=0, fontsize=16, labelpad=14, va="center")
+    signs = ["", *["·"] * (len(factors) - 1), "="]
+    for axes, matrix, title, sign in zip(all_axes, everything, titles, signs, strict=True):
+        _draw_shades(axes, matrix, blocks_of(matrix), title, "channel out", "channel in")
+        if sign:
+            axes.set_ylabel(sign, rotation=0, fontsize=18, labelpad=10, va="center")
     return figure
+
+
+def draw_slices(axes: Axes, kernel: Array, L: int, M: int, title: str) -> None:
+    """Draw a dense kernel as a matrix: cells of one shade and label "m, b" are one slice.
+
+    The slice of secondary partition m and primary partition b is `igc_ref.reference.slices`'s
+    [m, b]. The shades differ in lightness, so that grey tells them apart; neighbours have a label.
+
+    Parameters
+    ----------
+    axes : matplotlib Axes
+    kernel : ndarray, shape (out, in, k, k)
+    L, M : int
+        Partitions of the block; L divides in, M divides out.
+    title : str
+    """
+    out, taps = len(kernel), kernel[0, 0].size
+    matrix = kernel.reshape(out, -1)
+    wide = matrix.shape[1] // L
+    m, b = np.arange(out)[:, None] % M, np.arange(matrix.shape[1]) // wide
+    columns = "channel of $x$" + ", tap" * (taps > 1)
+    _draw_shades(axes, matrix, m * L + b, title, "channel of $x'$", columns, taps)
+    for row, part in np.ndindex(out, L):
+        text = axes.text((part + 0.5) * wide, row + 0.5, f"{row % M}, {part}", size=8)
+        text.set(ha="center", va="center", bbox={"fc": "white", "ec": "none", "pad": 0.8})
+
+
+def _draw_shades(
+    axes: Axes, matrix: Array, groups: Array, title: str, rows: str, columns: str, taps: int = 1
+) -> None:
+    """Draw as `draw_matrix` does, each group in a shade of its own, from dark to light."""
+    groups = np.broadcast_to(groups, matrix.shape)
+    shades = library().colormaps["viridis"](np.linspace(0.1, 0.95, int(groups.max()) + 1))
+    colours = np.where((matrix != 0)[..., None], shades[groups, :3], 1.0)
+    height, width = matrix.shape
+    axes.imshow(colours, extent=(0, width, height, 0), interpolation="none")
+    frame(axes, matrix, title, rows, columns, taps, zorder=2)
 
 
 def blocks_of(matrix: Array) -> npt.NDArray[np.int64]:

@@ -195,6 +195,15 @@ def test_a_product_shows_the_cells_of_all_factors_and_of_itself():
         assert np.array_equal(coloured, matrix != 0)
 
 
+def test_slices_of_a_kernel_are_told_apart_by_lightness_and_by_name():
+    axes = axes_of_one()
+    plots.draw_slices(axes, np.ones((6, 6, 1, 1)), 3, 2, "K")
+    light = np.asarray(axes.images[0].get_array()) @ (0.299, 0.587, 0.114)
+    levels = [np.unique(light[m::2, 2 * b : 2 * b + 2]) for m in range(2) for b in range(3)]
+    assert np.diff(np.ravel(levels)).min() > 0.05  # one level in each slice, and no two alike
+    assert [text.get_text() for text in axes.texts[:4]] == ["0, 0", "0, 1", "0, 2", "1, 0"]
+
+
 # -- wires ----------------------------------------------------------------------------------
 
 
