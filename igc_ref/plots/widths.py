@@ -25,15 +25,14 @@ def draw_equal_cost(spec: IGCSpec) -> Figure:
     G, S, C = spec.out_channels, spec.taps, equal_cost_width(spec.parameters, spec.kernel_size)
     figure, axes = subplots(figsize=(9, 2.2))
     gap = G / 2
-    _blocks(axes, (0, 0), (C, C * S), 1, (PALETTE[4],))
-    _blocks(axes, (0, C + gap), (G, G), spec.M, (PALETTE[1], PALETTE[6]))
-    _blocks(axes, (G + gap, C + gap), (G, G * S), spec.L, (PALETTE[0], PALETTE[4]))
-    axes.text(C * S + gap, C / 2, f"regular: C = {C:.1f} rows", va="center")
-    axes.text(G + gap, C + gap * 0.8, f"$W_p$: G = {G} rows, {spec.L} blocks")
+    _blocks(axes, (0, 0), (C, C * S), 1, PALETTE[4])
+    _blocks(axes, (0, C + gap), (G, G), spec.M, PALETTE[1])
+    _blocks(axes, (G + gap, C + gap), (G, G * S), spec.L, PALETTE[0])
+    axes.text(C * S + gap, C / 2, f"regular: C = {C:.1f} channels (rows)", va="center")
+    axes.text(G + gap, C + gap * 0.8, f"$W_p$: G = {G} channels (rows), {spec.L} diagonal blocks")
     axes.text(0, C + gap * 0.8, f"$W_d$: {spec.M} blocks")
     axes.set(xlim=(-1, G * (S + 1) + gap + 1), ylim=(C + gap + G + 1, -1), aspect="equal")
-    axes.set(xlabel="column of the matrix (number)", ylabel="row (channel)")
-    axes.spines[:].set_visible(False)
+    axes.set_axis_off()  # the drawing has no numbers of its own: the matrices do
     return figure
 
 
@@ -42,7 +41,7 @@ def _blocks(
     corner: tuple[float, float],
     shape: tuple[float, float],
     count: int,
-    colours: Sequence[str],
+    colour: str,
 ) -> None:
     """Draw a matrix of (rows, columns) with `count` diagonal blocks, its corner at (x, y)."""
     (x, y), (rows, columns) = corner, shape
@@ -50,7 +49,6 @@ def _blocks(
     axes.add_patch(Rectangle(corner, columns, rows, facecolor="white", edgecolor="black"))
     width, height = columns / count, rows / count
     for b in range(count):
-        colour = colours[b % len(colours)]
         place = (x + b * width, y + b * height)
         axes.add_patch(Rectangle(place, width, height, facecolor=colour, edgecolor="none"))
 
