@@ -202,7 +202,7 @@ def _whole_numbers(axes: Axes) -> None:
 def draw_roofline(
     bandwidth: float, flops: float, points: Mapping[str, tuple[float, float]], title: str
 ) -> Figure:
-    """Draw the roofline of a machine, and measured points below it.
+    """Draw the roofline of a machine, and points; the legend says which of them lie above it.
 
     Parameters
     ----------
@@ -213,17 +213,20 @@ def draw_roofline(
     title : str
     """
     figure, axes = subplots(figsize=(8, 4))
-    ridge = flops / bandwidth
-    intensity = np.geomspace(0.5, 100, 200)
-    roof = np.minimum(flops, bandwidth * intensity)
-    axes.plot(intensity, roof / 1e9, color="black", linewidth=2)
+    ridge, drawn = flops / bandwidth, [x for x, _ in points.values()]
+    intensity = np.geomspace(min(0.5, ridge / 8, *drawn), max(100, 8 * ridge, *drawn), 200)
+    axes.plot(intensity, np.minimum(flops, bandwidth * intensity) / 1e9, color="black", linewidth=2)
     axes.axvline(ridge, color="black", linestyle=":", linewidth=1)
-    axes.annotate("memory sets the pace", (0.55, flops / 1.5e9))
-    axes.annotate("arithmetic sets the pace", (ridge * 1.1, flops / 1e9 * 1.1))
+    top = {"transform": axes.get_xaxis_transform(), "va": "top"}  # above the roof and the points
+    axes.text(ridge / 1.1, 0.97, "memory sets the pace", ha="right", **top)
+    axes.text(ridge * 1.1, 0.97, "arithmetic sets the pace", **top)
     for number, (name, (x, rate)) in enumerate(points.items()):
-        colour, marker = DARK[number % len(DARK)], MARKERS[number % len(MARKERS)]
-        axes.plot([x], [rate / 1e9], marker, color=colour, markersize=9, label=name)
-    axes.set(xscale="log", yscale="log", title=title, ylim=(None, flops / 1e9 * 1.6))
+        style = {"color": DARK[number % len(DARK)], "marker": MARKERS[number % len(MARKERS)]}
+        above = rate > 1.001 * min(flops, bandwidth * x)  # more than rounding
+        label = f"{name} (above the roof)" if above else name
+        axes.plot([x], [rate / 1e9], linestyle="", markersize=9, label=label, **style)
+    axes.set(xscale="log", yscale="log", title=title)
+    axes.set_ylim(top=3e-9 * max(flops, *(rate for _, rate in points.values())))
     axes.set(xlabel="intensity (operations per byte)", ylabel="rate (GFLOP/s)")
     for axis in (axes.xaxis, axes.yaxis):
         label_plainly(axis)

@@ -317,13 +317,17 @@ def test_singular_values_are_relative_to_the_greatest_of_their_slice():
     assert axes.get_ylabel() == "singular value / greatest of its slice"
 
 
-def test_the_roof_is_the_lower_of_bandwidth_and_peak():
-    (axes,) = FIGURES["roofline"]().axes
-    roof, ridge, point = axes.lines
+def test_the_roof_is_the_lower_of_bandwidth_and_peak_and_a_point_above_it_is_drawn_and_said():
+    points = {"numba": (10.0, 5e10), "fast": (300.0, 9e11), "slow": (0.1, 1e6)}
+    (axes,) = plots.draw_roofline(2e10, 2e11, points, "title").axes
+    roof, ridge, *drawn = axes.lines
     x, y = roof.get_data()
     assert np.allclose(y, np.minimum(200, 20 * x))  # GFLOP/s
     assert ridge.get_xdata()[0] == 10
-    assert (point.get_xdata()[0], point.get_ydata()[0]) == (10, 50)
+    assert [line.get_label() for line in drawn] == ["numba", "fast (above the roof)", "slow"]
+    for line, (intensity, rate) in zip(drawn, points.values(), strict=True):
+        assert (line.get_xdata()[0], line.get_ydata()[0]) == (intensity, rate / 1e9)
+        assert axes.viewLim.contains(intensity, rate / 1e9)
 
 
 def test_ratios_are_bars_with_a_line_at_one():
