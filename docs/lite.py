@@ -33,6 +33,7 @@ def copy_course(folder):
     for path in (folder / "notebooks").glob("*.ipynb"):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         notebook["cells"].insert(1, INSTALL)  # after the title
+        notebook["metadata"]["kernelspec"]["name"] = "python"  # Pyodide's: no question which
         path.write_text(json.dumps(notebook, indent=1), encoding="utf-8")
 
 
