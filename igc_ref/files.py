@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import BinaryIO
 
 # What a file system says that has no fsync of this kind, or no locks.
 UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+UNSUPPORTED |= {errno.EBADF}  # WASI, of a folder
 
 
 def writable(path: Path, make_folder: bool = False) -> Path:
@@ -88,11 +90,14 @@ def locked(
     The system releases the lock when the process ends, however it ends; the file stays. On a file
     system without locks, `report` says so and there is none.
     """
-    from filelock import FileLock  # here: a machine lent for timings may not have it
+    with warnings.catch_warnings(action="ignore"):  # it warns that a browser has no locks
+        # Imported here: a machine lent for timings may not have it.
+        from filelock import FileLock, SoftFileLock
 
-    lock = FileLock(path)
     try:
-        return lock.acquire(timeout=timeout)
+        if FileLock is SoftFileLock:  # a file that would outlive a killed process
+            raise NotImplementedError
+        return FileLock(path).acquire(timeout=timeout)
     except (NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in UNSUPPORTED:
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 Report = Callable[[str], None]
 
@@ -16,6 +17,13 @@ def say(line: str) -> None:
     """Print a line at once, also into a pipe; what the terminal cannot show is escaped."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+
+
+def progress_bar() -> type[Any]:
+    """Return tqdm's bar without the thread that would redraw it: a browser has no threads."""
+    from tqdm import tqdm  # here: slow to import
+
+    return type("Bar", (tqdm,), {"monitor_interval": 0})
 
 
 def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> str:

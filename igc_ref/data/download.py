@@ -15,12 +15,10 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from tqdm import tqdm
-
 from igc_ref.data.published import PUBLISHED, SLOW, SVHN, SVHN_PARTS, PublishedFile
 from igc_ref.errors import DataError, choice, one_line, user_path
 from igc_ref.files import locked
-from igc_ref.report import Report, silent
+from igc_ref.report import Report, progress_bar, silent
 
 URL, CACHE = "IGC_REF_DATA_URL", "IGC_REF_CACHE"  # environment variables
 PATIENCE = 7200.0  # seconds to wait for another process that fetches the same file
@@ -180,7 +178,7 @@ def _retrieve(file: PublishedFile, address: str, place: Path) -> Path:
         http = pooch.HTTPDownloader(chunk_size=1 << 18, timeout=TIMEOUT, headers=headers)
         with (
             open(output, "wb") as stream,
-            tqdm.wrapattr(
+            progress_bar().wrapattr(
                 _Limited(stream, file.size), "write", file.size,
                 desc=file.name, leave=False, disable=None if sys.stderr else True,
             ) as shown,

@@ -16,14 +16,13 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import numpy as np
-from tqdm import tqdm
 
 from igc_ref import data
 from igc_ref.backends import get_backend
 from igc_ref.backends.operators.library import EpochRunner, Sampling
 from igc_ref.errors import CheckpointError, TrainingError, instance, user_path
 from igc_ref.networks.model import build
-from igc_ref.report import Report, silent
+from igc_ref.report import Report, progress_bar, silent
 from igc_ref.training import checkpoint
 from igc_ref.training import folder as runs
 from igc_ref.training.checkpoint import Checkpoint, History, Partial, Record
@@ -265,7 +264,7 @@ class Session:
             return done in due or (done < len(rates) and done % every == 0)
 
         with self.model.backend.session():
-            results = tqdm(
+            results = progress_bar()(
                 self.steps.epoch(sampling, rates, self.partial.step, pauses),
                 f"epoch {epoch}/{c.epochs}",
                 len(rates),

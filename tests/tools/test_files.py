@@ -38,7 +38,7 @@ def test_what_cannot_be_written_is_found_out_before_and_named_as_it_was_given(tm
     assert {entry.name for entry in tmp_path.iterdir()} == {"file", "folder"}
 
 
-@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EACCES])
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF])
 def test_a_folder_that_cannot_be_synced_does_not_end_the_run(tmp_path, monkeypatch, code):
     sync = os.fsync
 

@@ -15,14 +15,15 @@ GROUND = {"errors", "report", "files", "testing"}
 # Room: the rooms that it may import beside the ground, and the libraries beside NumPy.
 LAW = dict.fromkeys(GROUND, (set(), set())) | {
     "files": (set(), {"filelock"}),
+    "report": (set(), {"tqdm"}),
     "spec": (set(), set()),
     "reference": ({"spec"}, {"scipy"}),
     "backends": ({"spec"}, {"threadpoolctl"}),
     "backends.numba": ({"spec", "backends"}, {"numba", "llvmlite", "threadpoolctl"}),
     "backends.cupy": ({"spec", "backends"}, {"cupy"}),
-    "data": (set(), {"scipy", "pooch", "filelock", "tqdm"}),
+    "data": (set(), {"scipy", "pooch"}),
     "networks": ({"spec", "backends"}, set()),
-    "training": ({"networks", "data", "backends"}, {"tqdm", "filelock"}),
+    "training": ({"networks", "data", "backends"}, set()),
     "plots": ({"spec"}, {"matplotlib"}),
     "studies": ({"spec", "reference", "networks", "training", "data", "plots"}, set()),
     "bench": ({"spec", "backends", "data", "networks", "training"}, {"torch", "threadpoolctl"}),
