@@ -5,6 +5,9 @@ Two environment variables say what is known only where the site is published:
 - ``IGC_REF_REPOSITORY``: the address of the repository, https://github.com/OWNER/NAME. Without it
   links to files that are not on the site are plain text, and none lead to Colab and Binder.
 - ``IGC_REF_LITE=1``: ``lite/`` beside the pages holds a JupyterLite build with the notebooks.
+
+Nothing is loaded from elsewhere. On 2026-11-26 the heaviest page, notebook 04, weighed 0.84 MB, and
+the site 5.3 MB (without ``.doctrees``, which Sphinx keeps for the next build).
 """
 
 import os
@@ -32,6 +35,7 @@ templates_path = ["templates"]
 
 html_theme = "furo"
 html_title = "igc_ref"
+html_show_copyright = False
 html_static_path = ["site.css"]
 html_css_files = ["site.css"]
 html_extra_path = ["explorer.html"] if EXPLORER.exists() else []
@@ -103,6 +107,11 @@ def drop_widgets(app, doctree):
     getattr(app.env, "nb_metadata", {}).get(docname, {}).get("js_files", {}).clear()
 
 
+def skip_fields(app, what, name, obj, skip, options):  # noqa: ARG001
+    """Leave out the fields of named tuples: their docstrings say nothing."""
+    return True if (obj.__doc__ or "").startswith("Alias for field number") else None
+
+
 def say_where_to_run(app, pagename, templatename, context, doctree):  # noqa: ARG001
     """Head a notebook's page with its file and the places that run it."""
     if not pagename.startswith("notebooks/"):
@@ -125,6 +134,7 @@ def say_where_to_run(app, pagename, templatename, context, doctree):  # noqa: AR
 def visit_math(translator, node, display="inline"):
     """Write a formula as MathML."""
     formula = convert(node.astext().strip(), display=display)
+    formula = formula.replace("<mi>&#x02032;</mi>", '<mo mathsize="1.4em">&#x02032;</mo>')  # x'
     if "\\" in formula:
         logging.getLogger(__name__).warning("not understood: %s", node.astext(), location=node)
     translator.body.append(formula if display == "inline" else f'<div class="math">{formula}</div>')
@@ -140,5 +150,6 @@ def setup(app):
     """Connect the above."""
     app.connect("doctree-read", map_links, priority=400)  # before Sphinx collects downloads
     app.connect("doctree-read", drop_widgets, priority=900)
+    app.connect("autodoc-skip-member", skip_fields)
     app.connect("html-page-context", say_where_to_run)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
