@@ -26,22 +26,22 @@ class Page(HTMLParser):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("repository", ["", "https://github.com/owner/name"])
-def test_every_link_of_the_site_leads_somewhere(repository, tmp_path, monkeypatch):
-    monkeypatch.setenv("IGC_REF_REPOSITORY", repository)
+def test_every_link_of_the_site_leads_somewhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("IGC_REF_REPOSITORY", "https://github.com/owner/name")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     command = [sys.executable, "-m", "sphinx", "-W", "-q", "-d", tmp_path / "doctrees"]
-    unexecuted = ["-D", "nb_execution_mode=off", "docs", tmp_path / "site"]
-    subprocess.run([*command, *unexecuted], cwd=ROOT, check=True)
+    unexecuted = ["-D", "nb_execution_mode=off", ROOT / "docs", tmp_path / "site"]
+    subprocess.run([*command, *unexecuted], check=True)
     pages = {path: Page(path) for path in (tmp_path / "site").rglob("*.html")}
-    broken, everything = [], ""
+    assert len(pages) > 30
+    broken = []
     for path, page in pages.items():
-        everything += path.read_text(encoding="utf-8")
-        for link in map(urlsplit, page.links + page.needs):
-            if link.scheme in ("https", "mailto") and link.geturl() not in page.needs:
+        for text in page.links + page.needs:
+            link = urlsplit(text)
+            if link.scheme == "data" or (link.scheme == "https" and text not in page.needs):
                 continue
             target = (path.parent / unquote(link.path)).resolve() if link.path else path
             known = pages[target].anchors if target in pages else {""}
             if link.scheme or not target.exists() or unquote(link.fragment) not in known:
-                broken.append((path.name, link.geturl()))
+                broken.append((path.name, text))
     assert broken == []
-    assert (f"{repository or 'github.com'}/blob/main/tests" in everything) == bool(repository)
