@@ -25,7 +25,7 @@ def check_grads(
     """Compare written-out derivatives with central differences along random directions.
 
     For a random cotangent c and a random direction v of one argument, the derivative of
-    <c, f> along v must equal <gradient, v>.
+    ``sum(c * f)`` along v must equal ``sum(gradient * v)``.
 
     Parameters
     ----------
@@ -42,7 +42,8 @@ def check_grads(
     eps : float
         Step of the central difference, relative to unit-variance directions.
     rtol : float
-        Greatest error allowed, relative to |c| |f(a+v) - f(a-v)| / (2 eps) and to |gradient| |v|.
+        Greatest error allowed, relative to ``|c| |f(a+v) - f(a-v)| / (2 eps)`` and to
+        ``|gradient| |v|``.
 
     Raises
     ------
