@@ -32,7 +32,8 @@ def draw_equal_cost(spec: IGCSpec) -> Figure:
     axes.text(G + gap, C + gap * 0.8, f"$W_p$: G = {G} channels (rows), {spec.L} diagonal blocks")
     axes.text(0, C + gap * 0.8, f"$W_d$: {spec.M} blocks")
     axes.set(xlim=(-1, G * (S + 1) + gap + 1), ylim=(C + gap + G + 1, -1), aspect="equal")
-    axes.set_axis_off()  # the drawing has no numbers of its own: the matrices do
+    axes.set(xticks=[], yticks=[])  # a position in the drawing is no row of a matrix
+    axes.spines[:].set_visible(False)
     return figure
 
 
