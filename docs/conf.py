@@ -52,6 +52,7 @@ nb_execution_show_tb = True
 nb_ipywidgets_js = {}
 nb_merge_streams = True
 os.environ["IGC_REF_DATA_URL"] = ""  # no notebook downloads anything here
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # the matrices are small
 
 autosummary_ignore_module_all = False
 autodoc_typehints = "none"  # numpydoc's sections say them in words
