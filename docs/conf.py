@@ -120,7 +120,7 @@ def say_where_to_run(app, pagename, templatename, context, doctree):  # noqa: AR
     name = f"{pagename.removeprefix('notebooks/')}.ipynb"
     links = {f"Download {name}": f"../_sources/notebooks/{name}"}
     if LITE:
-        links["Run it in this browser (JupyterLite)"] = f"../lite/lab/index.html?path={name}"
+        links["Run it in this browser (JupyterLite)"] = f"../lite/lab/index.html?path=notebooks/{name}"
     if REPOSITORY.startswith("https://github.com/"):
         owner = REPOSITORY.removeprefix("https://github.com/")
         colab = "https://colab.research.google.com/github"

@@ -1,9 +1,9 @@
-"""JupyterLite with the course, which runs in a browser: python docs/lite.py [options]
+"""Build JupyterLite with the course, which runs in a browser: ``python docs/lite.py [options]``.
 
-writes build/site/lite, with the extra ``lite``. It holds what a notebook finds beside it in a clone,
-and the package as a wheel. In this copy each notebook begins with a cell that installs the package;
-the notebooks in the repository need none. Options go to ``jupyter lite build``, for instance
-``--pyodide FILE`` for a Pyodide of your own instead of the one on a CDN.
+It writes build/site/lite and needs the extra ``lite``. It copies what a notebook finds beside it in
+a clone, and adds the package as a wheel. In this copy each notebook begins with a cell that
+installs the package; the notebooks in the repository need none. The options go to
+``jupyter lite build``.
 """
 
 import json
@@ -38,6 +38,7 @@ def copy_course(folder):
 
 
 def main(options):
+    """Build the wheel, then the site."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         copy_course(folder / "course")
