@@ -15,6 +15,7 @@ from pathlib import Path
 
 from docutils import nodes
 from latex2mathml.converter import convert
+from nbclient.output_widget import OutputWidget
 from sphinx import addnodes
 from sphinx.util import logging
 
@@ -38,7 +39,7 @@ html_title = "igc_ref"
 html_show_copyright = False
 html_static_path = ["site.css"]
 html_css_files = ["site.css"]
-html_extra_path = ["explorer.html"] if EXPLORER.exists() else []
+html_extra_path = ["explorer.html"]
 html_sourcelink_suffix = ""  # _sources/notebooks/X.ipynb is the notebook to download
 html_math_renderer = "mathml"  # every browser shows it, without JavaScript from elsewhere
 html_theme_options = {"source_repository": REPOSITORY} if REPOSITORY else {}
@@ -51,6 +52,9 @@ nb_execution_timeout = 300  # seconds a cell; kernels are compiled in some
 nb_execution_show_tb = True
 nb_ipywidgets_js = {}
 nb_merge_streams = True
+# nbclient tells the kernel what a widget shows; the reply that comes in meanwhile is lost at times,
+# and the build waits for it. Nothing here reads what it tells.
+OutputWidget.send = lambda *arguments, **named: None
 os.environ["IGC_REF_DATA_URL"] = ""  # no notebook downloads anything here
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # the matrices are small
 
@@ -58,9 +62,6 @@ autosummary_ignore_module_all = False
 autodoc_typehints = "none"  # numpydoc's sections say them in words
 default_role = "py:obj"
 numpydoc_show_class_members = False
-
-if EXPLORER.exists():
-    tags.add("explorer")  # noqa: F821, Sphinx defines it
 
 
 def is_relative_link(node):
