@@ -87,7 +87,8 @@ def map_links(app, doctree):
                 reftargetid=node.get("reftargetid") or anchor or None, **keep,
             )  # fmt: skip
         elif target == EXPLORER:
-            link = nodes.reference(refuri=os.path.relpath(EXPLORER, here))
+            page = HERE / app.env.docname
+            link = nodes.reference(refuri=os.path.relpath(EXPLORER, page.parent))
         elif not path or not target.exists():
             continue  # MyST says what is wrong with it
         elif REPOSITORY:
