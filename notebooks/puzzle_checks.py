@@ -27,7 +27,6 @@ from igc_ref.reference import (
     singular_values,
     unfold,
 )
-from igc_ref.testing import check_grads
 
 WRONG = plots.PALETTE[5]
 SQUARE = IGCSpec.square(3, 2)
@@ -64,8 +63,9 @@ def puzzle(number):
 
 
 def ask(function, *arguments):
-    """Call the reader's function."""
-    answer = function(*arguments)
+    """Call the reader's function with copies, which it may change."""
+    assert callable(function), f"the answer is a function, not {function!r}"
+    answer = function(*(a.copy() if isinstance(a, np.ndarray) else a for a in arguments))
     if answer is ...:
         raise Undone
     assert answer is not None, "your function returns None: is its `return` missing?"
@@ -73,15 +73,26 @@ def ask(function, *arguments):
 
 
 def of_shape(answer, shape, name="your answer"):
-    """Assert that an answer is an array of this shape."""
-    assert isinstance(answer, np.ndarray), f"{name} is a {type(answer).__name__}, not an array"
-    assert answer.shape == shape, f"{name} has shape {answer.shape}; it must have {shape}"
-    return answer
+    """Return an answer, which may be a list, as an array of floats of this shape."""
+    try:
+        array = np.asarray(answer).astype(float, casting="safe")
+    except (TypeError, ValueError):
+        shown = " ".join(repr(answer).split())[:80]
+        raise AssertionError(f"{name} cannot be read as real numbers: {shown}") from None
+    assert array.shape == shape, f"{name} has shape {array.shape}; it must have {shape}"
+    return array
+
+
+def whole(answer, name):
+    """Return an answer that is one whole number, of whatever type, as an int."""
+    right = not np.iterable(answer) and of_shape(answer, (), name) % 1 == 0
+    assert right, f"{name} is {answer}; it must be one whole number"
+    return int(answer)
 
 
 def tuple_of(answer, names):
-    """Assert that an answer is a tuple of as many things as there are names."""
-    right = isinstance(answer, tuple) and len(answer) == len(names.split(", "))
+    """Assert that an answer has as many things as there are names."""
+    right = np.iterable(answer) and len(answer := tuple(answer)) == names.count(",") + 1
     assert right, f"return a tuple: {names}"
     return answer
 
@@ -159,7 +170,7 @@ def primary_matrix(answer):
     for spec in (IGCSpec(4, 6, 2, 3, 2), SQUARE, IGCSpec.square(1, 4), IGCSpec(6, 3, 3, 1, 1)):
         primary, secondary = random_weights(spec, rng)
         right = matrices(primary, secondary, spec).W_p
-        mine = of_shape(ask(answer, primary.copy(), spec.L), right.shape, "W_p")
+        mine = of_shape(ask(answer, primary, spec.L), right.shape, "W_p")
         outside = np.count_nonzero(mine[right == 0])
         missing = np.count_nonzero(mine[right != 0] == 0)
         fault = f"{outside} numbers where zeros belong, {missing} zeros where weights belong"
@@ -183,19 +194,17 @@ def permutation(answer):
         mine = of_shape(ask(answer, L, size), right.shape, "the permutation")
         if not np.array_equal(mine, right):
             show_wires(mine, right, ["channel of y", "permuted"])
-            ones = (mine != 0).sum(axis=0), (mine != 0).sum(axis=1)
-            kind = "a permutation" if all((n == 1).all() for n in ones) else "no permutation"
-            raise AssertionError(
-                f"L = {L} partitions of {size} channels: your matrix is {kind}; "
-                "the dashed wires end at the wrong channel"
-            )
+            fault = "the dashed wires end at the wrong channel"
+            if not np.array_equal(np.sort(mine), np.sort(right)) or (mine.sum(axis=0) != 1).any():
+                fault = "it is no permutation, which has one 1 in each row and column and zeros"
+            raise AssertionError(f"L = {L} partitions of {size} channels: {fault}")
     code = getattr(answer, "__code__", None)
     assert code is None or not loops(code), "right, but there is a loop in it: do without"
 
 
 POSITIONS = (  # what is new, spec, (row, column)
     ("at a position inside the image", SQUARE, (2, 3)),
-    ("at the corner of the image", SQUARE, (0, 0)),
+    ("at the last corner of the image", SQUARE, (4, 6)),
     ("with stride 2", IGCSpec.square(2, 3, stride=2), (1, 2)),
     ("with kernels of 5 x 5", IGCSpec.square(3, 2, kernel_size=5), (1, 1)),
     ("in a block where M is not out/L", WIDENING, (1, 1)),
@@ -210,8 +219,8 @@ def one_position(answer):
         primary, secondary = random_weights(spec, rng)
         x = rng.normal(size=(spec.in_channels, 5, 7))
         right = forward(x[None], primary, secondary, spec)[0, :, row, column]
-        mine = ask(answer, x.copy(), primary, secondary, spec, row, column)
-        of_shape(mine, right.shape, "x' at one position")
+        mine = ask(answer, x, primary, secondary, spec, row, column)
+        mine = of_shape(mine, right.shape, "x' at one position")
         if not differs(mine, right).any():
             continue
         same = ~differs(mine[:, None], right)  # [i, o]: my number i is the right number o
@@ -232,7 +241,7 @@ def weights_of_one_output(answer):
         d = np.zeros((1, spec.out_channels, *spec.output_size(7, 7)))
         d[0, 1, 1, 1] = 1  # the loss is one number: channel 1 at position (1, 1)
         g = backward(d, x, primary, secondary, spec)
-        mine = ask(answer, spec)
+        mine = whole(ask(answer, spec), "the count")
         if mine == np.count_nonzero(g.primary) + np.count_nonzero(g.secondary):
             continue
         W_p, _, W_d = matrices(g.primary, g.secondary, spec)
@@ -254,13 +263,13 @@ def regular_convolution(answer):
     for shape in ((4, 3, 1, 1), (3, 4, 2, 2), (6, 6, 3, 3), (8, 2, 3, 3)):
         kernel = rng.normal(size=shape)
         names = "primary, secondary, L, M"
-        primary, secondary, L, M = tuple_of(ask(answer, kernel.copy()), names)
+        primary, secondary, L, M = tuple_of(ask(answer, kernel), names)
         try:
             spec = IGCSpec(shape[1], shape[0], L, M, shape[-1])
         except IGCError as error:
             raise AssertionError(f"a kernel of shape {shape}: {error}") from None
-        of_shape(primary, spec.primary_shape, f"with L = {L}, primary")
-        of_shape(secondary, spec.secondary_shape, f"with M = {M}, secondary")
+        primary = of_shape(primary, spec.primary_shape, f"with L = {L}, primary")
+        secondary = of_shape(secondary, spec.secondary_shape, f"with M = {M}, secondary")
         mine = composed_kernel(primary, secondary, spec)
         flat = mine.reshape(shape[0], -1), kernel.reshape(shape[0], -1)
         text = f"the shapes fit, but multiplied out your block is not the kernel of shape {shape}"
@@ -284,7 +293,9 @@ def show_path(i, o, order, L, M):
         x, n, first = (0.9, M, group) if group < L else (2.1, L, group - L)
         axes.plot([x, x], [-first * n + 0.3, -(first + 1) * n + 0.7], color="black", lw=2)
     axes.set(
-        xticks=range(4), xticklabels=["x", "y", r"$\bar y$", r"$\bar z$"], title="how they meet"
+        xticks=range(4),
+        xticklabels=["x", "y", r"$\bar y$", r"$\bar z$"],
+        title="black bars: partitions",
     )
     axes.set(yticks=-np.arange(G), yticklabels=range(G), ylabel="channel")
     plt.show()
@@ -294,18 +305,18 @@ def show_path(i, o, order, L, M):
 def never_meet(answer):
     """Two channels without a path, in blocks with random permutations."""
     rng = np.random.default_rng(6)
-    for L, M in ((2, 3), (3, 2), (4, 3), (3, 4), (5, 2)):
+    for L, M in 3 * ((2, 3), (3, 2), (4, 3), (3, 4), (5, 2)):
         met, channels = [], range(L * M)
         while all(met):  # until some pair does not meet
             order = rng.permutation(L * M)
             met = [paths(i, o, order, L, M) for i in channels for o in channels]
-        i, o = tuple_of(ask(answer, order.copy(), L, M), "i, o")
+        i, o = (whole(c, "a channel") for c in tuple_of(ask(answer, order, L, M), "i, o"))
         assert {i, o} <= set(channels), f"({i}, {o}): there are channels 0 to {L * M - 1}"
         if paths(i, o, order, L, M):
             show_path(i, o, order, L, M)
             raise AssertionError(
                 f"L = {L}, M = {M}, order = {order.tolist()}: channel {i} of x does reach "
-                f"channel {o}; see the thick path"
+                f"channel {o}; see the thick lines"
             )
 
 
@@ -315,23 +326,25 @@ def other_shuffle(shuffle, times_home):
     for g, size in ((3, 2), (2, 3), (3, 3), (4, 2), (3, 5), (6, 4), (1, 4)):
         C = g * size
         matrix = interleave(g, size)
-        mine = of_shape(np.asarray(ask(shuffle, C, g)), (C,), "the shuffle")
+        of_shape(mine := ask(shuffle, C, g), (C,), "the shuffle")
+        mine = np.asarray(mine)
+        assert mine.dtype.kind in "iu", f"the shuffle holds {mine.dtype}; an index is an integer"
         assert set(mine.tolist()) == set(range(C)), f"{mine.tolist()} is no order of 0 to {C - 1}"
         if not np.array_equal(mine, matrix.argmax(axis=1)):
             show_wires(np.eye(C)[mine], matrix, ["before", "after"])
             raise AssertionError(f"C = {C}, g = {g}: the dashed wires go to the wrong channel")
     for g, size in ((3, 3), (3, 2), (2, 3), (4, 2), (3, 5), (6, 4), (1, 4)):
-        times, matrix = ask(times_home, g * size, g), interleave(g, size)
+        times, matrix = whole(ask(times_home, g * size, g), "the count"), interleave(g, size)
         where = f"C = {g * size}, g = {g}: {times} times"
-        assert isinstance(times, int | np.integer), f"{where}? It must be an integer"
         assert times > 0, f"{where}? Count from 1"
-        after = np.linalg.matrix_power(matrix, int(times))
-        if not np.array_equal(after, np.eye(g * size)):
-            show_wires(after, np.eye(g * size), ["first", f"after {times}"])
+        after, home = np.linalg.matrix_power(matrix, times), np.eye(g * size)
+        if not np.array_equal(after, home):
+            show_wires(after, home, ["first", f"after {times}"])
             raise AssertionError(f"{where}, and the channels on dashed wires are not home")
-        powers = [np.linalg.matrix_power(matrix, n) for n in range(1, int(times))]
-        home = any(np.array_equal(power, np.eye(g * size)) for power in powers)
-        assert not home, f"{where} is right, but fewer are enough"
+        now, least = matrix, 1
+        while not np.array_equal(now, home):
+            now, least = matrix @ now, least + 1
+        assert times == least, f"{where} is right, but fewer are enough"
 
 
 # -- 8 and 9: backward, the nearest block ----------------------------------------------------------
@@ -339,43 +352,24 @@ def other_shuffle(shuffle, times_home):
 
 @puzzle(8)
 def backward_columns(answer):
-    """Three gradients, against difference quotients."""
-    rng = np.random.default_rng(8)
-    names = ("dZ", "dW_p", "dW_d")
+    """Three gradients, against difference quotients of every entry."""
+    rng, names = np.random.default_rng(8), ("dZ", "dW_p", "dW_d")
     for spec in (IGCSpec.square(3, 2, 1), IGCSpec.square(2, 3, 1), IGCSpec(4, 8, 2, 2, 1)):
         W_p, P, W_d = matrices(*random_weights(spec, rng), spec)
-        Pt = first_permutation(spec)
+        P_1, D = first_permutation(spec), rng.normal(size=(spec.out_channels, 3))
         arguments = (rng.normal(size=(W_p.shape[1], 3)), W_p, W_d)
-
-        def f(Z, W_p, W_d, spec=spec, P=P, Pt=Pt):
-            return P @ blockmask(W_d, spec.M) @ Pt @ blockmask(W_p, spec.L) @ Z
-
-        def vjp(D, spec=spec, P=P, Pt=Pt, arguments=arguments):
-            found = tuple_of(ask(answer, D, *arguments, P, Pt, spec), ", ".join(names))
-            pairs = zip(found, arguments, names, strict=True)
-            return [of_shape(mine, argument.shape, name) for mine, argument, name in pairs]
-
-        try:
-            check_grads(f, vjp, arguments, rng)
-        except AssertionError as error:
-            if "central differences" not in str(error):
-                raise
-            D = rng.normal(size=f(*arguments).shape)
-            show_gradient(f, D, arguments, vjp(D), names, spec)
-            raise
-
-
-def show_gradient(f, D, arguments, mine, names, spec):
-    """Find the first wrong gradient entry by entry, draw it, and raise."""
-    for i, name in enumerate(names):
-        right = np.zeros_like(arguments[i])
-        for cell in np.ndindex(right.shape):  # f is linear in each argument: a step of 1 is exact
-            step = np.zeros_like(right)
-            step[cell] = 1
-            moved = [a + step if j == i else a for j, a in enumerate(arguments)]
-            right[cell] = np.sum(D * (f(*moved) - f(*arguments)))
-        sentence = f"{spec}: {name} is not what difference quotients say; see the hatched cells"
-        compare(mine[i], right, "row", f"column of {name}", sentence)
+        mine = tuple_of(ask(answer, D, *arguments, P, P_1, spec), ", ".join(names))
+        for i, (name, argument) in enumerate(zip(names, arguments, strict=True)):
+            found = of_shape(mine[i], argument.shape, name)
+            right = np.zeros_like(argument)
+            for cell in np.ndindex(right.shape):  # the loss is linear: its value at a step of 1
+                step = np.zeros_like(right)
+                step[cell] = 1
+                Z, A, B = (step if j == i else a for j, a in enumerate(arguments))
+                x_new = P @ blockmask(B, spec.M) @ P_1 @ blockmask(A, spec.L) @ Z
+                right[cell] = np.sum(D * x_new)
+            sentence = f"{spec}: {name} is not what difference quotients say; see the hatched cells"
+            compare(found, right, "row", f"column of {name}", sentence)
 
 
 @puzzle(9)
@@ -385,10 +379,10 @@ def nearest(answer):
     for inp, L, M, k in ((6, 3, 2, 1), (6, 2, 3, 3), (8, 4, 2, 1), (9, 3, 4, 2)):
         spec = IGCSpec(inp, L * M, L, M, k)
         kernel = rng.normal(size=spec.composed_shape)
-        pair = tuple_of(ask(answer, kernel.copy(), L, M), "primary, secondary")
-        of_shape(pair[0], spec.primary_shape, "primary")
-        of_shape(pair[1], spec.secondary_shape, "secondary")
-        error = (composed_kernel(*pair, spec) - kernel).reshape(L, M, L, -1)
+        pair = tuple_of(ask(answer, kernel, L, M), "primary, secondary")
+        primary = of_shape(pair[0], spec.primary_shape, "primary")
+        secondary = of_shape(pair[1], spec.secondary_shape, "secondary")
+        error = (composed_kernel(primary, secondary, spec) - kernel).reshape(L, M, L, -1)
         mine = np.sqrt((error**2).sum(axis=(0, 3)))  # (m, b)
         least = np.sqrt((singular_values(kernel, L, M)[..., 1:] ** 2).sum(axis=-1))
         if not differs(mine, least).any():
@@ -422,6 +416,7 @@ def judge_kernel(source, name, grid, block, inputs, numbers, right, what):
         show_cells(mine, right, *labels[::-1])
         raise AssertionError(f"{what}: {fault}; see the hatched cells")
     compare(mine, right, *labels[::-1], f"{what}: it runs, but the hatched numbers are wrong")
+    assert name == "shuffle" or "__shared__" in source, "right, but it uses no shared memory"
 
 
 @puzzle(10)

@@ -30,6 +30,8 @@ __device__ float patch(const float* x, int H, int W, int k, int position, int i)
 FAULTS = (  # what g++ and the sanitizers say, and how we say it
     (r"kernel\.cu:(\d+):\d+: (?:fatal )?error: (.*)", r"line \1 does not compile: \2"),
     (r"(?<!runtime )error: (.*)", r"it does not compile: \1"),
+    (r"(\d+) parameters, (\d+) arguments", r"it has \1 parameters and must have \2, as shown"),
+    (r"(?s)stack-overflow.*?kernel\.cu:(\d+)", r"line \1: a function calls itself without end"),
     (r"kernel\.cu:(\d+):\d+: runtime error: (.*)", r"line \1: \2"),
     (r"(?s)AddressSanitizer:.*?READ.*?kernel\.cu:(\d+)", r"line \1 reads outside of an array"),
     (r"(?s)AddressSanitizer:.*?WRITE.*?kernel\.cu:(\d+)", r"line \1 writes outside of an array"),
@@ -85,8 +87,11 @@ def run(source, name, grid, block, inputs, shape, numbers):
             message = f"it did not end in {SECONDS} s: is there a loop that never ends?"
             raise AssertionError(message) from None
         assert done, "g++ came without libasan, which finds overruns: install it"
+        print(done.stdout[:1000], end="")  # of a printf
         assert not done.returncode, sentence(done.stderr, source)
-        outputs = np.load(Path(folder) / "after.npy")
+        after = Path(folder) / "after.npy"
+        assert after.exists(), "the kernel ended the whole program: return ends a thread"
+        outputs = np.load(after)
     return agreed(outputs)
 
 
@@ -103,6 +108,8 @@ def run_here(folder, which):
             with running(order=order, blocks=order, sanitize=True):
                 kernel = RawModule(code=job["source"]).get_function(job["name"])
                 kernel(tuple(job["grid"]), tuple(job["block"]), args)
+            if any((a != b).any() for a, b in zip(args[:which], before, strict=False)):
+                sys.exit("it changes an input: keep the `const` as shown")
             outputs.append(args[which])
     except KeyError:
         sys.exit(f'there is no kernel {job["name"]}: begin it as shown, with extern "C" __global__')
@@ -121,7 +128,7 @@ def agreed(outputs):
             raise AssertionError(  # nan is shared memory as it is before a thread writes it
                 f"a race: output{list(at)} is {first[at]:.4g} if the threads run in order, "
                 f"{other[at]:.4g} if {order}; two threads write the same number, or one reads what "
-                "another may not have written yet"
+                "may not be written yet"
             )
     return first
 
@@ -133,7 +140,18 @@ def sentence(stderr, source):
         if found := re.search(pattern, stderr):
             message = found.expand(form)
             break
+    message = re.sub(r" \(line 0, mask \w+\)|, mask \w+(?=\))", "", message)
+    if message.startswith("it does not compile") and (opened := unclosed(source)):
+        message = f"line {opened} opens a brace that is never closed"
     number, lines = re.search(r"\bline (\d+)", message), source.split("\n")
     if not number or not 1 <= int(number[1]) <= len(lines):
         return message
     return f"{message}\n    line {number[1]}: {lines[int(number[1]) - 1].strip()}"
+
+
+def unclosed(source):
+    """Return the number of the first line whose brace is never closed, or None."""
+    rest, code = None, re.sub(r"//.*", "", source)
+    while rest != code:  # take out pair after pair, the innermost first
+        rest, code = code, re.sub(r"\{([^{}]*)\}", r"\1", code)
+    return code[: code.index("{")].count("\n") + 1 if "{" in code else None

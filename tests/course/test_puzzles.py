@@ -27,8 +27,9 @@ MISTAKES = [  # puzzle, replaced, by what, the sentence if there is no figure
     (6, "argwhere(~meet)", "argwhere(meet)", None),
     (7, "reshape(g, C // g)", "reshape(C // g, g)", None),
     (7, "order, times = shuffle(C, g), 1", "return 2", None),
-    (7, "return times", "return 2 * times", "fewer are enough"),
+    (7, "return times", "return 10**12 * times", "fewer are enough"),
     (8, "P.T @ D", "P @ D", None),
+    (8, "dZ_bar = P.T @ D", "P[:], dZ_bar = 0, 0 * D", None),
     (8, "W_d.T @ dZ_bar", "W_d @ dZ_bar", None),
     (8, "blockmask(dY @ Z.T, spec.L)", "dY @ Z.T", None),
     (9, " * sigma[..., :1]", "", None),
@@ -37,6 +38,7 @@ MISTAKES = [  # puzzle, replaced, by what, the sentence if there is no figure
     (10, "    if (t >= L * size * pixels) return;\n", "", "line 6 reads outside of an array"),
     (10, "y_bar[(j * L + l) * pixels + pixel] = y[t]", "y_bar[t] = y[(j * L + l) * pixels]", None),
     (10, "blockIdx.x * blockDim.x + ", "", None),
+    (10, "y[t];\n}", "y[t];\n", "line 2 opens a brace"),
     (11, "    __syncthreads();\n", "", "a race"),
     (11, "blockIdx.y * n + i)", "i)", None),
     (11, "for (int i = threadIdx.x; i < n; i += blockDim.x)", "int i = threadIdx.x;", None),
@@ -67,6 +69,11 @@ def check(number, answer, monkeypatch):
 @pytest.mark.parametrize("number", [*map(case, EXERCISES)])
 def test_a_solution_is_accepted(number, monkeypatch):
     assert check(number, EXERCISES[number].solution, monkeypatch) == (None, 0)
+
+
+def test_a_list_may_take_the_place_of_an_array(monkeypatch):
+    lists = EXERCISES[1].solution.replace("return W_p", "return W_p.tolist()")
+    assert check(1, lists, monkeypatch) == (None, 0)
 
 
 @pytest.mark.parametrize(("number", "old", "new", "sentence"), [case(*m) for m in MISTAKES])
