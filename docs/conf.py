@@ -54,7 +54,7 @@ nb_ipywidgets_js = {}
 nb_merge_streams = True
 # nbclient tells the kernel what a widget shows; the reply that comes in meanwhile is lost at times,
 # and the build waits for it. Nothing here reads what it tells.
-OutputWidget.send = lambda *arguments, **named: None
+OutputWidget.send = lambda *arguments, **named: None  # noqa: ARG005
 os.environ["IGC_REF_DATA_URL"] = ""  # no notebook downloads anything here
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # the matrices are small
 
@@ -122,7 +122,8 @@ def say_where_to_run(app, pagename, templatename, context, doctree):  # noqa: AR
     name = f"{pagename.removeprefix('notebooks/')}.ipynb"
     links = {f"Download {name}": f"../_sources/notebooks/{name}"}
     if LITE:
-        links["Run it in this browser (JupyterLite)"] = f"../lite/lab/index.html?path=notebooks/{name}"
+        here = f"../lite/lab/index.html?path=notebooks/{name}"
+        links["Run it in this browser (JupyterLite)"] = here
     if REPOSITORY.startswith("https://github.com/"):
         owner = REPOSITORY.removeprefix("https://github.com/")
         colab = "https://colab.research.google.com/github"
