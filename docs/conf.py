@@ -105,7 +105,7 @@ def drop_widgets(app, doctree):
     for bundle in list(doctree.findall(nodes.container)):
         kinds = [child.get("mime_type", "") for child in bundle if isinstance(child, nodes.Element)]
         if any("widget-view" in kind for kind in kinds):
-            words = "In Jupyter, sliders stand here; this page shows the figure for one setting."
+            words = "In Jupyter, controls stand here; this page shows the figure for one setting."
             bundle.replace_self(nodes.paragraph("", "", nodes.emphasis("", words)))
     getattr(app.env, "nb_metadata", {}).get(docname, {}).get("js_files", {}).clear()
 
@@ -137,8 +137,8 @@ def say_where_to_run(app, pagename, templatename, context, doctree):  # noqa: AR
 
 def visit_math(translator, node, display="inline"):
     """Write a formula as MathML."""
-    formula = convert(node.astext().strip(), display=display)
-    formula = formula.replace("<mi>&#x02032;</mi>", '<mo mathsize="1.4em">&#x02032;</mo>')  # x'
+    source = node.astext().strip().replace("'", "\N{PRIME}")  # raised already: no superscript
+    formula = convert(source, display=display)
     if "\\" in formula:
         logging.getLogger(__name__).warning("not understood: %s", node.astext(), location=node)
     translator.body.append(formula if display == "inline" else f'<div class="math">{formula}</div>')

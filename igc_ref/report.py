@@ -41,5 +41,8 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> str:
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     """Lay rows out as a Markdown table, the first row its header, numbers to the right."""
     header, *body = (f"| {' | '.join(row)} |" for row in rows)
-    rule = "|---|" + "---:|" * (len(rows[0]) - 1)
+    rule = "|---|"
+    for _, *column in list(zip(*rows, strict=True))[1:]:
+        numbers = all(cell.lstrip("*")[:1] in "+-0123456789" for cell in column)
+        rule += "---:|" if numbers else "---|"
     return "\n".join([header, rule, *body])

@@ -83,7 +83,7 @@ class SummationFusion(IGC):
 
 
 class Shuffle(Layer):
-    """P x with P = interleave(groups, C/groups): the channels of equal groups, dealt like cards.
+    """P x with P = interleave(groups, C/groups): interleaves the channels of equal groups.
 
     Parameters
     ----------

@@ -80,8 +80,8 @@ def draw_bars(
         )
         axes.bar_label(bars, fmt="%.2f", fontsize=8)
     axes.set(xticks=places, xticklabels=labels, ylabel=y, title=title)
-    axes.margins(y=0.15)
-    axes.legend()
+    axes.margins(y=0.3)
+    axes.legend(loc="upper left", ncols=len(series))
     return figure
 
 

@@ -65,7 +65,7 @@ def draw_block(matrices: Sequence[Array], spec: IGCSpec) -> Figure:
 
     Cells of W_p and Pᵀ have the colour of their primary partition, those of W_d and P the colour
     of their secondary one. Where the first permutation is not Pᵀ, it is called P_1. A wide W_p
-    stands on a line of its own, or the others would be stamps.
+    stands on a line of its own, or the others would be too small.
 
     Parameters
     ----------

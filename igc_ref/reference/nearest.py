@@ -10,7 +10,7 @@ q. The formula also reads backwards: q columns and q rows for every slice *are* 
 block, and no weight belongs to two slices. Therefore:
 
 **Theorem.** A dense kernel is an IGC(L, M) if and only if every slice has rank at most
-``q = out/(L*M)``. The nearest IGC in Frobenius norm takes the best rank-q piece of every slice,
+``q = out/(L*M)``. The nearest IGC in Frobenius norm takes the best rank-q part of every slice,
 from its singular value decomposition (Eckart and Young), and
 
     ‖K - K'‖² = Σ over all slices of Σ_{t>q} σ_t².

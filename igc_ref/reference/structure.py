@@ -1,4 +1,4 @@
-"""Block-diagonal matrices and interleaving permutations, the pieces of the block.
+"""Block-diagonal matrices and interleaving permutations, the factors of the block.
 
 For one output position, with z the patch vector of length in*S:
 
@@ -87,10 +87,10 @@ def masked_product(a: Array, b: Array, B: int, sparse: bool = False) -> Matrix:
 
 
 def interleave(groups: int, size: int, sparse: bool = False) -> Matrix:
-    """Build the permutation that deals `groups` partitions of `size` channels like cards.
+    """Build the permutation that interleaves `groups` partitions of `size` channels.
 
-    Channel ``l*size + j`` goes to place ``j*groups + l``: afterwards channel j of every
-    partition stands together.
+    Channel ``b*size + j`` becomes channel ``j*groups + b``: afterwards the channels j of all
+    partitions stand together.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def interleave(groups: int, size: int, sparse: bool = False) -> Matrix:
     Returns
     -------
     ndarray or sparse array of float64, shape (groups*size, groups*size)
-        The matrix with ``(interleave @ y)[j*groups + l] == y[l*size + j]``.
+        The matrix with ``(interleave @ y)[j*groups + b] == y[b*size + j]``.
 
     Examples
     --------

@@ -16,7 +16,7 @@ from igc_ref.errors import SpecError, divides, integer
 
 @dataclass(frozen=True)
 class Factor:
-    """One factor P W: a group convolution, and the permutation that deals out its channels.
+    """One factor P W: a group convolution, and the permutation of its outputs.
 
     Parameters
     ----------
@@ -26,8 +26,8 @@ class Factor:
     kernel_size, stride : int, default 1
         Of the convolution, in pixels; the padding is ``k // 2``.
     deal : int, default 1
-        P = ``interleave(deal, out/deal)``: channel ``l*(out/deal) + j`` goes to place
-        ``j*deal + l``. With 1, P is the identity.
+        P = ``interleave(deal, out/deal)``: channel ``b*(out/deal) + j`` becomes channel
+        ``j*deal + b``. With 1, P is the identity.
 
     Raises
     ------

@@ -151,7 +151,7 @@ class IGCV3Spec(Product):
 
     W_1 widens, 1 x 1 in G_1 groups, to ``hidden = expansion*in`` channels; W_2 is k x k and
     depthwise; W_3 narrows, 1 x 1 in G_2 groups. ``P_1 = interleave(G_1, hidden/G_1)``, and
-    ``P_3 = interleave(out/G_2, G_2)`` deals back. The layer `igc_ref.networks.IGCV3` adds batch
+    ``P_3 = interleave(out/G_2, G_2)`` permutes back. The layer `igc_ref.networks.IGCV3` adds batch
     norm and ReLU.
 
     The hidden channels from one group of W_1 to one group of W_3 are a *super-channel*. Any two

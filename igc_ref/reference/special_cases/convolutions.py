@@ -194,7 +194,7 @@ def shufflenet_unit(reduce: Array, depthwise: Array, expand: Array, groups: int)
     C = len(reduce)
     arrays(f"({C}, 1, k, k)", depthwise=depthwise)
     each = divides("groups", groups, "out_channels", C)
-    # Channel l*(C/groups) + j stands at place j*groups + l after the shuffle.
+    # The shuffle makes channel b*(C/groups) + j channel j*groups + b.
     filters = depthwise.reshape(each, groups, *depthwise.shape[2:]).swapaxes(0, 1)
     first = reduce[:, :, None, None] * filters.reshape(C, 1, *depthwise.shape[2:])
     return shufflenet(first, expand, groups)

@@ -62,9 +62,9 @@ def walsh_hadamard(order: int) -> Weights:
 def cooley_tukey(L: int, M: int, F_M: Array | None = None) -> Weights:
     """One Cooley-Tukey step of the discrete Fourier transform of length G = L*M.
 
-    With z_l = x[l::L], so that the input is ``decimate(x, L)``,
+    With z_b = x[b::L], so that the input is ``decimate(x, L)``,
 
-        W_p^l = F_M,   W_d^m[a, l] = ω_L^(l*a) * ω_G^(l*m),   ω_n = exp(-2πi/n),
+        W_p^b = F_M,   W_d^m[a, b] = ω_L^(a*b) * ω_G^(b*m),   ω_n = exp(-2πi/n),
 
     and output channel a*M + m is X[a*M + m].
 
