@@ -1,5 +1,9 @@
 """The site: ``python -m sphinx -W docs build/site`` with the extra ``docs``; runs every notebook.
 
+A second build in the same folder runs only the notebooks that have changed; ``-E`` runs them all.
+Sphinx reads below ``docs`` only, so the first build puts a link there, ``docs/notebooks``; Windows
+allows that in its Developer Mode.
+
 Two environment variables say what is known only where the site is published:
 
 - ``IGC_REF_REPOSITORY``: the address of the repository, https://github.com/OWNER/NAME. Without it
@@ -26,6 +30,9 @@ ROOT = HERE.parent
 REPOSITORY = os.environ.get("IGC_REF_REPOSITORY", "").rstrip("/")
 LITE = bool(os.environ.get("IGC_REF_LITE"))
 EXPLORER = HERE / "explorer.html"
+NOTEBOOKS = HERE / "notebooks"
+if not NOTEBOOKS.exists():
+    NOTEBOOKS.symlink_to(Path("..", "notebooks"), target_is_directory=True)
 
 project = "igc_ref"
 author = "The igc_ref founders"
@@ -42,14 +49,12 @@ html_css_files = ["site.css"]
 html_extra_path = ["explorer.html"]
 html_sourcelink_suffix = ""  # _sources/notebooks/X.ipynb is the notebook to download
 html_math_renderer = "mathml"  # every browser shows it, without JavaScript from elsewhere
-html_theme_options = {"source_repository": REPOSITORY} if REPOSITORY else {}
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 nb_execution_mode = "force"
-nb_execution_raise_on_error = True
 nb_execution_timeout = 300  # seconds a cell; kernels are compiled in some
-nb_execution_show_tb = True
+nb_execution_show_tb = True  # in the warning that a notebook failed, which -W makes an error
 nb_ipywidgets_js = {}
 nb_merge_streams = True
 # nbclient tells the kernel what a widget shows; the reply that comes in meanwhile is lost at times,
@@ -75,6 +80,8 @@ def map_links(app, doctree):
     pages[HERE / "README.md"] = "index"
     for node in list(doctree.findall(is_relative_link)):
         path, _, anchor = node["reftarget"].partition("#")
+        if node.source is None:
+            continue  # a heading that this page does not have: MyST says so
         here = HERE if node["refdomain"] == "doc" else Path(node.source).resolve().parent
         target = (here / path).resolve()
         if node["refdomain"] == "doc":  # MyST has removed its suffix
@@ -151,7 +158,9 @@ def visit_math_block(translator, node):
 
 
 def setup(app):
-    """Connect the above."""
+    """Connect the above; read or write all pages anew when a variable has changed."""
+    app.add_config_value("igc_ref_repository", REPOSITORY, "env")
+    app.add_config_value("igc_ref_lite", LITE, "html")
     app.connect("doctree-read", map_links, priority=400)  # before Sphinx collects downloads
     app.connect("doctree-read", drop_widgets, priority=900)
     app.connect("autodoc-skip-member", skip_fields)

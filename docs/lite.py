@@ -6,6 +6,7 @@ installs the package; the notebooks in the repository need none. The options go 
 ``jupyter lite build``.
 """
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -39,6 +40,8 @@ def copy_course(folder):
 
 def main(options):
     """Build the wheel, then the site."""
+    if not importlib.util.find_spec("jupyterlite_core"):
+        sys.exit("JupyterLite is not installed: pip install -e '.[lite]'")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         copy_course(folder / "course")

