@@ -10,8 +10,8 @@ Two environment variables say what is known only where the site is published:
   links to files that are not on the site are plain text, and none lead to Colab and Binder.
 - ``IGC_REF_LITE=1``: ``lite/`` beside the pages holds a JupyterLite build with the notebooks.
 
-Nothing is loaded from elsewhere. On 2026-11-26 the heaviest page, notebook 04, weighed 0.84 MB, and
-the site 5.3 MB (without ``.doctrees``, which Sphinx keeps for the next build).
+Nothing is loaded from elsewhere. On 2026-11-26 the heaviest page, notebook 07, weighed 0.70 MB, and
+the site 6.7 MB (without ``.doctrees``, which Sphinx keeps for the next build).
 """
 
 import os
