@@ -36,7 +36,7 @@ MISTAKES = [  # puzzle, replaced, by what, the sentence if there is no figure
     (9, "Vh[..., 0, :]", "Vh[..., 0]", None),
     (9, "W_d.swapaxes(1, 2)", "W_d", None),
     (10, "    if (t >= L * size * pixels) return;\n", "", "line 6 reads outside of an array"),
-    (10, "y_bar[(j * L + l) * pixels + pixel] = y[t]", "y_bar[t] = y[(j * L + l) * pixels]", None),
+    (10, "y_bar[(j * L + b) * pixels + pixel] = y[t]", "y_bar[t] = y[(j * L + b) * pixels]", None),
     (10, "blockIdx.x * blockDim.x + ", "", None),
     (10, "y[t];\n}", "y[t];\n", "line 2 opens a brace"),
     (11, "    __syncthreads();\n", "", "a race"),
