@@ -1,7 +1,7 @@
 """The course: every notebook runs, its widgets work, its exercises can be done and be got wrong.
 
-`course` says what an exercise is. In the fast set each notebook but 06 runs as it stands. The slow tests
-run it once more with the solution of every exercise, with each answer spoilt, and with every
+`course` says what an exercise is. In the fast set each notebook but 06 runs as it stands. The slow
+tests run it once more with the solution of every exercise, with each answer spoilt, and with every
 widget moved to all its ends.
 """
 
