@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from igc_ref.errors import divides
 from igc_ref.plots.style import GRID, PALETTE, Array, Axes, Figure, library, new_figure, subplots
 from igc_ref.spec.block import IGCSpec
 
@@ -142,10 +143,16 @@ def draw_slices(axes: Axes, kernel: Array, L: int, M: int, title: str) -> None:
     L, M : int
         Partitions of the block; L divides in, M divides out.
     title : str
+
+    Raises
+    ------
+    SpecError
+        If L does not divide in, or M does not divide out.
     """
-    out, taps = len(kernel), kernel[0, 0].size
+    (out, channels), taps = kernel.shape[:2], kernel[0, 0].size
+    divides("M", M, "out_channels", out)
+    wide = divides("L", L, "in_channels", channels) * taps
     matrix = kernel.reshape(out, -1)
-    wide = matrix.shape[1] // L
     m, b = np.arange(out)[:, None] % M, np.arange(matrix.shape[1]) // wide
     columns = "channel of $x$" + ", tap" * (taps > 1)
     _draw_shades(axes, matrix, m * L + b, title, "channel of $x'$", columns, taps)

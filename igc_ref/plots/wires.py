@@ -69,11 +69,15 @@ def draw_wiring(
     Raises
     ------
     SpecError
-        If the block is not square.
+        If the block is not square, or has no such channel or order.
     """
     if not spec.is_square:
         raise SpecError(f"the wiring is drawn for square blocks, L*M channels, not {spec}")
     G, L, M = spec.out_channels, spec.L, spec.M
+    if path and not set(path) <= {None, *range(G)}:
+        raise SpecError(f"path={path}: the block has channels 0 to {G - 1}")
+    if order is not None and sorted(order) != list(range(G)):
+        raise SpecError(f"order={order} does not have each of the channels 0 to {G - 1} once")
     figure, axes = subplots(figsize=(7.5, 0.42 * G + 1.9))
     primary, secondary = np.arange(G) // M, np.arange(G) // L + L
     taken = np.arange(G).reshape(L, M).T.ravel() if order is None else np.asarray(order)

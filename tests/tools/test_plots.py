@@ -202,6 +202,8 @@ def test_slices_of_a_kernel_are_told_apart_by_lightness_and_by_name():
     levels = [np.unique(light[m::2, 2 * b : 2 * b + 2]) for m in range(2) for b in range(3)]
     assert np.diff(np.ravel(levels)).min() > 0.05  # one level in each slice, and no two alike
     assert [text.get_text() for text in axes.texts[:4]] == ["0, 0", "0, 1", "0, 2", "1, 0"]
+    with pytest.raises(SpecError, match="in_channels=6 is not divisible by L=4"):
+        plots.draw_slices(axes, np.ones((6, 6, 1, 1)), 4, 2, "K")
 
 
 # -- wires ----------------------------------------------------------------------------------
@@ -239,9 +241,17 @@ def test_the_fat_paths_of_an_input_end_at_every_output_that_it_reaches(order, me
         assert (x, c // 2, y_bar // 3) == (1, 0, z_bar // 3)
 
 
-def test_a_block_that_is_not_square_has_no_wiring():
-    with pytest.raises(SpecError, match="L\\*M channels"):
-        plots.draw_wiring(IGCSpec(4, 8, 2, 2))
+@pytest.mark.parametrize(
+    ("spec", "options", "message"),
+    [
+        (IGCSpec(4, 8, 2, 2), {}, r"L\*M channels"),
+        (IGCSpec.square(3, 2), {"path": (0, 6)}, r"path=\(0, 6\): the block has channels 0 to 5"),
+        (IGCSpec.square(3, 2), {"order": [0, 0, 1, 2, 3, 4]}, "each of the channels 0 to 5 once"),
+    ],
+)
+def test_a_wiring_that_cannot_be_is_refused(spec, options, message):
+    with pytest.raises(SpecError, match=message):
+        plots.draw_wiring(spec, **options)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
@@ -323,6 +333,7 @@ def test_the_roof_is_the_lower_of_bandwidth_and_peak_and_a_point_above_it_is_dra
     roof, ridge, *drawn = axes.lines
     x, y = roof.get_data()
     assert np.allclose(y, np.minimum(200, 20 * x))  # GFLOP/s
+    assert np.isclose((x[0], x[-1]), (0.1, 300)).all()  # as far as the points
     assert ridge.get_xdata()[0] == 10
     assert [line.get_label() for line in drawn] == ["numba", "fast (above the roof)", "slow"]
     for line, (intensity, rate) in zip(drawn, points.values(), strict=True):
