@@ -13,9 +13,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from pathlib import Path
 from typing import BinaryIO
 
-# What a file system says that has no fsync of this kind, or no locks.
-UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
-UNSUPPORTED |= {errno.EBADF}  # WASI, of a folder
+# What a file system says that has no fsync of this kind, or no locks; EBADF: WASI, of a folder.
+UNSUPPORTED = {
+    errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF,
+}  # fmt: skip
 
 
 def writable(path: Path, make_folder: bool = False) -> Path:
