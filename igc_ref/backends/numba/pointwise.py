@@ -6,33 +6,40 @@ The tables of rules and derivatives are explained in `igc_ref.backends.operators
 
 from __future__ import annotations
 
-from igc_ref.backends.numba.rows import add_row, derive_row, moments_row, scale_row, sums_row
+from igc_ref.backends.numba.rows import (
+    add_row,
+    derive_row,
+    from_lanes,
+    moments_row,
+    scale_row,
+    sums_row,
+    to_lanes,
+)
 from igc_ref.backends.numba.vectors import kernel
 
 
 @kernel
-def interleave(first, last, thread, data, images):
-    """Interleave public images (N, C, H, W) into blocks (blocks, C, H, W, V); fill up with 0."""
-    _, C, H, W, V = data.shape
-    N = len(images)
-    for plane in range(first, last):
-        b, c = plane // C, plane % C
-        for r in range(H):
-            for q in range(W):
-                for v in range(V):
-                    n = b * V + v
-                    data[b, c, r, q, v] = images[n, c, r, q] if n < N else 0
+def interleave(first, last, thread, data, images, size, count, V):
+    """Interleave `count` public images of `size` numbers into blocks; fill up with 0.
+
+    `first` and `last` count positions: all those of one block, then those of the next.
+    """
+    while first < last:
+        b = first // size
+        at, end = first - b * size, min(last - b * size, size)
+        to_lanes(data, first * V, images, b * V * size + at, size, end - at, min(V, count - b * V))
+        first += end - at
 
 
 @kernel
-def separate(first, last, thread, images, data):
-    """Write blocks (blocks, C, H, W, V) as public images (N, C, H, W)."""
-    _, C, H, W, V = data.shape
-    for n in range(first, last):
-        for c in range(C):
-            for r in range(H):
-                for q in range(W):
-                    images[n, c, r, q] = data[n // V, c, r, q, n % V]
+def separate(first, last, thread, images, data, size, count, V):
+    """Write blocks as public images: the inverse of `interleave`."""
+    while first < last:
+        b = first // size
+        at, end = first - b * size, min(last - b * size, size)
+        from_lanes(images, b * V * size + at, size, data, first * V, end - at,
+                   min(V, count - b * V))  # fmt: skip
+        first += end - at
 
 
 @kernel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -80,6 +81,69 @@ def sums_row(e, d, x, x0, count, scale, shift, floor, mean, valid):
         return [e.builder.fadd(sums[0], passed), product]
 
     return [e.sum_of_lanes(vector, valid) for vector in e.reduce(count, 2, one)]
+
+
+@vectorised
+def to_lanes(e, y, y0, x, x0, x_step, count, valid):
+    """y[y0 + i*V + v] = x[x0 + v*x_step + i] for i < count; lanes from `valid` on are 0.
+
+    x may lie anywhere; of the lanes from `valid` on nothing is read.
+    """
+    y, x, b = e.at(y, y0), e.at(x, x0), e.builder
+
+    def move(i: Any, positions: Any, valid: Any) -> None:
+        rows = []
+        for v in map(e.integer, range(e.lanes)):
+            there = b.icmp_signed("<", v, valid)
+            row = e.at(e.at(x, i), b.select(there, v, e.integer(0)), x_step)
+            rows.append(b.select(there, e.load_first(positions, row), e.zero))
+        for p, vector in enumerate(e.transpose(rows)):
+            with b.if_then(b.icmp_signed("<", e.integer(p), positions)):
+                e.store(vector, e.at(y, b.add(i, e.integer(p)), e.lanes))
+
+    _in_tiles(e, count, valid, move)
+
+
+@vectorised
+def from_lanes(e, y, y0, y_step, x, x0, count, valid):
+    """y[y0 + v*y_step + i] = x[x0 + i*V + v] for i < count and v < valid; y may lie anywhere."""
+    y, x, b = e.at(y, y0), e.at(x, x0), e.builder
+
+    def move(i: Any, positions: Any, valid: Any) -> None:
+        vectors = []
+        for p in map(e.integer, range(e.lanes)):
+            there = b.icmp_signed("<", p, positions)
+            vectors.append(e.load(e.at(x, b.add(i, b.select(there, p, e.integer(0))), e.lanes)))
+        for v, row in enumerate(e.transpose(vectors)):
+            with b.if_then(b.icmp_signed("<", e.integer(v), valid)):
+                e.store_first(positions, row, e.at(e.at(y, i), e.integer(v), y_step))
+
+    _in_tiles(e, count, valid, move)
+
+
+def _in_tiles(e: Emitter, count: Any, valid: Any, move: Callable[[Any, Any, Any], None]) -> None:
+    """Call ``move(i, positions, valid)`` for every tile of at most V positions, from i on."""
+    b, V = e.builder, e.integer(e.lanes)
+    tiles = b.sdiv(b.add(count, e.integer(e.lanes - 1)), V)
+    whole = b.and_(b.icmp_signed(">=", count, V), b.icmp_signed(">=", valid, V))
+
+    def smaller(one: Any, other: Any) -> Any:
+        return b.select(b.icmp_signed("<", one, other), one, other)
+
+    def all_of_it(t: Any, none: list[Any]) -> list[Any]:
+        # The last tile overlaps the one before: then nothing is masked.
+        move(smaller(b.mul(t, V), b.sub(count, V)), V, V)
+        return none
+
+    def part_of_it(t: Any, none: list[Any]) -> list[Any]:
+        move(b.mul(t, V), smaller(V, b.sub(count, b.mul(t, V))), valid)
+        return none
+
+    with b.if_else(whole) as (yes, no):
+        with yes:
+            e.accumulate(tiles, [], all_of_it)
+        with no:
+            e.accumulate(tiles, [], part_of_it)
 
 
 def _passed(e: Emitter, d: Any, x: Any, scale: Any, shift: Any, floor: Any) -> Any:
