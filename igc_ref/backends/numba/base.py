@@ -30,7 +30,7 @@ class NumbaBase(LazyBackend, NumpyBackend):
         x = self.pool.batch((C, N, H, W), images.dtype)
         # One long row of one kind, or numba would compile the kernel anew for every other kind.
         row = np.require(images, requirements="CAWE").reshape(-1)
-        self._positions(pointwise.interleave, x, x.flat, row)
+        self._planes(pointwise.interleave, x, x.flat, row, C, N, *x.plane)
         return x
 
     def from_layout(self, x: NumbaBatch, gradient: bool = False) -> Array:  # noqa: ARG002
@@ -38,7 +38,8 @@ class NumbaBase(LazyBackend, NumpyBackend):
         self.check_batch("x", x)
         C, N, H, W = x.shape
         images = self.pool.array((N, C, H, W), x.dtype)
-        self._positions(pointwise.separate, x, images.reshape(-1), self._plain(x).flat)
+        x, row = self._plain(x), images.reshape(-1)
+        self._planes(pointwise.separate, x, row, x.flat, C, N, *x.plane)
         return images
 
     def to_array(self, x: NumbaBatch) -> Array:
@@ -48,11 +49,6 @@ class NumbaBase(LazyBackend, NumpyBackend):
     def to_batch(self, array: Array) -> NumbaBatch:
         """Return a plain array (C, N, H, W) as a batch."""
         return self.to_layout(array.swapaxes(0, 1))
-
-    def _positions(self, kernel: Callable[..., None], x: NumbaBatch, *arguments: Any) -> None:
-        """Run a kernel on all positions of all blocks of x."""
-        blocks, C, H, W, V = x.data.shape
-        self.team.run(kernel, blocks * C * H * W, *arguments, C * H * W, x.count, V)
 
     def _planes(self, kernel: Callable[..., None], x: NumbaBatch, *arguments: Any) -> None:
         """Run a kernel on all planes, one channel of one block of x each."""

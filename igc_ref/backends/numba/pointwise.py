@@ -19,27 +19,27 @@ from igc_ref.backends.numba.vectors import kernel
 
 
 @kernel
-def interleave(first, last, thread, data, images, size, count, V):
-    """Interleave `count` public images of `size` numbers into blocks; fill up with 0.
-
-    `first` and `last` count positions: all those of one block, then those of the next.
-    """
+def interleave(first, last, thread, data, images, C, count, size, V):
+    """Interleave `count` public images, one long row of numbers, into blocks; fill up with 0."""
+    each = size // V
     while first < last:
-        b = first // size
-        at, end = first - b * size, min(last - b * size, size)
-        to_lanes(data, first * V, images, b * V * size + at, size, end - at, min(V, count - b * V))
-        first += end - at
+        b, c = first // C, first % C
+        planes = min(C - c, last - first)  # as many as lie in one row
+        to_lanes(data, first * size, images, (b * V * C + c) * each, C * each, planes * each,
+                 min(V, count - b * V))  # fmt: skip
+        first += planes
 
 
 @kernel
-def separate(first, last, thread, images, data, size, count, V):
-    """Write blocks as public images: the inverse of `interleave`."""
+def separate(first, last, thread, images, data, C, count, size, V):
+    """Write blocks as `count` public images, one long row of numbers."""
+    each = size // V
     while first < last:
-        b = first // size
-        at, end = first - b * size, min(last - b * size, size)
-        from_lanes(images, b * V * size + at, size, data, first * V, end - at,
+        b, c = first // C, first % C
+        planes = min(C - c, last - first)
+        from_lanes(images, (b * V * C + c) * each, C * each, data, first * size, planes * each,
                    min(V, count - b * V))  # fmt: skip
-        first += end - at
+        first += planes
 
 
 @kernel

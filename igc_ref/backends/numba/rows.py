@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from llvmlite import ir
 
-from igc_ref.backends.numba.vectors import VECTOR_BYTES, Emitter, vectorised
+from igc_ref.backends.numba.vectors import INNER, VECTOR_BYTES, Emitter, vectorised
 
 
 @vectorised
@@ -83,78 +82,57 @@ def sums_row(e, d, x, x0, count, scale, shift, floor, mean, valid):
     return [e.sum_of_lanes(vector, valid) for vector in e.reduce(count, 2, one)]
 
 
-@vectorised
-def to_lanes(e, y, y0, x, x0, x_step, count, valid):
-    """y[y0 + i*V + v] = x[x0 + v*x_step + i] for i < count; lanes from `valid` on are 0.
+@INNER
+def to_lanes(y, y0, x, x0, x_step, count, valid):
+    """y[y0 + i*V + v] = x[x0 + v*x_step + i] for i < count; 0 in lanes v >= valid >= 1.
 
-    x may lie anywhere; of the lanes from `valid` on nothing is read.
+    x may lie anywhere. The first and the last tile overlap their neighbours, and those between are
+    aligned in x: 256x3x32x32 float32 images came in by a quarter faster so (measured, AVX-512).
     """
-    y, x, b = e.at(y, y0), e.at(x, x0), e.builder
+    V = VECTOR_BYTES // y.itemsize
+    if count < V:
+        y[y0 : y0 + count * V] = 0
+        for i in range(count):
+            for v in range(valid):
+                y[y0 + i * V + v] = x[x0 + v * x_step + i]
+        return
+    for t in range(-((x.ctypes.data // x.itemsize + x0) % V), count, V):
+        i = max(0, min(t, count - V))
+        _tile_to_lanes(y, y0 + i * V, x, x0 + i, x_step, valid)
 
-    def move(i: Any, positions: Any, valid: Any) -> None:
-        rows = []
-        for v in map(e.integer, range(e.lanes)):
-            there = b.icmp_signed("<", v, valid)
-            row = e.at(e.at(x, i), b.select(there, v, e.integer(0)), x_step)
-            rows.append(b.select(there, e.load_first(positions, row), e.zero))
-        for p, vector in enumerate(e.transpose(rows)):
-            with b.if_then(b.icmp_signed("<", e.integer(p), positions)):
-                e.store(vector, e.at(y, b.add(i, e.integer(p)), e.lanes))
 
-    _in_tiles(e, x, count, valid, move)
+@INNER
+def from_lanes(y, y0, y_step, x, x0, count, valid):
+    """y[y0 + v*y_step + i] = x[x0 + i*V + v] for i < count and v < valid: back from `to_lanes`."""
+    V = VECTOR_BYTES // y.itemsize
+    if count < V:
+        for i in range(count):
+            for v in range(valid):
+                y[y0 + v * y_step + i] = x[x0 + i * V + v]
+        return
+    for t in range(-((y.ctypes.data // y.itemsize + y0) % V), count, V):
+        i = max(0, min(t, count - V))
+        _tile_from_lanes(y, y0 + i, y_step, x, x0 + i * V, valid)
 
 
 @vectorised
-def from_lanes(e, y, y0, y_step, x, x0, count, valid):
-    """y[y0 + v*y_step + i] = x[x0 + i*V + v] for i < count and v < valid; y may lie anywhere."""
-    y, x, b = e.at(y, y0), e.at(x, x0), e.builder
-
-    def move(i: Any, positions: Any, valid: Any) -> None:
-        vectors = []
-        for p in map(e.integer, range(e.lanes)):
-            there = b.icmp_signed("<", p, positions)
-            vectors.append(e.load(e.at(x, b.add(i, b.select(there, p, e.integer(0))), e.lanes)))
-        for v, row in enumerate(e.transpose(vectors)):
-            with b.if_then(b.icmp_signed("<", e.integer(v), valid)):
-                e.store_first(positions, row, e.at(e.at(y, i), e.integer(v), y_step))
-
-    _in_tiles(e, y, count, valid, move)
+def _tile_to_lanes(e, y, y0, x, x0, x_step, valid):
+    y, x, rows = e.at(y, y0), e.at(x, x0), []
+    for v in map(e.integer, range(e.lanes)):
+        there = e.builder.icmp_signed("<", v, valid)
+        row = e.at(x, e.builder.select(there, v, e.integer(0)), x_step)  # one that exists
+        rows.append(e.builder.select(there, e.load(row, align=1), e.zero))
+    for i, vector in enumerate(e.transpose(rows)):
+        e.store(vector, e.at(y, e.integer(i), e.lanes))
 
 
-def _in_tiles(
-    e: Emitter, array: Any, count: Any, valid: Any, move: Callable[[Any, Any, Any], None]
-) -> None:
-    """Call ``move(i, positions, valid)`` for tiles of at most V positions from i on.
-
-    Whole tiles overlap at both ends, so that nothing is masked and those between are aligned in
-    `array`: 256x3x32x32 images come in a third faster so (measured, AVX-512).
-    """
-    b, V = e.builder, e.integer(e.lanes)
-    beyond = b.udiv(b.ptrtoint(array, V.type), e.integer(VECTOR_BYTES // e.lanes))
-    beyond = b.urem(beyond, V)  # numbers since the last boundary of vectors
-
-    def pick(order: str, one: Any, other: Any) -> Any:
-        return b.select(b.icmp_signed(order, one, other), one, other)
-
-    def up(number: Any) -> Any:
-        return b.sdiv(b.add(number, e.integer(e.lanes - 1)), V)
-
-    def whole(t: Any, none: list[Any]) -> list[Any]:
-        i = pick(">", b.sub(b.mul(t, V), beyond), e.integer(0))
-        move(pick("<", i, b.sub(count, V)), V, V)
-        return none
-
-    def part(t: Any, none: list[Any]) -> list[Any]:
-        i = b.mul(t, V)
-        move(i, pick("<", b.sub(count, i), V), valid)
-        return none
-
-    wide = b.and_(b.icmp_signed(">=", count, V), b.icmp_signed(">=", valid, V))
-    with b.if_else(wide) as (yes, no):
-        with yes:
-            e.accumulate(up(b.add(count, beyond)), [], whole)
-        with no:
-            e.accumulate(up(count), [], part)
+@vectorised
+def _tile_from_lanes(e, y, y0, y_step, x, x0, valid):
+    y, x = e.at(y, y0), e.at(x, x0)
+    positions = [e.load(e.at(x, e.integer(i), e.lanes)) for i in range(e.lanes)]
+    for v, row in enumerate(e.transpose(positions)):
+        with e.builder.if_then(e.builder.icmp_signed("<", e.integer(v), valid)):
+            e.store(row, e.at(y, e.integer(v), y_step), align=1)
 
 
 def _passed(e: Emitter, d: Any, x: Any, scale: Any, shift: Any, floor: Any) -> Any:

@@ -124,55 +124,33 @@ class Emitter:
             index = self.builder.mul(index, times)
         return self.builder.gep(pointer, [index])
 
-    def load(self, address: Any) -> Any:
+    def load(self, address: Any, align: int = VECTOR_BYTES) -> Any:
         """Load one vector."""
         vector = self.builder.load(self.builder.bitcast(address, self.vector.as_pointer()))
-        vector.align = VECTOR_BYTES
+        vector.align = align
         return vector
 
-    def store(self, vector: Any, address: Any) -> None:
+    def store(self, vector: Any, address: Any, align: int = VECTOR_BYTES) -> None:
         """Store one vector."""
         target = self.builder.bitcast(address, self.vector.as_pointer())
-        self.builder.store(vector, target).align = VECTOR_BYTES
-
-    def load_first(self, count: Any, address: Any) -> Any:
-        """Load the first `count` numbers of a vector, which may lie anywhere; the rest are 0."""
-        return self._masked("load", self.vector, [], [self.zero], count, address)
-
-    def store_first(self, count: Any, vector: Any, address: Any) -> None:
-        """Store the first `count` numbers of a vector, anywhere."""
-        self._masked("store", ir.VoidType(), [vector], [], count, address)
-
-    def _masked(
-        self, name: str, result: Any, first: list[Any], last: list[Any], count: Any, address: Any
-    ) -> Any:
-        pointer = self.builder.bitcast(address, self.vector.as_pointer())
-        unaligned = ir.Constant(ir.IntType(32), 1)
-        values = [*first, pointer, unaligned, self.first(count), *last]
-        kind = ir.FunctionType(result, [value.type for value in values])
-        name = f"llvm.masked.{name}.{self.suffix}.p0"
-        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
-        return self.builder.call(function, values)
-
-    def first(self, count: Any) -> Any:
-        """Return the mask of the first `count` numbers of a vector."""
-        index = ir.Constant(ir.VectorType(_I64, self.lanes), list(range(self.lanes)))
-        return self.builder.icmp_signed("<", index, self.broadcast(count))
+        self.builder.store(vector, target).align = align
 
     def transpose(self, vectors: list[Any]) -> list[Any]:
         """Return the columns of V vectors, the rows of a matrix (V, V).
 
-        Every stage interleaves vector i and vector i + V/2: it turns the binary digits of a
-        number's place, vector and lane, by one. After log2(V) stages both have changed places.
+        Each stage cuts the matrix into blocks (2n, 2n) and exchanges their (n, n) corners
+        top right and bottom left; n is V/2, V/4, ..., 1.
         """
-        V = self.lanes
-        merged = [V * k % (2 * V) + V * k // (2 * V) for k in range(2 * V)]  # 0, V, 1, V+1, ...
-        halves = [
-            ir.Constant(ir.VectorType(ir.IntType(32), V), part) for part in (merged[:V], merged[V:])
-        ]
-        for _ in range(V.bit_length() - 1):
-            pairs = zip(vectors[: V // 2], vectors[V // 2 :], strict=True)
-            vectors = [self.builder.shuffle_vector(*pair, half) for pair in pairs for half in halves]
+        V, n = self.lanes, self.lanes // 2
+        while n:
+            top = [j + V - n if j & n else j for j in range(V)]
+            kind = ir.VectorType(ir.IntType(32), V)
+            masks = [ir.Constant(kind, [j + shift for j in top]) for shift in (0, n)]
+            vectors = [
+                self.builder.shuffle_vector(vectors[i & ~n], vectors[i | n], masks[bool(i & n)])
+                for i in range(V)
+            ]
+            n //= 2
         return vectors
 
     def broadcast(self, scalar: Any) -> Any:
@@ -201,10 +179,12 @@ class Emitter:
 
     def sum_of_lanes(self, vector: Any, valid: Any) -> Any:
         """Return the sum of the first `valid` lanes, in an order that the type fixes."""
+        index = ir.Constant(ir.VectorType(_I64, self.lanes), list(range(self.lanes)))
+        inside = self.builder.icmp_signed("<", index, self.broadcast(valid))
         kind = ir.FunctionType(self.number, [self.number, self.vector])
         name = f"llvm.vector.reduce.fadd.{self.suffix}"
         add = cgutils.get_or_insert_function(self.builder.module, kind, name)
-        masked = self.builder.select(self.first(valid), vector, self.zero)
+        masked = self.builder.select(inside, vector, self.zero)
         start = ir.Constant(self.number, 0.0)
         return self.builder.call(add, [start, masked], fastmath=("reassoc",))
 
