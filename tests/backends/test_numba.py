@@ -12,6 +12,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import igc_ref
 from igc_ref import IGCSpec
@@ -22,7 +24,8 @@ from igc_ref.networks.model import build
 from igc_ref.testing import assert_close
 from igc_ref.training.optim import SGD
 from tests.backends.cuda.cases import Block, Case
-from tests.support.strategies import normal
+from tests.support.guarded import GuardedNumpy
+from tests.support.strategies import normal, seeds, sizes
 
 pytestmark = pytest.mark.skipif(bool(numba_problem()), reason=str(numba_problem()))
 
@@ -100,6 +103,40 @@ def test_what_lies_in_unused_memory_does_not_matter():
     clean, nan = poisoned(0), poisoned(0xFF)  # bytes of 255 are NaN
     assert all(np.isfinite(array).all() for array in nan.values())
     assert_same_bits(clean, nan)
+
+
+VIEWS = {
+    "as it is": lambda x: x,
+    "swapped": lambda x: x.swapaxes(0, 1),
+    "mirrored": lambda x: x[:, :, ::-1, ::-2],
+    "read-only": lambda x: np.broadcast_to(x, x.shape),
+}
+
+
+@given(
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 4), sizes, sizes),
+    view=st.sampled_from([*VIEWS]), dtype=st.sampled_from(["float32", "float64"]),
+    start=st.integers(0, 15), threads=st.integers(1, 3), seed=seeds,
+)  # fmt: skip
+def test_images_lie_side_by_side_in_blocks_filled_up_with_zeros(
+    shape, view, dtype, start, threads, seed
+):
+    from igc_ref.backends.numba import pointwise
+
+    backend, memory = numba_backend(threads), GuardedNumpy()
+    backend.pool.array = memory.empty
+    x = memory.empty(start + np.prod(shape), dtype)[start:].reshape(shape)
+    x[...] = normal(np.random.default_rng(seed), shape, dtype)
+    x = VIEWS[view](x)
+    inside = backend.to_layout(x)
+    blocks, C, H, W, V = inside.data.shape
+    expected = np.zeros((blocks * V, C, H, W), dtype)
+    expected[: len(x)] = x
+    expected = np.moveaxis(expected.reshape(blocks, V, C, H, W), 1, -1)
+    assert np.array_equal(inside.data, expected)
+    assert np.array_equal(backend.from_layout(inside), x)
+    memory.check()
+    assert len(pointwise.interleave.signatures) <= 2  # one for each dtype, none for a view
 
 
 # -- pieces of images, and what is handed over between operators ----------------------------------
