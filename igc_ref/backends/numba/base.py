@@ -29,7 +29,7 @@ class NumbaBase(LazyBackend, NumpyBackend):
         N, C, H, W = images.shape
         x = self.pool.batch((C, N, H, W), images.dtype)
         # One long row of one kind, or numba would compile the kernel anew for every other kind.
-        row = np.require(images, requirements="CAWE").reshape(-1)
+        row = np.require(images, requirements=["C", "A", "W", "E"]).reshape(-1)
         self._planes(pointwise.interleave, x, x.flat, row, C, N, *x.plane)
         return x
 
