@@ -19,8 +19,9 @@ from igc_ref.backends.operators.lazy import Batch, Derivative, Rule
 
 Numbers = npt.NDArray[Any]
 
-LARGER = 4  # times as much memory as an array needs is lent to it; simulated: 2 keeps a fifth more
-MEMORY = 4096  # arrays; a step of a deep network takes 1000
+LARGER = 4  # times what an array needs may be lent to it; with 1, steps of small networks drop and
+# take anew 50 arrays each time (traces of five networks; with 2 still 16)
+UNUSED = 4096  # arrays later, memory that served none is dropped; steps of deep networks take 1000
 
 
 class NumbaBatch(Batch):
@@ -61,7 +62,7 @@ class Pool:
         self._free: dict[int, list[tuple[int, Numbers]]] = {}  # by bytes; with `served` at the time
         self._lent: dict[int, int] = {}  # bytes, by the memory's id
         self.peak = 0  # bytes
-        self.fresh = self.served = self._swept = 0  # arrays of fresh memory, all, all at the sweep
+        self.fresh = self.served = self._swept = 0  # arrays: of fresh memory; all; before the sweep
 
     def __reduce__(self) -> tuple[type[Pool], tuple[()]]:
         return Pool, ()  # a copy starts empty
@@ -88,7 +89,7 @@ class Pool:
         used = math.prod(shape) * dtype.itemsize
         size = used + VECTOR_BYTES
         self.served += 1
-        if self.served > self._swept + MEMORY:
+        if self.served > self._swept + UNUSED:
             self._sweep()
         memory = self._kept(size)
         if memory is None:
@@ -97,13 +98,9 @@ class Pool:
         return np.asarray(_Loan(self, memory))[:used].view(dtype).reshape(shape)
 
     def _kept(self, size: int) -> Numbers | None:
-        """Take the smallest that suits: as many sizes as a step has would be too much to keep."""
-        suitable = (
-            [size]
-            if self._free.get(size)
-            else sorted(kept for kept in [*self._free] if size < kept <= LARGER * size)
-        )
-        for kept in suitable:
+        """Take the smallest that suits; to keep each of a step's sizes would be too much."""
+        sizes = [kept for kept in [*self._free] if size <= kept <= LARGER * size]
+        for kept in sorted(sizes):
             with suppress(LookupError):  # there is none, or no longer
                 return self._free[kept].pop()[1]
         return None

@@ -86,6 +86,8 @@ _first = config.CACHE_DIR or Path(__file__).parent / "__pycache__"
 UNCACHED = f"neither {_first} nor others can be written; set NUMBA_CACHE_DIR to a folder that can"
 _warn_once = cache(warnings.warn)
 
+KERNELS: list[Any] = []  # all that `kernel` made
+
 _I64 = ir.IntType(64)
 
 
@@ -108,6 +110,12 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
             )
             _warn_once(text, RuntimeWarning)
 
+    def has(self, signature: Any, context: Any) -> bool:
+        """Say whether the kernel for these types of arguments can be read."""
+        with self._guard_against_spurious_io_errors():
+            return self._cache_file.load(self._index_key(signature, context.codegen())) is not None
+        return False
+
 
 def kernel(function: Callable[..., None]) -> Any:
     """Compile a function that Python calls: without the interpreter lock, kept on the disk.
@@ -119,6 +127,7 @@ def kernel(function: Callable[..., None]) -> Any:
     file has a name of its own.
     """
     dispatcher = njit(nogil=True, **_OPTIONS)(function)
+    KERNELS.append(dispatcher)
     with suppress(RuntimeError):  # numba finds no folder that it can write to: see `UNCACHED`
         dispatcher._cache = KernelCache(function)
         kept = dispatcher._cache._cache_file
