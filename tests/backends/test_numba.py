@@ -258,15 +258,23 @@ def test_after_preparing_a_training_step_compiles_nothing(monkeypatch):
 
 
 WARM_UP = """
+import time
 import numpy as np
 from igc_ref.backends.numba import warm_up
 from igc_ref.backends.numba.backend import NumbaBackend
 
 backend, x = NumbaBackend(1), np.arange(18, dtype="float32").reshape(2, 1, 3, 3)
-warm_up._step = lambda *_: backend.to_layout(x)  # one kernel of all
+
+def step(*_):
+    print(time.monotonic())
+    time.sleep(0.3)
+    backend.to_layout(x)  # one kernel of all
+    print(time.monotonic())
+
+warm_up._step = step
 print("ready", flush=True)
 input()
-backend.prepare("float32", print)
+backend.prepare("float32", lambda line: None)
 print(np.array_equal(backend.to_layout(x).data[0, ..., :2], np.moveaxis(x, 0, -1)))
 """
 
@@ -284,8 +292,10 @@ def test_of_two_processes_that_start_at_once_one_compiles(tmp_path):
     for process in both:
         process.stdin.write("\n")
         process.stdin.flush()
-    ends = [process.communicate(timeout=60)[0].splitlines()[-1] for process in both]
-    assert ends == ["True", "True"]
+    lines = [process.communicate(timeout=60)[0].splitlines() for process in both]
+    assert [right for *_, right in lines] == ["True", "True"]
+    first, second = sorted([float(start), float(end)] for start, end, _ in lines)
+    assert first[1] <= second[0]
     assert len([*tmp_path.rglob("interleave.*.nbc")]) == 1
 
 
