@@ -1,4 +1,4 @@
-"""The command ``doctor``: what is installed, which backend runs, and whether it computes."""
+"""The commands ``doctor``, what is installed and which backend runs, and ``warm-up``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import distributions
 from importlib.util import find_spec
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,15 @@ VARIABLES = ("CUDA_", "CUPY_", "IGC_", "MKL_", "NUMBA_", "OMP_", "OPENBLAS_")
 
 
 def add_commands(commands: Any) -> None:
-    """Add the command of this file to the command line."""
+    """Add the commands of this file to the command line."""
     add = add_command(commands, doctor_command)
     add_settings(add, ["backend"])
     add.epilog = "Exit status: 0 if the backend computes, else 1. Paste the output into a report."
+
+    add = add_command(commands, warm_up_command)
+    add.add_argument("--backend", choices=("numba",), help="default numba")
+    add_settings(add, ["dtype"])
+    add.epilog = "Exit status: 0 if all kernels are in the cache, else 1. NUMBA_CACHE_DIR names it."
 
 
 def doctor_command(backend: str = "auto") -> None:
@@ -43,6 +49,16 @@ def doctor_command(backend: str = "auto") -> None:
     say(aligned([*_rows(), (f"backend={backend}", verdict)], left=2))
     if failure:
         raise BackendError(f"backend={backend} does not compute here; the last line says why")
+
+
+def warm_up_command(backend: str = "numba", dtype: str = "float32") -> None:
+    """Compile the numba backend's kernels into its cache, as when a container is built."""
+    start, chosen = perf_counter(), backends.get_backend(backend)
+    chosen.prepare(dtype, say)
+    from igc_ref.backends.numba.warm_up import kept  # here: numba is optional
+
+    count, folder = kept()
+    say(f"{count} kernels for {dtype} in {folder}, after {perf_counter() - start:.1f} s")
 
 
 def _rows() -> Iterator[tuple[str, str]]:

@@ -29,8 +29,8 @@ class Parser(argparse.ArgumentParser):
 
 def add_command(commands: Any, command: Callable[..., None]) -> argparse.ArgumentParser:
     """Add ``NAME_command``, helped by its docstring; options that are not given are absent."""
-    name, text = command.__name__.removesuffix("_command"), command.__doc__ or ""
-    text = text.partition("\n")[0]
+    name = command.__name__.removesuffix("_command").replace("_", "-")
+    text = (command.__doc__ or "").partition("\n")[0]
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=text[:1].lower() + text[1:-1], description=text,
         argument_default=argparse.SUPPRESS,

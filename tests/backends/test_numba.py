@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 import igc_ref
 from igc_ref import IGCSpec
 from igc_ref.backends import NumpyBackend, get_backend, numba_problem
-from igc_ref.errors import SpecError
+from igc_ref.errors import BackendError, SpecError
+from igc_ref.files import locked
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.model import build
 from igc_ref.testing import assert_close
@@ -293,6 +294,67 @@ def test_after_preparing_a_training_step_compiles_nothing(monkeypatch):
     assert {k: len(k.signatures) for k in kernels} == before
 
 
+WARM_UP = """
+import time
+import numpy as np
+from igc_ref.backends.numba import warm_up
+from igc_ref.backends.numba.backend import NumbaBackend
+
+backend, x = NumbaBackend(1), np.arange(18, dtype="float32").reshape(2, 1, 3, 3)
+
+def step(*_):
+    print(time.monotonic())
+    time.sleep(0.3)
+    backend.to_layout(x)  # one kernel of all
+    print(time.monotonic())
+
+warm_up._step = step
+print("ready", flush=True)
+input()
+backend.prepare("float32", lambda line: None)
+print(np.array_equal(backend.to_layout(x).data[0, ..., :2], np.moveaxis(x, 0, -1)))
+"""
+
+
+def test_of_two_processes_that_start_at_once_one_compiles(tmp_path):
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", WARM_UP], env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    assert [process.stdout.readline() for process in both] == ["ready\n"] * 2
+    for process in both:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    lines = [process.communicate(timeout=60)[0].splitlines() for process in both]
+    assert [right for *_, right in lines] == ["True", "True"]
+    first, second = sorted([float(start), float(end)] for start, end, _ in lines)
+    assert first[1] <= second[0]
+    assert len([*tmp_path.rglob("interleave.*.nbc")]) == 1
+
+
+def test_a_process_waits_for_one_that_compiles_but_not_for_ever(monkeypatch, tmp_path):
+    from igc_ref.backends.numba import warm_up
+
+    lines = []
+    stats = SimpleNamespace(cache_path=str(tmp_path))
+    monkeypatch.setattr(warm_up, "interleave", SimpleNamespace(stats=stats))
+    monkeypatch.setattr(warm_up, "_step", lambda *_: lines.append("done"))
+    monkeypatch.setattr(warm_up, "PATIENCE", 0.1)
+    monkeypatch.setattr(warm_up, "LONGEST", 0.2)
+    with locked(tmp_path / "warm-up.lock", 0, print):
+        numba_backend().prepare("float32", lines.append)
+    assert [line.split()[0] for line in lines] == ["waiting", "waiting", "done"]
+    assert str(tmp_path) in lines[0]
+    (tmp_path / "warm-up.lock").unlink()
+    (tmp_path / "warm-up.lock").mkdir()  # no lock can be had
+    numba_backend().prepare("float32", lines.append)
+    assert lines[3:] == ["done"]
+
+
 # -- what is kept on the disk ----------------------------------------------------------------------
 
 RUN_A_KERNEL = """
@@ -387,6 +449,19 @@ def test_without_a_folder_that_can_be_written_every_start_compiles(cache, monkey
     assert re.search("every time: neither .* nor .* set NUMBA_CACHE_DIR", *lines)
 
 
+def test_kernels_that_are_not_in_the_cache_are_counted(cache, monkeypatch):
+    from igc_ref.backends.numba import warm_up
+
+    stats, kernel = double(cache), warm_up.KERNELS[-1]
+    monkeypatch.setattr(warm_up, "KERNELS", [kernel])
+    monkeypatch.setattr(warm_up, "interleave", kernel)
+    assert warm_up.kept() == (1, stats.cache_path)
+    for data in cache.rglob("*.nbc"):
+        data.unlink()
+    with pytest.raises(BackendError, match="1 of 1 kernels are not in"):
+        warm_up.kept()
+
+
 # -- memory ----------------------------------------------------------------------------------------
 
 
@@ -409,14 +484,28 @@ def test_memory_is_used_again_and_aligned_and_never_shared():
     assert again.ctypes.data != two.ctypes.data
 
 
-def test_later_steps_take_no_fresh_memory():
+@pytest.mark.parametrize("architecture", [NETWORKS[1], NETWORKS[4]])
+def test_later_steps_take_no_fresh_memory(architecture):
     backend = numba_backend()
-    steps(backend, NETWORKS[4], 3, 20, "float32")
-    peak, idle = backend.pool.peak, backend.pool.idle
-    assert backend.pool.live == 0  # nothing is kept once the network is gone
-    assert idle <= 1.5 * peak
-    steps(backend, NETWORKS[4], 3, 20, "float32")
-    assert (backend.pool.peak, backend.pool.idle) == (peak, idle)
+    steps(backend, architecture, 3, 20, "float32")
+    pool, fresh = backend.pool, backend.pool.fresh
+    assert pool.live == 0  # nothing is kept once the network is gone
+    assert 0 < pool.idle <= 1.25 * pool.peak
+    steps(backend, architecture, 3, 20, "float32")
+    assert pool.fresh == fresh > 0
+
+
+def test_memory_that_smaller_batches_do_not_need_is_given_back():
+    from igc_ref.backends.numba.batch import UNUSED, Pool
+
+    pool = Pool()
+    held = [pool.array((1000,), "float32") for _ in range(10)]
+    del held
+    for _ in range(2 * UNUSED):
+        pool.array((10,), "float32")
+        kept = pool.array((300,), "float32")  # in memory of 1000
+    del kept
+    assert max(pool.idle, pool.peak) < 10_000 < 10 * 4000
 
 
 def test_threads_share_the_memory():

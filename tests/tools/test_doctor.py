@@ -1,8 +1,10 @@
 """``igc-ref doctor``: it says what is wrong with an installation, and never fails over it."""
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -34,9 +36,9 @@ def doctor(capsys, *options):
     return status, table(out), err
 
 
-def run(*options, **variables):
+def run(*options, command="doctor", **variables):
     """Run the command in a process of its own, with these environment variables."""
-    command = [sys.executable, "-m", "igc_ref", "doctor", *options]
+    command = [sys.executable, "-m", "igc_ref", command, *options]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | variables)
 
 
@@ -106,3 +108,18 @@ def test_the_card_is_named_with_its_capability_and_memory(monkeypatch):
     found = facts()
     assert found["GPU"]() == "NVIDIA H100, compute capability 9.0, 70.0 of 80.0 GiB free"
     assert found["CUDA of driver"]() == "12.8"
+
+
+@pytest.mark.skipif(bool(backends.numba_problem()), reason="needs numba")
+def test_warm_up_says_where_the_kernels_are_and_fails_if_that_is_not_where_they_should(tmp_path):
+    done = run("--dtype", "float32", command="warm-up")
+    count, folder, seconds = re.search(
+        r"^(\d+) kernels for float32 in (.*), after (.*) s$", done.stdout, re.MULTILINE
+    ).groups()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(count) >= 10 <= len([*Path(folder).glob("*.nbc")])
+    assert 0 < float(seconds) < 600
+    (tmp_path / "file").touch()
+    failed = run(command="warm-up", NUMBA_CACHE_DIR=str(tmp_path / "file"))
+    assert failed.returncode == 1
+    assert "cannot be written: the kernels are in" in failed.stderr

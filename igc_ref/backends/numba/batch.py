@@ -19,6 +19,10 @@ from igc_ref.backends.operators.lazy import Batch, Derivative, Rule
 
 Numbers = npt.NDArray[Any]
 
+LARGER = 4  # times what an array needs may be lent to it; with 1, steps of small networks drop and
+# take anew 50 arrays each time (traces of five networks; with 2 still 16)
+UNUSED = 4096  # arrays later, memory that served none is dropped; steps of deep networks take 1000
+
 
 class NumbaBatch(Batch):
     """`count` images in an array (blocks, C, H, W, V)."""
@@ -46,7 +50,7 @@ class NumbaBatch(Batch):
 
 
 class Pool:
-    """Memory that is used again: what is given back serves the next array of its size.
+    """Memory that is used again: what is given back serves the next array that it suits.
 
     Fresh memory is slow, since the system clears every page at its first touch. An array of the
     pool gives its memory back when the last reference to it goes.
@@ -55,9 +59,10 @@ class Pool:
     def __init__(self) -> None:
         # Several threads use both, and the garbage collector may give back in the middle of a line:
         # a lock would wait for itself. Each is changed by one call at a time, and read as a copy.
-        self._free: dict[int, list[Numbers]] = {}  # by bytes
+        self._free: dict[int, list[tuple[int, Numbers]]] = {}  # by bytes; with `served` at the time
         self._lent: dict[int, int] = {}  # bytes, by the memory's id
         self.peak = 0  # bytes
+        self.fresh = self.served = self._swept = 0  # arrays: of fresh memory; all; before the sweep
 
     def __reduce__(self) -> tuple[type[Pool], tuple[()]]:
         return Pool, ()  # a copy starts empty
@@ -70,7 +75,7 @@ class Pool:
     @property
     def idle(self) -> int:
         """Bytes that are kept to be used again."""
-        return sum(memory.nbytes for memories in [*self._free.values()] for memory in memories)
+        return sum(size * len(memories) for size, memories in [*self._free.items()])
 
     def batch(self, shape: tuple[int, int, int, int], dtype: npt.DTypeLike) -> NumbaBatch:
         """Return an uninitialised batch of this shape (C, N, H, W)."""
@@ -83,29 +88,52 @@ class Pool:
         dtype = np.dtype(dtype)
         used = math.prod(shape) * dtype.itemsize
         size = used + VECTOR_BYTES
-        try:
-            memory = self._free[size].pop()
-        except (KeyError, IndexError):
+        self.served += 1
+        if self.served > self._swept + UNUSED:
+            self._sweep()
+        memory = self._kept(size)
+        if memory is None:
             memory = self._fresh(size)
-        self._lent[id(memory)] = size
+        self._lent[id(memory)] = memory.nbytes
         return np.asarray(_Loan(self, memory))[:used].view(dtype).reshape(shape)
+
+    def _kept(self, size: int) -> Numbers | None:
+        """Take the smallest that suits; to keep each of a step's sizes would be too much."""
+        sizes = [kept for kept in [*self._free] if size <= kept <= LARGER * size]
+        for kept in sorted(sizes):
+            with suppress(LookupError):  # there is none, or no longer
+                return self._free[kept].pop()[1]
+        return None
 
     def _fresh(self, size: int) -> Numbers:
         # What lies idle may be of sizes no longer needed: keep a quarter more than was used.
         live = self.live + size
-        self.peak = max(self.peak, live)
+        self.peak, self.fresh = max(self.peak, live), self.fresh + 1
         excess = live + self.idle - (self.peak + self.peak // 4)
         for memories in [*self._free.values()]:
             with suppress(IndexError):  # no more of this size
                 while excess > 0:
-                    excess -= memories.pop().nbytes
+                    excess -= memories.pop()[1].nbytes
         return np.empty(size, np.uint8)
+
+    def _sweep(self) -> None:
+        """Drop what served none of the last arrays, as when batches have become smaller."""
+        last, self._swept = self._swept, self.served
+        for size, memories in [*self._free.items()]:
+            for _ in range(len(memories)):
+                with suppress(IndexError):
+                    item = memories.pop(0)
+                    if item[0] > last:
+                        memories.append(item)
+            if not memories:
+                self._free.pop(size, None)
+        self.peak = min(self.peak, self.live + self.idle)
 
     def give_back(self, memory: Numbers) -> None:
         """Take memory back; called by the array that had it."""
         # Also at the end of Python, when the names of this module are gone already.
         del self._lent[id(memory)]
-        self._free.setdefault(memory.nbytes, []).append(memory)
+        self._free.setdefault(memory.nbytes, []).append((self.served, memory))
 
 
 class _Loan:

@@ -119,7 +119,9 @@ def normalise_by(
 
     Pieces are joined by Chan's formula in float64, so that numbers far from zero lose nothing.
     """
-    total = counts.sum()
+    total = 0.0
+    for count in counts:
+        total += count
     for c in range(len(gamma)):
         mean, var = float(running_mean[c]), float(running_var[c])
         if train:
@@ -151,10 +153,12 @@ def derive_by(table, dgamma, dbeta, sums, rule, gamma, total, train):
         dx_hat *= inv_std
         dbeta[c], dgamma[c] = d, dx_hat
         scale = gamma[c] * inv_std
-        table[c, :3], table[c, 3] = rule[c, :3], scale
+        for i in range(3):  # no slices: numba would compile their error messages too
+            table[c, i] = rule[c, i]
+        table[c, 3] = scale
         table[c, 4] = -scale * inv_std * dx_hat / total if train else 0
         table[c, 5] = -scale * d / total if train else 0
-        table[c, 6:] = 0
+        table[c, 6] = table[c, 7] = 0
 
 
 @kernel

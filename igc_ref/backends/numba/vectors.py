@@ -21,6 +21,8 @@ from llvmlite import binding, ir
 from numba import njit, types
 from numba.core import cgutils, config
 from numba.core.caching import FunctionCache
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 from numba.extending import intrinsic
 
 from igc_ref.errors import describe
@@ -39,7 +41,42 @@ VECTOR_BYTES = 64 if _wide else 32
 POSITIONS = {4: 4, 2: 8, 1: 8} if _wide else {4: 2, 2: 4, 1: 8}
 TAPS = {4: 6, 2: 9, 1: 9} if _wide else {4: 2, 2: 4, 1: 8}
 
-INNER = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")
+
+class _Part(JITCodeLibrary):  # type: ignore[misc]
+    """Code of an inner function, for the kernels that call it: optimised and run only in them.
+
+    numba would optimise it and make machine code of it at every level of calls: that doubles the
+    time of compilation. There are no environments here, so inner functions must not raise.
+    """
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:  # noqa: ARG002
+        """Return 0: Python cannot call it."""
+        return 0
+
+    @property
+    def codegen(self) -> _Part:
+        """What numba tells where the environment lies."""
+        return self
+
+    def set_env(self, *_: object) -> None:
+        """Do nothing."""
+
+
+class _PartCompiler(Compiler):  # type: ignore[misc]
+    def __init__(self, typing_context: Any, context: Any, library: Any, *others: Any) -> None:
+        library = _Part(context.codegen(), "part")
+        super().__init__(typing_context, context, library, *others)
+
+
+_OPTIONS = {"error_model": "numpy", "no_cfunc_wrapper": True}
+
+INNER = njit(no_cpython_wrapper=True, pipeline_class=_PartCompiler, **_OPTIONS)
 
 _SOURCES = sha256(
     b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
@@ -48,6 +85,8 @@ _SOURCES = sha256(
 _first = config.CACHE_DIR or Path(__file__).parent / "__pycache__"
 UNCACHED = f"neither {_first} nor others can be written; set NUMBA_CACHE_DIR to a folder that can"
 _warn_once = cache(warnings.warn)
+
+KERNELS: list[Any] = []  # all that `kernel` made
 
 _I64 = ir.IntType(64)
 
@@ -71,6 +110,12 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
             )
             _warn_once(text, RuntimeWarning)
 
+    def has(self, signature: Any, context: Any) -> bool:
+        """Say whether the kernel for these types of arguments can be read."""
+        with self._guard_against_spurious_io_errors():
+            return self._cache_file.load(self._index_key(signature, context.codegen())) is not None
+        return False
+
 
 def kernel(function: Callable[..., None]) -> Any:
     """Compile a function that Python calls: without the interpreter lock, kept on the disk.
@@ -81,7 +126,8 @@ def kernel(function: Callable[..., None]) -> Any:
     the index of the other points to, and a kernel of another dtype or source would run. So every
     file has a name of its own.
     """
-    dispatcher = njit(nogil=True, error_model="numpy")(function)
+    dispatcher = njit(nogil=True, **_OPTIONS)(function)
+    KERNELS.append(dispatcher)
     with suppress(RuntimeError):  # numba finds no folder that it can write to: see `UNCACHED`
         dispatcher._cache = KernelCache(function)
         kept = dispatcher._cache._cache_file

@@ -2,30 +2,75 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from threading import Timer
 from typing import Any
 
 import numpy as np
+from numba.core import config
 
 from igc_ref.backends.numba.pointwise import interleave
-from igc_ref.backends.numba.vectors import UNCACHED
-from igc_ref.report import Report
+from igc_ref.backends.numba.vectors import KERNELS, UNCACHED
+from igc_ref.errors import BackendError
+from igc_ref.files import locked
+from igc_ref.report import Report, silent
 from igc_ref.spec.block import IGCSpec
 
 PATIENCE = 2.0  # seconds: loading takes less, compiling more
+LONGEST = 120.0  # seconds to wait for another process
 
 
 def warm_up(backend: Any, dtype: str, report: Report) -> None:
-    """Take one step on one tiny image; if that takes long, `report` says why, while it does."""
-    when = "cached afterwards" if interleave.stats.cache_path else f"every time: {UNCACHED}"
-    line = f"numba compiles its kernels for {dtype}: less than a minute, {when}"
-    notice = Timer(PATIENCE, report, [line])
-    notice.daemon = True
-    notice.start()
-    try:
-        _step(backend, dtype)
-    finally:
-        notice.cancel()
+    """Take one step on one tiny image; if that takes long, `report` says why, while it does.
+
+    Of the processes that share a cache one compiles, and the others then find its kernels there.
+    """
+    with _alone(interleave.stats.cache_path, report):
+        when = "cached afterwards" if interleave.stats.cache_path else f"every time: {UNCACHED}"
+        line = f"numba compiles its kernels for {dtype}: less than a minute, {when}"
+        notice = Timer(PATIENCE, report, [line])
+        notice.daemon = True
+        notice.start()
+        try:
+            _step(backend, dtype)
+        finally:
+            notice.cancel()
+
+
+def kept() -> tuple[int, str]:
+    """Return how many kernels this process has ready, all in the cache, and the cache's folder.
+
+    Raises
+    ------
+    BackendError
+        If they are not all there, or there is none, or it is not where ``NUMBA_CACHE_DIR`` says.
+    """
+    folder = interleave.stats.cache_path
+    if not folder:
+        raise BackendError(f"kernels cannot be kept: {UNCACHED}")
+    if config.CACHE_DIR and not Path(folder).is_relative_to(config.CACHE_DIR):
+        raise BackendError(
+            f"NUMBA_CACHE_DIR={config.CACHE_DIR} cannot be written: the kernels are in {folder}"
+        )
+    there = [k._cache.has(types, k.targetctx) for k in KERNELS for types in k.signatures]
+    if not all(there):
+        raise BackendError(f"{there.count(False)} of {len(there)} kernels are not in {folder}")
+    return len(there), folder
+
+
+def _alone(folder: str | None, report: Report) -> AbstractContextManager[object]:
+    """Take the lock of a cache; go on without one if none can be had, or not for a long time."""
+    waiting = f"waiting up to {LONGEST:.0f} s for another process that compiles into {folder}"
+    lines = {PATIENCE: waiting, LONGEST: "waiting no longer: compiling beside it"}
+    for seconds, line in lines.items() if folder else ():
+        try:
+            return locked(Path(str(folder), "warm-up.lock"), seconds, silent)
+        except TimeoutError:
+            report(line)
+        except OSError:  # a folder that has gone, or is read-only: the cache copes
+            break
+    return nullcontext()
 
 
 def _step(backend: Any, dtype: str) -> None:
