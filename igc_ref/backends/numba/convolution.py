@@ -11,6 +11,7 @@ from igc_ref.backends.numba import convolve, pointwise
 from igc_ref.backends.numba.base import NumbaBase
 from igc_ref.backends.numba.batch import NumbaBatch, Numbers
 from igc_ref.backends.numba.plan import Shape, plan
+from igc_ref.backends.numba.winograd import POINTS, C as INVERSE_C, G as WG
 from igc_ref.backends.operators.lazy import Moments, Sums
 from igc_ref.backends.operators.library import Array
 from igc_ref.spec.block import IGCSpec
@@ -20,6 +21,7 @@ class BlockSaved(NamedTuple):
     """What the backward pass needs; a group convolution has an empty secondary weight."""
 
     x: NumbaBatch
+    ybar: Numbers
     primary: Numbers
     secondary: Numbers
     shape: Shape
@@ -59,6 +61,7 @@ class Convolutions(NumbaBase):
         self, x: NumbaBatch, primary: Array, secondary: Array, block: tuple[int, ...]
     ) -> tuple[NumbaBatch, BlockSaved]:
         x, rule = self._by_rule(x)
+        given = primary
         C, N, H, W = x.shape
         out, L, M, k, stride = block
         stride = min(stride, max(H, W) + 2 * (k // 2) + 1)  # so far, the first position is alone
@@ -67,40 +70,53 @@ class Convolutions(NumbaBase):
         p = plan(shape, backward=False)
         g = p.sizes
         y = self.pool.batch((out, N, g.rows, g.columns), x.dtype)
+        if g.tiles:
+            primary = (primary.reshape(-1, 3) @ WG.T.astype(x.dtype)).reshape(-1)
         scratch = self.pool.array((self.team.count, p.size), x.dtype)  # a row for every thread
         y.moments = Moments(np.empty((g.blocks * g.spans, out, 3)), _counts(shape))
+        kept = self.pool.array((g.blocks * len(given) * g.kept_plane,), x.dtype)
         self.team.run(
-            convolve.forward, g.blocks * g.spans, y.flat, y.moments.values,
+            convolve.forward, min(self.team.count, g.blocks * g.spans), np.zeros(1, np.int64),
+            y.flat, kept, y.moments.values,
             (x.flat, *rule), self._pack(primary, p.primary, p.taps),
             self._pack(secondary, p.secondary, p.mixes), g, scratch,
         )  # fmt: skip
-        return y, BlockSaved(x, primary, secondary, shape)
+        return y, BlockSaved(x, kept, given, secondary, shape)
 
     def _backward(self, d: NumbaBatch, saved: BlockSaved) -> tuple[NumbaBatch, Array, Array]:
-        x, primary, secondary, shape = saved
+        x, kept, primary, secondary, shape = saved
         p = plan(shape, backward=True)
         g = p.sizes
         self.check_batch("the gradient", d, x.dtype, (len(primary), x.count, g.rows, g.columns))
         (x, rule), (d, derivative) = self._by_rule(x), self._by_derivative(d)
         pieces = g.blocks * g.spans
         dx, sums = self.pool.batch(x.shape, x.dtype), np.zeros((pieces, shape.in_channels, 2))
-        shares = [self.pool.array((pieces, w.size), w.dtype) for w in (primary, secondary)]
-        for share in shares:
-            share[...] = 0
+        given, back = primary, primary
+        if g.tiles:
+            G = WG.T.astype(x.dtype)
+            back = (np.ascontiguousarray(primary[..., ::-1]).reshape(-1, 3) @ G).reshape(-1)
+            primary = (primary.reshape(-1, 3) @ G).reshape(-1)
+        groups = g.L * (POINTS if g.tiles else 1)
+        sizes = groups * g.share, g.M * g.mix_share
+        shares = [self.pool.array((pieces, size), x.dtype) for size in sizes]
         scratch = self.pool.array((self.team.count, p.size), x.dtype)
         weights = convolve.BackwardWeights(
             self._pack(primary, p.primary, p.taps),
-            self._pack(primary, p.back_primary, p.back_taps),
+            self._pack(back, p.back_primary, p.back_taps),
             p.back_starts,
             self._pack(secondary, p.back_secondary, p.mixes),
-            p.y_mixes,
+            p.ybar_mixes,
         )
         self.team.run(
-            convolve.backward, pieces, dx.flat, *shares, sums,
-            (d.flat, *derivative), (x.flat, *rule), weights, g, scratch,
+            convolve.backward, min(self.team.count, pieces), np.zeros(1, np.int64),
+            dx.flat, *shares, sums, (d.flat, *derivative), (x.flat, *rule), kept, weights, g, scratch,
         )  # fmt: skip
         dx.sums = Sums(rule.table, sums)
-        return dx, _add_up(shares[0], primary), _add_up(shares[1], secondary)
+        dW = self._add_up(shares[0], primary, p.shares)
+        if g.tiles:
+            dW = INVERSE_C.astype(x.dtype) @ dW.reshape(6, -1)
+            dW = np.ascontiguousarray(dW.T).reshape(given.shape)
+        return dx, dW, self._add_up(shares[1], secondary, p.mix_shares)
 
     def _pack(self, weights: Array, table: Numbers, taps: Numbers) -> convolve.Weights:
         """Order weights as the register tiles read them."""
@@ -108,12 +124,12 @@ class Convolutions(NumbaBase):
         pointwise.pack(packed, weights.reshape(-1), table)
         return convolve.Weights(packed, taps)
 
-
-def _add_up(shares: Numbers, like: Numbers) -> Numbers:
-    """Add up the pieces' shares of a weight's gradient."""
-    total = np.empty(like.shape, like.dtype)
-    pointwise.add_up(total.reshape(-1), shares)
-    return total
+    def _add_up(self, shares: Numbers, like: Numbers, table: Numbers) -> Numbers:
+        """Add up the pieces' shares of a weight's gradient."""
+        self.team.run(pointwise.add_up, -(-shares.shape[1] // 4096), shares)
+        total = np.empty(like.shape, like.dtype)
+        pointwise.pack(total.reshape(-1), shares[0], table)
+        return total
 
 
 @lru_cache

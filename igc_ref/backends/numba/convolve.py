@@ -25,9 +25,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from igc_ref.backends.numba.rows import derive_row, moments_row, scale_row, sums_row
-from igc_ref.backends.numba.tiles import Taps, View, multiply, outer
-from igc_ref.backends.numba.vectors import INNER, kernel
+from igc_ref.backends.numba.rows import derive_row, moments_row, scale_row, sums_row, input_row, gradient_row
+from igc_ref.backends.numba.tiles import Taps, View, multiply, outer, winograd
+from igc_ref.backends.numba.vectors import INNER, kernel, take
 
 
 class Weights(NamedTuple):
@@ -44,7 +44,7 @@ class BackwardWeights(NamedTuple):
     folded: Weights  # W_pᵀ, for dx: the taps of pass n are starts[0, n] to starts[0, n + 1]
     starts: Any  # of the taps and of the packed weights, (2, passes + 1)
     secondary: Weights  # W_dᵀ, with taps in one partition of dz̄
-    y_mixes: Any  # the same taps in the scratch of ybar
+    ybar_mixes: Any  # the same taps in ybar
 
 
 class Band(NamedTuple):
@@ -61,49 +61,58 @@ class Band(NamedTuple):
 
 
 @kernel
-def forward(first, last, thread, y, moments, x, primary, secondary, g, scratch):
+def forward(first, last, thread, counter, y, kept, moments, x, primary, secondary, g, scratch):
     """Write x' and its moments, (pieces, out, 3): pivot, sum and sum of squares about it.
 
-    x is a tuple: the numbers as one long row, and the rule by which they are read.
+    x is a tuple: the numbers as one long row, and the rule by which they are read. Where a plan
+    says so, ybar is kept for the way back. Threads take a new piece when they are done with one.
     """
-    for piece in range(first, last):
-        _forward_piece(piece, y, moments, x, primary, secondary, g, scratch[thread])
+    pieces, piece = g.blocks * g.spans, take(counter)
+    while piece < pieces:
+        _forward_piece(piece, y, kept, moments, x, primary, secondary, g, scratch[thread])
+        piece = take(counter)
 
 
 @kernel
-def backward(first, last, thread, dx, dW_p, dW_d, sums, d, x, weights, g, scratch):
+def backward(
+    first, last, thread, counter, dx, dW_p, dW_d, sums, d, x, kept, weights, g, scratch
+):
     """Write dx and, for every piece, its share of dW_p, of dW_d and of the sums for batch norm.
 
     d is a tuple, as x is: the upstream gradient, and the derivative by which it is read.
     """
-    for piece in range(first, last):
-        _backward_piece(piece, dx, dW_p[piece], dW_d[piece], sums[piece], d, x, weights, g,
+    pieces, piece = g.blocks * g.spans, take(counter)
+    while piece < pieces:
+        _backward_piece(piece, dx, dW_p[piece], dW_d[piece], sums[piece], d, x, kept, weights, g,
                         scratch[thread])  # fmt: skip
+        piece = take(counter)
 
 
 @INNER
-def _forward_piece(piece, y, moments, x, primary, secondary, g, scratch):
+def _forward_piece(piece, y, kept, moments, x, primary, secondary, g, scratch):
     V, b = g.lanes, piece // g.spans
     first, last = _rows_of(piece % g.spans, g)
     z = scratch[: g.inp * g.z_rows * g.z_columns * V]
-    ybar = scratch[len(z) :] if g.M else y
+    zt = scratch[len(z) : len(z) + g.inp * g.zt_plane]
+    ybar = scratch[len(z) + len(zt) :] if g.M else y
+    if g.kept_plane:
+        ybar = kept
     z[:] = 0
     out_row = g.columns * V
     out_channel = g.rows * out_row
-    patches = View(z, 0, 0, g.stride * g.z_columns * V, V)
-    taps, mixes = Taps(primary.taps, 0, g.taps), Taps(secondary.taps, 0, g.mix)
+    mixes = Taps(secondary.taps, 0, g.mix)
     for top in range(first, last, g.band):
         rows = min(g.band, last - top)
         band0 = b * g.L * g.out * out_channel + top * out_row  # of channel 0 in y
+        ybar0 = b * g.L * g.out * g.kept_plane + top * out_row if g.kept_plane else 0
         for l in range(g.L):
             _read_input(z, x, b, l, top * g.stride - g.padding, (rows - 1) * g.stride + g.k, g)
             # y = W_p z, written to its places in ybar = Pᵀ y
-            y0 = l * g.y_group if g.M else band0 + l * g.out * out_channel
+            y0 = ybar0 + l * g.y_group if g.M else band0 + l * g.out * out_channel
             group = View(ybar, y0, g.y_channel if g.M else out_channel, out_row, V)
-            w0 = l * _tiled(g.out, g.height) * g.taps
-            multiply(g.height, group, g.out, patches, taps, primary.packed, w0, rows, g.columns)
+            _primary(group, z, zt, l, primary, rows, g)
         for m in range(g.M):  # x' = P W_d ybar: channel j of partition m goes to j*M + m
-            partition = View(ybar, m * g.mix * g.y_plane, 0, 0, V)
+            partition = View(ybar, ybar0 + m * g.mix * g.y_plane, 0, 0, V)
             dealt = View(y, band0 + m * out_channel, g.M * out_channel, 0, V)
             w0 = m * _tiled(g.mix, g.mix_height) * g.mix
             multiply(g.mix_height, dealt, g.mix, partition, mixes, secondary.packed, w0, 1,
@@ -112,13 +121,17 @@ def _forward_piece(piece, y, moments, x, primary, secondary, g, scratch):
 
 
 @INNER
-def _backward_piece(piece, dx, dW_p, dW_d, sums, d, x, weights, g, scratch):
+def _backward_piece(piece, dx, dW_p, dW_d, sums, d, x, kept, weights, g, scratch):
     V, primary = g.lanes, weights.primary
     first, last = _rows_of(piece % g.spans, g)
     z_size, y_size = g.inp * g.z_rows * g.z_columns * V, g.L * g.out * g.y_plane
     z, dy, dz = scratch[:z_size], scratch[z_size : z_size + y_size], scratch[z_size + y_size :]
+    zt = dz[g.mix * g.dz_plane :]
+    dt = zt[g.inp * g.zt_plane :]
     z[:] = 0
     dy[:] = 0
+    dW_p[:] = 0
+    dW_d[:] = 0
     patches, taps = View(z, 0, 0, g.stride * g.z_columns * V, V), Taps(primary.taps, 0, g.taps)
     ready = first - g.above  # rows of dy before this one have been made
     for top in range(first, last, g.band):
@@ -127,8 +140,9 @@ def _backward_piece(piece, dx, dW_p, dW_d, sums, d, x, weights, g, scratch):
         band = Band(piece // g.spans, top, bottom, top - g.above, ready, until,
                     max(ready, first), min(until, last))  # fmt: skip
         if g.M:
-            _ybar_rows(dy, z, x, primary, band, g)
-            _dy_rows(dy, dz, dW_d, d, weights.secondary, weights.y_mixes, band, g)
+            if not g.kept_plane:
+                _ybar_rows(dy, z, zt, x, primary, band, g)
+            _dy_rows(dy, dz, dW_d, d, kept, weights.secondary, weights.ybar_mixes, band, g)
         else:
             for c in range(g.L * g.out):
                 dy0 = c * g.y_plane + _dy_at(ready, band, g)
@@ -136,12 +150,18 @@ def _backward_piece(piece, dx, dW_p, dW_d, sums, d, x, weights, g, scratch):
         for l in range(g.L):
             if band.own < band.own_end:
                 _read_own(z, x, l, band, g)
-                gains = View(dW_p, l * g.out * g.taps, g.taps, 0, 1)
+                if g.tiles:
+                    _transform(zt, z, band.own_end - band.own + 2, g)
+                    _outer_points(dW_p, dy, dt, zt, l, taps, band, g)
+            if band.own < band.own_end and not g.tiles:
                 dy0 = l * g.y_group + _dy_at(band.own, band, g)
-                outer(g.height, gains, g.out, View(dy, dy0, g.y_channel, g.y_columns * V, V),
+                outer(g.height, dW_p, l * g.share, g.out, View(dy, dy0, g.y_channel, g.y_columns * V, V),
                       patches, taps, band.own_end - band.own, g.columns,
                       _valid(band.b, g))  # fmt: skip
-            _dx_rows(dx, dy, weights.folded, weights.starts, l, band, g)
+            if g.tiles:
+                _dx_points(dx, dy, dt, weights.folded, l, band, g)
+            else:
+                _dx_rows(dx, dy, weights.folded, weights.starts, l, band, g)
         _add_sums(sums, dx, x, band.b, top * g.stride, min(bottom * g.stride, g.H), g)
         for c in range(g.L * g.out):  # the last rows of dy are the next band's first
             plane = dy[c * g.y_plane : (c + 1) * g.y_plane]
@@ -149,6 +169,60 @@ def _backward_piece(piece, dx, dW_p, dW_d, sums, d, x, weights, g, scratch):
             for i in range((g.above + g.below) * g.y_columns * V):
                 plane[i] = plane[i + moved]
         ready = until
+
+
+@INNER
+def _primary(y, z, zt, l, primary, rows, g):
+    """y = W_p z for group l."""
+    V, taps = g.lanes, Taps(primary.taps, 0, g.taps)
+    w0 = l * _tiled(g.out, g.height) * g.taps
+    if g.tiles:
+        _transform(zt, z, rows + 2, g)
+        patches = View(zt, 0, 0, g.tiles * V, V)
+        winograd(g.height, y, g.out, patches, g.zt_point, taps, primary.packed, 6 * w0, rows,
+                 g.columns)  # fmt: skip
+    else:
+        patches = View(z, 0, 0, g.stride * g.z_columns * V, V)
+        multiply(g.height, y, g.out, patches, taps, primary.packed, w0, rows, g.columns)
+
+
+@INNER
+def _transform(zt, z, rows, g):
+    V = g.lanes
+    for i in range(g.inp):
+        for r in range(rows):
+            input_row(zt, i * g.zt_plane + r * g.tiles * V, g.zt_point, z,
+                          (i * g.z_rows + r) * g.z_columns * V, g.tiles)
+
+
+@INNER
+def _outer_points(dW_p, dy, dt, zt, l, taps, band, g):
+    V = g.lanes
+    rows, run = band.own_end - band.own, g.tiles * V
+    dy0 = l * g.y_group + _dy_at(band.own, band, g)
+    for o in range(g.out):
+        for r in range(rows):
+            gradient_row(dt, o * g.dt_plane + r * run, g.dt_point, dy,
+                               dy0 + o * g.y_channel + r * g.y_columns * V, g.tiles)
+    for q in range(6):
+        outer(g.height, dW_p, (q * g.L + l) * g.share, g.out, View(dt, q * g.dt_point, g.dt_plane, 0, V),
+              View(zt, q * g.zt_point, 0, 0, V), taps, 1, rows * g.tiles, _valid(band.b, g))
+
+
+@INNER
+def _dx_points(dx, dy, dt, weights, l, band, g):
+    V, run, rows = g.lanes, g.tiles * g.lanes, band.bottom - band.top
+    dy0 = l * g.y_group + ((band.top - 1 - band.origin) * g.y_columns) * V
+    for o in range(g.out):
+        for r in range(rows + 2):
+            input_row(dt, o * g.dt_plane + r * run, g.dt_point, dy,
+                          dy0 + o * g.y_channel + r * g.y_columns * V, g.tiles)
+    dx0 = ((band.b * g.L + l) * g.inp * g.H + band.top) * g.W * V
+    pixels = View(dx, dx0, g.H * g.W * V, g.W * V, V)
+    taps = Taps(weights.taps, 0, g.out * 3)
+    w0 = l * _tiled(g.inp, g.back_height) * taps.length * 6
+    winograd(g.back_height, pixels, g.inp, View(dt, 0, 0, run, V), g.dt_point, taps, weights.packed, w0,
+             rows, g.columns)
 
 
 @INNER
@@ -165,21 +239,18 @@ def _read_own(z, x, l, band, g):
 
 
 @INNER
-def _ybar_rows(ybar, z, x, primary, band, g):
+def _ybar_rows(ybar, z, zt, x, primary, band, g):
     """Compute ybar = Pᵀ W_p x again, where dy will be: less work than to keep it in memory."""
-    V, taps = g.lanes, Taps(primary.taps, 0, g.taps)
-    patches = View(z, 0, 0, g.stride * g.z_columns * V, V)
+    V = g.lanes
     for l in range(g.L if band.own < band.own_end else 0):
         _read_own(z, x, l, band, g)
         y0 = l * g.y_group + _dy_at(band.own, band, g)
         group = View(ybar, y0, g.y_channel, g.y_columns * V, V)
-        w0 = l * _tiled(g.out, g.height) * g.taps
-        multiply(g.height, group, g.out, patches, taps, primary.packed, w0,
-                 band.own_end - band.own, g.columns)  # fmt: skip
+        _primary(group, z, zt, l, primary, band.own_end - band.own, g)
 
 
 @INNER
-def _dy_rows(dy, dz, dW_d, d, secondary, y_mixes, band, g):
+def _dy_rows(dy, dz, dW_d, d, kept, secondary, ybar_mixes, band, g):
     """dW_d += dz̄ ȳᵀ for the piece's own rows, then dȳ = W_dᵀ dz̄ over ȳ, partition by partition."""
     V, dz_row, dy_row = g.lanes, g.columns * g.lanes, g.y_columns * g.lanes
     for m in range(g.M):
@@ -187,11 +258,14 @@ def _dy_rows(dy, dz, dW_d, d, secondary, y_mixes, band, g):
             _read_gradient(dz, j * g.dz_plane, dz_row, d, j * g.M + m, band, g)
         partition = m * g.mix * g.y_plane
         if band.own < band.own_end:
-            gains = View(dW_d, m * g.mix * g.mix, g.mix, 0, 1)
             dz_own = View(dz, (band.own - band.ready) * dz_row, g.dz_plane, dz_row, V)
             ybar = View(dy, partition + _dy_at(band.own, band, g), 0, dy_row, V)
-            outer(g.mix_height, gains, g.mix, dz_own, ybar, Taps(y_mixes, 0, g.mix),
-                  band.own_end - band.own, g.columns, _valid(band.b, g))  # fmt: skip
+            if g.kept_plane:
+                ybar0 = (band.b * g.M + m) * g.mix * g.kept_plane + band.own * dz_row
+                ybar = View(kept, ybar0, 0, dz_row, V)
+            outer(g.mix_height, dW_d, m * g.mix_share, g.mix, dz_own, ybar,
+                  Taps(ybar_mixes, 0, g.mix), band.own_end - band.own, g.columns,
+                  _valid(band.b, g))  # fmt: skip
         dy_bar = View(dy, partition + _dy_at(band.ready, band, g), g.y_plane, dy_row, V)
         w0 = m * _tiled(g.mix, g.mix_height) * g.mix
         multiply(g.mix_height, dy_bar, g.mix, View(dz, 0, 0, dz_row, V),

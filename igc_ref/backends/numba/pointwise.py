@@ -241,10 +241,8 @@ def sgd_step(weight, gradient, velocity, lr, momentum, weight_decay):
 
 
 @kernel
-def add_up(total, parts):
-    """Add up the pieces' shares of a gradient, in a fixed order."""
-    for i in range(len(total)):
-        total[i] = 0
-    for p in range(len(parts)):
-        for i in range(len(total)):
-            total[i] += parts[p, i]
+def add_up(first, last, thread, parts):
+    """Add up the pieces' shares of a gradient into the first one, in a fixed order."""
+    for p in range(1, len(parts)):
+        for i in range(4096 * first, min(4096 * last, parts.shape[1])):
+            parts[0, i] += parts[p, i]

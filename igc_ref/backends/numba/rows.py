@@ -8,6 +8,7 @@ from typing import Any
 from llvmlite import ir
 
 from igc_ref.backends.numba.vectors import INNER, VECTOR_BYTES, Emitter, vectorised
+from igc_ref.backends.numba.winograd import WIDTH, B, D
 
 
 @vectorised
@@ -140,3 +141,29 @@ def _passed(e: Emitter, d: Any, x: Any, scale: Any, shift: Any, floor: Any) -> A
     b, lowest = e.builder, ir.Constant(e.vector, [float("-inf")] * e.lanes)
     above = b.fcmp_ordered(">", e.multiply_add(x, scale, shift), floor)
     return b.select(b.or_(above, b.fcmp_ordered("==", floor, lowest)), d, e.zero)
+
+
+def transform(matrix: Any) -> Any:
+    """Return the numba intrinsic ``y[:, t] = matrix @ window t of x``; windows begin 4 apart.
+
+    Its arguments: y, y0, y_point, x, x0, count; the points of y lie `y_point` apart.
+    """
+
+    @vectorised
+    def transform_row(e, y, y0, y_point, x, x0, count):
+        y, x = e.at(y, y0), e.at(x, x0)
+
+        def one(t: Any, none: list[Any]) -> list[Any]:
+            window = e.at(x, t, WIDTH * e.lanes)
+            numbers = range(matrix.shape[1])
+            vectors = [e.load(e.at(window, e.integer(n * e.lanes))) for n in numbers]
+            for q, vector in enumerate(e.combined(matrix, vectors)):
+                e.store(vector, e.at(e.at(y, t, e.lanes), y_point, q))
+            return none
+
+        e.accumulate(count, [], one)
+
+    return transform_row
+
+
+input_row, gradient_row = transform(B), transform(D)

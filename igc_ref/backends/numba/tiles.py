@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from igc_ref.backends.numba.vectors import INNER, POSITIONS, TAPS, vectorised
+from igc_ref.backends.numba.winograd import POINTS, WIDTH, A
 
 
 class View(NamedTuple):
@@ -85,14 +86,15 @@ def multiply_tile(outs: int, positions: int) -> Any:
 def outer_tile(outs: int, taps_held: int) -> Any:
     """Return the numba intrinsic of `outer` for a tile of ``outs x taps_held`` weights.
 
-    Its arguments: dw, dw0, dw_out, valid_outs, valid_taps; dy, dy0, dy_channel, dy_row;
-    x, x0, x_row; taps, t0; rows, positions, valid_lanes. Positions lie in `rows` rows; only the
-    first `valid_lanes` images count. The table of taps must hold ``t0 + taps_held`` entries.
+    Its arguments: dw, dw0; dy, dy0, dy_channel, dy_row, valid_outs; x, x0, x_row; taps, t0; rows,
+    positions, valid_lanes. Positions lie in `rows` rows; only the first `valid_lanes` images count.
+    The sums are added to whole vectors of dw, in the order (taps, outs). The table of taps must
+    hold ``t0 + taps_held`` entries.
     """
 
     @vectorised
-    def tile(e, dw, dw0, dw_out, valid_outs, valid_taps, dy, dy0, dy_channel, dy_row, x, x0, x_row,
-             taps, t0, rows, positions, valid_lanes):  # fmt: skip
+    def tile(e, dw, dw0, dy, dy0, dy_channel, dy_row, valid_outs, x, x0, x_row, taps, t0, rows,
+             positions, valid_lanes):  # fmt: skip
         dw, dy, x, taps = e.at(dw, dw0), e.at(dy, dy0), e.at(x, x0), e.at(taps, t0)
         b = e.builder
         b.function.attributes.add("noinline")
@@ -118,12 +120,44 @@ def outer_tile(outs: int, taps_held: int) -> Any:
             return e.accumulate(positions, sums, add_position)
 
         sums = e.accumulate(rows, [e.zero] * (outs * taps_held), add_row)
-        for i, vector in enumerate(sums):
-            t, o = divmod(i, outs)
-            there = b.icmp_signed("<", e.integer(t), valid_taps)
-            with b.if_then(b.and_(there, b.icmp_signed("<", e.integer(o), valid_outs))):
-                place = e.at(e.at(dw, e.integer(o), dw_out), e.integer(t))
-                b.store(b.fadd(b.load(place), e.sum_of_lanes(vector, valid_lanes)), place)
+        for i, totals in enumerate(e.sums_of_lanes(sums, valid_lanes)):
+            place = e.at(dw, e.integer(i * e.lanes))
+            e.store(b.fadd(e.load(place), totals), place)
+
+    return tile
+
+
+def winograd_tile(outs: int) -> Any:
+    """Return the numba intrinsic of `winograd` for a tile of `outs` channels, four positions each.
+
+    Its arguments: y, y0, y_channel, valid_outs, valid_positions; x, x0, x_point; taps, t0, T; w, w0.
+    Of x, the six transformed numbers lie `x_point` apart; weights are packed
+    ``w[(t*outs + o)*6 + q]``.
+    """
+
+    @vectorised
+    def tile(e, y, y0, y_channel, valid_outs, valid_positions, x, x0, x_point, taps, t0, T, w, w0):
+        y, x, taps, w = e.at(y, y0), e.at(x, x0), e.at(taps, t0), e.at(w, w0)
+        b = e.builder
+        b.function.attributes.add("noinline")
+
+        def add_tap(t: Any, sums: list[Any]) -> list[Any]:
+            base = e.at(x, b.load(e.at(taps, t)))
+            xs = [e.load(e.at(base, x_point, q)) for q in range(POINTS)]
+            w_t = e.at(w, t, outs * POINTS)
+            weights = [b.load(e.at(w_t, e.integer(i))) for i in range(outs * POINTS)]
+            return [
+                e.multiply_add(e.broadcast(weight), xs[i % POINTS], s)
+                for i, (weight, s) in enumerate(zip(weights, sums, strict=True))
+            ]
+
+        sums = e.accumulate(T, [e.zero] * (outs * POINTS), add_tap)
+        for o in range(outs):
+            with b.if_then(b.icmp_signed("<", e.integer(o), valid_outs)):
+                row = e.at(y, e.integer(o), y_channel)
+                for p, result in enumerate(e.combined(A, sums[o * POINTS :][:POINTS])):
+                    with b.if_then(b.icmp_signed("<", e.integer(p), valid_positions)):
+                        e.store(result, e.at(row, e.integer(p), e.lanes))
 
     return tile
 
@@ -155,19 +189,40 @@ def _outer_sweep(outs: int) -> Any:
     tile = outer_tile(outs, held)
 
     @INNER
-    def sweep(dw, n_outs, dy, x, taps, rows, positions, valid):
-        gains, left, right, table = dw.array, dy.array, x.array, taps.table
+    def sweep(dw, dw0, n_outs, dy, x, taps, rows, positions, valid):
+        left, right, table = dy.array, x.array, taps.table
+        record = -(-outs * held // x.position) * x.position
         for t in range(0, taps.length, held):
             for o in range(0, n_outs, outs):
                 tile(
-                    gains, dw.start + o * dw.channel + t, dw.channel, n_outs - o, taps.length - t,
-                    left, dy.start + o * dy.channel, dy.channel, dy.row,
+                    dw, dw0, left, dy.start + o * dy.channel, dy.channel, dy.row, n_outs - o,
                     right, x.start, x.row, table, taps.start + t, rows, positions, valid,
                 )  # fmt: skip
+                dw0 += record
 
     return sweep
 
 
+def _winograd_sweep(outs: int) -> Any:
+    tile = winograd_tile(outs)
+
+    @INNER
+    def sweep(y, n_outs, x, point, taps, w, w0, rows, positions):
+        results, source, table = y.array, x.array, taps.table
+        for p in range(0, positions, 4):
+            for r in range(rows):
+                y_r, x_r = y.start + r * y.row + p * y.position, x.start + r * x.row + p // 4 * x.position
+                for o in range(0, n_outs, outs):
+                    tile(
+                        results, y_r + o * y.channel, y.channel, n_outs - o, positions - p,
+                        source, x_r, point, table, taps.start, taps.length,
+                        w, w0 + o * taps.length * POINTS,
+                    )  # fmt: skip
+
+    return sweep
+
+
+_winograd_four, _winograd_two, _winograd_one = (_winograd_sweep(outs) for outs in (4, 2, 1))
 _four, _two, _one = (_multiply_sweep(outs) for outs in (4, 2, 1))
 _four_out, _two_out, _one_out = (_outer_sweep(outs) for outs in (4, 2, 1))
 
@@ -187,14 +242,26 @@ def multiply(height, y, n_outs, x, taps, w, w0, rows, positions):
 
 
 @INNER
-def outer(height, dw, n_outs, dy, x, taps, rows, positions, valid):
+def outer(height, dw, dw0, n_outs, dy, x, taps, rows, positions, valid):
     """dw[o, t] += sum over rows r and positions p of dy[o, r, p] * x[taps[t] + (r, p)].
 
-    dw, dy and x are a `View`, taps are `Taps`; only `valid` images count.
+    dy and x are a `View`, taps are `Taps`; only `valid` images count. The sums lie as `shares`
+    says, from dw0 on.
     """
     if height == 4:
-        _four_out(dw, n_outs, dy, x, taps, rows, positions, valid)
+        _four_out(dw, dw0, n_outs, dy, x, taps, rows, positions, valid)
     elif height == 2:
-        _two_out(dw, n_outs, dy, x, taps, rows, positions, valid)
+        _two_out(dw, dw0, n_outs, dy, x, taps, rows, positions, valid)
     else:
-        _one_out(dw, n_outs, dy, x, taps, rows, positions, valid)
+        _one_out(dw, dw0, n_outs, dy, x, taps, rows, positions, valid)
+
+
+@INNER
+def winograd(height, y, n_outs, x, point, taps, w, w0, rows, positions):
+    """Like `multiply`, of transformed rows."""
+    if height == 4:
+        _winograd_four(y, n_outs, x, point, taps, w, w0, rows, positions)
+    elif height == 2:
+        _winograd_two(y, n_outs, x, point, taps, w, w0, rows, positions)
+    else:
+        _winograd_one(y, n_outs, x, point, taps, w, w0, rows, positions)

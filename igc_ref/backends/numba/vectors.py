@@ -223,6 +223,18 @@ class Emitter:
         below = self.builder.fcmp_ordered("<", vector, floor)
         return self.builder.select(below, floor, vector)
 
+    def combined(self, matrix: Any, vectors: list[Any]) -> list[Any]:
+        """Return ``matrix @ vectors``, for a matrix of constants."""
+        results = []
+        for row in matrix.tolist():
+            total = self.zero
+            for factor, vector in zip(row, vectors, strict=True):
+                if factor:
+                    constant = ir.Constant(self.vector, [float(factor)] * self.lanes)
+                    total = self.multiply_add(constant, vector, total)
+            results.append(total)
+        return results
+
     def sum_of_lanes(self, vector: Any, valid: Any) -> Any:
         """Return the sum of the first `valid` lanes, in an order that the type fixes."""
         index = ir.Constant(ir.VectorType(_I64, self.lanes), list(range(self.lanes)))
@@ -233,6 +245,38 @@ class Emitter:
         masked = self.builder.select(inside, vector, self.zero)
         start = ir.Constant(self.number, 0.0)
         return self.builder.call(add, [start, masked], fastmath=("reassoc",))
+
+    def sums_of_lanes(self, vectors: list[Any], valid: Any) -> list[Any]:
+        """Return the sums of the first `valid` lanes of every vector, V of them in a vector."""
+        index = ir.Constant(ir.VectorType(_I64, self.lanes), list(range(self.lanes)))
+        inside = self.builder.icmp_signed("<", index, self.broadcast(valid))
+        masked = [self.builder.select(inside, vector, self.zero) for vector in vectors]
+        masked += [self.zero] * (-len(masked) % self.lanes)
+        batches = [masked[i : i + self.lanes] for i in range(0, len(masked), self.lanes)]
+        return [self._merged(batch) for batch in batches]
+
+    def _merged(self, vectors: list[Any]) -> Any:
+        """Return the vector of the sums of V vectors: halves of two are added side by side."""
+        size = self.lanes  # of the segments in which the parts of one sum lie
+        while size > 1:
+            firsts = [s + i for s in range(0, self.lanes, size) for i in range(size // 2)]
+            pairs = zip(vectors[: len(vectors) // 2], vectors[len(vectors) // 2 :], strict=True)
+            vectors = [self._folded(a, b, firsts, size // 2) for a, b in pairs]
+            size //= 2
+        return vectors[0]
+
+    def _folded(self, a: Any, b: Any, firsts: list[int], half: int) -> Any:
+        lanes = [
+            lane
+            for i in range(0, len(firsts), half)
+            for lane in [*firsts[i : i + half], *(self.lanes + f for f in firsts[i : i + half])]
+        ]
+        kind = ir.VectorType(ir.IntType(32), self.lanes)
+        low, high = (
+            self.builder.shuffle_vector(a, b, ir.Constant(kind, [n + shift for n in lanes]))
+            for shift in (0, half)
+        )
+        return self.builder.fadd(low, high)
 
     def reduce(
         self, count: Any, sums: int, body: Callable[[Any, list[Any]], list[Any]]
@@ -310,3 +354,14 @@ def vectorised(write: Callable[..., Any], results: int = 0) -> Any:
         return result(*map(passed, kinds)), emit
 
     return typed
+
+
+@intrinsic
+def take(_, counter):
+    """Return the next number of an array of one integer, to one thread only."""
+
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        address = context.make_array(signature.args[0])(context, builder, values[0]).data
+        return builder.atomic_rmw("add", address, ir.Constant(_I64, 1), "monotonic")
+
+    return types.int64(counter), emit
