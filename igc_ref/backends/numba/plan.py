@@ -13,15 +13,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-import os
 from igc_ref.backends.numba.vectors import POSITIONS, TAPS
 from igc_ref.backends.numba.winograd import POINTS
 from igc_ref.spec.block import output_length
 
 Table = npt.NDArray[np.int64]
 
-WINOGRAD = int(os.environ.get("WINO", "8"))
-KEPT = int(os.environ.get("KEPT", "8"))
+WINOGRAD = 8
+KEPT = 8
 UNITS = 64  # pieces that a batch is cut into if it can be, so that threads have something to share
 SPANS = 4  # pieces of an image at most: each reads and computes some rows of its neighbours again
 ROWS = 4  # a piece has about this many rows of the image at least
