@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from igc_ref.backends.numba import convolve, pointwise
 from igc_ref.backends.numba.base import NumbaBase
 from igc_ref.backends.numba.batch import NumbaBatch, Numbers
+from igc_ref.backends.numba.layout import layout_of
 from igc_ref.backends.numba.plan import Shape, plan
 from igc_ref.backends.operators.lazy import Moments, Sums
 from igc_ref.backends.operators.library import Array
@@ -17,7 +17,10 @@ from igc_ref.spec.block import IGCSpec
 
 
 class BlockSaved(NamedTuple):
-    """What the backward pass needs; a group convolution has an empty secondary weight."""
+    """What the backward pass needs; a group convolution has an empty secondary weight.
+
+    x is laid out as the kernels read it.
+    """
 
     x: NumbaBatch
     primary: Numbers
@@ -66,9 +69,10 @@ class Convolutions(NumbaBase):
         shape = Shape(C, out, L, M, k, stride, N, H, W, V, size, self.tile_bytes)
         p = plan(shape, backward=False)
         g = p.sizes
-        y = self.pool.batch((out, N, g.rows, g.columns), x.dtype)
+        x = self._relaid(x, g.x)
+        y = self.pool.batch((out, N, g.y.height, g.columns), x.dtype, g.y)
         scratch = self.pool.array((self.team.count, p.size), x.dtype)  # a row for every thread
-        y.moments = Moments(np.empty((g.blocks * g.spans, out, 3)), _counts(shape))
+        y.moments = Moments(np.empty((g.blocks * g.spans, out, 3)), p.counts)
         self.team.run(
             convolve.forward, g.blocks * g.spans, y.flat, y.moments.values,
             (x.flat, *rule), self._pack(primary, p.primary, p.taps),
@@ -80,10 +84,10 @@ class Convolutions(NumbaBase):
         x, primary, secondary, shape = saved
         p = plan(shape, backward=True)
         g = p.sizes
-        self.check_batch("the gradient", d, x.dtype, (len(primary), x.count, g.rows, g.columns))
+        self.check_batch("the gradient", d, x.dtype, (len(primary), *g.y[:2], g.columns))
         (x, rule), (d, derivative) = self._by_rule(x), self._by_derivative(d)
         pieces = g.blocks * g.spans
-        dx, sums = self.pool.batch(x.shape, x.dtype), np.zeros((pieces, shape.in_channels, 2))
+        dx, sums = self.pool.batch(x.shape, x.dtype, g.x), np.zeros((pieces, shape.in_channels, 2))
         shares = [self.pool.array((pieces, w.size), w.dtype) for w in (primary, secondary)]
         for share in shares:
             share[...] = 0
@@ -99,6 +103,7 @@ class Convolutions(NumbaBase):
             convolve.backward, pieces, dx.flat, *shares, sums,
             (d.flat, *derivative), (x.flat, *rule), weights, g, scratch,
         )  # fmt: skip
+        dx = self._relaid(dx, layout_of(*g.x[:3]))
         dx.sums = Sums(rule.table, sums)
         return dx, _add_up(shares[0], primary), _add_up(shares[1], secondary)
 
@@ -114,12 +119,3 @@ def _add_up(shares: Numbers, like: Numbers) -> Numbers:
     total = np.empty(like.shape, like.dtype)
     pointwise.add_up(total.reshape(-1), shares)
     return total
-
-
-@lru_cache
-def _counts(shape: Shape) -> Numbers:
-    """Return how many numbers of a channel of x' each piece of the batch has."""
-    g = plan(shape, backward=False).sizes
-    edges = np.arange(g.spans + 1) * g.rows // g.spans
-    images = np.minimum(g.lanes, g.images - g.lanes * np.arange(g.blocks))
-    return (images[:, None] * np.diff(edges) * float(g.columns)).ravel()

@@ -1,6 +1,6 @@
 """x' = P W_d Pᵀ W_p x, forward and backward, on one piece of the batch after the other.
 
-A piece is some rows of a block of V images. It is worked through in bands of rows, so that
+A piece is some rows of a block, see `igc_ref.backends.numba.layout`. It is worked through in bands of rows, so that
 what is between the two convolutions, ybar = Pᵀ W_p x, lives and dies in the cache. What comes
 before is applied while a band is read: the batch norm and the ReLU that made x on the way
 forward, the derivative of the batch norm that follows on the way back. What comes after is begun
@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from igc_ref.backends.numba.layout import inside, parts, source
 from igc_ref.backends.numba.rows import derive_row, moments_row, scale_row, sums_row
 from igc_ref.backends.numba.tiles import Taps, View, multiply, outer
 from igc_ref.backends.numba.vectors import INNER, kernel
@@ -108,7 +109,7 @@ def _forward_piece(piece, y, moments, x, primary, secondary, g, scratch):
             w0 = m * _tiled(g.mix, g.mix_height) * g.mix
             multiply(g.mix_height, dealt, g.mix, partition, mixes, secondary.packed, w0, 1,
                      rows * g.columns)  # fmt: skip
-        _add_moments(moments[piece], top == first, y, band0, out_channel, rows * g.columns, b, g)
+        _add_moments(moments[piece], top == first, y, band0, out_channel, top, top + rows, b, g)
 
 
 @INNER
@@ -140,7 +141,7 @@ def _backward_piece(piece, dx, dW_p, dW_d, sums, d, x, weights, g, scratch):
                 dy0 = l * g.y_group + _dy_at(band.own, band, g)
                 outer(g.height, gains, g.out, View(dy, dy0, g.y_channel, g.y_columns * V, V),
                       patches, taps, band.own_end - band.own, g.columns,
-                      _valid(band.b, g))  # fmt: skip
+                      inside(0, band.b, g.y))  # fmt: skip
             _dx_rows(dx, dy, weights.folded, weights.starts, l, band, g)
         _add_sums(sums, dx, x, band.b, top * g.stride, min(bottom * g.stride, g.H), g)
         for c in range(g.L * g.out):  # the last rows of dy are the next band's first
@@ -191,7 +192,7 @@ def _dy_rows(dy, dz, dW_d, d, secondary, y_mixes, band, g):
             dz_own = View(dz, (band.own - band.ready) * dz_row, g.dz_plane, dz_row, V)
             ybar = View(dy, partition + _dy_at(band.own, band, g), 0, dy_row, V)
             outer(g.mix_height, gains, g.mix, dz_own, ybar, Taps(y_mixes, 0, g.mix),
-                  band.own_end - band.own, g.columns, _valid(band.b, g))  # fmt: skip
+                  band.own_end - band.own, g.columns, inside(0, band.b, g.y))  # fmt: skip
         dy_bar = View(dy, partition + _dy_at(band.ready, band, g), g.y_plane, dy_row, V)
         w0 = m * _tiled(g.mix, g.mix_height) * g.mix
         multiply(g.mix_height, dy_bar, g.mix, View(dz, 0, 0, dz_row, V),
@@ -239,15 +240,16 @@ def _read_input(z, x, b, l, top, rows, g):
         c = l * g.inp + i
         for r in range(rows):
             z0 = (i * g.z_rows + r) * g.z_columns * V
-            x0 = ((b * g.L * g.inp + c) * g.H + top + r) * g.W * V
-            if not 0 <= top + r < g.H:
+            row, shift, lanes = source(top + r, g.x)
+            x0 = ((b * g.L * g.inp + c) * g.H + row) * g.W * V + shift
+            if not lanes:
                 z[z0 : z0 + g.z_columns * V] = 0
                 continue
             for q in range(min(s, g.W)):  # every s-th pixel, from the first s on
                 column = q + g.padding
                 place = z0 + (column % s * (g.z_columns // s) + column // s) * V
                 scale_row(z, place, V, array, x0 + q * V, s * V, (wide - q + s - 1) // s,
-                          table[c, 0], table[c, 1], floor)  # fmt: skip
+                          table[c, 0], table[c, 1], floor, lanes)  # fmt: skip
 
 
 @INNER
@@ -257,36 +259,40 @@ def _read_gradient(dy, dy0, dy_row, d, c, band, g):
     array, table, floor, bn_x = d
     for oy in range(band.ready, band.until):
         at = dy0 + (oy - band.ready) * dy_row
-        if 0 <= oy < g.rows:
-            d0 = ((band.b * g.L * g.out + c) * g.rows + oy) * row
+        source_row, shift, lanes = source(oy, g.y)
+        if lanes:
+            d0 = ((band.b * g.L * g.out + c) * g.rows + source_row) * row + shift
             derive_row(dy, at, array, bn_x, d0, g.columns, table[c, 0], table[c, 1], floor,
-                       table[c, 2], table[c, 3], table[c, 4], table[c, 5])  # fmt: skip
+                       table[c, 2], table[c, 3], table[c, 4], table[c, 5], lanes)  # fmt: skip
         else:
             dy[at : at + row] = 0
 
 
 @INNER
-def _add_moments(moments, fresh, y, y0, channel, positions, b, g):
+def _add_moments(moments, fresh, y, y0, channel, top, bottom, b, g):
     """Add a band of x' to the sums of (v - pivot) and of its square; the pivot is the first v."""
-    for c in range(g.L * g.out):
-        at = y0 + c * channel
-        if fresh:
-            moments[c, 0], moments[c, 1], moments[c, 2] = y[at], 0, 0
-        total, squares = moments_row(y, at, positions, moments[c, 0], _valid(b, g))
-        moments[c, 1] += total
-        moments[c, 2] += squares
+    for first, last, lanes in parts(top, bottom, b, g.y):
+        for c in range(g.L * g.out if first < last else 0):
+            at = y0 + c * channel
+            if fresh and first == top:
+                moments[c, 0], moments[c, 1], moments[c, 2] = y[at], 0, 0
+            at += (first - top) * g.columns * g.lanes
+            total, squares = moments_row(y, at, (last - first) * g.columns, moments[c, 0], lanes)
+            moments[c, 1] += total
+            moments[c, 2] += squares
 
 
 @INNER
 def _add_sums(sums, dx, x, b, top, bottom, g):
     """Add rows of dx to the sums of dx and of dx*(x - mean) where scale*x + shift > floor."""
     array, rule, floor = x
-    for c in range(g.L * g.inp):
-        at = ((b * g.L * g.inp + c) * g.H + top) * g.W * g.lanes
-        total, product = sums_row(dx, array, at, (bottom - top) * g.W, rule[c, 0], rule[c, 1],
-                                  floor, rule[c, 2], _valid(b, g))  # fmt: skip
-        sums[c, 0] += total
-        sums[c, 1] += product
+    for first, last, lanes in parts(top, bottom, b, g.x):
+        for c in range(g.L * g.inp if first < last else 0):
+            at = ((b * g.L * g.inp + c) * g.H + first) * g.W * g.lanes
+            total, product = sums_row(dx, array, at, (last - first) * g.W, rule[c, 0], rule[c, 1],
+                                      floor, rule[c, 2], lanes)  # fmt: skip
+            sums[c, 0] += total
+            sums[c, 1] += product
 
 
 @INNER
@@ -299,9 +305,3 @@ def _rows_of(span, g):
 def _tiled(outs, height):
     """Return the outputs with those that fill up the last tile."""
     return -(-outs // height) * height
-
-
-@INNER
-def _valid(b, g):
-    """Return how many of a block's V images there are; the rest of the lanes are filling."""
-    return min(g.lanes, g.images - b * g.lanes)

@@ -1,7 +1,7 @@
 """Where every number lies: sizes, distances and tables of taps, computed once for each shape.
 
 The kernels of `convolve` contain no index arithmetic of kernels, strides or permutations; they
-follow the tables made here. A block of V images is an array (C, H, W, V).
+follow the tables made here. A block is an array (C, R, W, V); see `igc_ref.backends.numba.layout`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from igc_ref.backends.numba.layout import Layout, apart, counts_of, layout_of
 from igc_ref.backends.numba.vectors import POSITIONS, TAPS
 from igc_ref.spec.block import output_length
 
@@ -51,14 +52,15 @@ class Sizes(NamedTuple):
     k: int
     stride: int
     padding: int
-    images: int
+    x: Layout
+    y: Layout
     lanes: int
     blocks: int
-    H: int
-    W: int
-    rows: int  # H', output rows
+    H: int  # input rows of a block,
+    W: int  # input columns
+    rows: int  # output rows of a block,
     columns: int  # W', output columns
-    spans: int  # pieces of an image
+    spans: int  # pieces of a block
     band: int  # output rows that are worked on together
     above: int  # rows and columns of dy that dx needs before its own
     below: int  # and after
@@ -88,6 +90,7 @@ class Plan:
     back_starts: Table  # first tap and first weight of every pass, (2, passes + 1)
     back_primary: Table
     back_secondary: Table
+    counts: npt.NDArray[np.float64]  # how many numbers of a channel of x' each piece has
     size: int
 
 
@@ -120,6 +123,7 @@ def plan(shape: Shape, backward: bool) -> Plan:
         back_starts=back_starts,
         back_primary=back_primary,
         back_secondary=_packed(mixing.swapaxes(1, 2), g.mix_height),
+        counts=counts_of(g.y, g.columns, g.spans),
         size=g.inp * plane + after_z + max(POSITIONS.values()) * V,
     )
 
@@ -127,7 +131,11 @@ def plan(shape: Shape, backward: bool) -> Plan:
 def _sizes(s: Shape, backward: bool) -> Sizes:
     inp, out, mix = s.in_channels // s.L, s.out_channels // s.L, s.out_channels // max(s.M, 1)
     rows, columns = (output_length(n, s.k, s.stride) for n in (s.height, s.width))
-    blocks, p = -(-s.images // s.lanes), s.k // 2
+    y, p = layout_of(s.images, rows, s.lanes), s.k // 2
+    x = apart(s.images, s.height, s.lanes)
+    if y.together < s.lanes:  # a lane of x has the rows that the same lane of y is made of
+        x = x._replace(together=y.together, rows=y.rows * s.stride)
+    rows, blocks = y.rows, y.blocks
     above, below = (s.k - 1 - p) // s.stride, (s.stride - 1 + p) // s.stride
     spans = min(-(-UNITS // blocks), -(-rows // ROWS))
     longest = -(-rows // spans)
@@ -139,8 +147,8 @@ def _sizes(s: Shape, backward: bool) -> Sizes:
     plane = (y_rows * y_columns | 1) * s.lanes
     return Sizes(
         L=s.L, M=s.M, inp=inp, out=out, mix=mix if s.M else 0, taps=inp * s.k * s.k, k=s.k,
-        stride=s.stride, padding=p, images=s.images, lanes=s.lanes, blocks=blocks,
-        H=s.height, W=s.width, rows=rows, columns=columns, spans=spans, band=band,
+        stride=s.stride, padding=p, x=x, y=y, lanes=s.lanes, blocks=blocks,
+        H=x.rows, W=s.width, rows=rows, columns=columns, spans=spans, band=band,
         above=above, below=below,
         z_rows=(band + (below if backward else 0) - 1) * s.stride + s.k,
         z_columns=(columns - 1 + -(-s.k // s.stride)) * s.stride,

@@ -1,38 +1,41 @@
 """Everything of a training step that is not a convolution, compiled.
 
-A batch comes as a flat array of planes: plane b*C + c holds `size` numbers, V images a position.
+A batch comes as a flat array of planes: plane b*C + c holds `size` numbers, V a position.
 The tables of rules and derivatives are explained in `igc_ref.backends.operators.lazy`.
 """
 
 from __future__ import annotations
 
+from igc_ref.backends.numba.layout import ALL, parts
 from igc_ref.backends.numba.rows import add_row, derive_row, moments_row, scale_row, sums_row
 from igc_ref.backends.numba.vectors import kernel
 
 
 @kernel
-def interleave(first, last, thread, data, images):
-    """Interleave public images (N, C, H, W) into blocks (blocks, C, H, W, V); fill up with 0."""
-    _, C, H, W, V = data.shape
-    N = len(images)
+def interleave(first, last, thread, data, images, together):
+    """Interleave public images (N, C, H, W) into blocks (blocks, C, R, W, V); fill up with 0."""
+    _, C, R, W, V = data.shape
+    N, _, H, _ = images.shape
     for plane in range(first, last):
         b, c = plane // C, plane % C
-        for r in range(H):
+        for r in range(R):
             for q in range(W):
                 for v in range(V):
-                    n = b * V + v
-                    data[b, c, r, q, v] = images[n, c, r, q] if n < N else 0
+                    n, h = b * together + v % together, v // together * R + r
+                    data[b, c, r, q, v] = images[n, c, h, q] if n < N and h < H else 0
 
 
 @kernel
-def separate(first, last, thread, images, data):
-    """Write blocks (blocks, C, H, W, V) as public images (N, C, H, W)."""
-    _, C, H, W, V = data.shape
+def separate(first, last, thread, images, data, together):
+    """Write blocks (blocks, C, R, W, V) as public images (N, C, H, W)."""
+    _, C, H, W = images.shape
+    R = data.shape[2]
     for n in range(first, last):
         for c in range(C):
-            for r in range(H):
+            for h in range(H):
+                lane = n % together + h // R * together
                 for q in range(W):
-                    images[n, c, r, q] = data[n // V, c, r, q, n % V]
+                    images[n, c, h, q] = data[n // together, c, h % R, q, lane]
 
 
 @kernel
@@ -40,7 +43,7 @@ def apply_rule(first, last, thread, y, x, rule, floor, size, V):
     """Compute y = max(scale*x + shift, floor)."""
     for plane in range(first, last):
         c, at = plane % len(rule), plane * size
-        scale_row(y, at, V, x, at, V, size // V, rule[c, 0], rule[c, 1], floor)
+        scale_row(y, at, V, x, at, V, size // V, rule[c, 0], rule[c, 1], floor, ALL)
 
 
 @kernel
@@ -49,7 +52,7 @@ def apply_derivative(first, last, thread, dx, d, table, floor, x, size, V):
     for plane in range(first, last):
         row, at = table[plane % len(table)], plane * size
         derive_row(dx, at, d, x, at, size // V,
-                   row[0], row[1], floor, row[2], row[3], row[4], row[5])  # fmt: skip
+                   row[0], row[1], floor, row[2], row[3], row[4], row[5], ALL)  # fmt: skip
 
 
 @kernel
@@ -67,7 +70,7 @@ def gate(first, last, thread, dx, dy, y, size, V):
     one, zero = y.dtype.type(1), y.dtype.type(0)
     for plane in range(first, last):
         derive_row(dx, plane * size, dy, y, plane * size, size // V,
-                   one, zero, zero, zero, one, zero, zero)  # fmt: skip
+                   one, zero, zero, zero, one, zero, zero, ALL)  # fmt: skip
 
 
 @kernel
@@ -78,30 +81,38 @@ def shuffle(first, last, thread, y, x, rule, floor, groups, size, V):
     for plane in range(first, last):
         c, at = plane % C, plane * size
         to = (plane - c + c % each * groups + c // each) * size
-        scale_row(y, to, V, x, at, V, size // V, rule[c, 0], rule[c, 1], floor)
+        scale_row(y, to, V, x, at, V, size // V, rule[c, 0], rule[c, 1], floor, ALL)
 
 
 @kernel
-def find_moments(first, last, thread, moments, x, size, V, count):
+def find_moments(first, last, thread, moments, x, size, layout):
     """For every plane: its first number, the sums of the distances to it and of their squares."""
-    C = moments.shape[1]
+    C, row = moments.shape[1], size // layout.rows
     for plane in range(first, last):
         b, c = plane // C, plane % C
-        pivot, valid = x[plane * size], min(V, count - b * V)
-        total, squares = moments_row(x, plane * size, size // V, pivot, valid)
-        moments[b, c, 0], moments[b, c, 1], moments[b, c, 2] = pivot, total, squares
+        pivot = x[plane * size]
+        moments[b, c, 0], moments[b, c, 1], moments[b, c, 2] = pivot, 0, 0
+        for top, bottom, lanes in parts(0, layout.rows, b, layout):
+            positions = (bottom - top) * row // layout.lanes
+            total, squares = moments_row(x, plane * size + top * row, positions, pivot, lanes)
+            moments[b, c, 1] += total
+            moments[b, c, 2] += squares
 
 
 @kernel
-def find_sums(first, last, thread, sums, d, x, rule, floor, size, V, count):
+def find_sums(first, last, thread, sums, d, x, rule, floor, size, layout):
     """For every plane: the sums of d and of d*(x - mean) where scale*x + shift > floor."""
-    C = sums.shape[1]
+    C, row = sums.shape[1], size // layout.rows
     for plane in range(first, last):
         b, c = plane // C, plane % C
-        sums[b, c, 0], sums[b, c, 1] = sums_row(
-            d, x, plane * size, size // V, rule[c, 0], rule[c, 1], floor, rule[c, 2],
-            min(V, count - b * V),
-        )  # fmt: skip
+        sums[b, c] = 0
+        for top, bottom, lanes in parts(0, layout.rows, b, layout):
+            total, product = sums_row(
+                d, x, plane * size + top * row, (bottom - top) * row // layout.lanes,
+                rule[c, 0], rule[c, 1], floor, rule[c, 2], lanes,
+            )  # fmt: skip
+            sums[b, c, 0] += total
+            sums[b, c, 1] += product
 
 
 @kernel
@@ -151,28 +162,32 @@ def derive_by(table, dgamma, dbeta, sums, rule, gamma, total, train):
 
 
 @kernel
-def average(first, last, thread, y, x, rule, floor, size, V):
+def average(first, last, thread, y, x, rule, floor, size, layout):
     """y[n, c] = mean over positions of max(scale*x + shift, floor)."""
-    N, C = y.shape
+    (N, C), I, R, V = y.shape, layout.together, layout.rows, layout.lanes
     for plane in range(first, last):
         b, c = plane // C, plane % C
         scale, shift = rule[c, 0], rule[c, 1]
-        for v in range(min(V, N - b * V)):
+        for n in range(b * I, min((b + 1) * I, N)):
             total = x.dtype.type(0)
-            for at in range(plane * size + v, (plane + 1) * size, V):
-                number = x[at] * scale + shift
-                total += floor if number < floor else number
-            y[b * V + v, c] = total / (size // V)
+            for h in range(layout.height):
+                row = (plane * R + h % R) * (size // R) + n % I + h // R * I
+                for at in range(row, row + size // R, V):
+                    number = x[at] * scale + shift
+                    total += floor if number < floor else number
+            y[n, c] = total / (layout.height * (size // R // V))
 
 
 @kernel
-def spread(first, last, thread, dx, dy, size, V):
-    """Compute dx = dy[n, c] / positions; 0 in the filling."""
-    N, C = dy.shape
+def spread(first, last, thread, dx, dy, size, layout):
+    """Compute dx = dy[n, c] / positions."""
+    (N, C), I, V = dy.shape, layout.together, layout.lanes
+    positions = layout.height * (size // layout.rows // V)
     for plane in range(first, last):
         b, c = plane // C, plane % C
         for v in range(V):
-            share = dy[b * V + v, c] / (size // V) if b * V + v < N else dy.dtype.type(0)
+            n = b * I + v % I
+            share = dy[n, c] / positions if n < N else dy.dtype.type(0)
             for at in range(plane * size + v, (plane + 1) * size, V):
                 dx[at] = share
 

@@ -86,13 +86,13 @@ def outer_tile(outs: int, taps_held: int) -> Any:
     """Return the numba intrinsic of `outer` for a tile of ``outs x taps_held`` weights.
 
     Its arguments: dw, dw0, dw_out, valid_outs, valid_taps; dy, dy0, dy_channel, dy_row;
-    x, x0, x_row; taps, t0; rows, positions, valid_lanes. Positions lie in `rows` rows; only the
-    first `valid_lanes` images count. The table of taps must hold ``t0 + taps_held`` entries.
+    x, x0, x_row; taps, t0; rows, positions, lanes. Positions lie in `rows` rows; only
+    some `lanes`, given as bits, count. The table of taps must hold ``t0 + taps_held`` entries.
     """
 
     @vectorised
     def tile(e, dw, dw0, dw_out, valid_outs, valid_taps, dy, dy0, dy_channel, dy_row, x, x0, x_row,
-             taps, t0, rows, positions, valid_lanes):  # fmt: skip
+             taps, t0, rows, positions, lanes):  # fmt: skip
         dw, dy, x, taps = e.at(dw, dw0), e.at(dy, dy0), e.at(x, x0), e.at(taps, t0)
         b = e.builder
         b.function.attributes.add("noinline")
@@ -123,7 +123,7 @@ def outer_tile(outs: int, taps_held: int) -> Any:
             there = b.icmp_signed("<", e.integer(t), valid_taps)
             with b.if_then(b.and_(there, b.icmp_signed("<", e.integer(o), valid_outs))):
                 place = e.at(e.at(dw, e.integer(o), dw_out), e.integer(t))
-                b.store(b.fadd(b.load(place), e.sum_of_lanes(vector, valid_lanes)), place)
+                b.store(b.fadd(b.load(place), e.sum_of_lanes(vector, lanes)), place)
 
     return tile
 
@@ -155,14 +155,14 @@ def _outer_sweep(outs: int) -> Any:
     tile = outer_tile(outs, held)
 
     @INNER
-    def sweep(dw, n_outs, dy, x, taps, rows, positions, valid):
+    def sweep(dw, n_outs, dy, x, taps, rows, positions, lanes):
         gains, left, right, table = dw.array, dy.array, x.array, taps.table
         for t in range(0, taps.length, held):
             for o in range(0, n_outs, outs):
                 tile(
                     gains, dw.start + o * dw.channel + t, dw.channel, n_outs - o, taps.length - t,
                     left, dy.start + o * dy.channel, dy.channel, dy.row,
-                    right, x.start, x.row, table, taps.start + t, rows, positions, valid,
+                    right, x.start, x.row, table, taps.start + t, rows, positions, lanes,
                 )  # fmt: skip
 
     return sweep
@@ -187,14 +187,14 @@ def multiply(height, y, n_outs, x, taps, w, w0, rows, positions):
 
 
 @INNER
-def outer(height, dw, n_outs, dy, x, taps, rows, positions, valid):
+def outer(height, dw, n_outs, dy, x, taps, rows, positions, lanes):
     """dw[o, t] += sum over rows r and positions p of dy[o, r, p] * x[taps[t] + (r, p)].
 
-    dw, dy and x are a `View`, taps are `Taps`; only `valid` images count.
+    dw, dy and x are a `View`, taps are `Taps`; only `lanes`, given as bits, count.
     """
     if height == 4:
-        _four_out(dw, n_outs, dy, x, taps, rows, positions, valid)
+        _four_out(dw, n_outs, dy, x, taps, rows, positions, lanes)
     elif height == 2:
-        _two_out(dw, n_outs, dy, x, taps, rows, positions, valid)
+        _two_out(dw, n_outs, dy, x, taps, rows, positions, lanes)
     else:
-        _one_out(dw, n_outs, dy, x, taps, rows, positions, valid)
+        _one_out(dw, n_outs, dy, x, taps, rows, positions, lanes)

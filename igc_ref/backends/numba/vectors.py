@@ -124,8 +124,17 @@ class Emitter:
             index = self.builder.mul(index, times)
         return self.builder.gep(pointer, [index])
 
-    def load(self, address: Any) -> Any:
-        """Load one vector."""
+    def load(self, address: Any, mask: Any = None) -> Any:
+        """Load one vector; with a mask from anywhere, and of the other lanes nothing."""
+        if mask is not None:
+            kinds = [self.vector.as_pointer(), ir.IntType(32), mask.type, self.vector]
+            load = cgutils.get_or_insert_function(
+                self.builder.module, ir.FunctionType(self.vector, kinds),
+                f"llvm.masked.load.{self.suffix}.p0",
+            )  # fmt: skip
+            align = ir.Constant(kinds[1], VECTOR_BYTES // self.lanes)
+            address = self.builder.bitcast(address, kinds[0])
+            return self.builder.call(load, [address, align, mask, self.zero])
         vector = self.builder.load(self.builder.bitcast(address, self.vector.as_pointer()))
         vector.align = VECTOR_BYTES
         return vector
@@ -159,16 +168,32 @@ class Emitter:
         below = self.builder.fcmp_ordered("<", vector, floor)
         return self.builder.select(below, floor, vector)
 
-    def sum_of_lanes(self, vector: Any, valid: Any) -> Any:
-        """Return the sum of the first `valid` lanes, in an order that the type fixes."""
-        index = ir.Constant(ir.VectorType(_I64, self.lanes), list(range(self.lanes)))
-        inside = self.builder.icmp_signed("<", index, self.broadcast(valid))
+    def mask(self, lanes: Any) -> Any:
+        """Return a vector of truth values from an integer's bits."""
+        bits = self.builder.trunc(lanes, ir.IntType(self.lanes))
+        return self.builder.bitcast(bits, ir.VectorType(ir.IntType(1), self.lanes))
+
+    def only(self, vector: Any, mask: Any) -> Any:
+        """Return a vector with 0 outside of the mask."""
+        return vector if mask is None else self.builder.select(mask, vector, self.zero)
+
+    def masked(self, lanes: Any, write: Callable[[Any], None]) -> None:
+        """Write code for all lanes, ``write(None)``, and for some: ``write(mask)``."""
+        bits = ir.IntType(self.lanes)
+        some = self.builder.icmp_signed("!=", self.builder.trunc(lanes, bits), bits(-1))
+        with self.builder.if_else(some, likely=False) as (masked, plain):
+            with masked:
+                write(self.mask(lanes))
+            with plain:
+                write(None)
+
+    def sum_of_lanes(self, vector: Any, lanes: Any) -> Any:
+        """Return the sum of some lanes, given as bits, in an order that the type fixes."""
         kind = ir.FunctionType(self.number, [self.number, self.vector])
         name = f"llvm.vector.reduce.fadd.{self.suffix}"
         add = cgutils.get_or_insert_function(self.builder.module, kind, name)
-        masked = self.builder.select(inside, vector, self.zero)
-        start = ir.Constant(self.number, 0.0)
-        return self.builder.call(add, [start, masked], fastmath=("reassoc",))
+        start, some = ir.Constant(self.number, 0.0), self.only(vector, self.mask(lanes))
+        return self.builder.call(add, [start, some], fastmath=("reassoc",))
 
     def reduce(
         self, count: Any, sums: int, body: Callable[[Any, list[Any]], list[Any]]
