@@ -57,7 +57,10 @@ class NumbaBase(LazyBackend, NumpyBackend):
         if x.layout == layout:
             return x
         C, N, H, W = x.shape
-        images, y = self.pool.array((N, C, H, W), x.dtype), self.pool.batch(x.shape, x.dtype, layout)
+        images, y = (
+            self.pool.array((N, C, H, W), x.dtype),
+            self.pool.batch(x.shape, x.dtype, layout),
+        )
         self.team.run(pointwise.separate, N, images, x.data, x.layout.together)
         self._planes(pointwise.interleave, y, y.data, images, layout.together)
         y.pending = x.pending

@@ -59,6 +59,7 @@ class Band(NamedTuple):
     until: int
     own: int  # those of them whose dW is this piece's: none if own >= own_end
     own_end: int
+    lanes: int  # of the block that have images, as bits
 
 
 @kernel
@@ -126,7 +127,7 @@ def _backward_piece(piece, dx, dW_p, dW_d, sums, d, x, weights, g, scratch):
         bottom = min(top + g.band, last)
         until = bottom + g.below
         band = Band(piece // g.spans, top, bottom, top - g.above, ready, until,
-                    max(ready, first), min(until, last))  # fmt: skip
+                    max(ready, first), min(until, last), inside(0, piece // g.spans, g.y))  # fmt: skip
         if g.M:
             _ybar_rows(dy, z, x, primary, band, g)
             _dy_rows(dy, dz, dW_d, d, weights.secondary, weights.y_mixes, band, g)
@@ -141,7 +142,7 @@ def _backward_piece(piece, dx, dW_p, dW_d, sums, d, x, weights, g, scratch):
                 dy0 = l * g.y_group + _dy_at(band.own, band, g)
                 outer(g.height, gains, g.out, View(dy, dy0, g.y_channel, g.y_columns * V, V),
                       patches, taps, band.own_end - band.own, g.columns,
-                      inside(0, band.b, g.y))  # fmt: skip
+                      band.lanes)  # fmt: skip
             _dx_rows(dx, dy, weights.folded, weights.starts, l, band, g)
         _add_sums(sums, dx, x, band.b, top * g.stride, min(bottom * g.stride, g.H), g)
         for c in range(g.L * g.out):  # the last rows of dy are the next band's first
@@ -192,7 +193,7 @@ def _dy_rows(dy, dz, dW_d, d, secondary, y_mixes, band, g):
             dz_own = View(dz, (band.own - band.ready) * dz_row, g.dz_plane, dz_row, V)
             ybar = View(dy, partition + _dy_at(band.own, band, g), 0, dy_row, V)
             outer(g.mix_height, gains, g.mix, dz_own, ybar, Taps(y_mixes, 0, g.mix),
-                  band.own_end - band.own, g.columns, inside(0, band.b, g.y))  # fmt: skip
+                  band.own_end - band.own, g.columns, band.lanes)  # fmt: skip
         dy_bar = View(dy, partition + _dy_at(band.ready, band, g), g.y_plane, dy_row, V)
         w0 = m * _tiled(g.mix, g.mix_height) * g.mix
         multiply(g.mix_height, dy_bar, g.mix, View(dz, 0, 0, dz_row, V),

@@ -19,10 +19,11 @@ def interleave(first, last, thread, data, images, together):
     for plane in range(first, last):
         b, c = plane // C, plane % C
         for r in range(R):
-            for q in range(W):
-                for v in range(V):
-                    n, h = b * together + v % together, v // together * R + r
-                    data[b, c, r, q, v] = images[n, c, h, q] if n < N and h < H else 0
+            for v in range(V):
+                n, h = b * together + v % together, v // together * R + r
+                there = n < N and h < H
+                for q in range(W):
+                    data[b, c, r, q, v] = images[n, c, h, q] if there else 0
 
 
 @kernel
@@ -33,9 +34,9 @@ def separate(first, last, thread, images, data, together):
     for n in range(first, last):
         for c in range(C):
             for h in range(H):
-                lane = n % together + h // R * together
+                b, r, lane = n // together, h % R, n % together + h // R * together
                 for q in range(W):
-                    images[n, c, h, q] = data[n // together, c, h % R, q, lane]
+                    images[n, c, h, q] = data[b, c, r, q, lane]
 
 
 @kernel
