@@ -77,7 +77,7 @@ class Pool:
     def batch(
         self, shape: tuple[int, int, int, int], dtype: npt.DTypeLike, layout: Layout | None = None
     ) -> NumbaBatch:
-        """Return an uninitialised batch of this shape (C, N, H, W), in its own layout or another."""
+        """Return an uninitialised batch (C, N, H, W), in the layout of its shape or another."""
         C, N, H, W = shape
         a = layout or layout_of(N, H, lanes(dtype))
         return NumbaBatch(self.array((a.blocks, C, a.rows, W, a.lanes), dtype), a)

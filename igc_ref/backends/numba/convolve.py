@@ -1,11 +1,11 @@
 """x' = P W_d Pᵀ W_p x, forward and backward, on one piece of the batch after the other.
 
-A piece is some rows of a block, see `igc_ref.backends.numba.layout`. It is worked through in bands of rows, so that
-what is between the two convolutions, ybar = Pᵀ W_p x, lives and dies in the cache. What comes
-before is applied while a band is read: the batch norm and the ReLU that made x on the way
-forward, the derivative of the batch norm that follows on the way back. What comes after is begun
-while a band is still there: the moments of x' for its batch norm, and the sums that the batch
-norm of x needs.
+A piece is some rows of a block; `igc_ref.backends.numba.layout` says what a block is. It is worked
+through in bands of rows, so that what is between the two convolutions, ybar = Pᵀ W_p x, lives and
+dies in the cache. What comes before is applied while a band is read: the batch norm and the ReLU
+that made x on the way forward, the derivative of the batch norm that follows on the way back. What
+comes after is begun while a band is still there: the moments of x' for its batch norm, and the sums
+that the batch norm of x needs.
 
 The way back, with d the gradient of x' and z the windows of x (y = W_p z, ybar = Pᵀ y):
 
@@ -115,7 +115,7 @@ def _forward_piece(piece, y, moments, x, primary, secondary, g, scratch):
 
 @INNER
 def _backward_piece(piece, dx, dW_p, dW_d, sums, d, x, weights, g, scratch):
-    V, primary = g.lanes, weights.primary
+    V, b, primary = g.lanes, piece // g.spans, weights.primary
     first, last = _rows_of(piece % g.spans, g)
     z_size, y_size = g.inp * g.z_rows * g.z_columns * V, g.L * g.out * g.y_plane
     z, dy, dz = scratch[:z_size], scratch[z_size : z_size + y_size], scratch[z_size + y_size :]
@@ -126,8 +126,8 @@ def _backward_piece(piece, dx, dW_p, dW_d, sums, d, x, weights, g, scratch):
     for top in range(first, last, g.band):
         bottom = min(top + g.band, last)
         until = bottom + g.below
-        band = Band(piece // g.spans, top, bottom, top - g.above, ready, until,
-                    max(ready, first), min(until, last), inside(0, piece // g.spans, g.y))  # fmt: skip
+        band = Band(b, top, bottom, top - g.above, ready, until,
+                    max(ready, first), min(until, last), inside(0, b, g.y))  # fmt: skip
         if g.M:
             _ybar_rows(dy, z, x, primary, band, g)
             _dy_rows(dy, dz, dW_d, d, weights.secondary, weights.y_mixes, band, g)
