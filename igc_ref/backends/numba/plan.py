@@ -20,7 +20,8 @@ from igc_ref.spec.block import output_length
 Table = npt.NDArray[np.int64]
 
 UNITS = 8  # pieces that a batch is cut into at least, so that threads have something to share
-ROWS = 4  # a piece has about this many rows of the image at least
+ROWS = 4  # a piece has about this many rows of a block at least,
+WORK = 1 << 26  # or so many multiplications, about 1.5 ms, if a block has few rows
 
 
 class Shape(NamedTuple):
@@ -137,7 +138,9 @@ def _sizes(s: Shape, backward: bool) -> Sizes:
         x = x._replace(together=y.together, rows=y.rows * s.stride)
     rows, blocks = y.rows, y.blocks
     above, below = (s.k - 1 - p) // s.stride, (s.stride - 1 + p) // s.stride
-    spans = min(-(-UNITS // blocks), -(-rows // ROWS))
+    work = s.out_channels * columns * s.lanes * (inp * s.k**2 + mix * (s.M > 0))  # of a row
+    least = ROWS if y.together == s.lanes else min(ROWS, -(-WORK // work))
+    spans = min(-(-UNITS // blocks), -(-rows // least))
     longest = -(-rows // spans)
     bytes_each = s.out_channels * columns * s.lanes * s.itemsize
     band = max(1, min(longest, s.tile_bytes // bytes_each))
