@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import igc_ref
@@ -26,7 +26,7 @@ from igc_ref.testing import assert_close
 from igc_ref.training.optim import SGD
 from tests.backends.cuda.cases import Block, Case
 from tests.support.guarded import GuardedNumpy
-from tests.support.strategies import normal, seeds, sizes
+from tests.support.strategies import normal, seeds, sizes, specs, weights
 
 pytestmark = pytest.mark.skipif(bool(numba_problem()), reason=str(numba_problem()))
 
@@ -188,6 +188,56 @@ def test_no_tile_reads_beyond_a_thread_s_scratch_memory(backward):
             assert (
                 g.inp * g.z_rows * g.z_columns * 8 + partitions + p.y_mixes.max() + beyond <= p.size
             )
+
+
+def test_few_images_share_their_rows_among_the_lanes_and_many_have_a_lane_each():
+    from igc_ref.backends.numba.vectors import lanes
+
+    V, backend = lanes("float64"), numba_backend()
+
+    def layout(N, H):
+        return backend.to_layout(np.zeros((N, 1, H, 2))).layout
+
+    assert all(layout(N, H)[3:] == (V, H) for N in (V, 2 * V, 5 * V) for H in (1, 2, V, 3 * V, 31))
+    assert [layout(N, 4 * V)[3:] for N in (1, 2, V + 1)] == [(1, 4), (2, 8), (1, 4)]
+    assert layout(1, 4 * V + 1)[3:] == (1, 5)  # most of the last lanes is filling
+    assert layout(2, V)[3:] == (2, 2)
+    assert layout(1, V // 2)[3:] == (2, 1)  # as two images would be
+
+
+@given(
+    block=specs(), N=st.integers(1, 20), H=st.integers(1, 40), W=st.integers(1, 7),
+    tile_bytes=st.sampled_from([1, 3000, 1 << 30]), pool=st.booleans(), seed=seeds,
+)  # fmt: skip
+def test_a_small_network_s_numbers_do_not_depend_on_how_its_images_lie(
+    block, N, H, W, tile_bytes, pool, seed
+):
+    k, p = block.kernel_size, block.kernel_size // 2
+    assume(min(H, W) + 2 * p >= k)
+    rng = np.random.default_rng(seed)
+    x, arrays = normal(rng, (N, block.in_channels, H, W)), weights(rng, block)
+
+    def run(backend):
+        found = {}
+        y, before = batch_norm(backend, backend.to_layout(x), relu=True)
+        y, saved = backend.igc(y, *arrays, block)
+        found["y"] = backend.from_layout(y)
+        y, after = batch_norm(backend, y, relu=True)
+        z, pooled = backend.max_pool(y, 3, 2, 1) if pool else (y, None)
+        z, residual = backend.add_relu(*backend.shuffle(z, 1)[:1], z)
+        averages, shape = backend.global_average_pool(z)
+        d = backend.global_average_pool_backward(averages, shape)
+        d = backend.relu_backward(d, residual)
+        d = backend.max_pool_backward(d, pooled) if pool else d
+        d, found["dgamma"], found["dbeta"] = backend.batch_norm_backward(d, after)
+        dx, found["dprimary"], found["dsecondary"] = backend.igc_backward(d, saved)
+        dx, found["dgamma2"], found["dbeta2"] = backend.batch_norm_backward(dx, before)
+        return found | {"averages": averages, "dx": backend.from_layout(dx)}
+
+    expected, actual = run(NumpyBackend()), run(numba_backend(tile_bytes=tile_bytes))
+    for name, array in expected.items():
+        size = 1 + abs(array).max()  # batch norm takes much of a gradient away
+        assert_close(size + actual[name], size + array, 10_000 * N * H * W)
 
 
 def test_moments_noted_by_a_convolution_are_dealt_with_its_channels():

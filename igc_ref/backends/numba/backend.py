@@ -13,6 +13,7 @@ import numpy as np
 from igc_ref.backends.numba import pointwise
 from igc_ref.backends.numba.batch import NumbaBatch
 from igc_ref.backends.numba.convolution import Convolutions
+from igc_ref.backends.numba.layout import apart, counts_of, layout_of
 from igc_ref.backends.numba.vectors import UNCACHED
 from igc_ref.backends.numba.warm_up import warm_up
 from igc_ref.backends.operators.lazy import NO_FLOOR, BatchNormSaved, Derivative, Moments, Rule
@@ -56,13 +57,13 @@ class NumbaBackend(Convolutions):
         self.check_channels(x, gamma, beta, *running)
         x = self._plain(x)
         if x.moments is None:
-            blocks, C, H, W, V = x.data.shape
-            counts = np.minimum(V, x.count - V * np.arange(blocks)) * float(H * W)
-            x.moments = Moments(np.empty((blocks, C, 3)), counts)
-            self._planes(pointwise.find_moments, x, x.moments.values, x.flat, *x.plane, x.count)
+            size, a = x.plane[0], x.layout
+            counts = counts_of(a, x.shape[3], 1)
+            x.moments = Moments(np.empty((a.blocks, len(gamma), 3)), counts)
+            self._planes(pointwise.find_moments, x, x.moments.values, x.flat, size, a)
         rule = Rule(np.empty((len(gamma), 4), x.dtype), x.dtype.type(0 if relu else NO_FLOOR))
         pointwise.normalise_by(rule.table, *x.moments, gamma, beta, *running, momentum, eps, train)
-        return NumbaBatch(x.data, x.count, rule), BatchNormSaved(x, rule, gamma, train)
+        return NumbaBatch(x.data, x.layout, rule), BatchNormSaved(x, rule, gamma, train)
 
     def batch_norm_backward(
         self, dy: NumbaBatch, saved: BatchNormSaved
@@ -76,11 +77,13 @@ class NumbaBackend(Convolutions):
             sums = dy.sums.values  # taken while dy was written
         else:
             sums = np.empty((len(x.data), C, 2))
-            self._planes(pointwise.find_sums, x, sums, dy.flat, x.flat, *rule, *x.plane, N)
+            size = x.plane[0]
+            self._planes(pointwise.find_sums, x, sums, dy.flat, x.flat, *rule, size, x.layout)
         table = np.empty((C, 8), x.dtype)
         dgamma, dbeta = np.empty_like(gamma), np.empty_like(gamma)
         pointwise.derive_by(table, dgamma, dbeta, sums, rule.table, gamma, N * H * W, train)
-        return NumbaBatch(dy.data, N, Derivative(table, rule.floor, x.flat)), dgamma, dbeta
+        derivative = Derivative(table, rule.floor, x.flat)
+        return NumbaBatch(dy.data, x.layout, derivative), dgamma, dbeta
 
     def add(self, a: NumbaBatch, b: NumbaBatch) -> NumbaBatch:
         """Return a + b."""
@@ -120,8 +123,8 @@ class NumbaBackend(Convolutions):
         """Average every channel of every image: (C, N, H, W) to (N, C)."""
         self.check_batch("x", x)
         x, rule = self._by_rule(x)
-        y = np.empty((x.count, x.shape[0]), x.dtype)
-        self._planes(pointwise.average, x, y, x.flat, *rule, *x.plane)
+        y = np.empty((x.shape[1], x.shape[0]), x.dtype)
+        self._planes(pointwise.average, x, y, x.flat, *rule, x.plane[0], x.layout)
         return y, x.shape
 
     def global_average_pool_backward(self, dy: Array, shape: tuple[int, ...]) -> NumbaBatch:
@@ -129,7 +132,7 @@ class NumbaBackend(Convolutions):
         C, N, H, W = shape
         self.check("the gradient", dy, *DTYPES, shape=(N, C))
         dx = self.pool.batch((C, N, H, W), dy.dtype)
-        self._planes(pointwise.spread, dx, dx.flat, dy, *dx.plane)
+        self._planes(pointwise.spread, dx, dx.flat, dy, dx.plane[0], dx.layout)
         return dx
 
     def max_pool(
@@ -137,21 +140,28 @@ class NumbaBackend(Convolutions):
     ) -> tuple[NumbaBatch, MaxPoolSaved]:
         """Take the greatest pixel of every window; see `GenericBackend.max_pool`."""
         window = self.check_window(x, kernel_size, stride, padding)
-        x = self._plain(x)
         C, N, H, W = x.shape
         rows, columns = (output_length(n, *window) for n in (H, W))
-        y = self.pool.batch((C, N, rows, columns), x.dtype)
+        usual, whole = layout_of(N, rows, x.layout.lanes), apart(N, rows, x.layout.lanes)
+        V = x.layout.lanes if usual == whole and x.layout.together == x.layout.lanes else 1
+        x = self._relaid(self._plain(x), apart(N, H, V))
+        y = self.pool.batch((C, N, rows, columns), x.dtype, apart(N, rows, V))
         winner = np.zeros(y.data.shape, np.int32)
         self._planes(pointwise.max_pool, y, y.data, winner, x.data, *window)
-        return y, MaxPoolSaved(x.shape, x.dtype, winner)
+        return self._relaid(y, usual), MaxPoolSaved(x.shape, x.dtype, winner)
 
     def max_pool_backward(self, dy: NumbaBatch, saved: MaxPoolSaved) -> NumbaBatch:
         """Send every gradient to the pixel that won its window."""
         shape, dtype, winner, _ = saved
         self.check_batch("the gradient", dy, dtype, (*shape[:2], *winner.shape[2:4]))
-        dy, dx = self._plain(dy), self.pool.batch(shape, dtype)
+        (_, N, H, _), rows, V = shape, winner.shape[2], winner.shape[4]
+        usual, dy = (
+            layout_of(N, H, dy.layout.lanes),
+            self._relaid(self._plain(dy), apart(N, rows, V)),
+        )
+        dx = self.pool.batch(shape, dtype, apart(N, H, V))
         self._planes(pointwise.max_pool_backward, dx, dx.data, dy.data, winner)
-        return dx
+        return self._relaid(dx, usual)
 
     def sgd_step(self, weight: Array, gradient: Array, velocity: Array, **numbers: float) -> None:
         """Take one step of Nesterov's accelerated gradient, in place."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from igc_ref.backends.numba import pointwise
 from igc_ref.backends.numba.batch import NumbaBatch, Numbers, Pool
+from igc_ref.backends.numba.layout import Layout
 from igc_ref.backends.numba.threads import Team
 from igc_ref.backends.numpy import NumpyBackend
 from igc_ref.backends.operators.lazy import NO_FLOOR, Derivative, LazyBackend, Rule
@@ -30,7 +31,7 @@ class NumbaBase(LazyBackend, NumpyBackend):
         x = self.pool.batch((C, N, H, W), images.dtype)
         # One long row of one kind, or numba would compile the kernel anew for every other kind.
         row = np.require(images, requirements=["C", "A", "W", "E"]).reshape(-1)
-        self._planes(pointwise.interleave, x, x.flat, row, C, N, *x.plane)
+        self._planes(pointwise.interleave, x, x.flat, row, C, W, x.layout)
         return x
 
     def from_layout(self, x: NumbaBatch, gradient: bool = False) -> Array:  # noqa: ARG002
@@ -39,7 +40,7 @@ class NumbaBase(LazyBackend, NumpyBackend):
         C, N, H, W = x.shape
         images = self.pool.array((N, C, H, W), x.dtype)
         x, row = self._plain(x), images.reshape(-1)
-        self._planes(pointwise.separate, x, row, x.flat, C, N, *x.plane)
+        self._planes(pointwise.separate, x, row, x.flat, C, W, x.layout)
         return images
 
     def to_array(self, x: NumbaBatch) -> Array:
@@ -53,6 +54,20 @@ class NumbaBase(LazyBackend, NumpyBackend):
     def _planes(self, kernel: Callable[..., None], x: NumbaBatch, *arguments: Any) -> None:
         """Run a kernel on all planes, one channel of one block of x each."""
         self.team.run(kernel, x.data.shape[0] * x.data.shape[1], *arguments)
+
+    def _relaid(self, x: NumbaBatch, layout: Layout) -> NumbaBatch:
+        """Return a batch in this layout, with its rule pending if it has one."""
+        if x.layout == layout:
+            return x
+        C, N, H, W = x.shape
+        images, y = (
+            self.pool.array((N, C, H, W), x.dtype),
+            self.pool.batch(x.shape, x.dtype, layout),
+        )
+        self.team.run(pointwise.separate, N, images, x.data, x.layout.together)
+        self._planes(pointwise.interleave, y, y.data, images, layout.together)
+        y.pending = x.pending
+        return y
 
     def _plain(self, x: NumbaBatch) -> NumbaBatch:
         """Apply what is pending."""

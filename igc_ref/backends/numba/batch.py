@@ -1,8 +1,7 @@
 """A batch as the compiled kernels hold it, and the memory it lies in.
 
-V images lie side by side, as the lanes of one vector register: an array (blocks, C, H, W, V).
-A shift of the kernel is then a shift by whole vectors, at any stride and any border, and nothing
-is ever unaligned. The last block is filled up; sums leave its filling out.
+V images, or rows of fewer images, lie side by side, as the lanes of one vector register: an array
+(blocks, C, R, W, V). `igc_ref.backends.numba.layout` says which number lies where.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from igc_ref.backends.numba.layout import Layout, layout_of
 from igc_ref.backends.numba.vectors import VECTOR_BYTES, lanes
 from igc_ref.backends.operators.lazy import Batch, Derivative, Rule
 
@@ -25,17 +25,19 @@ UNUSED = 4096  # arrays later, memory that served none is dropped; steps of deep
 
 
 class NumbaBatch(Batch):
-    """`count` images in an array (blocks, C, H, W, V)."""
+    """Images in an array (blocks, C, R, W, V)."""
 
-    def __init__(self, data: Numbers, count: int, pending: Rule | Derivative | None = None) -> None:
+    def __init__(
+        self, data: Numbers, layout: Layout, pending: Rule | Derivative | None = None
+    ) -> None:
         super().__init__(data, pending)
-        self.count = count
+        self.layout = layout
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(C, N, H, W), as of the other backends' arrays."""
-        _, C, H, W, _ = self.data.shape
-        return C, self.count, H, W
+        _, C, _, W, _ = self.data.shape
+        return C, self.layout.images, self.layout.height, W
 
     @property
     def flat(self) -> Numbers:
@@ -45,8 +47,8 @@ class NumbaBatch(Batch):
     @property
     def plane(self) -> tuple[int, int]:
         """How many numbers one channel of one block has, and V."""
-        H, W, V = self.data.shape[2:]
-        return H * W * V, V
+        R, W, V = self.data.shape[2:]
+        return R * W * V, V
 
 
 class Pool:
@@ -77,11 +79,13 @@ class Pool:
         """Bytes that are kept to be used again."""
         return sum(size * len(memories) for size, memories in [*self._free.items()])
 
-    def batch(self, shape: tuple[int, int, int, int], dtype: npt.DTypeLike) -> NumbaBatch:
-        """Return an uninitialised batch of this shape (C, N, H, W)."""
+    def batch(
+        self, shape: tuple[int, int, int, int], dtype: npt.DTypeLike, layout: Layout | None = None
+    ) -> NumbaBatch:
+        """Return an uninitialised batch (C, N, H, W), in the layout of its shape or another."""
         C, N, H, W = shape
-        V = lanes(dtype)
-        return NumbaBatch(self.array((-(-N // V), C, H, W, V), dtype), N)
+        a = layout or layout_of(N, H, lanes(dtype))
+        return NumbaBatch(self.array((a.blocks, C, a.rows, W, a.lanes), dtype), a)
 
     def array(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Numbers:
         """Return an uninitialised array, aligned for vectors."""

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from igc_ref.backends.numba import convolve, pointwise
+from igc_ref.backends.numba import convolve, pointwise, winograd
 from igc_ref.backends.numba.base import NumbaBase
 from igc_ref.backends.numba.batch import NumbaBatch, Numbers
-from igc_ref.backends.numba.plan import Shape, plan
-from igc_ref.backends.numba.winograd import POINTS, C as INVERSE_C, G as WG
+from igc_ref.backends.numba.layout import layout_of
+from igc_ref.backends.numba.plan import Shape, Sizes, plan
 from igc_ref.backends.operators.lazy import Moments, Sums
 from igc_ref.backends.operators.library import Array
 from igc_ref.spec.block import IGCSpec
 
+ONE = np.ones((1, 1))  # weights are taken as they are
+
 
 class BlockSaved(NamedTuple):
-    """What the backward pass needs; a group convolution has an empty secondary weight."""
+    """What the backward pass needs; a group convolution has an empty secondary weight.
+
+    x is laid out as the kernels read it.
+    """
 
     x: NumbaBatch
     ybar: Numbers
@@ -61,7 +65,6 @@ class Convolutions(NumbaBase):
         self, x: NumbaBatch, primary: Array, secondary: Array, block: tuple[int, ...]
     ) -> tuple[NumbaBatch, BlockSaved]:
         x, rule = self._by_rule(x)
-        given = primary
         C, N, H, W = x.shape
         out, L, M, k, stride = block
         stride = min(stride, max(H, W) + 2 * (k // 2) + 1)  # so far, the first position is alone
@@ -69,73 +72,67 @@ class Convolutions(NumbaBase):
         shape = Shape(C, out, L, M, k, stride, N, H, W, V, size, self.tile_bytes)
         p = plan(shape, backward=False)
         g = p.sizes
-        y = self.pool.batch((out, N, g.rows, g.columns), x.dtype)
-        if g.tiles:
-            primary = (primary.reshape(-1, 3) @ WG.T.astype(x.dtype)).reshape(-1)
+        x = self._relaid(x, g.x)
+        y = self.pool.batch((out, N, g.y.height, g.columns), x.dtype, g.y)
+        ybar = self.pool.array((g.blocks * out * g.kept_plane,), x.dtype)
         scratch = self.pool.array((self.team.count, p.size), x.dtype)  # a row for every thread
-        y.moments = Moments(np.empty((g.blocks * g.spans, out, 3)), _counts(shape))
-        kept = self.pool.array((g.blocks * len(given) * g.kept_plane,), x.dtype)
-        self.team.run(
-            convolve.forward, min(self.team.count, g.blocks * g.spans), np.zeros(1, np.int64),
-            y.flat, kept, y.moments.values,
-            (x.flat, *rule), self._pack(primary, p.primary, p.taps),
+        y.moments = Moments(np.empty((g.blocks * g.spans, out, 3)), p.counts)
+        self._share_out(
+            convolve.forward, g, y.flat, ybar, y.moments.values, (x.flat, *rule),
+            self._pack(primary, p.primary, p.taps, _points(g)),
             self._pack(secondary, p.secondary, p.mixes), g, scratch,
         )  # fmt: skip
-        return y, BlockSaved(x, kept, given, secondary, shape)
+        return y, BlockSaved(x, ybar, primary, secondary, shape)
 
     def _backward(self, d: NumbaBatch, saved: BlockSaved) -> tuple[NumbaBatch, Array, Array]:
-        x, kept, primary, secondary, shape = saved
+        x, ybar, primary, secondary, shape = saved
         p = plan(shape, backward=True)
         g = p.sizes
-        self.check_batch("the gradient", d, x.dtype, (len(primary), x.count, g.rows, g.columns))
+        self.check_batch("the gradient", d, x.dtype, (len(primary), *g.y[:2], g.columns))
         (x, rule), (d, derivative) = self._by_rule(x), self._by_derivative(d)
-        pieces = g.blocks * g.spans
-        dx, sums = self.pool.batch(x.shape, x.dtype), np.zeros((pieces, shape.in_channels, 2))
-        given, back = primary, primary
-        if g.tiles:
-            G = WG.T.astype(x.dtype)
-            back = (np.ascontiguousarray(primary[..., ::-1]).reshape(-1, 3) @ G).reshape(-1)
-            primary = (primary.reshape(-1, 3) @ G).reshape(-1)
-        groups = g.L * (POINTS if g.tiles else 1)
-        sizes = groups * g.share, g.M * g.mix_share
+        pieces, points = g.blocks * g.spans, _points(g)
+        dx, sums = self.pool.batch(x.shape, x.dtype, g.x), np.zeros((pieces, shape.in_channels, 2))
+        sizes = len(points) * g.L * g.share, g.M * g.mix_share
         shares = [self.pool.array((pieces, size), x.dtype) for size in sizes]
         scratch = self.pool.array((self.team.count, p.size), x.dtype)
         weights = convolve.BackwardWeights(
-            self._pack(primary, p.primary, p.taps),
-            self._pack(back, p.back_primary, p.back_taps),
+            self._pack(primary, p.primary, p.taps, points),
+            self._pack(primary, p.back_primary, p.back_taps, points[:, ::-1]),  # a mirror image
             p.back_starts,
             self._pack(secondary, p.back_secondary, p.mixes),
             p.ybar_mixes,
         )
-        self.team.run(
-            convolve.backward, min(self.team.count, pieces), np.zeros(1, np.int64),
-            dx.flat, *shares, sums, (d.flat, *derivative), (x.flat, *rule), kept, weights, g, scratch,
+        self._share_out(
+            convolve.backward, g, dx.flat, *shares, sums, (d.flat, *derivative),
+            (x.flat, *rule), ybar, weights, g, scratch,
         )  # fmt: skip
+        dx = self._relaid(dx, layout_of(*g.x[:3]))
         dx.sums = Sums(rule.table, sums)
-        dW = self._add_up(shares[0], primary, p.shares)
-        if g.tiles:
-            dW = INVERSE_C.astype(x.dtype) @ dW.reshape(6, -1)
-            dW = np.ascontiguousarray(dW.T).reshape(given.shape)
-        return dx, dW, self._add_up(shares[1], secondary, p.mix_shares)
+        back = winograd.C if g.tiles else ONE
+        dW_p = self._add_up(shares[0], primary, p.shares, back)
+        return dx, dW_p, self._add_up(shares[1], secondary, p.mix_shares, ONE)
 
-    def _pack(self, weights: Array, table: Numbers, taps: Numbers) -> convolve.Weights:
+    def _share_out(self, kernel: Any, g: Sizes, *arguments: Any) -> None:
+        """Let every thread take pieces, one after the other, until there are none left."""
+        threads = min(self.team.count, g.blocks * g.spans)
+        self.team.run(kernel, threads, np.zeros(1, np.int64), *arguments)
+
+    def _pack(
+        self, weights: Array, table: Numbers, taps: Numbers, points: Numbers = ONE
+    ) -> convolve.Weights:
         """Order weights as the register tiles read them."""
-        packed = self.pool.array(table.shape, weights.dtype)
-        pointwise.pack(packed, weights.reshape(-1), table)
+        packed = self.pool.array((table.size * len(points),), weights.dtype)
+        pointwise.pack(packed, weights.reshape(-1), table, np.ascontiguousarray(points))
         return convolve.Weights(packed, taps)
 
-    def _add_up(self, shares: Numbers, like: Numbers, table: Numbers) -> Numbers:
+    def _add_up(self, shares: Numbers, like: Numbers, table: Numbers, points: Numbers) -> Numbers:
         """Add up the pieces' shares of a weight's gradient."""
-        self.team.run(pointwise.add_up, -(-shares.shape[1] // 4096), shares)
-        total = np.empty(like.shape, like.dtype)
-        pointwise.pack(total.reshape(-1), shares[0], table)
-        return total
+        self.team.run(pointwise.add_up, -(-shares.shape[1] // pointwise.STRIP), shares)
+        gradient = np.empty(like.shape, like.dtype)
+        pointwise.unpack(gradient.reshape(-1), shares[0], table, points)
+        return gradient
 
 
-@lru_cache
-def _counts(shape: Shape) -> Numbers:
-    """Return how many numbers of a channel of x' each piece of the batch has."""
-    g = plan(shape, backward=False).sizes
-    edges = np.arange(g.spans + 1) * g.rows // g.spans
-    images = np.minimum(g.lanes, g.images - g.lanes * np.arange(g.blocks))
-    return (images[:, None] * np.diff(edges) * float(g.columns)).ravel()
+def _points(g: Sizes) -> Numbers:
+    """Return what a row of the kernel is multiplied by."""
+    return winograd.G if g.tiles else ONE

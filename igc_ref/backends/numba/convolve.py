@@ -1,11 +1,11 @@
 """x' = P W_d Pᵀ W_p x, forward and backward, on one piece of the batch after the other.
 
-A piece is some rows of a block of V images. It is worked through in bands of rows, so that
-what is between the two convolutions, ybar = Pᵀ W_p x, lives and dies in the cache. What comes
-before is applied while a band is read: the batch norm and the ReLU that made x on the way
-forward, the derivative of the batch norm that follows on the way back. What comes after is begun
-while a band is still there: the moments of x' for its batch norm, and the sums that the batch
-norm of x needs.
+A piece is some rows of a block; `igc_ref.backends.numba.layout` says what a block is. It is worked
+through in bands of rows, so that what is between the two convolutions, ybar = Pᵀ W_p x, lives and
+dies in the cache. What comes before is applied while a band is read: the batch norm and the ReLU
+that made x on the way forward, the derivative of the batch norm that follows on the way back. What
+comes after is begun while a band is still there: the moments of x' for its batch norm, and the sums
+that the batch norm of x needs.
 
 The way back, with d the gradient of x' and z the windows of x (y = W_p z, ybar = Pᵀ y):
 
@@ -25,7 +25,15 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from igc_ref.backends.numba.rows import derive_row, moments_row, scale_row, sums_row, input_row, gradient_row
+from igc_ref.backends.numba.layout import inside, parts, source
+from igc_ref.backends.numba.rows import (
+    derive_row,
+    gradient_row,
+    input_row,
+    moments_row,
+    scale_row,
+    sums_row,
+)
 from igc_ref.backends.numba.tiles import Taps, View, multiply, outer, winograd
 from igc_ref.backends.numba.vectors import INNER, kernel, take
 
@@ -58,6 +66,7 @@ class Band(NamedTuple):
     until: int
     own: int  # those of them whose dW is this piece's: none if own >= own_end
     own_end: int
+    lanes: int  # of the block that have images, as bits
 
 
 @kernel
@@ -117,12 +126,12 @@ def _forward_piece(piece, y, kept, moments, x, primary, secondary, g, scratch):
             w0 = m * _tiled(g.mix, g.mix_height) * g.mix
             multiply(g.mix_height, dealt, g.mix, partition, mixes, secondary.packed, w0, 1,
                      rows * g.columns)  # fmt: skip
-        _add_moments(moments[piece], top == first, y, band0, out_channel, rows * g.columns, b, g)
+        _add_moments(moments[piece], top == first, y, band0, out_channel, top, top + rows, b, g)
 
 
 @INNER
 def _backward_piece(piece, dx, dW_p, dW_d, sums, d, x, kept, weights, g, scratch):
-    V, primary = g.lanes, weights.primary
+    V, b, primary = g.lanes, piece // g.spans, weights.primary
     first, last = _rows_of(piece % g.spans, g)
     z_size, y_size = g.inp * g.z_rows * g.z_columns * V, g.L * g.out * g.y_plane
     z, dy, dz = scratch[:z_size], scratch[z_size : z_size + y_size], scratch[z_size + y_size :]
@@ -137,8 +146,8 @@ def _backward_piece(piece, dx, dW_p, dW_d, sums, d, x, kept, weights, g, scratch
     for top in range(first, last, g.band):
         bottom = min(top + g.band, last)
         until = bottom + g.below
-        band = Band(piece // g.spans, top, bottom, top - g.above, ready, until,
-                    max(ready, first), min(until, last))  # fmt: skip
+        band = Band(b, top, bottom, top - g.above, ready, until,
+                    max(ready, first), min(until, last), inside(0, b, g.y))  # fmt: skip
         if g.M:
             if not g.kept_plane:
                 _ybar_rows(dy, z, zt, x, primary, band, g)
@@ -157,7 +166,7 @@ def _backward_piece(piece, dx, dW_p, dW_d, sums, d, x, kept, weights, g, scratch
                 dy0 = l * g.y_group + _dy_at(band.own, band, g)
                 outer(g.height, dW_p, l * g.share, g.out, View(dy, dy0, g.y_channel, g.y_columns * V, V),
                       patches, taps, band.own_end - band.own, g.columns,
-                      _valid(band.b, g))  # fmt: skip
+                      band.lanes)  # fmt: skip
             if g.tiles:
                 _dx_points(dx, dy, dt, weights.folded, l, band, g)
             else:
@@ -206,7 +215,7 @@ def _outer_points(dW_p, dy, dt, zt, l, taps, band, g):
                                dy0 + o * g.y_channel + r * g.y_columns * V, g.tiles)
     for q in range(6):
         outer(g.height, dW_p, (q * g.L + l) * g.share, g.out, View(dt, q * g.dt_point, g.dt_plane, 0, V),
-              View(zt, q * g.zt_point, 0, 0, V), taps, 1, rows * g.tiles, _valid(band.b, g))
+              View(zt, q * g.zt_point, 0, 0, V), taps, 1, rows * g.tiles, band.lanes)
 
 
 @INNER
@@ -265,7 +274,7 @@ def _dy_rows(dy, dz, dW_d, d, kept, secondary, ybar_mixes, band, g):
                 ybar = View(kept, ybar0, 0, dz_row, V)
             outer(g.mix_height, dW_d, m * g.mix_share, g.mix, dz_own, ybar,
                   Taps(ybar_mixes, 0, g.mix), band.own_end - band.own, g.columns,
-                  _valid(band.b, g))  # fmt: skip
+                  band.lanes)  # fmt: skip
         dy_bar = View(dy, partition + _dy_at(band.ready, band, g), g.y_plane, dy_row, V)
         w0 = m * _tiled(g.mix, g.mix_height) * g.mix
         multiply(g.mix_height, dy_bar, g.mix, View(dz, 0, 0, dz_row, V),
@@ -313,15 +322,16 @@ def _read_input(z, x, b, l, top, rows, g):
         c = l * g.inp + i
         for r in range(rows):
             z0 = (i * g.z_rows + r) * g.z_columns * V
-            x0 = ((b * g.L * g.inp + c) * g.H + top + r) * g.W * V
-            if not 0 <= top + r < g.H:
+            row, shift, lanes = source(top + r, g.x)
+            x0 = ((b * g.L * g.inp + c) * g.H + row) * g.W * V + shift
+            if not lanes:
                 z[z0 : z0 + g.z_columns * V] = 0
                 continue
             for q in range(min(s, g.W)):  # every s-th pixel, from the first s on
                 column = q + g.padding
                 place = z0 + (column % s * (g.z_columns // s) + column // s) * V
                 scale_row(z, place, V, array, x0 + q * V, s * V, (wide - q + s - 1) // s,
-                          table[c, 0], table[c, 1], floor)  # fmt: skip
+                          table[c, 0], table[c, 1], floor, lanes)  # fmt: skip
 
 
 @INNER
@@ -331,36 +341,40 @@ def _read_gradient(dy, dy0, dy_row, d, c, band, g):
     array, table, floor, bn_x = d
     for oy in range(band.ready, band.until):
         at = dy0 + (oy - band.ready) * dy_row
-        if 0 <= oy < g.rows:
-            d0 = ((band.b * g.L * g.out + c) * g.rows + oy) * row
+        source_row, shift, lanes = source(oy, g.y)
+        if lanes:
+            d0 = ((band.b * g.L * g.out + c) * g.rows + source_row) * row + shift
             derive_row(dy, at, array, bn_x, d0, g.columns, table[c, 0], table[c, 1], floor,
-                       table[c, 2], table[c, 3], table[c, 4], table[c, 5])  # fmt: skip
+                       table[c, 2], table[c, 3], table[c, 4], table[c, 5], lanes)  # fmt: skip
         else:
             dy[at : at + row] = 0
 
 
 @INNER
-def _add_moments(moments, fresh, y, y0, channel, positions, b, g):
+def _add_moments(moments, fresh, y, y0, channel, top, bottom, b, g):
     """Add a band of x' to the sums of (v - pivot) and of its square; the pivot is the first v."""
-    for c in range(g.L * g.out):
-        at = y0 + c * channel
-        if fresh:
-            moments[c, 0], moments[c, 1], moments[c, 2] = y[at], 0, 0
-        total, squares = moments_row(y, at, positions, moments[c, 0], _valid(b, g))
-        moments[c, 1] += total
-        moments[c, 2] += squares
+    for first, last, lanes in parts(top, bottom, b, g.y):
+        for c in range(g.L * g.out if first < last else 0):
+            at = y0 + c * channel
+            if fresh and first == top:
+                moments[c, 0], moments[c, 1], moments[c, 2] = y[at], 0, 0
+            at += (first - top) * g.columns * g.lanes
+            total, squares = moments_row(y, at, (last - first) * g.columns, moments[c, 0], lanes)
+            moments[c, 1] += total
+            moments[c, 2] += squares
 
 
 @INNER
 def _add_sums(sums, dx, x, b, top, bottom, g):
     """Add rows of dx to the sums of dx and of dx*(x - mean) where scale*x + shift > floor."""
     array, rule, floor = x
-    for c in range(g.L * g.inp):
-        at = ((b * g.L * g.inp + c) * g.H + top) * g.W * g.lanes
-        total, product = sums_row(dx, array, at, (bottom - top) * g.W, rule[c, 0], rule[c, 1],
-                                  floor, rule[c, 2], _valid(b, g))  # fmt: skip
-        sums[c, 0] += total
-        sums[c, 1] += product
+    for first, last, lanes in parts(top, bottom, b, g.x):
+        for c in range(g.L * g.inp if first < last else 0):
+            at = ((b * g.L * g.inp + c) * g.H + first) * g.W * g.lanes
+            total, product = sums_row(dx, array, at, (last - first) * g.W, rule[c, 0], rule[c, 1],
+                                      floor, rule[c, 2], lanes)  # fmt: skip
+            sums[c, 0] += total
+            sums[c, 1] += product
 
 
 @INNER
@@ -373,9 +387,3 @@ def _rows_of(span, g):
 def _tiled(outs, height):
     """Return the outputs with those that fill up the last tile."""
     return -(-outs // height) * height
-
-
-@INNER
-def _valid(b, g):
-    """Return how many of a block's V images there are; the rest of the lanes are filling."""
-    return min(g.lanes, g.images - b * g.lanes)

@@ -1,7 +1,7 @@
 """Where every number lies: sizes, distances and tables of taps, computed once for each shape.
 
 The kernels of `convolve` contain no index arithmetic of kernels, strides or permutations; they
-follow the tables made here. A block of V images is an array (C, H, W, V).
+follow the tables made here. A block is an array (C, R, W, V); see `igc_ref.backends.numba.layout`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from igc_ref.backends.numba.layout import Layout, apart, counts_of, layout_of
 from igc_ref.backends.numba.vectors import POSITIONS, TAPS
 from igc_ref.backends.numba.winograd import POINTS
 from igc_ref.spec.block import output_length
@@ -22,8 +23,9 @@ Table = npt.NDArray[np.int64]
 WINOGRAD = 8
 KEPT = 8
 UNITS = 64  # pieces that a batch is cut into if it can be, so that threads have something to share
-SPANS = 4  # pieces of an image at most: each reads and computes some rows of its neighbours again
-ROWS = 4  # a piece has about this many rows of the image at least
+SPANS = 4  # pieces of a block at most: each reads and computes some rows of its neighbours again
+ROWS = 4  # a piece has about this many rows of a block at least,
+WORK = 1 << 26  # or so many multiplications, about 1.5 ms, if a block has few rows
 
 
 class Shape(NamedTuple):
@@ -55,14 +57,15 @@ class Sizes(NamedTuple):
     k: int
     stride: int
     padding: int
-    images: int
+    x: Layout
+    y: Layout
     lanes: int
     blocks: int
-    H: int
-    W: int
-    rows: int  # H', output rows
+    H: int  # input rows of a block,
+    W: int  # input columns
+    rows: int  # output rows of a block,
     columns: int  # W', output columns
-    spans: int  # pieces of an image
+    spans: int  # pieces of a block
     band: int  # output rows that are worked on together
     above: int  # rows and columns of dy that dx needs before its own
     below: int  # and after
@@ -102,6 +105,7 @@ class Plan:
     back_secondary: Table
     shares: Table  # where the gradients of W_p lie in a piece's share,
     mix_shares: Table  # and those of W_d
+    counts: npt.NDArray[np.float64]  # how many numbers of a channel of x' each piece has
     size: int
 
 
@@ -141,8 +145,9 @@ def plan(shape: Shape, backward: bool) -> Plan:
         back_starts=back_starts,
         back_primary=back_primary,
         back_secondary=_packed(mixing.swapaxes(1, 2), g.mix_height),
-        shares=_shared(g.L * (POINTS if g.tiles else 1), g.out, g.taps, g.height, V),
+        shares=_shared(g.L, g.out, g.taps, g.height, V),
         mix_shares=_shared(g.M, g.mix, g.mix, g.mix_height, V),
+        counts=counts_of(g.y, g.columns, g.spans),
         size=g.inp * plane + after_z + max(POSITIONS.values()) * V
         + g.inp * g.zt_plane + (g.out * g.dt_plane if backward else 0),
     )
@@ -151,9 +156,15 @@ def plan(shape: Shape, backward: bool) -> Plan:
 def _sizes(s: Shape, backward: bool) -> Sizes:
     inp, out, mix = s.in_channels // s.L, s.out_channels // s.L, s.out_channels // max(s.M, 1)
     rows, columns = (output_length(n, s.k, s.stride) for n in (s.height, s.width))
-    blocks, p = -(-s.images // s.lanes), s.k // 2
+    y, p = layout_of(s.images, rows, s.lanes), s.k // 2
+    x = apart(s.images, s.height, s.lanes)
+    if y.together < s.lanes:  # a lane of x has the rows that the same lane of y is made of
+        x = x._replace(together=y.together, rows=y.rows * s.stride)
+    rows, blocks = y.rows, y.blocks
     above, below = (s.k - 1 - p) // s.stride, (s.stride - 1 + p) // s.stride
-    spans = min(-(-UNITS // blocks), -(-rows // ROWS), SPANS)
+    work = s.out_channels * columns * s.lanes * (inp * s.k**2 + mix * (s.M > 0))  # of a row
+    least = ROWS if y.together == s.lanes else min(ROWS, -(-WORK // work))
+    spans = min(-(-UNITS // blocks), -(-rows // least), SPANS)
     longest = -(-rows // spans)
     bytes_each = s.out_channels * columns * s.lanes * s.itemsize
     band = max(1, min(longest, s.tile_bytes // bytes_each))
@@ -177,8 +188,8 @@ def _sizes(s: Shape, backward: bool) -> Sizes:
         dt_point=dt_point, dt_plane=(dt_point * POINTS + s.lanes) * (tiles > 0),
         L=s.L, M=s.M, inp=inp, out=out, mix=mix if s.M else 0, k=s.k,
         taps=taps,
-        stride=s.stride, padding=p, images=s.images, lanes=s.lanes, blocks=blocks,
-        H=s.height, W=s.width, rows=rows, columns=columns, spans=spans, band=band,
+        stride=s.stride, padding=p, x=x, y=y, lanes=s.lanes, blocks=blocks,
+        H=x.rows, W=s.width, rows=rows, columns=columns, spans=spans, band=band,
         above=above, below=below,
         z_rows=z_rows,
         z_columns=4 * tiles + 2 if tiles else (columns - 1 + -(-s.k // s.stride)) * s.stride,
@@ -216,9 +227,8 @@ def _passes(g: Sizes, weights: Table) -> tuple[Table, Table, Table]:
 def _back(g, weights):
     o, ky = (t.ravel() for t in np.mgrid[: g.out, : g.k])
     taps = o * g.dt_plane + (2 - ky) * g.tiles * g.lanes
-    seen = weights.reshape(g.L, g.out, g.inp, g.k, POINTS).swapaxes(1, 2)
-    packed = _packed(seen.reshape(g.L, g.inp, -1, POINTS), g.back_height)
-    return _padded(taps), np.zeros((2, 2), int), packed
+    seen = weights.reshape(g.L, g.out, g.inp, g.k).swapaxes(1, 2).reshape(g.L, g.inp, -1)
+    return _padded(taps), np.zeros((2, 2), int), _packed(seen, g.back_height)
 
 
 def _packed(weights: Table, height: int) -> Table:
@@ -226,11 +236,11 @@ def _packed(weights: Table, height: int) -> Table:
 
     Outputs that fill up the last tile are -1: zeros.
     """
-    groups, outs, *taps = weights.shape
+    groups, outs, taps = weights.shape
     tiles = -(-outs // height)
-    filled = np.full((groups, tiles * height, *taps), -1)
+    filled = np.full((groups, tiles * height, taps), -1)
     filled[:, :outs] = weights
-    return filled.reshape(groups, tiles, height, *taps).swapaxes(2, 3).ravel()
+    return filled.reshape(groups, tiles, height, taps).swapaxes(2, 3).ravel()
 
 
 def _record(height: int, lanes: int) -> int:

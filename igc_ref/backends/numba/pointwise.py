@@ -1,11 +1,12 @@
 """Everything of a training step that is not a convolution, compiled.
 
-A batch comes as a flat array of planes: plane b*C + c holds `size` numbers, V images a position.
+A batch comes as a flat array of planes: plane b*C + c holds `size` numbers, V a position.
 The tables of rules and derivatives are explained in `igc_ref.backends.operators.lazy`.
 """
 
 from __future__ import annotations
 
+from igc_ref.backends.numba.layout import ALL, parts
 from igc_ref.backends.numba.rows import (
     add_row,
     derive_row,
@@ -17,29 +18,50 @@ from igc_ref.backends.numba.rows import (
 )
 from igc_ref.backends.numba.vectors import kernel
 
-
-@kernel
-def interleave(first, last, thread, data, images, C, count, size, V):
-    """Interleave `count` public images, one long row of numbers, into blocks; fill up with 0."""
-    each = size // V
-    while first < last:
-        b, c = first // C, first % C
-        planes = min(C - c, last - first)  # as many as lie in one row
-        to_lanes(data, first * size, images, (b * V * C + c) * each, C * each, planes * each,
-                 min(V, count - b * V))  # fmt: skip
-        first += planes
+STRIP = 4096  # numbers that a thread adds up at least
 
 
 @kernel
-def separate(first, last, thread, images, data, C, count, size, V):
-    """Write blocks as `count` public images, one long row of numbers."""
-    each = size // V
+def interleave(first, last, thread, data, images, C, W, a):
+    """Lay out public images, one long row of numbers, as blocks; fill up with 0."""
+    each, V = a.rows * W, a.lanes  # numbers of a lane in a plane
     while first < last:
         b, c = first // C, first % C
-        planes = min(C - c, last - first)
-        from_lanes(images, (b * V * C + c) * each, C * each, data, first * size, planes * each,
-                   min(V, count - b * V))  # fmt: skip
-        first += planes
+        if a.together == V:
+            planes = min(C - c, last - first)  # as many as lie in one row
+            to_lanes(data, first * each * V, images, (b * V * C + c) * each, C * each,
+                     planes * each, min(V, a.images - b * V))  # fmt: skip
+            first += planes
+            continue
+        for r in range(a.rows):
+            for v in range(V):
+                n, h = b * a.together + v % a.together, v // a.together * a.rows + r
+                there = n < a.images and h < a.height
+                to, start = (first * a.rows + r) * W * V + v, ((n * C + c) * a.height + h) * W
+                for q in range(W):
+                    data[to + q * V] = images[start + q] if there else 0
+        first += 1
+
+
+@kernel
+def separate(first, last, thread, images, data, C, W, a):
+    """Write blocks as public images, one long row of numbers."""
+    each, V = a.rows * W, a.lanes
+    while first < last:
+        b, c = first // C, first % C
+        if a.together == V:
+            planes = min(C - c, last - first)
+            from_lanes(images, (b * V * C + c) * each, C * each, data, first * each * V,
+                       planes * each, min(V, a.images - b * V))  # fmt: skip
+            first += planes
+            continue
+        for r in range(a.rows):
+            for v in range(V):
+                n, h = b * a.together + v % a.together, v // a.together * a.rows + r
+                start, to = (first * a.rows + r) * W * V + v, ((n * C + c) * a.height + h) * W
+                for q in range(W if n < a.images and h < a.height else 0):
+                    images[to + q] = data[start + q * V]
+        first += 1
 
 
 @kernel
@@ -47,7 +69,7 @@ def apply_rule(first, last, thread, y, x, rule, floor, size, V):
     """Compute y = max(scale*x + shift, floor)."""
     for plane in range(first, last):
         c, at = plane % len(rule), plane * size
-        scale_row(y, at, V, x, at, V, size // V, rule[c, 0], rule[c, 1], floor)
+        scale_row(y, at, V, x, at, V, size // V, rule[c, 0], rule[c, 1], floor, ALL)
 
 
 @kernel
@@ -56,7 +78,7 @@ def apply_derivative(first, last, thread, dx, d, table, floor, x, size, V):
     for plane in range(first, last):
         row, at = table[plane % len(table)], plane * size
         derive_row(dx, at, d, x, at, size // V,
-                   row[0], row[1], floor, row[2], row[3], row[4], row[5])  # fmt: skip
+                   row[0], row[1], floor, row[2], row[3], row[4], row[5], ALL)  # fmt: skip
 
 
 @kernel
@@ -74,7 +96,7 @@ def gate(first, last, thread, dx, dy, y, size, V):
     one, zero = y.dtype.type(1), y.dtype.type(0)
     for plane in range(first, last):
         derive_row(dx, plane * size, dy, y, plane * size, size // V,
-                   one, zero, zero, zero, one, zero, zero)  # fmt: skip
+                   one, zero, zero, zero, one, zero, zero, ALL)  # fmt: skip
 
 
 @kernel
@@ -85,30 +107,38 @@ def shuffle(first, last, thread, y, x, rule, floor, groups, size, V):
     for plane in range(first, last):
         c, at = plane % C, plane * size
         to = (plane - c + c % each * groups + c // each) * size
-        scale_row(y, to, V, x, at, V, size // V, rule[c, 0], rule[c, 1], floor)
+        scale_row(y, to, V, x, at, V, size // V, rule[c, 0], rule[c, 1], floor, ALL)
 
 
 @kernel
-def find_moments(first, last, thread, moments, x, size, V, count):
+def find_moments(first, last, thread, moments, x, size, layout):
     """For every plane: its first number, the sums of the distances to it and of their squares."""
-    C = moments.shape[1]
+    C, row = moments.shape[1], size // layout.rows
     for plane in range(first, last):
         b, c = plane // C, plane % C
-        pivot, valid = x[plane * size], min(V, count - b * V)
-        total, squares = moments_row(x, plane * size, size // V, pivot, valid)
-        moments[b, c, 0], moments[b, c, 1], moments[b, c, 2] = pivot, total, squares
+        pivot = x[plane * size]
+        moments[b, c, 0], moments[b, c, 1], moments[b, c, 2] = pivot, 0, 0
+        for top, bottom, lanes in parts(0, layout.rows, b, layout):
+            positions = (bottom - top) * row // layout.lanes
+            total, squares = moments_row(x, plane * size + top * row, positions, pivot, lanes)
+            moments[b, c, 1] += total
+            moments[b, c, 2] += squares
 
 
 @kernel
-def find_sums(first, last, thread, sums, d, x, rule, floor, size, V, count):
+def find_sums(first, last, thread, sums, d, x, rule, floor, size, layout):
     """For every plane: the sums of d and of d*(x - mean) where scale*x + shift > floor."""
-    C = sums.shape[1]
+    C, row = sums.shape[1], size // layout.rows
     for plane in range(first, last):
         b, c = plane // C, plane % C
-        sums[b, c, 0], sums[b, c, 1] = sums_row(
-            d, x, plane * size, size // V, rule[c, 0], rule[c, 1], floor, rule[c, 2],
-            min(V, count - b * V),
-        )  # fmt: skip
+        sums[b, c] = 0
+        for top, bottom, lanes in parts(0, layout.rows, b, layout):
+            total, product = sums_row(
+                d, x, plane * size + top * row, (bottom - top) * row // layout.lanes,
+                rule[c, 0], rule[c, 1], floor, rule[c, 2], lanes,
+            )  # fmt: skip
+            sums[b, c, 0] += total
+            sums[b, c, 1] += product
 
 
 @kernel
@@ -162,28 +192,32 @@ def derive_by(table, dgamma, dbeta, sums, rule, gamma, total, train):
 
 
 @kernel
-def average(first, last, thread, y, x, rule, floor, size, V):
+def average(first, last, thread, y, x, rule, floor, size, layout):
     """y[n, c] = mean over positions of max(scale*x + shift, floor)."""
-    N, C = y.shape
+    (N, C), I, R, V = y.shape, layout.together, layout.rows, layout.lanes
     for plane in range(first, last):
         b, c = plane // C, plane % C
         scale, shift = rule[c, 0], rule[c, 1]
-        for v in range(min(V, N - b * V)):
+        for n in range(b * I, min((b + 1) * I, N)):
             total = x.dtype.type(0)
-            for at in range(plane * size + v, (plane + 1) * size, V):
-                number = x[at] * scale + shift
-                total += floor if number < floor else number
-            y[b * V + v, c] = total / (size // V)
+            for h in range(layout.height):
+                row = (plane * R + h % R) * (size // R) + n % I + h // R * I
+                for at in range(row, row + size // R, V):
+                    number = x[at] * scale + shift
+                    total += floor if number < floor else number
+            y[n, c] = total / (layout.height * (size // R // V))
 
 
 @kernel
-def spread(first, last, thread, dx, dy, size, V):
-    """Compute dx = dy[n, c] / positions; 0 in the filling."""
-    N, C = dy.shape
+def spread(first, last, thread, dx, dy, size, layout):
+    """Compute dx = dy[n, c] / positions."""
+    (N, C), I, V = dy.shape, layout.together, layout.lanes
+    positions = layout.height * (size // layout.rows // V)
     for plane in range(first, last):
         b, c = plane // C, plane % C
         for v in range(V):
-            share = dy[b * V + v, c] / (size // V) if b * V + v < N else dy.dtype.type(0)
+            n = b * I + v % I
+            share = dy[n, c] / positions if n < N else dy.dtype.type(0)
             for at in range(plane * size + v, (plane + 1) * size, V):
                 dx[at] = share
 
@@ -225,10 +259,31 @@ def max_pool_backward(first, last, thread, dx, dy, winner):
 
 
 @kernel
-def pack(packed, weights, table):
-    """packed[i] = weights[table[i]]; 0 where the table says -1."""
+def pack(packed, weights, table, points):
+    """Put ``points @ w`` of every w that the table names where tiles read it; 0 for -1.
+
+    w are neighbouring weights, as many as the matrix has columns: one, or the taps of a row.
+    """
+    Q, taps = points.shape
     for i in range(len(table)):
-        packed[i] = weights[table[i]] if table[i] >= 0 else 0
+        for q in range(Q):
+            total = packed.dtype.type(0)
+            for t in range(taps if table[i] >= 0 else 0):
+                total += points[q, t] * weights[table[i] + t]
+            packed[i * Q + q] = total
+
+
+@kernel
+def unpack(gradient, shares, table, points):
+    """The reverse: take what tiles wrote, at every point, as neighbouring weights' gradients."""
+    taps, Q = points.shape
+    apart = len(shares) // Q
+    for i in range(len(table)):
+        for t in range(taps):
+            total = gradient.dtype.type(0)
+            for q in range(Q):
+                total += points[t, q] * shares[q * apart + table[i]]
+            gradient[i * taps + t] = total
 
 
 @kernel
@@ -244,5 +299,5 @@ def sgd_step(weight, gradient, velocity, lr, momentum, weight_decay):
 def add_up(first, last, thread, parts):
     """Add up the pieces' shares of a gradient into the first one, in a fixed order."""
     for p in range(1, len(parts)):
-        for i in range(4096 * first, min(4096 * last, parts.shape[1])):
+        for i in range(STRIP * first, min(STRIP * last, parts.shape[1])):
             parts[0, i] += parts[p, i]

@@ -12,31 +12,40 @@ from igc_ref.backends.numba.winograd import WIDTH, B, D
 
 
 @vectorised
-def scale_row(e, y, y0, y_step, x, x0, x_step, count, scale, shift, floor):
-    """Compute y = max(scale*x + shift, floor); NaN stays NaN."""
+def scale_row(e, y, y0, y_step, x, x0, x_step, count, scale, shift, floor, lanes):
+    """Compute y = max(scale*x + shift, floor); NaN stays NaN.
+
+    Of y, all but some `lanes`, given as bits, are 0, and what they would read is not touched.
+    """
     y, x = e.at(y, y0), e.at(x, x0)
 
-    def one(i: Any, none: list[Any]) -> list[Any]:
-        v = e.multiply_add(e.load(e.at(x, i, x_step)), scale, shift)
-        e.store(e.at_least(v, floor), e.at(y, i, y_step))
-        return none
+    def row(mask: Any) -> None:
+        def one(i: Any, none: list[Any]) -> list[Any]:
+            v = e.multiply_add(e.load(e.at(x, i, x_step), mask), scale, shift)
+            e.store(e.only(e.at_least(v, floor), mask), e.at(y, i, y_step))
+            return none
 
-    e.accumulate(count, [], one)
+        e.accumulate(count, [], one)
+
+    e.masked(lanes, row)
 
 
 @vectorised
-def derive_row(e, y, y0, d, x, x0, count, scale, shift, floor, mean, a, b, c):
-    """Compute y = a*(d if scale*x + shift > floor else 0) + b*(x - mean) + c."""
+def derive_row(e, y, y0, d, x, x0, count, scale, shift, floor, mean, a, b, c, lanes):
+    """Compute y = a*(d if scale*x + shift > floor else 0) + b*(x - mean) + c; see `scale_row`."""
     y, d, x = e.at(y, y0), e.at(d, x0), e.at(x, x0)
 
-    def one(i: Any, none: list[Any]) -> list[Any]:
-        v = e.load(e.at(x, i, e.lanes))
-        passed = _passed(e, e.load(e.at(d, i, e.lanes)), v, scale, shift, floor)
-        rest = e.scaled(b, e.builder.fsub(v, mean), c)
-        e.store(e.multiply_add(a, passed, rest), e.at(y, i, e.lanes))
-        return none
+    def row(mask: Any) -> None:
+        def one(i: Any, none: list[Any]) -> list[Any]:
+            v = e.load(e.at(x, i, e.lanes), mask)
+            passed = _passed(e, e.load(e.at(d, i, e.lanes), mask), v, scale, shift, floor)
+            rest = e.scaled(b, e.builder.fsub(v, mean), c)
+            e.store(e.only(e.multiply_add(a, passed, rest), mask), e.at(y, i, e.lanes))
+            return none
 
-    e.accumulate(count, [], one)
+        e.accumulate(count, [], one)
+
+    e.masked(lanes, row)
 
 
 @vectorised
@@ -58,20 +67,20 @@ def add_row(e, y, a, b, x0, count, a_scale, a_shift, a_floor, b_scale, b_shift, 
 
 
 @partial(vectorised, results=2)
-def moments_row(e, x, x0, count, pivot, valid):
-    """Return the sums of x - pivot and of its square over the first `valid` images."""
+def moments_row(e, x, x0, count, pivot, lanes):
+    """Return the sums of x - pivot and of its square over some lanes, given as bits."""
     x = e.at(x, x0)
 
     def one(i: Any, sums: list[Any]) -> list[Any]:
         v = e.builder.fsub(e.load(e.at(x, i, e.lanes)), pivot)
         return [e.builder.fadd(sums[0], v), e.multiply_add(v, v, sums[1])]
 
-    return [e.sum_of_lanes(vector, valid) for vector in e.reduce(count, 2, one)]
+    return [e.sum_of_lanes(vector, lanes) for vector in e.reduce(count, 2, one)]
 
 
 @partial(vectorised, results=2)
-def sums_row(e, d, x, x0, count, scale, shift, floor, mean, valid):
-    """Return the sums, over `valid` images, of d and d*(x - mean) where scale*x + shift > floor."""
+def sums_row(e, d, x, x0, count, scale, shift, floor, mean, lanes):
+    """Return the sums, over `lanes`, of d and of d*(x - mean) where scale*x + shift > floor."""
     d, x = e.at(d, x0), e.at(x, x0)
 
     def one(i: Any, sums: list[Any]) -> list[Any]:
@@ -80,7 +89,7 @@ def sums_row(e, d, x, x0, count, scale, shift, floor, mean, valid):
         product = e.multiply_add(passed, e.builder.fsub(v, mean), sums[1])
         return [e.builder.fadd(sums[0], passed), product]
 
-    return [e.sum_of_lanes(vector, valid) for vector in e.reduce(count, 2, one)]
+    return [e.sum_of_lanes(vector, lanes) for vector in e.reduce(count, 2, one)]
 
 
 @INNER

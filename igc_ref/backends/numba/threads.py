@@ -38,7 +38,7 @@ class Team:
     def run(self, kernel: Callable[..., None], pieces: int, *arguments: Any) -> None:
         """Call ``kernel(first, last, thread, *arguments)`` for shares of ``range(pieces)``."""
         others = _threads(os.getpid(), max(1, self.count - 1))
-        shares = max(1, min(self.count, pieces))
+        shares = max(1, min(self.count, pieces))  # none to do: nothing is done
         edges = [i * pieces // shares for i in range(shares + 1)]
         started = []
         try:

@@ -87,14 +87,14 @@ def outer_tile(outs: int, taps_held: int) -> Any:
     """Return the numba intrinsic of `outer` for a tile of ``outs x taps_held`` weights.
 
     Its arguments: dw, dw0; dy, dy0, dy_channel, dy_row, valid_outs; x, x0, x_row; taps, t0; rows,
-    positions, valid_lanes. Positions lie in `rows` rows; only the first `valid_lanes` images count.
-    The sums are added to whole vectors of dw, in the order (taps, outs). The table of taps must
-    hold ``t0 + taps_held`` entries.
+    positions, lanes. Positions lie in `rows` rows; only some `lanes`, given as bits, count. The
+    sums are added to whole vectors of dw, in the order (taps, outs). The table of taps must hold
+    ``t0 + taps_held`` entries.
     """
 
     @vectorised
     def tile(e, dw, dw0, dy, dy0, dy_channel, dy_row, valid_outs, x, x0, x_row, taps, t0, rows,
-             positions, valid_lanes):  # fmt: skip
+             positions, lanes):  # fmt: skip
         dw, dy, x, taps = e.at(dw, dw0), e.at(dy, dy0), e.at(x, x0), e.at(taps, t0)
         b = e.builder
         b.function.attributes.add("noinline")
@@ -120,7 +120,7 @@ def outer_tile(outs: int, taps_held: int) -> Any:
             return e.accumulate(positions, sums, add_position)
 
         sums = e.accumulate(rows, [e.zero] * (outs * taps_held), add_row)
-        for i, totals in enumerate(e.sums_of_lanes(sums, valid_lanes)):
+        for i, totals in enumerate(e.sums_of_lanes(sums, lanes)):
             place = e.at(dw, e.integer(i * e.lanes))
             e.store(b.fadd(e.load(place), totals), place)
 
@@ -189,14 +189,14 @@ def _outer_sweep(outs: int) -> Any:
     tile = outer_tile(outs, held)
 
     @INNER
-    def sweep(dw, dw0, n_outs, dy, x, taps, rows, positions, valid):
+    def sweep(dw, dw0, n_outs, dy, x, taps, rows, positions, lanes):
         left, right, table = dy.array, x.array, taps.table
         record = -(-outs * held // x.position) * x.position
         for t in range(0, taps.length, held):
             for o in range(0, n_outs, outs):
                 tile(
                     dw, dw0, left, dy.start + o * dy.channel, dy.channel, dy.row, n_outs - o,
-                    right, x.start, x.row, table, taps.start + t, rows, positions, valid,
+                    right, x.start, x.row, table, taps.start + t, rows, positions, lanes,
                 )  # fmt: skip
                 dw0 += record
 
@@ -242,18 +242,18 @@ def multiply(height, y, n_outs, x, taps, w, w0, rows, positions):
 
 
 @INNER
-def outer(height, dw, dw0, n_outs, dy, x, taps, rows, positions, valid):
+def outer(height, dw, dw0, n_outs, dy, x, taps, rows, positions, lanes):
     """dw[o, t] += sum over rows r and positions p of dy[o, r, p] * x[taps[t] + (r, p)].
 
-    dy and x are a `View`, taps are `Taps`; only `valid` images count. The sums lie as `shares`
+    dy and x are a `View`, taps are `Taps`; only `lanes`, given as bits, count. The sums lie as `shares`
     says, from dw0 on.
     """
     if height == 4:
-        _four_out(dw, dw0, n_outs, dy, x, taps, rows, positions, valid)
+        _four_out(dw, dw0, n_outs, dy, x, taps, rows, positions, lanes)
     elif height == 2:
-        _two_out(dw, dw0, n_outs, dy, x, taps, rows, positions, valid)
+        _two_out(dw, dw0, n_outs, dy, x, taps, rows, positions, lanes)
     else:
-        _one_out(dw, dw0, n_outs, dy, x, taps, rows, positions, valid)
+        _one_out(dw, dw0, n_outs, dy, x, taps, rows, positions, lanes)
 
 
 @INNER

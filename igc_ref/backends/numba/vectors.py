@@ -170,8 +170,17 @@ class Emitter:
             index = self.builder.mul(index, times)
         return self.builder.gep(pointer, [index])
 
-    def load(self, address: Any, align: int = VECTOR_BYTES) -> Any:
-        """Load one vector."""
+    def load(self, address: Any, mask: Any = None, align: int = VECTOR_BYTES) -> Any:
+        """Load one vector; with a mask from anywhere, and of the other lanes nothing."""
+        if mask is not None:
+            kinds = [self.vector.as_pointer(), ir.IntType(32), mask.type, self.vector]
+            load = cgutils.get_or_insert_function(
+                self.builder.module, ir.FunctionType(self.vector, kinds),
+                f"llvm.masked.load.{self.suffix}.p0",
+            )  # fmt: skip
+            align = ir.Constant(kinds[1], VECTOR_BYTES // self.lanes)
+            address = self.builder.bitcast(address, kinds[0])
+            return self.builder.call(load, [address, align, mask, self.zero])
         vector = self.builder.load(self.builder.bitcast(address, self.vector.as_pointer()))
         vector.align = align
         return vector
@@ -235,48 +244,54 @@ class Emitter:
             results.append(total)
         return results
 
-    def sum_of_lanes(self, vector: Any, valid: Any) -> Any:
-        """Return the sum of the first `valid` lanes, in an order that the type fixes."""
-        index = ir.Constant(ir.VectorType(_I64, self.lanes), list(range(self.lanes)))
-        inside = self.builder.icmp_signed("<", index, self.broadcast(valid))
+    def mask(self, lanes: Any) -> Any:
+        """Return a vector of truth values from an integer's bits."""
+        bits = self.builder.trunc(lanes, ir.IntType(self.lanes))
+        return self.builder.bitcast(bits, ir.VectorType(ir.IntType(1), self.lanes))
+
+    def only(self, vector: Any, mask: Any) -> Any:
+        """Return a vector with 0 outside of the mask."""
+        return vector if mask is None else self.builder.select(mask, vector, self.zero)
+
+    def masked(self, lanes: Any, write: Callable[[Any], None]) -> None:
+        """Write code for all lanes, ``write(None)``, and for some: ``write(mask)``."""
+        bits = ir.IntType(self.lanes)
+        some = self.builder.icmp_signed("!=", self.builder.trunc(lanes, bits), bits(-1))
+        with self.builder.if_else(some, likely=False) as (masked, plain):
+            with masked:
+                write(self.mask(lanes))
+            with plain:
+                write(None)
+
+    def sum_of_lanes(self, vector: Any, lanes: Any) -> Any:
+        """Return the sum of some lanes, given as bits, in an order that the type fixes."""
         kind = ir.FunctionType(self.number, [self.number, self.vector])
         name = f"llvm.vector.reduce.fadd.{self.suffix}"
         add = cgutils.get_or_insert_function(self.builder.module, kind, name)
-        masked = self.builder.select(inside, vector, self.zero)
-        start = ir.Constant(self.number, 0.0)
-        return self.builder.call(add, [start, masked], fastmath=("reassoc",))
+        start, some = ir.Constant(self.number, 0.0), self.only(vector, self.mask(lanes))
+        return self.builder.call(add, [start, some], fastmath=("reassoc",))
 
-    def sums_of_lanes(self, vectors: list[Any], valid: Any) -> list[Any]:
-        """Return the sums of the first `valid` lanes of every vector, V of them in a vector."""
-        index = ir.Constant(ir.VectorType(_I64, self.lanes), list(range(self.lanes)))
-        inside = self.builder.icmp_signed("<", index, self.broadcast(valid))
-        masked = [self.builder.select(inside, vector, self.zero) for vector in vectors]
-        masked += [self.zero] * (-len(masked) % self.lanes)
-        batches = [masked[i : i + self.lanes] for i in range(0, len(masked), self.lanes)]
-        return [self._merged(batch) for batch in batches]
+    def sums_of_lanes(self, vectors: list[Any], lanes: Any) -> list[Any]:
+        """Return the sums of some lanes of every vector, V of them in a vector."""
+        mask = self.mask(lanes)
+        some = [self.only(vector, mask) for vector in vectors]
+        some += [self.zero] * (-len(some) % self.lanes)
+        return [self._merged(some[i : i + self.lanes]) for i in range(0, len(some), self.lanes)]
 
     def _merged(self, vectors: list[Any]) -> Any:
-        """Return the vector of the sums of V vectors: halves of two are added side by side."""
-        size = self.lanes  # of the segments in which the parts of one sum lie
-        while size > 1:
-            firsts = [s + i for s in range(0, self.lanes, size) for i in range(size // 2)]
-            pairs = zip(vectors[: len(vectors) // 2], vectors[len(vectors) // 2 :], strict=True)
-            vectors = [self._folded(a, b, firsts, size // 2) for a, b in pairs]
-            size //= 2
-        return vectors[0]
-
-    def _folded(self, a: Any, b: Any, firsts: list[int], half: int) -> Any:
-        lanes = [
-            lane
-            for i in range(0, len(firsts), half)
-            for lane in [*firsts[i : i + half], *(self.lanes + f for f in firsts[i : i + half])]
-        ]
+        """Return the sums of V vectors: again and again, the halves of two are added."""
+        n = self.lanes // 2
         kind = ir.VectorType(ir.IntType(32), self.lanes)
-        low, high = (
-            self.builder.shuffle_vector(a, b, ir.Constant(kind, [n + shift for n in lanes]))
-            for shift in (0, half)
-        )
-        return self.builder.fadd(low, high)
+        while n:
+            half = [j + self.lanes - n if j & n else j for j in range(self.lanes)]
+            low, high = (ir.Constant(kind, [j + shift for j in half]) for shift in (0, n))
+            b, pairs = self.builder, zip(vectors[:n], vectors[n:], strict=True)
+            vectors = [
+                b.fadd(b.shuffle_vector(one, two, low), b.shuffle_vector(one, two, high))
+                for one, two in pairs
+            ]
+            n //= 2
+        return vectors[0]
 
     def reduce(
         self, count: Any, sums: int, body: Callable[[Any, list[Any]], list[Any]]
