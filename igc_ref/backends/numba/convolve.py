@@ -83,9 +83,7 @@ def forward(first, last, thread, counter, y, kept, moments, x, primary, secondar
 
 
 @kernel
-def backward(
-    first, last, thread, counter, dx, dW_p, dW_d, sums, d, x, kept, weights, g, scratch
-):
+def backward(first, last, thread, counter, dx, dW_p, dW_d, sums, d, x, kept, weights, g, scratch):
     """Write dx and, for every piece, its share of dW_p, of dW_d and of the sums for batch norm.
 
     d is a tuple, as x is: the upstream gradient, and the derivative by which it is read.
@@ -102,7 +100,7 @@ def _forward_piece(piece, y, kept, moments, x, primary, secondary, g, scratch):
     V, b = g.lanes, piece // g.spans
     first, last = _rows_of(piece % g.spans, g)
     z = scratch[: g.inp * g.z_rows * g.z_columns * V]
-    zt = scratch[len(z) : len(z) + g.inp * g.zt_plane]
+    zt = scratch[len(z) : len(z) + g.inp * g.z_points]
     ybar = scratch[len(z) + len(zt) :] if g.M else y
     if g.kept_plane:
         ybar = kept
@@ -136,7 +134,7 @@ def _backward_piece(piece, dx, dW_p, dW_d, sums, d, x, kept, weights, g, scratch
     z_size, y_size = g.inp * g.z_rows * g.z_columns * V, g.L * g.out * g.y_plane
     z, dy, dz = scratch[:z_size], scratch[z_size : z_size + y_size], scratch[z_size + y_size :]
     zt = dz[g.mix * g.dz_plane :]
-    dt = zt[g.inp * g.zt_plane :]
+    dt = zt[g.inp * g.z_points :]
     z[:] = 0
     dy[:] = 0
     dW_p[:] = 0
@@ -188,7 +186,7 @@ def _primary(y, z, zt, l, primary, rows, g):
     if g.tiles:
         _transform(zt, z, rows + 2, g)
         patches = View(zt, 0, 0, g.tiles * V, V)
-        winograd(g.height, y, g.out, patches, g.zt_point, taps, primary.packed, 6 * w0, rows,
+        winograd(g.height, y, g.out, patches, g.z_point, taps, primary.packed, 6 * w0, rows,
                  g.columns)  # fmt: skip
     else:
         patches = View(z, 0, 0, g.stride * g.z_columns * V, V)
@@ -200,8 +198,14 @@ def _transform(zt, z, rows, g):
     V = g.lanes
     for i in range(g.inp):
         for r in range(rows):
-            input_row(zt, i * g.zt_plane + r * g.tiles * V, g.zt_point, z,
-                          (i * g.z_rows + r) * g.z_columns * V, g.tiles)
+            input_row(
+                zt,
+                i * g.z_points + r * g.tiles * V,
+                g.z_point,
+                z,
+                (i * g.z_rows + r) * g.z_columns * V,
+                g.tiles,
+            )
 
 
 @INNER
@@ -211,11 +215,27 @@ def _outer_points(dW_p, dy, dt, zt, l, taps, band, g):
     dy0 = l * g.y_group + _dy_at(band.own, band, g)
     for o in range(g.out):
         for r in range(rows):
-            gradient_row(dt, o * g.dt_plane + r * run, g.dt_point, dy,
-                               dy0 + o * g.y_channel + r * g.y_columns * V, g.tiles)
+            gradient_row(
+                dt,
+                o * g.d_points + r * run,
+                g.d_point,
+                dy,
+                dy0 + o * g.y_channel + r * g.y_columns * V,
+                g.tiles,
+            )
     for q in range(6):
-        outer(g.height, dW_p, (q * g.L + l) * g.share, g.out, View(dt, q * g.dt_point, g.dt_plane, 0, V),
-              View(zt, q * g.zt_point, 0, 0, V), taps, 1, rows * g.tiles, band.lanes)
+        outer(
+            g.height,
+            dW_p,
+            (q * g.L + l) * g.share,
+            g.out,
+            View(dt, q * g.d_point, g.d_points, 0, V),
+            View(zt, q * g.z_point, 0, 0, V),
+            taps,
+            1,
+            rows * g.tiles,
+            band.lanes,
+        )
 
 
 @INNER
@@ -224,14 +244,30 @@ def _dx_points(dx, dy, dt, weights, l, band, g):
     dy0 = l * g.y_group + ((band.top - 1 - band.origin) * g.y_columns) * V
     for o in range(g.out):
         for r in range(rows + 2):
-            input_row(dt, o * g.dt_plane + r * run, g.dt_point, dy,
-                          dy0 + o * g.y_channel + r * g.y_columns * V, g.tiles)
+            input_row(
+                dt,
+                o * g.d_points + r * run,
+                g.d_point,
+                dy,
+                dy0 + o * g.y_channel + r * g.y_columns * V,
+                g.tiles,
+            )
     dx0 = ((band.b * g.L + l) * g.inp * g.H + band.top) * g.W * V
     pixels = View(dx, dx0, g.H * g.W * V, g.W * V, V)
     taps = Taps(weights.taps, 0, g.out * 3)
     w0 = l * _tiled(g.inp, g.back_height) * taps.length * 6
-    winograd(g.back_height, pixels, g.inp, View(dt, 0, 0, run, V), g.dt_point, taps, weights.packed, w0,
-             rows, g.columns)
+    winograd(
+        g.back_height,
+        pixels,
+        g.inp,
+        View(dt, 0, 0, run, V),
+        g.d_point,
+        taps,
+        weights.packed,
+        w0,
+        rows,
+        g.columns,
+    )
 
 
 @INNER

@@ -14,18 +14,19 @@ import numpy as np
 import numpy.typing as npt
 
 from igc_ref.backends.numba.layout import Layout, apart, counts_of, layout_of
-from igc_ref.backends.numba.vectors import POSITIONS, TAPS
-from igc_ref.backends.numba.winograd import POINTS
+from igc_ref.backends.numba.vectors import OUTS, POSITIONS, TAPS
+from igc_ref.backends.numba.winograd import POINTS, WIDTH
 from igc_ref.spec.block import output_length
 
 Table = npt.NDArray[np.int64]
 
-WINOGRAD = 8
-KEPT = 8
 UNITS = 64  # pieces that a batch is cut into if it can be, so that threads have something to share
 SPANS = 4  # pieces of a block at most: each reads and computes some rows of its neighbours again
 ROWS = 4  # a piece has about this many rows of a block at least,
 WORK = 1 << 26  # or so many multiplications, about 1.5 ms, if a block has few rows
+# Inputs of a group from which on Winograd's transform saves more than it costs, and it is less work
+# to keep ybar than to compute it again; measured.
+WIDE = 8
 
 
 class Shape(NamedTuple):
@@ -53,7 +54,7 @@ class Sizes(NamedTuple):
     inp: int  # input channels of a group
     out: int  # output channels of a group
     mix: int  # channels of a secondary partition
-    taps: int  # inp*k*k
+    taps: int  # inp*k*k; inp*k if each is a row of the kernel
     k: int
     stride: int
     padding: int
@@ -76,17 +77,17 @@ class Sizes(NamedTuple):
     dz_plane: int
     y_group: int  # distance from a group to the next one in that scratch
     y_channel: int  # distance from a channel of a group to its next one
+    kept_plane: int  # distance between channels of ybar in memory; 0: it is computed again
     height: int  # outputs in a register tile: of the primary convolution,
     mix_height: int  # of the secondary one,
     back_height: int  # and of the primary one backward
-    tiles: int  # of four positions in a row, for Winograd's transform; 0: without
-    kept_plane: int  # distance between channels of ybar in memory; 0: it is computed again
-    share: int  # numbers of a group in a piece's share of dW_p,
-    mix_share: int  # of a partition in one of dW_d
-    zt_point: int  # of z at Winograd's points: distance between points
-    zt_plane: int  # and between channels;
-    dt_point: int  # of dy at the points, or of its gradient's
-    dt_plane: int
+    share: int  # numbers of a group in a piece's share of dW_p
+    mix_share: int  # and of a partition in one of dW_d
+    tiles: int  # Winograd's tiles in a row; 0: taps are multiplied one by one
+    z_point: int  # distance between the points of z,
+    z_points: int  # and between its channels at all points
+    d_point: int  # the same for dy
+    d_points: int
 
 
 @dataclass(frozen=True)
@@ -118,25 +119,14 @@ def tile_height(outs: int) -> int:
 def plan(shape: Shape, backward: bool) -> Plan:
     """Return the plan of a shape, forward or backward."""
     g = _sizes(shape, backward)
-    V, k = g.lanes, g.k
-    plane, row = g.z_rows * g.z_columns * V, g.z_columns * V
     weights = np.arange(shape.out_channels * g.taps).reshape(g.L, g.out, g.taps)
     if g.tiles:
-        weights = np.arange(shape.out_channels * g.taps * POINTS).reshape(g.L, g.out, g.taps, POINTS)
-        i, ky = (t.ravel() for t in np.mgrid[: g.inp, :k])
-        taps = i * g.zt_plane + ky * g.tiles * V
-    else:
-        i, ky, kx = (t.ravel() for t in np.mgrid[: g.inp, :k, :k])
-        column = kx % g.stride * (g.z_columns // g.stride) + kx // g.stride
-        taps = i * plane + ky * row + column * V
+        weights *= g.k  # a tap is a row of the kernel
     mixing = np.arange(shape.out_channels * g.mix).reshape(max(g.M, 1), -1, max(g.mix, 1))
     back_taps, back_starts, back_primary = (_back if g.tiles else _passes)(g, weights)
-    in_scratch = backward or (g.M and not g.kept_plane)
-    after_z = g.L * g.out * g.y_plane if in_scratch else 0  # ybar or dy
-    after_z += g.mix * g.dz_plane if backward else 0  # one partition of dz̄
     return Plan(
         sizes=g,
-        taps=_padded(taps),
+        taps=_padded(_taps(g)),
         primary=_packed(weights, g.height),
         mixes=_padded(np.arange(g.mix) * (g.dz_plane if backward else g.y_plane)),
         ybar_mixes=_padded(np.arange(g.mix) * (g.kept_plane or g.y_plane)),
@@ -145,11 +135,10 @@ def plan(shape: Shape, backward: bool) -> Plan:
         back_starts=back_starts,
         back_primary=back_primary,
         back_secondary=_packed(mixing.swapaxes(1, 2), g.mix_height),
-        shares=_shared(g.L, g.out, g.taps, g.height, V),
-        mix_shares=_shared(g.M, g.mix, g.mix, g.mix_height, V),
+        shares=_shared(g.L, g.out, g.taps, g.height, g.lanes),
+        mix_shares=_shared(g.M, g.mix, g.mix, g.mix_height, g.lanes),
         counts=counts_of(g.y, g.columns, g.spans),
-        size=g.inp * plane + after_z + max(POSITIONS.values()) * V
-        + g.inp * g.zt_plane + (g.out * g.dt_plane if backward else 0),
+        size=_scratch(g, backward),
     )
 
 
@@ -160,44 +149,63 @@ def _sizes(s: Shape, backward: bool) -> Sizes:
     x = apart(s.images, s.height, s.lanes)
     if y.together < s.lanes:  # a lane of x has the rows that the same lane of y is made of
         x = x._replace(together=y.together, rows=y.rows * s.stride)
-    rows, blocks = y.rows, y.blocks
     above, below = (s.k - 1 - p) // s.stride, (s.stride - 1 + p) // s.stride
-    work = s.out_channels * columns * s.lanes * (inp * s.k**2 + mix * (s.M > 0))  # of a row
-    least = ROWS if y.together == s.lanes else min(ROWS, -(-WORK // work))
-    spans = min(-(-UNITS // blocks), -(-rows // least), SPANS)
-    longest = -(-rows // spans)
+    spans = _spans(s, y, columns * (inp * s.k**2 + mix * (s.M > 0)))
     bytes_each = s.out_channels * columns * s.lanes * s.itemsize
-    band = max(1, min(longest, s.tile_bytes // bytes_each))
-    edge = above + below if backward else 0
-    y_rows, y_columns = band + edge, columns + edge
+    band = max(1, min(-(-y.rows // spans), s.tile_bytes // bytes_each))
+    tiles = -(-columns // WIDTH) if (s.k, s.stride) == (3, 1) and min(inp, out) >= WIDE else 0
+    positions = tiles * WIDTH or columns
+    y_rows, edge = band + (above + below) * backward, (above + below) * backward
+    z_rows = (band + below * backward - 1) * s.stride + s.k
     # An odd number of vectors: channels then do not compete for the same cache lines.
-    tiles = -(-columns // 4) if s.k == 3 and s.stride == 1 and min(inp, out) >= WINOGRAD else 0
-    if tiles:
-        y_columns = 4 * tiles + edge
-    plane = (y_rows * y_columns | 1) * s.lanes
-    kept_plane = (rows * columns | 1) * s.lanes if s.M and inp >= KEPT else 0
+    plane = (y_rows * (positions + edge) | 1) * s.lanes
+    kept_plane = (y.rows * columns | 1) * s.lanes if s.M and inp >= WIDE else 0
     if kept_plane and not backward:
         plane = kept_plane  # ybar is written there
-    z_rows = (band + (below if backward else 0) - 1) * s.stride + s.k
-    zt_point, dt_point = (z_rows * tiles | 1) * s.lanes, (y_rows * tiles | 1) * s.lanes
-    taps, height, mix_height = inp * s.k * (1 if tiles else s.k), tile_height(out), tile_height(mix)
+    z_point, d_point = ((n * tiles | 1) * s.lanes for n in (z_rows, y_rows))
+    height, mix_height = min(tile_height(out), OUTS if tiles else out), tile_height(mix)
+    taps = inp * s.k * (1 if tiles else s.k)
     return Sizes(
-        kept_plane=kept_plane, share=_share(out, taps, height, s.lanes),
-        mix_share=_share(mix, mix, mix_height, s.lanes) if s.M else 0,
-        tiles=tiles, zt_point=zt_point, zt_plane=(zt_point * POINTS + s.lanes) * (tiles > 0),
-        dt_point=dt_point, dt_plane=(dt_point * POINTS + s.lanes) * (tiles > 0),
         L=s.L, M=s.M, inp=inp, out=out, mix=mix if s.M else 0, k=s.k,
-        taps=taps,
-        stride=s.stride, padding=p, x=x, y=y, lanes=s.lanes, blocks=blocks,
-        H=x.rows, W=s.width, rows=rows, columns=columns, spans=spans, band=band,
-        above=above, below=below,
-        z_rows=z_rows,
-        z_columns=4 * tiles + 2 if tiles else (columns - 1 + -(-s.k // s.stride)) * s.stride,
-        y_columns=y_columns, y_plane=plane, dz_plane=(y_rows * columns | 1) * s.lanes,
+        taps=taps, stride=s.stride, padding=p,
+        x=x, y=y, lanes=s.lanes, blocks=y.blocks, H=x.rows, W=s.width, rows=y.rows,
+        columns=columns, spans=spans, band=band, above=above, below=below, z_rows=z_rows,
+        z_columns=(positions - 1 + -(-s.k // s.stride)) * s.stride,
+        y_columns=positions + edge, y_plane=plane, dz_plane=(y_rows * columns | 1) * s.lanes,
         y_group=plane if s.M else out * plane,  # Pᵀ: channel j of group l lies at j*L + l
-        y_channel=s.L * plane if s.M else plane,
-        height=height, mix_height=mix_height, back_height=tile_height(inp),
+        y_channel=s.L * plane if s.M else plane, kept_plane=kept_plane,
+        height=height, mix_height=mix_height, back_height=min(tile_height(inp), OUTS if tiles else inp),
+        share=_share(out, taps, height, s.lanes), mix_share=_share(mix, mix, mix_height, s.lanes),
+        tiles=tiles, z_point=z_point, z_points=(z_point * POINTS + s.lanes) * (tiles > 0),
+        d_point=d_point, d_points=(d_point * POINTS + s.lanes) * (tiles > 0),
     )  # fmt: skip
+
+
+def _spans(s: Shape, y: Layout, work: int) -> int:
+    """Return the pieces of a block; `work`: multiplications of one row of one channel and image."""
+    least = ROWS
+    if y.together < s.lanes:
+        least = min(ROWS, -(-WORK // (s.out_channels * work * s.lanes)))
+    return min(-(-UNITS // y.blocks), -(-y.rows // least), SPANS)
+
+
+def _scratch(g: Sizes, backward: bool) -> int:
+    """Return the numbers of a thread's scratch memory, as `convolve` cuts it."""
+    z = g.inp * (g.z_rows * g.z_columns * g.lanes + g.z_points)
+    dy = g.L * g.out * g.y_plane
+    after = dy + g.mix * g.dz_plane + g.out * g.d_points
+    before = 0 if g.kept_plane or not g.M else dy  # ybar
+    return z + (after if backward else before) + max(POSITIONS.values()) * g.lanes
+
+
+def _taps(g: Sizes) -> Table:
+    """Return where a tap reads in z, or in z at Winograd's points."""
+    if g.tiles:
+        i, ky = (t.ravel() for t in np.mgrid[: g.inp, : g.k])
+        return i * g.z_points + ky * g.tiles * g.lanes
+    i, ky, kx = (t.ravel() for t in np.mgrid[: g.inp, : g.k, : g.k])
+    column = kx % g.stride * (g.z_columns // g.stride) + kx // g.stride
+    return ((i * g.z_rows + ky) * g.z_columns + column) * g.lanes
 
 
 def _passes(g: Sizes, weights: Table) -> tuple[Table, Table, Table]:
@@ -224,11 +232,12 @@ def _passes(g: Sizes, weights: Table) -> tuple[Table, Table, Table]:
     return _padded(np.concatenate(taps)), np.array(starts).T.copy(), np.concatenate(packed)
 
 
-def _back(g, weights):
+def _back(g: Sizes, weights: Table) -> tuple[Table, Table, Table]:
+    """Return the same for Winograd's points: a single pass, over the rows of the kernel."""
     o, ky = (t.ravel() for t in np.mgrid[: g.out, : g.k])
-    taps = o * g.dt_plane + (2 - ky) * g.tiles * g.lanes
+    taps = o * g.d_points + (g.k - 1 - ky) * g.tiles * g.lanes
     seen = weights.reshape(g.L, g.out, g.inp, g.k).swapaxes(1, 2).reshape(g.L, g.inp, -1)
-    return _padded(taps), np.zeros((2, 2), int), _packed(seen, g.back_height)
+    return _padded(taps), np.zeros((2, 2), np.int64), _packed(seen, g.back_height)
 
 
 def _packed(weights: Table, height: int) -> Table:
@@ -244,21 +253,21 @@ def _packed(weights: Table, height: int) -> Table:
 
 
 def _record(height: int, lanes: int) -> int:
+    """Return how many numbers a tile of `outer` writes: whole vectors."""
     return -(-height * TAPS[height] // lanes) * lanes
 
 
 def _share(outs: int, taps: int, height: int, lanes: int) -> int:
-    """How many numbers a group has in a piece's share of a gradient."""
+    """Return how many numbers a group has in a piece's share of a gradient."""
     return -(-taps // TAPS[height]) * -(-outs // height) * _record(height, lanes)
 
 
 def _shared(groups: int, outs: int, taps: int, height: int, lanes: int) -> Table:
-    """Where the tiles of `outer` put the gradients of weights (groups, outs, taps)."""
-    l, o, t = np.ogrid[:groups, :outs, :taps]
-    record = t // TAPS[height] * -(-outs // height) + o // height
-    place = t % TAPS[height] * height + o % height
-    size = _share(outs, taps, height, lanes)
-    return (l * size + record * _record(height, lanes) + place).ravel()
+    """Return where the tiles of `outer` put the gradients of weights (groups, outs, taps)."""
+    group, o, t = np.ogrid[:groups, :outs, :taps]
+    tile = t // TAPS[height] * -(-outs // height) + o // height
+    start = group * _share(outs, taps, height, lanes) + tile * _record(height, lanes)
+    return (start + t % TAPS[height] * height + o % height).ravel()
 
 
 def _padded(taps: Table) -> Table:

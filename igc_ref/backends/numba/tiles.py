@@ -211,7 +211,10 @@ def _winograd_sweep(outs: int) -> Any:
         results, source, table = y.array, x.array, taps.table
         for p in range(0, positions, 4):
             for r in range(rows):
-                y_r, x_r = y.start + r * y.row + p * y.position, x.start + r * x.row + p // 4 * x.position
+                y_r, x_r = (
+                    y.start + r * y.row + p * y.position,
+                    x.start + r * x.row + p // 4 * x.position,
+                )
                 for o in range(0, n_outs, outs):
                     tile(
                         results, y_r + o * y.channel, y.channel, n_outs - o, positions - p,
