@@ -7,6 +7,7 @@ from typing import Any
 
 from igc_ref import bench, data, plots
 from igc_ref.bench.harness import TORCH
+from igc_ref.bench.rivals import RIVALS
 from igc_ref.cli.options import NETWORK, add_command, add_recipe, add_run, add_settings
 from igc_ref.errors import CheckpointError, SpecError, choice, integer, user_path
 from igc_ref.files import writable, write_csv
@@ -62,11 +63,14 @@ def add_commands(commands: Any) -> None:
     text = "time a training step of this kind of network; without it, a block is timed"
     add.add_argument("--arch", choices=tuple(ARCHITECTURES), help=text)
     add_settings(add, ("depth", "width", "doubling"), "with --arch: ")
+    text = "with --arch: time the forward pass of evaluation instead of a training step"
+    add.add_argument("--forward", action="store_true", help=text)
     for name, text in PARTITIONS.items():
         add.add_argument(f"-{name}", type=int, metavar="N", help=text)
     for name, text in {**BLOCK, "batch_size": "images in a batch; default 64"}.items():
         add.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=text)
-    text = f"some of numpy, numba, {', '.join(map(repr, TORCH))}; default all that run here"
+    names = ", ".join(map(repr, (*TORCH, *RIVALS)))
+    text = f"some of numpy, numba, {names}; default all that run here"
     add.add_argument("--contenders", nargs="+", metavar="NAME", help=text)
     text = "threads to compute with, at most one a core; default all cores"
     add.add_argument("--threads", type=int, metavar="N", help=text)
@@ -154,13 +158,16 @@ def bench_command(
     json: str | None = None,
     **numbers: Any,
 ) -> None:
-    """Time a block, or with --arch a training step, against other implementations."""
+    """Time a block, or with --arch a training step, against other implementations.
+
+    ONNX Runtime and OpenVINO have forward passes only, JAX has blocks only.
+    """
     most = bench.available_threads()
     threads = most if threads is None else integer("threads", threads, maximum=most)
     rounds, batch_size = integer("rounds", rounds), integer("batch_size", batch_size)
     make = _step_case if "arch" in numbers else _block_case
     case: bench.Case = make(batch_size, **numbers)
-    able = bench.contenders()
+    able = bench.contenders(case)
     for name in contenders or []:
         choice("contender", name, able)
     path = None if json is None else writable(user_path("json", json))
@@ -176,17 +183,17 @@ def bench_command(
 def _block_case(
     batch_size: int, L: int = 4, M: int = 8, size: int = 32, **numbers: int
 ) -> bench.BlockCase:
-    for name in set(NETWORK) & set(numbers):
+    for name in {*NETWORK, "forward"} & set(numbers):
         raise SpecError(f"{name}={numbers[name]} belongs to a network: give --arch as well")
     G = integer("L", L) * integer("M", M)
     spec = IGCSpec(**{"in_channels": G, "out_channels": G, **numbers}, L=L, M=M)
     return bench.BlockCase(spec, integer("size", size), batch_size)
 
 
-def _step_case(batch_size: int, **numbers: Any) -> bench.StepCase:
+def _step_case(batch_size: int, forward: bool = False, **numbers: Any) -> bench.StepCase:
     for name in set(BLOCK) & set(numbers):
         raise SpecError(f"{name}={numbers[name]} belongs to a block: leave out --arch")
-    return bench.StepCase(TrainConfig(**numbers).architecture(), batch_size)
+    return bench.StepCase(TrainConfig(**numbers).architecture(), batch_size, train=not forward)
 
 
 def plot_command(run: str, out: str | None = None) -> None:
