@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from igc_ref.bench.roofline import Pass, Roofline
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.layer import Layer, Residual, Shape
@@ -75,6 +77,12 @@ class BlockCase:
             f"L{s.L}M{s.M} {s.in_channels}-{s.out_channels} "
             f"{s.kernel_size}x{s.kernel_size}{stride}, {self.size}x{self.size}"
         )
+
+    def weights(self) -> tuple[Any, Any]:
+        """Draw the primary and the secondary weights."""
+        rng, s = np.random.default_rng(1), self.spec
+        primary, secondary = rng.normal(size=s.primary_shape), rng.normal(size=s.secondary_shape)
+        return primary.astype("float32"), secondary.astype("float32")
 
     def works(self) -> list[Work]:
         """Return the work of the block for the batch, in a list."""

@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
@@ -15,13 +16,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from textwrap import indent
-from threading import Event, Timer
+from threading import Timer
 from typing import Any, TypeVar
 
 import igc_ref
 from igc_ref.backends import numba_problem
-from igc_ref.bench.cases import Case, floor_seconds, multiply_adds
-from igc_ref.bench.rivals import RIVALS, able
+from igc_ref.bench.cases import Case, StepCase, floor_seconds, multiply_adds
+from igc_ref.bench.rivals import RIVALS
 from igc_ref.bench.roofline import Roofline
 from igc_ref.errors import BackendError
 from igc_ref.report import aligned
@@ -29,6 +30,7 @@ from igc_ref.report import aligned
 TORCH = tuple(
     f"torch {how} {layout}" for how in ("eager", "compile") for layout in ("NCHW", "channels_last")
 )
+KINDS = ("both", "forward", "weights")
 SECONDS_A_TURN = 0.3
 SLOW = 4.0  # seconds; who needs more for a call is measured in one turn only
 LIMIT = 300.0  # seconds; for each answer of a contender, its compilation included
@@ -36,14 +38,12 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 def contenders(case: Case | None = None) -> list[str]:
-    """Return who can run here: numpy, then of numba, PyTorch and its rivals what is installed.
-
-    With a case, only those that have it.
-    """
+    """Return who can run here: numpy, and of the others who is installed and has this case."""
     found = ["numpy"] if numba_problem() else ["numpy", "numba"]
     found += TORCH if find_spec("torch") else ()
-    found += (name for name, needs in RIVALS.items() if all(map(find_spec, needs)))
-    return [name for name in found if case is None or able(name, case)]
+    if not isinstance(case, StepCase) or not case.train:
+        found += (name for name, needs in RIVALS.items() if all(map(find_spec, needs)))
+    return [name for name in found if name != "jax" or not isinstance(case, StepCase)]
 
 
 def take_turns(
@@ -100,70 +100,61 @@ def take_turns(
 
 @dataclass(frozen=True)
 class Measured:
-    """Median seconds and bytes at the peak; None for what was not measured.
+    """Bytes at the peak, and median seconds of what was measured.
 
-    Seconds of everything (forward and backward pass, or step), of the forward pass, and of the
-    gradients of the weights alone.
+    That is the forward pass, both passes (or the step), the weights' gradients alone.
     """
 
-    both: float | None
-    forward: float | None
-    peak: int | None
+    peak: int
+    both: float | None = None
+    forward: float | None = None
     weights: float | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One case, measured for every contender, and what is to be said of those that failed."""
+    """One case, measured for every contender, and a line on each that failed."""
 
     case: Case
     measured: dict[str, Measured]
     failed: dict[str, str] = field(default_factory=dict)
 
     def seconds(self, kind: str) -> dict[str, float]:
-        """Return the seconds of "both" or of "forward", by contender, of those that have them."""
-        found = {name: getattr(m, kind) for name, m in self.measured.items()}
-        return {name: seconds for name, seconds in found.items() if seconds is not None}
+        """Return the seconds of one of `KINDS`, of every contender that has it."""
+        return {name: vars(m)[kind] for name, m in self.measured.items() if vars(m)[kind]}
 
-    def best_of_torch(self, kind: str | None = None) -> str | None:
-        """Return the fastest way of PyTorch, of the whole case or in "both" or "forward"."""
-        seconds = self.seconds(kind or ("both" if self.case.train else "forward"))
-        ways = [name for name in seconds if name.startswith("torch")]
+    def best_of_torch(self, kind: str = "both") -> str | None:
+        """Return the fastest way of PyTorch."""
+        seconds = self.seconds(kind)
+        ways = (name for name in seconds if name.startswith("torch"))
         return min(ways, key=lambda name: seconds[name], default=None)
 
     def torch_peak(self) -> int | None:
         """Return the smallest peak memory of all ways of PyTorch, in bytes."""
         peaks = (m.peak for name, m in self.measured.items() if name.startswith("torch"))
-        return min((peak for peak in peaks if peak is not None), default=None)
+        return min(peaks, default=None)
 
     def lines(self, roofline: Roofline) -> list[str]:
         """Return the comparison as a table of text."""
-        whole = self.seconds("both" if self.case.train else "forward")
-        forward = self.seconds("forward") if self.case.train else {}
-        rival, rival_forward, peak = (
-            self.best_of_torch() or next(iter(whole), None),
-            self.best_of_torch("forward") or next(iter(forward), None),
-            self.torch_peak(),
-        )
+        times = {kind: found for kind in KINDS if (found := self.seconds(kind))}
+        rivals = {kind: self.best_of_torch(kind) or next(iter(times[kind])) for kind in times}
+        heads = (head for kind in times for head in (f"{kind} ms", "ratio"))
+        rows = [["", *heads, "GFLOP/s", "roofline", "peak MB"]]
         floor, operations = floor_seconds(self.case, roofline), 2 * multiply_adds(self.case)
-        rows = [["", "ms", "ratio", "forward", "ratio", "GFLOP/s", "roofline", "peak MB"]]
         for name, m in self.measured.items():
-            row = [name, *_beside(whole, name, rival), *_beside(forward, name, rival_forward)]
-            rates = ["", ""]
-            if name in whole:
-                rates = [f"{operations / whole[name] / 1e9:.1f}", f"{floor / whole[name]:.1%}"]
-            rows.append([*row, *rates, "" if m.peak is None else f"{m.peak / 1e6:.0f}"])
+            row = [name]
+            for kind, found in times.items():
+                own, rival = found.get(name), found[rivals[kind]]
+                row += [f"{own * 1e3:.2f}", f"{rival / own:.2f}"] if own else ["", ""]
+            own = m.both if self.case.train else m.forward
+            row += [f"{operations / own / 1e9:.1f}", f"{floor / own:.1%}"] if own else ["", ""]
+            rows.append([*row, f"{m.peak / 1e6:.0f}"])
+        peak = self.torch_peak()
         smallest = "" if peak is None else f"; PyTorch's smallest peak {peak / 1e6:.0f} MB"
-        also = f", forward as {rival_forward}" if rival_forward not in (None, rival) else ""
         return [
             f"{self.case.name}, batch {self.case.batch_size}",
             indent(aligned(rows), "  "),
-            f"  ratio: times as fast as {rival}{also}{smallest}",
-            *(
-                f"  {name}: the gradients of the weights alone take {m.weights * 1e3:.2f} ms"
-                for name, m in self.measured.items()
-                if m.weights is not None
-            ),
+            f"  ratio: times as fast as {' / '.join(dict.fromkeys(rivals.values()))}{smallest}",
             *(f"  {text}" for text in self.failed.values()),
         ]
 
@@ -179,19 +170,11 @@ class Comparison:
         }
 
 
-def _beside(seconds: Mapping[str, float], name: str, rival: str | None) -> list[str]:
-    """Return a contender's milliseconds, and how many times as fast as its rival it is."""
-    if name not in seconds or rival is None:
-        return ["", ""]
-    return [f"{seconds[name] * 1e3:.2f}", f"{seconds[rival] / seconds[name]:.2f}"]
-
-
 def time_case(
     case: Case,
     names: Sequence[str],
     threads: int,
     rounds: int = 7,
-    *,
     seconds: float = SECONDS_A_TURN,
     limit: float = LIMIT,
 ) -> Comparison:
@@ -208,49 +191,45 @@ def time_case(
         Turns of each contender; a turn takes `seconds` or one call.
     seconds : float
     limit : float
-        Seconds for each answer of a contender. Who needs longer has failed.
+        Seconds for each answer of a contender, its compilation included.
 
     Raises
     ------
     BackendError
-        If all contenders fail. If only some do, the comparison says which. Messages of their own
-        stand above.
+        If all contenders fail or exceed the limit; if only some do, the comparison says which.
+        Their own messages stand above.
     """
-    failed: dict[str, str] = {}
+    workers: dict[str, _Worker] = {}
+    turns: dict[tuple[str, str], Callable[[int], list[float]]] = {}
+    failed: dict[tuple[str, str], Exception] = {}
     with ExitStack() as stack:
-        workers: dict[str, _Worker] = {}
         for name in names:  # all of them start and compile at once
             workers[name] = _Worker(name, limit)
             stack.callback(workers[name].stop)
             order = {"contender": name, "case": asdict(case), "threads": threads}
             workers[name].send(json.dumps(order))
-        turns: dict[tuple[str, str], Callable[[int], list[float]]] = {}
         for name, worker in workers.items():
             try:
                 turns |= {(name, kind): partial(worker.times, kind) for kind in worker.answer()}
             except BackendError as error:
-                failed[name] = str(error)
-
-        def note(key: tuple[str, str], error: Exception) -> None:
-            failed.setdefault(key[0], str(error))
-
-        times = take_turns(turns, rounds, seconds, slow=SLOW, failed=note)
-        medians = {key: median(found) for key, found in times.items() if found}
-        measured = {}
-        for name, worker in workers.items():
-            found = {kind: medians.get((name, kind)) for kind in ("both", "forward", "weights")}
-            if any(found.values()):
-                measured[name] = Measured(peak=worker.peak(), **found)
+                failed[name, "start"] = error
+        times = take_turns(turns, rounds, seconds, slow=SLOW, failed=failed.__setitem__)
+    measured = {}
+    for name, worker in workers.items():
+        found = {kind: median(s) for (who, kind), s in times.items() if who == name and s}
+        if found:
+            measured[name] = Measured(peak=worker.peak, **found)
+    reasons = {name: str(error) for (name, _), error in reversed(failed.items())}  # the first one
     if not measured:
-        raise BackendError("; ".join(failed.values()))
-    return Comparison(case, measured, failed)
+        raise BackendError("; ".join(reasons.values()))
+    return Comparison(case, measured, reasons)
 
 
 class _Worker:
     """The process of one contender; the first thing that it is asked is its case."""
 
     def __init__(self, name: str, limit: float) -> None:
-        self.name, self.limit = name, limit
+        self.name, self.limit, self.peak = name, limit, 0
         ours = str(Path(igc_ref.__file__).parents[1])  # not what lies in the current folder
         paths = [ours, *filter(None, [os.environ.get("PYTHONPATH")])]
         self.process = subprocess.Popen(
@@ -266,41 +245,26 @@ class _Worker:
 
     def times(self, kind: str, count: int) -> list[float]:
         """Return the seconds of each of `count` calls."""
-        seconds: list[float] = self.ask(f"{kind} {count}")
+        self.send(f"{kind} {count}")
+        seconds: list[float]
+        seconds, self.peak = self.answer()
         return seconds
 
-    def peak(self) -> int | None:
-        """Return the bytes at the peak; None if the process has failed."""
-        with suppress(BackendError):
-            return int(self.ask("memory")["bytes"])
-        return None
-
-    def ask(self, line: str) -> Any:
-        """Send a line, and wait for the answer."""
-        self.send(line)
-        return self.answer()
-
     def send(self, line: str) -> None:
-        """Send a line; of a process that has ended, `answer` tells."""
+        """Send a line; if the process has ended, `answer` says so."""
         with suppress(BrokenPipeError):
             print(line, file=self.orders, flush=True)
 
     def answer(self) -> Any:
         """Wait for an answer, within the time limit."""
-        late = Event()
-
-        def end() -> None:
-            late.set()
-            self.process.kill()
-
-        timer = Timer(self.limit, end)
+        start, timer = time.monotonic(), Timer(self.limit, self.process.kill)
         timer.start()
         answer = self.answers.readline()
         timer.cancel()
         if answer:
             return json.loads(answer)
         code = self.process.wait()
-        if late.is_set():
+        if time.monotonic() - start >= self.limit:
             raise BackendError(f"{self.name} gave no answer within {self.limit:g} s")
         raise BackendError(f"{self.name} failed with exit status {code}; see its message above")
 

@@ -16,7 +16,7 @@ from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.model import build
 from igc_ref.spec.block import IGCSpec
 
-ChannelShuffle = Callable[[Any, int], Any]
+Shuffle = Callable[[Any, int], Any]
 
 
 def shuffle(x: Any, groups: int) -> Any:
@@ -53,7 +53,7 @@ class Block(nn.Module):  # type: ignore[misc]
         depends on device and memory format.
     """
 
-    def __init__(self, spec: IGCSpec, shuffle: ChannelShuffle = shuffle) -> None:
+    def __init__(self, spec: IGCSpec, shuffle: Shuffle = shuffle) -> None:
         super().__init__()
         out = spec.out_channels
         self.primary = _primary(spec)
@@ -78,17 +78,6 @@ class Fusion(nn.Module):  # type: ignore[misc]
         return partitions.sum(1, keepdim=True).expand_as(partitions).reshape(N, C, H, W)
 
 
-class Shuffle(nn.Module):  # type: ignore[misc]
-    """The channel shuffle as a layer."""
-
-    def __init__(self, groups: int, shuffle: ChannelShuffle) -> None:
-        super().__init__()
-        self.groups, self.shuffle = groups, shuffle
-
-    def forward(self, x: Any) -> Any:  # noqa: D102
-        return self.shuffle(x, self.groups)
-
-
 def _primary(s: IGCSpec) -> nn.Conv2d:
     options = {"stride": s.stride, "padding": s.padding, "groups": s.L, "bias": False}
     return nn.Conv2d(s.in_channels, s.out_channels, s.kernel_size, **options)
@@ -106,7 +95,7 @@ class Residual(nn.Module):  # type: ignore[misc]
         return functional.relu(y, inplace=True) if self.relu else y
 
 
-def network(a: Architecture, shuffle: ChannelShuffle = shuffle) -> nn.Module:
+def network(a: Architecture, shuffle: Shuffle = shuffle) -> nn.Module:
     """Return the network that `a` names; its parameters come in the order of our ``state_dict``.
 
     `shuffle` is that of `Block`.
@@ -114,7 +103,7 @@ def network(a: Architecture, shuffle: ChannelShuffle = shuffle) -> nn.Module:
     return twin(build(a, "numpy").network, shuffle)
 
 
-def twin(layer: ours.Layer, shuffle: ChannelShuffle = shuffle) -> nn.Module:
+def twin(layer: ours.Layer, shuffle: Shuffle = shuffle) -> nn.Module:
     """Return the same layer in PyTorch; weights are drawn anew."""
     twins = {name: twin(child, shuffle) for name, child in layer.children.items()}
     if isinstance(layer, layers.IGCV3):
@@ -138,7 +127,7 @@ def twin(layer: ours.Layer, shuffle: ChannelShuffle = shuffle) -> nn.Module:
         norm = nn.BatchNorm2d(channels, eps=layers.BN_EPS, momentum=momentum)
         return nn.Sequential(norm, nn.ReLU(inplace=True)) if layer.relu else norm
     if isinstance(layer, layers.Shuffle):
-        return Shuffle(layer.groups, shuffle)
+        return nn.ChannelShuffle(layer.groups)
     if isinstance(layer, layers.MaxPool):
         return nn.MaxPool2d(*layer.window)
     if isinstance(layer, layers.GlobalAveragePool):
@@ -195,14 +184,9 @@ def training_step(
 def inference(a: Architecture, x: Any, way: str, threads: int) -> dict[str, Callable[[], object]]:
     """Return a function for the forward pass in evaluation mode, from public images to logits."""
     torch.set_num_threads(threads)
-    model = network(a).eval().to(memory_format=_layout(way))
+    model, images = network(a).eval().to(memory_format=_layout(way)), torch.from_numpy(x)
     run = torch.compile(model) if "compile" in way else model
-
-    @torch.inference_mode()  # type: ignore[untyped-decorator]
-    def forward() -> object:
-        return run(torch.from_numpy(x).contiguous(memory_format=_layout(way)))
-
-    return {"forward": forward}
+    return {"forward": torch.inference_mode()(lambda: run(images))}
 
 
 def _layout(way: str) -> Any:

@@ -63,14 +63,11 @@ def add_commands(commands: Any) -> None:
     text = "time a training step of this kind of network; without it, a block is timed"
     add.add_argument("--arch", choices=tuple(ARCHITECTURES), help=text)
     add_settings(add, ("depth", "width", "doubling"), "with --arch: ")
-    text = "with --arch: time the forward pass of evaluation instead of a training step"
-    add.add_argument("--forward", action="store_true", help=text)
     for name, text in PARTITIONS.items():
         add.add_argument(f"-{name}", type=int, metavar="N", help=text)
     for name, text in {**BLOCK, "batch_size": "images in a batch; default 64"}.items():
         add.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=text)
-    names = ", ".join(map(repr, (*TORCH, *RIVALS)))
-    text = f"some of numpy, numba, {names}; default all that run here"
+    text = f"some of numpy, numba, {', '.join(map(repr, (*TORCH, *RIVALS)))}; default all that can"
     add.add_argument("--contenders", nargs="+", metavar="NAME", help=text)
     text = "threads to compute with, at most one a core; default all cores"
     add.add_argument("--threads", type=int, metavar="N", help=text)
@@ -158,10 +155,7 @@ def bench_command(
     json: str | None = None,
     **numbers: Any,
 ) -> None:
-    """Time a block, or with --arch a training step, against other implementations.
-
-    ONNX Runtime and OpenVINO have forward passes only, JAX has blocks only.
-    """
+    """Time a block, or with --arch a training step, against other implementations."""
     most = bench.available_threads()
     threads = most if threads is None else integer("threads", threads, maximum=most)
     rounds, batch_size = integer("rounds", rounds), integer("batch_size", batch_size)
@@ -183,17 +177,17 @@ def bench_command(
 def _block_case(
     batch_size: int, L: int = 4, M: int = 8, size: int = 32, **numbers: int
 ) -> bench.BlockCase:
-    for name in {*NETWORK, "forward"} & set(numbers):
+    for name in set(NETWORK) & set(numbers):
         raise SpecError(f"{name}={numbers[name]} belongs to a network: give --arch as well")
     G = integer("L", L) * integer("M", M)
     spec = IGCSpec(**{"in_channels": G, "out_channels": G, **numbers}, L=L, M=M)
     return bench.BlockCase(spec, integer("size", size), batch_size)
 
 
-def _step_case(batch_size: int, forward: bool = False, **numbers: Any) -> bench.StepCase:
+def _step_case(batch_size: int, **numbers: Any) -> bench.StepCase:
     for name in set(BLOCK) & set(numbers):
         raise SpecError(f"{name}={numbers[name]} belongs to a block: leave out --arch")
-    return bench.StepCase(TrainConfig(**numbers).architecture(), batch_size, train=not forward)
+    return bench.StepCase(TrainConfig(**numbers).architecture(), batch_size)
 
 
 def plot_command(run: str, out: str | None = None) -> None:
