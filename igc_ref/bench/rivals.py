@@ -65,7 +65,8 @@ def forward(contender: str, module: Any, x: Any, threads: int) -> Callable[[], A
         "INFERENCE_PRECISION_HINT": "f32",  # not bfloat16, where the processor has it
         "PERFORMANCE_HINT": "LATENCY",
     }
-    model = openvino.Core().compile_model(file.getvalue(), "CPU", settings)
+    core = openvino.Core()
+    model = core.compile_model(core.read_model(file.getvalue()), "CPU", settings)
     request = model.create_infer_request()  # whose output the next call overwrites
     return lambda: request.infer([x], share_inputs=True, share_outputs=True)[0]
 
