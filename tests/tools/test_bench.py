@@ -156,6 +156,18 @@ def test_a_contender_that_fails_becomes_a_line_and_the_others_go_on(capfd):
     assert "backend='tpu' is unknown" in capfd.readouterr().err
 
 
+def test_of_a_contender_that_fails_in_one_pass_the_other_stays(monkeypatch):
+    def take_turns(times, rounds, seconds, *, slow, failed):
+        failed(("numpy", "both"), BackendError("killed"))
+        failed(("numpy", "weights"), BackendError("not there any more"))
+        return {("numpy", "forward"): [3.0, 1.0, 2.0], ("numpy", "both"): []}
+
+    monkeypatch.setattr("igc_ref.bench.harness.take_turns", take_turns)
+    comparison = time_case(BLOCK, ["numpy"], threads=1)
+    assert comparison.failed == {"numpy": "killed"}
+    assert (comparison.measured["numpy"].forward, comparison.measured["numpy"].both) == (2.0, None)
+
+
 def test_a_contender_that_exceeds_its_time_limit_is_ended():
     with pytest.raises(BackendError, match=r"^numpy gave no answer within 0\.05 s$"):
         time_case(BLOCK, ["numpy"], threads=1, limit=0.05)
