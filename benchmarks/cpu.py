@@ -12,7 +12,7 @@ A block's batch lies in each library's own layout, as inside a network: ours int
 in the format that is named, NCHW for the others. A network's forward pass goes from an array of
 images (NCHW) to logits, in evaluation mode: ``Model.forward``.
 
-How long it takes, on two cores that do nothing else:
+How long it takes on two cores that do nothing else (estimates, from single cases):
 
 * everything: about an hour. ``--blocks``, ``--steps``, ``--forward``, ``--only WORD`` and
   ``--without compile jax`` shorten it; every further ``--batch`` size takes as long again. JAX may
@@ -196,10 +196,10 @@ def summary(comparisons: list[Comparison]) -> str:
             for name, time in times.items():
                 if time is not None and time < seconds["numba"]:
                     slower[name].append(f"{title(c.case)}, {kind} ({time / seconds['numba']:.2f})")
-            cells = ["" if times[name] is None else f"{times[name] * 1e3:.3g}" for name in others]
+            cells = ["" if times[name] is None else f"{times[name] * 1e3:.2f}" for name in others]
             rows.append([
-                title(c.case), kind, f"{seconds['numba'] * 1e3:.3g}",
-                f"{seconds[best] * 1e3:.3g} ({best[6:]})", *cells,
+                title(c.case), kind, f"{seconds['numba'] * 1e3:.2f}",
+                f"{seconds[best] * 1e3:.2f} ({best[6:]})", *cells,
                 f"{seconds[best] / seconds['numba']:.2f}",
                 f"{c.measured['numba'].peak / 1e6:.0f}", f"{peak / 1e6:.0f}",
             ])  # fmt: skip
