@@ -1,11 +1,13 @@
-"""What is timed, one block or a whole training step, and the work and traffic that it needs."""
+"""What is timed, a block or a whole network, and the work and traffic that it needs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
+
+import numpy as np
 
 from igc_ref.bench.roofline import Pass, Roofline
 from igc_ref.networks.architecture import Architecture
@@ -64,6 +66,7 @@ class BlockCase:
     spec: IGCSpec
     size: int
     batch_size: int = 64
+    train: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
@@ -74,6 +77,12 @@ class BlockCase:
             f"L{s.L}M{s.M} {s.in_channels}-{s.out_channels} "
             f"{s.kernel_size}x{s.kernel_size}{stride}, {self.size}x{self.size}"
         )
+
+    def weights(self) -> tuple[Any, Any]:
+        """Draw the primary and the secondary weights."""
+        rng, s = np.random.default_rng(1), self.spec
+        primary, secondary = rng.normal(size=s.primary_shape), rng.normal(size=s.secondary_shape)
+        return primary.astype("float32"), secondary.astype("float32")
 
     def works(self) -> list[Work]:
         """Return the work of the block for the batch, in a list."""
@@ -88,16 +97,18 @@ class BlockCase:
 class StepCase:
     """A training step on images of the network's own size, float32.
 
-    Forward, loss, backward, optimiser.
+    Forward, loss, backward, optimiser. Without `train`, only the forward pass in evaluation mode,
+    from public images to logits.
     """
 
     architecture: Architecture
     batch_size: int = 64
+    train: bool = True
 
     @property
     def name(self) -> str:
         """Name the network in a table."""
-        return f"step of {self.architecture}"
+        return f"{'step' if self.train else 'forward'} of {self.architecture}"
 
     def works(self) -> list[Work]:
         """Return the work of every convolution, block and linear layer for the batch."""
@@ -125,8 +136,8 @@ Case = BlockCase | StepCase
 
 
 def multiply_adds(case: Case) -> int:
-    """Return the multiply-adds of a forward and a backward pass: three times the forward's."""
-    return 3 * sum(work.multiply_adds for work in case.works())
+    """Return the multiply-adds of the forward pass; with a backward pass, three times as many."""
+    return (3 if case.train else 1) * sum(work.multiply_adds for work in case.works())
 
 
 def floor_seconds(case: Case, roofline: Roofline) -> float:
@@ -134,11 +145,12 @@ def floor_seconds(case: Case, roofline: Roofline) -> float:
 
     What happens between layers is taken to be free (fused).
     """
-    return sum(roofline.seconds(w.forward(), w.backward()) for w in case.works())
+    passes = ((w.forward(), w.backward()) if case.train else (w.forward(),) for w in case.works())
+    return sum(roofline.seconds(*each) for each in passes)
 
 
 def from_dict(values: dict[str, Any]) -> Case:
     """Return the case whose `dataclasses.asdict` this is."""
     if "spec" in values:
         return BlockCase(IGCSpec(**values["spec"]), values["size"], values["batch_size"])
-    return StepCase(Architecture(**values["architecture"]), values["batch_size"])
+    return StepCase(**{**values, "architecture": Architecture(**values["architecture"])})

@@ -13,6 +13,7 @@ from typing import Any
 
 import igc_ref
 from igc_ref.bench.harness import Comparison
+from igc_ref.bench.rivals import RIVALS
 from igc_ref.bench.roofline import Roofline
 from igc_ref.files import write_json
 
@@ -42,7 +43,7 @@ def write_comparisons(
 ) -> None:
     """Write everything that was measured so far, with the machine."""
     write_json(path, {
-        "machine": machine(threads),
+        "machine": machine(threads, (*PACKAGES, *RIVALS)),
         "roofline": roofline._asdict(),
         "comparisons": [comparison.to_dict(roofline) for comparison in comparisons],
     })  # fmt: skip

@@ -181,6 +181,14 @@ def training_step(
     return {"both": step}
 
 
+def inference(a: Architecture, x: Any, way: str, threads: int) -> dict[str, Callable[[], object]]:
+    """Return a function for the forward pass in evaluation mode, from public images to logits."""
+    torch.set_num_threads(threads)
+    model, images = network(a).eval().to(memory_format=_layout(way)), torch.from_numpy(x)
+    run = torch.compile(model) if "compile" in way else model
+    return {"forward": torch.inference_mode()(lambda: run(images))}
+
+
 def _layout(way: str) -> Any:
     return torch.channels_last if "channels_last" in way else torch.contiguous_format
 

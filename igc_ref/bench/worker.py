@@ -1,14 +1,15 @@
 """One contender in a process of its own: ``python -m igc_ref.bench.worker``, for `harness`.
 
-It reads one line of JSON, the case. Then, for every line ``NAME COUNT``, it calls that function
-COUNT times and answers with the seconds of each call; for ``memory``, with its peak since it was
-ready.
+It reads one line of JSON, the case, and answers with the names of its functions. Then, for every
+line ``NAME COUNT``, it calls that function COUNT times and answers with the seconds of each call
+and with its peak of memory since it was ready.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,11 +18,13 @@ from typing import Any
 import numpy as np
 
 from igc_ref.backends import get_backend
+from igc_ref.bench import rivals
 from igc_ref.bench.cases import BlockCase, Case, from_dict
 from igc_ref.bench.clock import Clock
 from igc_ref.networks.model import build
 from igc_ref.training.optim import SGD
 
+REST = 0.05  # seconds, after which a library's idle threads no longer spin: a guess
 Functions = dict[str, Callable[[], object]]
 
 
@@ -31,16 +34,18 @@ def main() -> None:
     order = json.loads(sys.stdin.readline())
     functions = _functions(order["contender"], from_dict(order["case"]), order["threads"])
     before, clock = _kilobytes("VmRSS"), Clock()
-    warm_up = sum(sum(clock.times(f, 2)) for f in functions.values())
-    print(json.dumps({"warm_up": warm_up}), file=answers, flush=True)
+    for function in functions.values():
+        clock.times(function, 2)
+    print(json.dumps([*functions]), file=answers, flush=True)
     _reset_peak()
     for line in sys.stdin:
-        name, *count = line.split()
-        answer: Any = {"bytes": 1024 * max(0, _kilobytes("VmHWM") - before)}
-        if name != "memory":
-            functions[name]()  # the first one after another contender's turn does not count
-            answer = clock.times(functions[name], int(count[0]))
-        print(json.dumps(answer), file=answers, flush=True)
+        name, count = line.split()
+        functions[name]()  # the first one after another contender's turn does not count
+        seconds = clock.times(functions[name], int(count))
+        if order["threads"] > 1:
+            time.sleep(REST)
+        peak = 1024 * max(0, _kilobytes("VmHWM") - before)
+        print(json.dumps([seconds, peak]), file=answers, flush=True)
 
 
 def _functions(contender: str, case: Case, threads: int) -> Functions:
@@ -59,7 +64,11 @@ def _functions(contender: str, case: Case, threads: int) -> Functions:
 
         if isinstance(case, BlockCase):
             return torch_twins.block_step(case.spec, x, other, contender, threads)
+        if not case.train:
+            return torch_twins.inference(case.architecture, x, contender, threads)
         return torch_twins.training_step(case.architecture, x, other, contender, threads)
+    if contender in rivals.RIVALS:
+        return rivals.functions(contender, case, x, other, threads)
     return _ours(contender, case, x, other, threads)
 
 
@@ -72,9 +81,8 @@ def _ours(contender: str, case: Case, x: Any, other: Any, threads: int) -> Funct
         backend = get_backend(contender)
     backend.session().__enter__()  # for the life of this process
     if isinstance(case, BlockCase):
-        rng, spec = np.random.default_rng(1), case.spec
-        shapes = spec.primary_shape, spec.secondary_shape
-        primary, secondary = (rng.normal(size=shape).astype("float32") for shape in shapes)
+        spec = case.spec
+        primary, secondary = case.weights()
         x, dy = backend.to_layout(x), backend.to_layout(other)
 
         def forward() -> Any:
@@ -82,6 +90,8 @@ def _ours(contender: str, case: Case, x: Any, other: Any, threads: int) -> Funct
 
         return {"forward": forward, "both": lambda: backend.igc_backward(dy, forward()[1])}
     model = build(case.architecture, backend)
+    if not case.train:
+        return {"forward": lambda: model.forward(x)}
     optimiser = SGD(model, momentum=0.9, weight_decay=1e-4)
 
     def step() -> None:

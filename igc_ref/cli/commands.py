@@ -7,6 +7,7 @@ from typing import Any
 
 from igc_ref import bench, data, plots
 from igc_ref.bench.harness import TORCH
+from igc_ref.bench.rivals import RIVALS
 from igc_ref.cli.options import NETWORK, add_command, add_recipe, add_run, add_settings
 from igc_ref.errors import CheckpointError, SpecError, choice, integer, user_path
 from igc_ref.files import writable, write_csv
@@ -66,7 +67,7 @@ def add_commands(commands: Any) -> None:
         add.add_argument(f"-{name}", type=int, metavar="N", help=text)
     for name, text in {**BLOCK, "batch_size": "images in a batch; default 64"}.items():
         add.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=text)
-    text = f"some of numpy, numba, {', '.join(map(repr, TORCH))}; default all that run here"
+    text = f"some of numpy, numba, {', '.join(map(repr, (*TORCH, *RIVALS)))}; default all that can"
     add.add_argument("--contenders", nargs="+", metavar="NAME", help=text)
     text = "threads to compute with, at most one a core; default all cores"
     add.add_argument("--threads", type=int, metavar="N", help=text)
@@ -160,7 +161,7 @@ def bench_command(
     rounds, batch_size = integer("rounds", rounds), integer("batch_size", batch_size)
     make = _step_case if "arch" in numbers else _block_case
     case: bench.Case = make(batch_size, **numbers)
-    able = bench.contenders()
+    able = bench.contenders(case)
     for name in contenders or []:
         choice("contender", name, able)
     path = None if json is None else writable(user_path("json", json))

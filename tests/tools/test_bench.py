@@ -1,11 +1,14 @@
 """The benchmark: its arithmetic, its processes, its rival, and the command."""
 
 import json
+import os
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
 from igc_ref import IGCSpec
+from igc_ref.backends import get_backend
 from igc_ref.bench import BlockCase, Roofline, StepCase, cases, contenders, time_case
 from igc_ref.bench.clock import EventClock
 from igc_ref.bench.harness import Comparison, Measured, take_turns
@@ -45,9 +48,9 @@ def test_the_work_of_a_step_is_that_of_its_layers_and_shortcut_and_branch_share_
 
 def test_the_rival_is_the_fastest_way_of_pytorch():
     measured = {
-        "numba": Measured(1.0, None, 10_000_000),
-        "torch eager NCHW": Measured(4.0, None, 40_000_000),
-        "torch compile NCHW": Measured(2.0, None, 50_000_000),
+        "numba": Measured(10_000_000, 1.0),
+        "torch eager NCHW": Measured(40_000_000, 4.0),
+        "torch compile NCHW": Measured(50_000_000, 2.0),
     }
     comparison = Comparison(STEP, measured)
     assert comparison.best_of_torch() == "torch compile NCHW"
@@ -56,6 +59,31 @@ def test_the_rival_is_the_fastest_way_of_pytorch():
     assert row.split()[:3] == ["numba", "1000.00", "2.00"]
     assert row.split()[-1] == "10"
     assert text.endswith("fast as torch compile NCHW; PyTorch's smallest peak 40 MB")
+
+
+def test_a_forward_pass_is_a_third_of_the_work_and_each_kind_has_a_ratio_of_its_own():
+    forward = replace(STEP, train=False)
+    assert forward.name == "forward of resnet_igc-8 L2M2"
+    assert cases.from_dict(asdict(forward)) == forward
+    assert 3 * cases.multiply_adds(forward) == cases.multiply_adds(STEP)
+    assert cases.floor_seconds(forward, Roofline(1e30, 1.0)) == 2 * cases.multiply_adds(forward)
+    measured = {
+        "numba": Measured(1_000_000, both=1.0, forward=0.5),
+        "torch eager NCHW": Measured(1_000_000, both=4.0, forward=0.25),
+        "torch compile NCHW": Measured(1_000_000, both=2.0, forward=1.0),
+        "onnxruntime": Measured(1_000_000, forward=0.125),
+    }
+    comparison = Comparison(BLOCK, measured, {"jax": "jax gave no answer within 9 s"})
+    _, head, *rows, note, failed = comparison.lines(Roofline(1e9, 1e9))
+    text = "\n".join([head, *rows])
+    assert "both ms  ratio  forward ms  ratio" in text
+    assert [line.split()[:5] for line in text.splitlines() if "numba" in line] == [
+        ["numba", "1000.00", "2.00", "500.00", "0.50"]
+    ]
+    assert text.splitlines()[-1].split() == ["onnxruntime", "125.00", "2.00", "1"]
+    assert "fast as torch compile NCHW / torch eager NCHW" in note
+    assert failed == "  jax gave no answer within 9 s"
+    assert comparison.to_dict(Roofline(1e9, 1e9))["failed"] == comparison.failed
 
 
 def test_contenders_take_turns_in_both_orders_and_one_that_fails_is_left_out():
@@ -77,6 +105,8 @@ def test_contenders_take_turns_in_both_orders_and_one_that_fails_is_left_out():
     assert str(failed["c"]) == "out of memory"
     with pytest.raises(ValueError, match="out of memory"):
         take_turns(times, rounds=1, seconds=1.0)
+    found = take_turns({"a": times["a"], "b": times["b"]}, rounds=2, seconds=1.0, slow=4.0)
+    assert found == {"a": 8 * [0.25], "b": 2 * [5.0]}
 
 
 def test_events_are_recorded_around_every_run_and_read_at_the_end():
@@ -102,31 +132,60 @@ def test_events_are_recorded_around_every_run_and_read_at_the_end():
 # -- processes -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", [BLOCK, STEP], ids=["block", "step"])
+@pytest.mark.parametrize(
+    "case", [BLOCK, STEP, replace(STEP, train=False)], ids=["block", "step", "forward"]
+)
 def test_contenders_take_turns_with_this_package_not_what_lies_in_the_current_folder(
     case, tmp_path, monkeypatch
 ):
     (tmp_path / "igc_ref").mkdir()
     (tmp_path / "igc_ref" / "__init__.py").write_text("raise SystemExit('the wrong package')")
     monkeypatch.chdir(tmp_path)
-    names = [name for name in contenders() if not name.startswith("torch")]
-    comparison = time_case(case, names, threads=1, rounds=2)
+    names = [name for name in contenders() if name in ("numpy", "numba")]
+    comparison = time_case(case, names, threads=1, rounds=2, seconds=0.05)
     assert list(comparison.measured) == names
     for measured in comparison.measured.values():
-        assert measured.both > 0
-        assert (measured.forward is not None) == (case is BLOCK)
+        assert (measured.both is not None) == case.train
+        assert (measured.forward is not None) == (case is BLOCK or not case.train)
 
 
-def test_a_contender_that_fails_is_named(capfd):
-    with pytest.raises(BackendError, match="tpu failed with exit status 1"):
-        time_case(BLOCK, ["tpu"], threads=1)
+def test_a_contender_that_fails_becomes_a_line_and_the_others_go_on(capfd):
+    comparison = time_case(BLOCK, ["tpu", "numpy"], threads=1, rounds=1, seconds=0.01)
+    assert list(comparison.measured) == ["numpy"]
+    assert comparison.failed == {"tpu": "tpu failed with exit status 1; see its message above"}
     assert "backend='tpu' is unknown" in capfd.readouterr().err
+
+
+def test_of_a_contender_that_fails_in_one_pass_the_other_stays(monkeypatch):
+    def take_turns(times, rounds, seconds, *, slow, failed):
+        failed(("numpy", "both"), BackendError("killed"))
+        failed(("numpy", "weights"), BackendError("not there any more"))
+        return {("numpy", "forward"): [3.0, 1.0, 2.0], ("numpy", "both"): []}
+
+    monkeypatch.setattr("igc_ref.bench.harness.take_turns", take_turns)
+    comparison = time_case(BLOCK, ["numpy"], threads=1)
+    assert comparison.failed == {"numpy": "killed"}
+    assert (comparison.measured["numpy"].forward, comparison.measured["numpy"].both) == (2.0, None)
+
+
+def test_a_contender_that_exceeds_its_time_limit_is_ended():
+    with pytest.raises(BackendError, match=r"^numpy gave no answer within 0\.05 s$"):
+        time_case(BLOCK, ["numpy"], threads=1, limit=0.05)
 
 
 def test_who_is_not_installed_does_not_compete(monkeypatch):
     monkeypatch.setattr("igc_ref.bench.harness.find_spec", lambda name: None)
     monkeypatch.setattr("igc_ref.bench.harness.numba_problem", lambda: "left out")
     assert contenders() == ["numpy"]
+
+
+def test_who_has_no_such_pass_does_not_compete(monkeypatch):
+    monkeypatch.setattr("igc_ref.bench.harness.find_spec", lambda name: True)
+    rivals = [
+        {*contenders(case)} & {"onnxruntime", "openvino", "jax"}
+        for case in (BLOCK, replace(STEP, train=False), STEP)
+    ]
+    assert rivals == [{"onnxruntime", "openvino", "jax"}, {"onnxruntime", "openvino"}, set()]
 
 
 # -- the rival computes the same -------------------------------------------------------------------
@@ -148,6 +207,52 @@ def test_pytorch_s_network_is_ours(arch):
     x = np.random.default_rng(0).normal(size=(3, 3, 36, 36))
     theirs = twin(torch.from_numpy(x)).detach().numpy()
     assert_close(theirs, model.forward(x, train=True), 10_000)
+
+
+@pytest.mark.parametrize("contender", ["onnxruntime", "openvino"])
+def test_the_exported_graph_computes_our_block_and_our_network(contender):
+    for package in ("torch", "onnx", contender):
+        pytest.importorskip(package)
+    import torch
+
+    from igc_ref.bench import rivals, torch_twins
+
+    rng, s = np.random.default_rng(0), IGCSpec(6, 12, 3, 4, kernel_size=5, stride=2)
+    block = torch_twins.Block(s, torch_twins.shuffle_in_format)
+    x = rng.normal(size=(3, 6, 9, 7)).astype("float32")
+    primary, secondary = BlockCase(s, 9).weights()
+    block.primary.weight.data[...] = torch.from_numpy(primary)
+    block.secondary.weight.data[...] = torch.from_numpy(secondary[..., None, None])
+    backend = get_backend("numpy")
+    y, _ = backend.igc(backend.to_layout(x), primary, secondary, s)
+    assert_close(rivals.forward(contender, block, x, 1)(), backend.from_layout(y), 75 + 3)
+
+    model = build(Architecture("resnet_igc", 8, L=2, M=3), "numpy")
+    model.forward(rng.normal(size=(4, 3, 32, 32)).astype("float32"), train=True)  # statistics
+    twin = torch_twins.network(model.architecture, torch_twins.shuffle_in_format)
+    theirs = [t for name, t in twin.state_dict().items() if "num_batches" not in name]
+    for tensor, array in zip(theirs, model.state_dict().values(), strict=True):
+        tensor[...] = torch.from_numpy(array.reshape(tuple(tensor.shape)))
+    x = rng.normal(size=(3, 3, 31, 33)).astype("float32")
+    assert_close(rivals.forward(contender, twin, x, 1)(), model.forward(x), 10_000)
+
+
+def test_jax_computes_our_block_and_its_gradients():
+    pytest.importorskip("jax")
+    from igc_ref.bench import rivals
+
+    rng, s = np.random.default_rng(0), IGCSpec(6, 12, 3, 4, kernel_size=5, stride=2)
+    x, weights = rng.normal(size=(3, 6, 9, 7)).astype("float32"), BlockCase(s, 9).weights()
+    dy = rng.normal(size=(3, 12, 5, 4)).astype("float32")
+    backend = get_backend("numpy")
+    y, saved = backend.igc(backend.to_layout(x), *weights, s)
+    dx, *gradients = backend.igc_backward(backend.to_layout(dy), saved)
+    ours = [backend.from_layout(y), backend.from_layout(dx), *gradients]
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    functions = rivals.jax_block(s, x, dy, threads, *weights)
+    found = [functions["forward"](), *functions["both"](), *functions["weights"]()]
+    for theirs, own in zip(found, [ours[0], *ours, *gradients], strict=True):
+        assert_close(np.asarray(theirs), own, 1000)
 
 
 # -- the command -----------------------------------------------------------------------------------

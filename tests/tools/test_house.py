@@ -26,7 +26,10 @@ LAW = dict.fromkeys(GROUND, (set(), set())) | {
     "training": ({"networks", "data", "backends"}, set()),
     "plots": ({"spec"}, {"matplotlib"}),
     "studies": ({"spec", "reference", "networks", "training", "data", "plots"}, set()),
-    "bench": ({"spec", "backends", "data", "networks", "training"}, {"torch", "threadpoolctl"}),
+    "bench": (
+        {"spec", "backends", "data", "networks", "training"},
+        {"torch", "threadpoolctl", "onnxruntime", "openvino", "jax"},
+    ),
     "cli": (
         {"spec", "backends", "data", "networks", "training", "studies", "plots", "bench"},
         set(),
