@@ -130,10 +130,12 @@ def test_images_lie_side_by_side_in_blocks_filled_up_with_zeros(
     x[...] = normal(np.random.default_rng(seed), shape, dtype)
     x = VIEWS[view](x)
     inside = backend.to_layout(x)
-    blocks, C, H, W, V = inside.data.shape
-    expected = np.zeros((blocks * V, C, H, W), dtype)
-    expected[: len(x)] = x
-    expected = np.moveaxis(expected.reshape(blocks, V, C, H, W), 1, -1)
+    blocks, C, R, W, V = inside.data.shape
+    together = inside.layout.together
+    expected = np.zeros((blocks * together, C, V // together * R, W), dtype)
+    expected[: len(x), :, : x.shape[2]] = x
+    expected = expected.reshape(blocks, together, C, V // together, R, W)
+    expected = np.moveaxis(expected, (3, 1), (-2, -1)).reshape(inside.data.shape)
     assert np.array_equal(inside.data, expected)
     assert np.array_equal(backend.from_layout(inside), x)
     memory.check()
@@ -186,7 +188,8 @@ def test_no_tile_reads_beyond_a_thread_s_scratch_memory(backward):
             assert p.taps.max() + last_row + beyond <= p.size
             partitions = (g.L * g.out - g.mix) * g.y_plane
             assert (
-                g.inp * g.z_rows * g.z_columns * 8 + partitions + p.y_mixes.max() + beyond <= p.size
+                g.inp * g.z_rows * g.z_columns * 8 + partitions + p.ybar_mixes.max() + beyond
+                <= p.size
             )
 
 

@@ -155,10 +155,8 @@ class NumbaBackend(Convolutions):
         shape, dtype, winner, _ = saved
         self.check_batch("the gradient", dy, dtype, (*shape[:2], *winner.shape[2:4]))
         (_, N, H, _), rows, V = shape, winner.shape[2], winner.shape[4]
-        usual, dy = (
-            layout_of(N, H, dy.layout.lanes),
-            self._relaid(self._plain(dy), apart(N, rows, V)),
-        )
+        usual = layout_of(N, H, dy.layout.lanes)
+        dy = self._relaid(self._plain(dy), apart(N, rows, V))
         dx = self.pool.batch(shape, dtype, apart(N, H, V))
         self._planes(pointwise.max_pool_backward, dx, dx.data, dy.data, winner)
         return self._relaid(dx, usual)

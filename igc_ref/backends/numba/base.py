@@ -28,19 +28,23 @@ class NumbaBase(LazyBackend, NumpyBackend):
         """Interleave public images (N, C, H, W) into blocks."""
         self.check("images", images, *DTYPES, shape="(N, C, H, W)")
         N, C, H, W = images.shape
-        x = self.pool.batch((C, N, H, W), images.dtype)
         # One long row of one kind, or numba would compile the kernel anew for every other kind.
         row = np.require(images, requirements=["C", "A", "W", "E"]).reshape(-1)
-        self._planes(pointwise.interleave, x, x.flat, row, C, W, x.layout)
-        return x
+        return self._laid_out(row, self.pool.batch((C, N, H, W), images.dtype))
 
     def from_layout(self, x: NumbaBatch, gradient: bool = False) -> Array:  # noqa: ARG002
         """Write blocks as public images (N, C, H, W), with what is pending applied."""
         self.check_batch("x", x)
+        return self._images(self._plain(x))
+
+    def _laid_out(self, row: Numbers, x: NumbaBatch) -> NumbaBatch:
+        self._planes(pointwise.interleave, x, x.flat, row, x.shape[0], x.shape[3], x.layout)
+        return x
+
+    def _images(self, x: NumbaBatch) -> Numbers:
         C, N, H, W = x.shape
         images = self.pool.array((N, C, H, W), x.dtype)
-        x, row = self._plain(x), images.reshape(-1)
-        self._planes(pointwise.separate, x, row, x.flat, C, W, x.layout)
+        self._planes(pointwise.separate, x, images.reshape(-1), x.flat, C, W, x.layout)
         return images
 
     def to_array(self, x: NumbaBatch) -> Array:
@@ -59,13 +63,8 @@ class NumbaBase(LazyBackend, NumpyBackend):
         """Return a batch in this layout, with its rule pending if it has one."""
         if x.layout == layout:
             return x
-        C, N, H, W = x.shape
-        images, y = (
-            self.pool.array((N, C, H, W), x.dtype),
-            self.pool.batch(x.shape, x.dtype, layout),
-        )
-        self.team.run(pointwise.separate, N, images, x.data, x.layout.together)
-        self._planes(pointwise.interleave, y, y.data, images, layout.together)
+        images = self._images(x).reshape(-1)
+        y = self._laid_out(images, self.pool.batch(x.shape, x.dtype, layout))
         y.pending = x.pending
         return y
 

@@ -36,6 +36,7 @@ from igc_ref.backends.numba.rows import (
 )
 from igc_ref.backends.numba.tiles import Taps, View, multiply, outer, winograd
 from igc_ref.backends.numba.vectors import INNER, kernel, take
+from igc_ref.backends.numba.winograd import POINTS
 
 
 class Weights(NamedTuple):
@@ -129,17 +130,12 @@ def _forward_piece(piece, y, kept, moments, x, primary, secondary, g, scratch):
 
 @INNER
 def _backward_piece(piece, dx, dW_p, dW_d, sums, d, x, kept, weights, g, scratch):
-    V, b, primary = g.lanes, piece // g.spans, weights.primary
-    first, last = _rows_of(piece % g.spans, g)
-    z_size, y_size = g.inp * g.z_rows * g.z_columns * V, g.L * g.out * g.y_plane
-    z, dy, dz = scratch[:z_size], scratch[z_size : z_size + y_size], scratch[z_size + y_size :]
-    zt = dz[g.mix * g.dz_plane :]
-    dt = zt[g.inp * g.z_points :]
+    b, (first, last) = piece // g.spans, _rows_of(piece % g.spans, g)
+    z, zt, dy, dz, dt = _cut(scratch, g)
     z[:] = 0
     dy[:] = 0
     dW_p[:] = 0
     dW_d[:] = 0
-    patches, taps = View(z, 0, 0, g.stride * g.z_columns * V, V), Taps(primary.taps, 0, g.taps)
     ready = first - g.above  # rows of dy before this one have been made
     for top in range(first, last, g.band):
         bottom = min(top + g.band, last)
@@ -148,45 +144,55 @@ def _backward_piece(piece, dx, dW_p, dW_d, sums, d, x, kept, weights, g, scratch
                     max(ready, first), min(until, last), inside(0, b, g.y))  # fmt: skip
         if g.M:
             if not g.kept_plane:
-                _ybar_rows(dy, z, zt, x, primary, band, g)
+                _ybar_rows(dy, z, zt, x, weights.primary, band, g)
             _dy_rows(dy, dz, dW_d, d, kept, weights.secondary, weights.ybar_mixes, band, g)
         else:
             for c in range(g.L * g.out):
                 dy0 = c * g.y_plane + _dy_at(ready, band, g)
-                _read_gradient(dy, dy0, g.y_columns * V, d, c, band, g)
+                _read_gradient(dy, dy0, g.y_columns * g.lanes, d, c, band, g)
         for l in range(g.L):
             if band.own < band.own_end:
                 _read_own(z, x, l, band, g)
-                if g.tiles:
-                    _transform(zt, z, band.own_end - band.own + 2, g)
-                    _outer_points(dW_p, dy, dt, zt, l, taps, band, g)
-            if band.own < band.own_end and not g.tiles:
-                dy0 = l * g.y_group + _dy_at(band.own, band, g)
-                outer(g.height, dW_p, l * g.share, g.out, View(dy, dy0, g.y_channel, g.y_columns * V, V),
-                      patches, taps, band.own_end - band.own, g.columns,
-                      band.lanes)  # fmt: skip
+                _dW_rows(dW_p, dy, dt, z, zt, l, Taps(weights.primary.taps, 0, g.taps), band, g)
             if g.tiles:
                 _dx_points(dx, dy, dt, weights.folded, l, band, g)
             else:
                 _dx_rows(dx, dy, weights.folded, weights.starts, l, band, g)
-        _add_sums(sums, dx, x, band.b, top * g.stride, min(bottom * g.stride, g.H), g)
-        for c in range(g.L * g.out):  # the last rows of dy are the next band's first
-            plane = dy[c * g.y_plane : (c + 1) * g.y_plane]
-            moved = (bottom - top) * g.y_columns * V
-            for i in range((g.above + g.below) * g.y_columns * V):
-                plane[i] = plane[i + moved]
+        _add_sums(sums, dx, x, b, top * g.stride, min(bottom * g.stride, g.H), g)
+        _move_rows(dy, bottom - top, g)
         ready = until
 
 
 @INNER
+def _cut(scratch, g):
+    """Return the scratch of z, of z at Winograd's points, of dy, of dz̄ and of dy at the points."""
+    z = g.inp * g.z_rows * g.z_columns * g.lanes
+    zt = z + g.inp * g.z_points
+    dy = zt + g.L * g.out * g.y_plane
+    dz = dy + g.mix * g.dz_plane
+    return scratch[:z], scratch[z:zt], scratch[zt:dy], scratch[dy:dz], scratch[dz:]
+
+
+@INNER
+def _move_rows(dy, rows, g):
+    """Move the last rows of dy to its top: they are the next band's first."""
+    moved = rows * g.y_columns * g.lanes
+    for c in range(g.L * g.out):
+        plane = dy[c * g.y_plane : (c + 1) * g.y_plane]
+        for i in range((g.above + g.below) * g.y_columns * g.lanes):
+            plane[i] = plane[i + moved]
+
+
+@INNER
 def _primary(y, z, zt, l, primary, rows, g):
-    """y = W_p z for group l."""
+    """Compute y = W_p z of group l."""
     V, taps = g.lanes, Taps(primary.taps, 0, g.taps)
     w0 = l * _tiled(g.out, g.height) * g.taps
     if g.tiles:
-        _transform(zt, z, rows + 2, g)
+        _to_points(zt, g.z_points, g.z_point, z, 0, g.z_rows * g.z_columns * V, g.z_columns * V,
+                   g.inp, rows + g.k - 1, g)  # fmt: skip
         patches = View(zt, 0, 0, g.tiles * V, V)
-        winograd(g.height, y, g.out, patches, g.z_point, taps, primary.packed, 6 * w0, rows,
+        winograd(g.height, y, g.out, patches, g.z_point, taps, primary.packed, POINTS * w0, rows,
                  g.columns)  # fmt: skip
     else:
         patches = View(z, 0, 0, g.stride * g.z_columns * V, V)
@@ -194,80 +200,51 @@ def _primary(y, z, zt, l, primary, rows, g):
 
 
 @INNER
-def _transform(zt, z, rows, g):
-    V = g.lanes
-    for i in range(g.inp):
+def _to_points(at, channel, point, x, x0, x_channel, x_row, channels, rows, g):
+    """Take rows of some channels, padding included, to Winograd's points."""
+    for c in range(channels):
         for r in range(rows):
-            input_row(
-                zt,
-                i * g.z_points + r * g.tiles * V,
-                g.z_point,
-                z,
-                (i * g.z_rows + r) * g.z_columns * V,
-                g.tiles,
-            )
+            input_row(at, c * channel + r * g.tiles * g.lanes, point,
+                      x, x0 + c * x_channel + r * x_row, g.tiles)  # fmt: skip
 
 
 @INNER
-def _outer_points(dW_p, dy, dt, zt, l, taps, band, g):
-    V = g.lanes
-    rows, run = band.own_end - band.own, g.tiles * V
-    dy0 = l * g.y_group + _dy_at(band.own, band, g)
+def _dW_rows(dW_p, dy, dt, z, zt, l, taps, band, g):
+    """dW_p += dy zᵀ for the piece's own rows of group l."""
+    V, rows = g.lanes, band.own_end - band.own
+    dy_row, dy0 = g.y_columns * V, l * g.y_group + _dy_at(band.own, band, g)
+    if not g.tiles:
+        gradient = View(dy, dy0, g.y_channel, dy_row, V)
+        outer(g.height, dW_p, l * g.share, g.out, gradient,
+              View(z, 0, 0, g.stride * g.z_columns * V, V), taps, rows, g.columns,
+              band.lanes)  # fmt: skip
+        return
+    _to_points(zt, g.z_points, g.z_point, z, 0, g.z_rows * g.z_columns * V, g.z_columns * V,
+               g.inp, rows + g.k - 1, g)  # fmt: skip
     for o in range(g.out):
         for r in range(rows):
-            gradient_row(
-                dt,
-                o * g.d_points + r * run,
-                g.d_point,
-                dy,
-                dy0 + o * g.y_channel + r * g.y_columns * V,
-                g.tiles,
-            )
-    for q in range(6):
-        outer(
-            g.height,
-            dW_p,
-            (q * g.L + l) * g.share,
-            g.out,
-            View(dt, q * g.d_point, g.d_points, 0, V),
-            View(zt, q * g.z_point, 0, 0, V),
-            taps,
-            1,
-            rows * g.tiles,
-            band.lanes,
-        )
+            gradient_row(dt, o * g.d_points + r * g.tiles * V, g.d_point,
+                         dy, dy0 + o * g.y_channel + r * dy_row, g.tiles)  # fmt: skip
+    for q in range(POINTS):  # the rows of a point lie one after the other
+        outer(g.height, dW_p, (q * g.L + l) * g.share, g.out,
+              View(dt, q * g.d_point, g.d_points, 0, V), View(zt, q * g.z_point, 0, 0, V), taps,
+              1, rows * g.tiles, band.lanes)  # fmt: skip
 
 
 @INNER
 def _dx_points(dx, dy, dt, weights, l, band, g):
-    V, run, rows = g.lanes, g.tiles * g.lanes, band.bottom - band.top
-    dy0 = l * g.y_group + ((band.top - 1 - band.origin) * g.y_columns) * V
-    for o in range(g.out):
-        for r in range(rows + 2):
-            input_row(
-                dt,
-                o * g.d_points + r * run,
-                g.d_point,
-                dy,
-                dy0 + o * g.y_channel + r * g.y_columns * V,
-                g.tiles,
-            )
-    dx0 = ((band.b * g.L + l) * g.inp * g.H + band.top) * g.W * V
-    pixels = View(dx, dx0, g.H * g.W * V, g.W * V, V)
-    taps = Taps(weights.taps, 0, g.out * 3)
-    w0 = l * _tiled(g.inp, g.back_height) * taps.length * 6
-    winograd(
-        g.back_height,
-        pixels,
-        g.inp,
-        View(dt, 0, 0, run, V),
-        g.d_point,
-        taps,
-        weights.packed,
-        w0,
-        rows,
-        g.columns,
+    """Compute `_dx_rows` by Winograd's transform."""
+    V, rows, taps = g.lanes, band.bottom - band.top, Taps(weights.taps, 0, g.out * g.k)
+    dy_row, dy0 = (
+        g.y_columns * V,
+        l * g.y_group + (band.top - g.above - band.origin) * g.y_columns * V,
     )
+    _to_points(dt, g.d_points, g.d_point, dy, dy0, g.y_channel, dy_row, g.out, rows + g.k - 1, g)
+    dx0 = ((band.b * g.L + l) * g.inp * g.H + band.top) * g.W * V
+    pixels, gradients = View(dx, dx0, g.H * g.W * V, g.W * V, V), View(dt, 0, 0, g.tiles * V, V)
+    w0 = l * _tiled(g.inp, g.back_height) * taps.length * POINTS
+    winograd(g.back_height, pixels, g.inp, gradients, g.d_point, taps, weights.packed, w0, rows,
+             g.columns)  # fmt: skip
 
 
 @INNER

@@ -110,9 +110,10 @@ class Plan:
     size: int
 
 
-def tile_height(outs: int) -> int:
+def tile_height(outs: int, most: int = 4) -> int:
     """Return how many outputs a register tile should hold to waste little."""
-    return min((4, 2, 1), key=lambda height: -(-outs // height) * (height + 1))
+    heights = [height for height in (4, 2, 1) if height <= most]
+    return min(heights, key=lambda height: -(-outs // height) * (height + 1))
 
 
 @lru_cache(maxsize=1024)
@@ -163,7 +164,8 @@ def _sizes(s: Shape, backward: bool) -> Sizes:
     if kept_plane and not backward:
         plane = kept_plane  # ybar is written there
     z_point, d_point = ((n * tiles | 1) * s.lanes for n in (z_rows, y_rows))
-    height, mix_height = min(tile_height(out), OUTS if tiles else out), tile_height(mix)
+    most = OUTS if tiles else 4
+    height, mix_height = tile_height(out, most), tile_height(mix)
     taps = inp * s.k * (1 if tiles else s.k)
     return Sizes(
         L=s.L, M=s.M, inp=inp, out=out, mix=mix if s.M else 0, k=s.k,
@@ -174,7 +176,7 @@ def _sizes(s: Shape, backward: bool) -> Sizes:
         y_columns=positions + edge, y_plane=plane, dz_plane=(y_rows * columns | 1) * s.lanes,
         y_group=plane if s.M else out * plane,  # Pᵀ: channel j of group l lies at j*L + l
         y_channel=s.L * plane if s.M else plane, kept_plane=kept_plane,
-        height=height, mix_height=mix_height, back_height=min(tile_height(inp), OUTS if tiles else inp),
+        height=height, mix_height=mix_height, back_height=tile_height(inp, most),
         share=_share(out, taps, height, s.lanes), mix_share=_share(mix, mix, mix_height, s.lanes),
         tiles=tiles, z_point=z_point, z_points=(z_point * POINTS + s.lanes) * (tiles > 0),
         d_point=d_point, d_points=(d_point * POINTS + s.lanes) * (tiles > 0),
@@ -202,10 +204,10 @@ def _taps(g: Sizes) -> Table:
     """Return where a tap reads in z, or in z at Winograd's points."""
     if g.tiles:
         i, ky = (t.ravel() for t in np.mgrid[: g.inp, : g.k])
-        return i * g.z_points + ky * g.tiles * g.lanes
+        return np.asarray(i * g.z_points + ky * g.tiles * g.lanes)
     i, ky, kx = (t.ravel() for t in np.mgrid[: g.inp, : g.k, : g.k])
     column = kx % g.stride * (g.z_columns // g.stride) + kx // g.stride
-    return ((i * g.z_rows + ky) * g.z_columns + column) * g.lanes
+    return np.asarray(((i * g.z_rows + ky) * g.z_columns + column) * g.lanes)
 
 
 def _passes(g: Sizes, weights: Table) -> tuple[Table, Table, Table]:
@@ -267,7 +269,7 @@ def _shared(groups: int, outs: int, taps: int, height: int, lanes: int) -> Table
     group, o, t = np.ogrid[:groups, :outs, :taps]
     tile = t // TAPS[height] * -(-outs // height) + o // height
     start = group * _share(outs, taps, height, lanes) + tile * _record(height, lanes)
-    return (start + t % TAPS[height] * height + o % height).ravel()
+    return np.ravel(start + t % TAPS[height] * height + o % height)
 
 
 def _padded(taps: Table) -> Table:

@@ -27,7 +27,7 @@ def interleave(first, last, thread, data, images, C, W, a):
     each, V = a.rows * W, a.lanes  # numbers of a lane in a plane
     while first < last:
         b, c = first // C, first % C
-        if a.together == V:
+        if 1 < V == a.together:
             planes = min(C - c, last - first)  # as many as lie in one row
             to_lanes(data, first * each * V, images, (b * V * C + c) * each, C * each,
                      planes * each, min(V, a.images - b * V))  # fmt: skip
@@ -49,7 +49,7 @@ def separate(first, last, thread, images, data, C, W, a):
     each, V = a.rows * W, a.lanes
     while first < last:
         b, c = first // C, first % C
-        if a.together == V:
+        if 1 < V == a.together:
             planes = min(C - c, last - first)
             from_lanes(images, (b * V * C + c) * each, C * each, data, first * each * V,
                        planes * each, min(V, a.images - b * V))  # fmt: skip

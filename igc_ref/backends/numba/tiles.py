@@ -128,11 +128,10 @@ def outer_tile(outs: int, taps_held: int) -> Any:
 
 
 def winograd_tile(outs: int) -> Any:
-    """Return the numba intrinsic of `winograd` for a tile of `outs` channels, four positions each.
+    """Return the numba intrinsic of `winograd` for a tile of `outs` outputs, four positions each.
 
-    Its arguments: y, y0, y_channel, valid_outs, valid_positions; x, x0, x_point; taps, t0, T; w, w0.
-    Of x, the six transformed numbers lie `x_point` apart; weights are packed
-    ``w[(t*outs + o)*6 + q]``.
+    Its arguments: y, y0, y_channel, valid_outs, valid_positions; x, x0, x_point; taps, t0, T; w,
+    w0. The points of x lie `x_point` apart; weights are packed ``w[(t*outs + o)*POINTS + q]``.
     """
 
     @vectorised
@@ -209,11 +208,11 @@ def _winograd_sweep(outs: int) -> Any:
     @INNER
     def sweep(y, n_outs, x, point, taps, w, w0, rows, positions):
         results, source, table = y.array, x.array, taps.table
-        for p in range(0, positions, 4):
+        for p in range(0, positions, WIDTH):
             for r in range(rows):
                 y_r, x_r = (
                     y.start + r * y.row + p * y.position,
-                    x.start + r * x.row + p // 4 * x.position,
+                    x.start + r * x.row + p // WIDTH * x.position,
                 )
                 for o in range(0, n_outs, outs):
                     tile(
@@ -248,8 +247,8 @@ def multiply(height, y, n_outs, x, taps, w, w0, rows, positions):
 def outer(height, dw, dw0, n_outs, dy, x, taps, rows, positions, lanes):
     """dw[o, t] += sum over rows r and positions p of dy[o, r, p] * x[taps[t] + (r, p)].
 
-    dy and x are a `View`, taps are `Taps`; only `lanes`, given as bits, count. The sums lie as `shares`
-    says, from dw0 on.
+    dy and x are a `View`, taps are `Taps`; only `lanes`, given as bits, count. In dw the weights
+    lie from dw0 on, tile after tile, as `Plan.shares` says.
     """
     if height == 4:
         _four_out(dw, dw0, n_outs, dy, x, taps, rows, positions, lanes)
@@ -261,7 +260,10 @@ def outer(height, dw, dw0, n_outs, dy, x, taps, rows, positions, lanes):
 
 @INNER
 def winograd(height, y, n_outs, x, point, taps, w, w0, rows, positions):
-    """Like `multiply`, of transformed rows."""
+    """Compute `multiply` of 3 taps in a row by Winograd's transform: see `winograd` beside this.
+
+    x are rows at Winograd's points, `point` apart; a tap is one row of the kernel.
+    """
     if height == 4:
         _winograd_four(y, n_outs, x, point, taps, w, w0, rows, positions)
     elif height == 2:

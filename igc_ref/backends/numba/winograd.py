@@ -17,14 +17,15 @@ The points are 0, 1, -1, 2, -2 and infinity. B has whole numbers; in float32 the
 """
 
 import numpy as np
+import numpy.typing as npt
 
 POINTS = 6
 WIDTH = 4  # outputs of a tile
 _powers = np.vander([0.0, 1, -1, 2, -2], 4, increasing=True)
 
 
-def _evaluation(terms: int) -> np.ndarray:
-    """Return the matrix that takes coefficients to values at the points; the last is the highest."""
+def _evaluation(terms: int) -> npt.NDArray[np.float64]:
+    """Return the matrix from coefficients to values at the points; at infinity: the highest."""
     return np.vstack([_powers[:, :terms], np.eye(terms)[-1]])
 
 
