@@ -133,7 +133,7 @@ def _backward_piece(piece, dx, dW_p, dW_d, sums, d, x, kept, weights, g, scratch
     b, (first, last) = piece // g.spans, _rows_of(piece % g.spans, g)
     z, zt, dy, dz, dt = _cut(scratch, g)
     z[:] = 0
-    dy[:] = 0
+    _clear_margins(dy, g)
     dW_p[:] = 0
     dW_d[:] = 0
     ready = first - g.above  # rows of dy before this one have been made
@@ -159,7 +159,8 @@ def _backward_piece(piece, dx, dW_p, dW_d, sums, d, x, kept, weights, g, scratch
             else:
                 _dx_rows(dx, dy, weights.folded, weights.starts, l, band, g)
         _add_sums(sums, dx, x, b, top * g.stride, min(bottom * g.stride, g.H), g)
-        _move_rows(dy, bottom - top, g)
+        if bottom < last:
+            _move_rows(dy, bottom - top, g)
         ready = until
 
 
@@ -171,6 +172,16 @@ def _cut(scratch, g):
     dy = zt + g.L * g.out * g.y_plane
     dz = dy + g.mix * g.dz_plane
     return scratch[:z], scratch[z:zt], scratch[zt:dy], scratch[dy:dz], scratch[dz:]
+
+
+@INNER
+def _clear_margins(dy, g):
+    """Set the columns beside the image to 0."""
+    V, row = g.lanes, g.y_columns * g.lanes
+    for c in range(g.L * g.out):
+        for at in range(c * g.y_plane, (c + 1) * g.y_plane - row + 1, row):
+            dy[at : at + g.above * V] = 0
+            dy[at + (g.above + g.columns) * V : at + row] = 0
 
 
 @INNER

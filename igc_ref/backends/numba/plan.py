@@ -153,7 +153,8 @@ def _sizes(s: Shape, backward: bool) -> Sizes:
     above, below = (s.k - 1 - p) // s.stride, (s.stride - 1 + p) // s.stride
     spans = _spans(s, y, columns * (inp * s.k**2 + mix * (s.M > 0)))
     bytes_each = s.out_channels * columns * s.lanes * s.itemsize
-    band = max(1, min(-(-y.rows // spans), s.tile_bytes // bytes_each))
+    longest, fit = -(-y.rows // spans), max(1, s.tile_bytes // bytes_each)
+    band = -(-longest // -(-longest // fit))  # near-equal bands
     tiles = -(-columns // WIDTH) if (s.k, s.stride) == (3, 1) and min(inp, out) >= WIDE else 0
     positions = tiles * WIDTH or columns
     y_rows, edge = band + (above + below) * backward, (above + below) * backward
