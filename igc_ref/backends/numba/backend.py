@@ -142,24 +142,28 @@ class NumbaBackend(Convolutions):
         window = self.check_window(x, kernel_size, stride, padding)
         C, N, H, W = x.shape
         rows, columns = (output_length(n, *window) for n in (H, W))
-        usual, whole = layout_of(N, rows, x.layout.lanes), apart(N, rows, x.layout.lanes)
-        V = x.layout.lanes if usual == whole and x.layout.together == x.layout.lanes else 1
-        x = self._relaid(self._plain(x), apart(N, H, V))
-        y = self.pool.batch((C, N, rows, columns), x.dtype, apart(N, rows, V))
-        winner = np.zeros(y.data.shape, np.int32)
+        x, whole = self._plain(x), layout_of(N, rows, V := x.layout.lanes).together == V
+        if not whole or x.layout.together < V:  # planes lie in the lanes, as if each were an image
+            x = self._relaid(x, apart(N * C, H, V), (1, N * C, H, W))
+        y = self.pool.batch((*x.shape[:2], rows, columns), x.dtype, apart(x.shape[1], rows, V))
+        winner = np.empty(y.data.shape, np.int32)
         self._planes(pointwise.max_pool, y, y.data, winner, x.data, *window)
-        return self._relaid(y, usual), MaxPoolSaved(x.shape, x.dtype, winner)
+        saved = MaxPoolSaved((C, N, H, W), x.dtype, winner)
+        shape = C, N, rows, columns
+        return self._relaid(y, layout_of(N, rows, V), shape), saved
 
     def max_pool_backward(self, dy: NumbaBatch, saved: MaxPoolSaved) -> NumbaBatch:
         """Send every gradient to the pixel that won its window."""
-        shape, dtype, winner, _ = saved
-        self.check_batch("the gradient", dy, dtype, (*shape[:2], *winner.shape[2:4]))
-        (_, N, H, _), rows, V = shape, winner.shape[2], winner.shape[4]
-        usual = layout_of(N, H, dy.layout.lanes)
-        dy = self._relaid(self._plain(dy), apart(N, rows, V))
-        dx = self.pool.batch(shape, dtype, apart(N, H, V))
+        (C, N, H, W), dtype, winner, _ = saved
+        rows, columns, V = winner.shape[2:]
+        self.check_batch("the gradient", dy, dtype, (C, N, rows, columns))
+        channels, images = (C, N) if winner.shape[1] == C else (1, N * C)
+        dy = self._relaid(
+            self._plain(dy), apart(images, rows, V), (channels, images, rows, columns)
+        )
+        dx = self.pool.batch((channels, images, H, W), dtype, apart(images, H, V))
         self._planes(pointwise.max_pool_backward, dx, dx.data, dy.data, winner)
-        return self._relaid(dx, usual)
+        return self._relaid(dx, layout_of(N, H, V), (C, N, H, W))
 
     def sgd_step(self, weight: Array, gradient: Array, velocity: Array, **numbers: float) -> None:
         """Take one step of Nesterov's accelerated gradient, in place."""

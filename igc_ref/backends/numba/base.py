@@ -59,12 +59,12 @@ class NumbaBase(LazyBackend, NumpyBackend):
         """Run a kernel on all planes, one channel of one block of x each."""
         self.team.run(kernel, x.data.shape[0] * x.data.shape[1], *arguments)
 
-    def _relaid(self, x: NumbaBatch, layout: Layout) -> NumbaBatch:
-        """Return a batch in this layout, with its rule pending if it has one."""
-        if x.layout == layout:
+    def _relaid(self, x: NumbaBatch, layout: Layout, shape: Any = None) -> NumbaBatch:
+        """Return a batch in this layout, maybe as one of another shape; what is pending stays."""
+        if x.layout == layout and shape in (None, x.shape):
             return x
         images = self._images(x).reshape(-1)
-        y = self._laid_out(images, self.pool.batch(x.shape, x.dtype, layout))
+        y = self._laid_out(images, self.pool.batch(shape or x.shape, x.dtype, layout))
         y.pending = x.pending
         return y
 

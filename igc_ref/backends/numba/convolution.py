@@ -11,11 +11,10 @@ from igc_ref.backends.numba.base import NumbaBase
 from igc_ref.backends.numba.batch import NumbaBatch, Numbers
 from igc_ref.backends.numba.layout import layout_of
 from igc_ref.backends.numba.plan import Shape, Sizes, plan
+from igc_ref.backends.numba.winograd import POINTS
 from igc_ref.backends.operators.lazy import Moments, Sums
 from igc_ref.backends.operators.library import Array
 from igc_ref.spec.block import IGCSpec
-
-ONE = np.ones((1, 1))  # weights are taken as they are
 
 
 class BlockSaved(NamedTuple):
@@ -79,7 +78,7 @@ class Convolutions(NumbaBase):
         y.moments = Moments(np.empty((g.blocks * g.spans, out, 3)), p.counts)
         self._share_out(
             convolve.forward, g, y.flat, ybar, y.moments.values, (x.flat, *rule),
-            self._pack(primary, p.primary, p.taps, _points(g)),
+            self._pack(primary, p.primary, p.taps, winograd.G if g.tiles else None),
             self._pack(secondary, p.secondary, p.mixes), g, scratch,
         )  # fmt: skip
         return y, BlockSaved(x, ybar, primary, secondary, shape)
@@ -90,14 +89,15 @@ class Convolutions(NumbaBase):
         g = p.sizes
         self.check_batch("the gradient", d, x.dtype, (len(primary), *g.y[:2], g.columns))
         (x, rule), (d, derivative) = self._by_rule(x), self._by_derivative(d)
-        pieces, points = g.blocks * g.spans, _points(g)
+        pieces, points = g.blocks * g.spans, winograd.G if g.tiles else None
         dx, sums = self.pool.batch(x.shape, x.dtype, g.x), np.zeros((pieces, shape.in_channels, 2))
-        sizes = len(points) * g.L * g.share, g.M * g.mix_share
+        sizes = g.L * g.share * (POINTS if g.tiles else 1), g.M * g.mix_share
         shares = [self.pool.array((pieces, size), x.dtype) for size in sizes]
         scratch = self.pool.array((self.team.count, p.size), x.dtype)
+        mirrored = None if points is None else points[:, ::-1]
         weights = convolve.BackwardWeights(
             self._pack(primary, p.primary, p.taps, points),
-            self._pack(primary, p.back_primary, p.back_taps, points[:, ::-1]),  # a mirror image
+            self._pack(primary, p.back_primary, p.back_taps, mirrored),
             p.back_starts,
             self._pack(secondary, p.back_secondary, p.mixes),
             p.ybar_mixes,
@@ -108,9 +108,8 @@ class Convolutions(NumbaBase):
         )  # fmt: skip
         dx = self._relaid(dx, layout_of(*g.x[:3]))
         dx.sums = Sums(rule.table, sums)
-        back = winograd.C if g.tiles else ONE
-        dW_p = self._add_up(shares[0], primary, p.shares, back)
-        return dx, dW_p, self._add_up(shares[1], secondary, p.mix_shares, ONE)
+        dW_p = self._add_up(shares[0], primary, p.shares, winograd.C if g.tiles else None)
+        return dx, dW_p, self._add_up(shares[1], secondary, p.mix_shares)
 
     def _share_out(self, kernel: Any, g: Sizes, *arguments: Any) -> None:
         """Let every thread take pieces, one after the other, until there are none left."""
@@ -118,21 +117,32 @@ class Convolutions(NumbaBase):
         self.team.run(kernel, threads, np.zeros(1, np.int64), *arguments)
 
     def _pack(
-        self, weights: Array, table: Numbers, taps: Numbers, points: Numbers = ONE
+        self, weights: Array, table: Numbers, taps: Numbers, points: Numbers | None = None
     ) -> convolve.Weights:
-        """Order weights as the register tiles read them."""
-        packed = self.pool.array((table.size * len(points),), weights.dtype)
-        pointwise.pack(packed, weights.reshape(-1), table, np.ascontiguousarray(points))
+        """Order weights as the register tiles read them, at Winograd's points if there are any."""
+        many, weights = 1 if points is None else len(points), weights.reshape(-1)
+        packed = self.pool.array((table.size * many,), weights.dtype)
+        if points is None:
+            self._strips(pointwise.pack, table, packed, weights, table)
+        else:
+            matrix = points.astype(weights.dtype)
+            self._strips(pointwise.pack_points, table, packed, weights, table, matrix)
         return convolve.Weights(packed, taps)
 
-    def _add_up(self, shares: Numbers, like: Numbers, table: Numbers, points: Numbers) -> Numbers:
+    def _add_up(
+        self, shares: Numbers, like: Numbers, table: Numbers, points: Numbers | None = None
+    ) -> Numbers:
         """Add up the pieces' shares of a weight's gradient."""
-        self.team.run(pointwise.add_up, -(-shares.shape[1] // pointwise.STRIP), shares)
         gradient = np.empty(like.shape, like.dtype)
-        pointwise.unpack(gradient.reshape(-1), shares[0], table, points)
+        self._strips(pointwise.add_up, shares[0], shares)
+        if points is None:
+            self._strips(pointwise.unpack, table, gradient.reshape(-1), shares[0], table)
+        else:
+            matrix = points.astype(like.dtype)
+            row = gradient.reshape(-1)
+            self._strips(pointwise.unpack_points, table, row, shares[0], table, matrix)
         return gradient
 
-
-def _points(g: Sizes) -> Numbers:
-    """Return what a row of the kernel is multiplied by."""
-    return winograd.G if g.tiles else ONE
+    def _strips(self, kernel: Any, row: Numbers, *arguments: Any) -> None:
+        """Run a kernel on a long row, shared out in strips."""
+        self.team.run(kernel, -(-len(row) // pointwise.STRIP), *arguments)

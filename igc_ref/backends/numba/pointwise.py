@@ -16,9 +16,11 @@ from igc_ref.backends.numba.rows import (
     sums_row,
     to_lanes,
 )
-from igc_ref.backends.numba.vectors import kernel
+from igc_ref.backends.numba.vectors import INNER, kernel
+from igc_ref.backends.numba.winograd import POINTS
+from igc_ref.backends.operators.lazy import NO_FLOOR
 
-STRIP = 4096  # numbers that a thread adds up at least
+STRIP = 1 << 15  # numbers that a thread orders or adds up at least: calling it takes as long
 
 
 @kernel
@@ -33,13 +35,20 @@ def interleave(first, last, thread, data, images, C, W, a):
                      planes * each, min(V, a.images - b * V))  # fmt: skip
             first += planes
             continue
-        for r in range(a.rows):
-            for v in range(V):
-                n, h = b * a.together + v % a.together, v // a.together * a.rows + r
-                there = n < a.images and h < a.height
-                to, start = (first * a.rows + r) * W * V + v, ((n * C + c) * a.height + h) * W
-                for q in range(W):
-                    data[to + q * V] = images[start + q] if there else 0
+        if 1 == a.together < V:  # rows of one image: the last lane may have fewer
+            at, cut = first * each * V, ((a.height - 1) % a.rows + 1) * W
+            start, used = first * a.height * W, -(-a.height // a.rows)
+            data[at : at + each * V] = 0
+            to_lanes(data, at, images, start, each, cut, used)
+            if used > 1 and cut < each:
+                to_lanes(data, at + cut * V, images, start + cut, each, each - cut, used - 1)
+        else:
+            for r in range(a.rows):
+                for v in range(V):
+                    n, h, at, start = _number(first, r, v, C, W, a)
+                    there = n < a.images and h < a.height
+                    for q in range(W):
+                        data[at + q * V] = images[start + q] if there else 0
         first += 1
 
 
@@ -55,13 +64,26 @@ def separate(first, last, thread, images, data, C, W, a):
                        planes * each, min(V, a.images - b * V))  # fmt: skip
             first += planes
             continue
-        for r in range(a.rows):
-            for v in range(V):
-                n, h = b * a.together + v % a.together, v // a.together * a.rows + r
-                start, to = (first * a.rows + r) * W * V + v, ((n * C + c) * a.height + h) * W
-                for q in range(W if n < a.images and h < a.height else 0):
-                    images[to + q] = data[start + q * V]
+        if 1 == a.together < V:
+            at, cut = first * each * V, ((a.height - 1) % a.rows + 1) * W
+            start, used = first * a.height * W, -(-a.height // a.rows)
+            from_lanes(images, start, each, data, at, cut, used)
+            if used > 1 and cut < each:
+                from_lanes(images, start + cut, each, data, at + cut * V, each - cut, used - 1)
+        else:
+            for r in range(a.rows):
+                for v in range(V):
+                    n, h, at, start = _number(first, r, v, C, W, a)
+                    for q in range(W if n < a.images and h < a.height else 0):
+                        images[start + q] = data[at + q * V]
         first += 1
+
+
+@INNER
+def _number(plane, r, v, C, W, a):
+    """Return image and row of lane v in row r of a plane; where both begin: in blocks, in images."""
+    n, h = plane // C * a.together + v % a.together, v // a.together * a.rows + r
+    return n, h, (plane * a.rows + r) * W * a.lanes + v, ((n * C + plane % C) * a.height + h) * W
 
 
 @kernel
@@ -233,14 +255,16 @@ def max_pool(first, last, thread, y, winner, x, k, stride, padding):
             for ox in range(columns):
                 top, left = max(oy * stride - padding, 0), max(ox * stride - padding, 0)
                 bottom, right = oy * stride - padding + k, ox * stride - padding + k
-                for v in range(V):
-                    best, won = x[b, c, top, left, v], top * W + left
-                    for iy in range(top, min(bottom, H)):
-                        for ix in range(left, min(right, W)):
-                            here = x[b, c, iy, ix, v]
-                            if here > best or here != here:  # of several NaN the last
-                                best, won = here, iy * W + ix
-                    y[b, c, oy, ox, v], winner[b, c, oy, ox, v] = best, won
+                best, won = y[b, c, oy, ox], winner[b, c, oy, ox]
+                best[:], won[:] = NO_FLOOR, 0
+                for iy in range(top, min(bottom, H)):
+                    for ix in range(left, min(right, W)):
+                        first_one = iy == top and ix == left
+                        for v in range(V):
+                            here = x[b, c, iy, ix, v]  # of several NaN the last
+                            better = first_one or here > best[v] or here != here
+                            best[v] = here if better else best[v]
+                            won[v] = iy * W + ix if better else won[v]
 
 
 @kernel
@@ -259,31 +283,40 @@ def max_pool_backward(first, last, thread, dx, dy, winner):
 
 
 @kernel
-def pack(packed, weights, table, points):
-    """Put ``points @ w`` of every w that the table names where tiles read it; 0 for -1.
-
-    w are neighbouring weights, as many as the matrix has columns: one, or the taps of a row.
-    """
-    Q, taps = points.shape
-    for i in range(len(table)):
-        for q in range(Q):
-            total = packed.dtype.type(0)
-            for t in range(taps if table[i] >= 0 else 0):
-                total += points[q, t] * weights[table[i] + t]
-            packed[i * Q + q] = total
+def pack(first, last, thread, packed, weights, table):
+    """Put the weights that the table names where tiles read them; 0 for -1."""
+    for i in range(STRIP * first, min(STRIP * last, len(table))):
+        packed[i] = weights[table[i]] if table[i] >= 0 else 0
 
 
 @kernel
-def unpack(gradient, shares, table, points):
-    """The reverse: take what tiles wrote, at every point, as neighbouring weights' gradients."""
-    taps, Q = points.shape
-    apart = len(shares) // Q
-    for i in range(len(table)):
-        for t in range(taps):
+def pack_points(first, last, thread, packed, weights, table, matrix):
+    """Put ``matrix @ w`` there, (6, 3), of the rows w of the kernel that begin where it says."""
+    for i in range(STRIP * first, min(STRIP * last, len(table))):
+        at, to = max(table[i], 0), POINTS * i
+        some = packed.dtype.type(table[i] >= 0)
+        a, b, c = some * weights[at], some * weights[at + 1], some * weights[at + 2]
+        for q in range(POINTS):
+            packed[to + q] = matrix[q, 0] * a + matrix[q, 1] * b + matrix[q, 2] * c
+
+
+@kernel
+def unpack(first, last, thread, gradient, shares, table):
+    """Take the sums that the tiles wrote in the order of the weights."""
+    for i in range(STRIP * first, min(STRIP * last, len(table))):
+        gradient[i] = shares[table[i]]
+
+
+@kernel
+def unpack_points(first, last, thread, gradient, shares, table, matrix):
+    """Take them at every point, as gradients of the rows of the kernel: matrix is (3, 6)."""
+    apart = len(shares) // POINTS
+    for i in range(STRIP * first, min(STRIP * last, len(table))):
+        for t in range(3):
             total = gradient.dtype.type(0)
-            for q in range(Q):
-                total += points[t, q] * shares[q * apart + table[i]]
-            gradient[i * taps + t] = total
+            for q in range(POINTS):
+                total += matrix[t, q] * shares[q * apart + table[i]]
+            gradient[3 * i + t] = total
 
 
 @kernel

@@ -234,14 +234,15 @@ class Emitter:
         return self.builder.select(below, floor, vector)
 
     def combined(self, matrix: Any, vectors: list[Any]) -> list[Any]:
-        """Return ``matrix @ vectors``, for a matrix of constants."""
+        """Return ``matrix @ vectors``, for a matrix of constants that has a 1 in every row."""
         results = []
         for row in matrix.tolist():
-            total = self.zero
-            for factor, vector in zip(row, vectors, strict=True):
-                if factor:
+            first = row.index(1)
+            total = vectors[first]
+            for i, factor in enumerate(row):
+                if factor and i != first:
                     constant = ir.Constant(self.vector, [float(factor)] * self.lanes)
-                    total = self.multiply_add(constant, vector, total)
+                    total = self.multiply_add(constant, vectors[i], total)
             results.append(total)
         return results
 
