@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from igc_ref.backends.numba.layout import Layout, apart, counts_of, layout_of
-from igc_ref.backends.numba.vectors import OUTS, POSITIONS, TAPS
+from igc_ref.backends.numba.vectors import POSITIONS, TAPS, WINOGRAD
 from igc_ref.backends.numba.winograd import POINTS, WIDTH
 from igc_ref.spec.block import output_length
 
@@ -110,10 +110,9 @@ class Plan:
     size: int
 
 
-def tile_height(outs: int, most: int = 4) -> int:
+def tile_height(outs: int) -> int:
     """Return how many outputs a register tile should hold to waste little."""
-    heights = [height for height in (4, 2, 1) if height <= most]
-    return min(heights, key=lambda height: -(-outs // height) * (height + 1))
+    return min((4, 2, 1), key=lambda height: -(-outs // height) * (height + 1))
 
 
 @lru_cache(maxsize=1024)
@@ -155,7 +154,8 @@ def _sizes(s: Shape, backward: bool) -> Sizes:
     bytes_each = s.out_channels * columns * s.lanes * s.itemsize
     longest, fit = -(-y.rows // spans), max(1, s.tile_bytes // bytes_each)
     band = -(-longest // -(-longest // fit))  # near-equal bands
-    tiles = -(-columns // WIDTH) if (s.k, s.stride) == (3, 1) and min(inp, out) >= WIDE else 0
+    rows_of_three = WINOGRAD and (s.k, s.stride) == (3, 1)
+    tiles = -(-columns // WIDTH) if rows_of_three and min(inp, out) >= WIDE else 0
     positions = tiles * WIDTH or columns
     y_rows, edge = band + (above + below) * backward, (above + below) * backward
     z_rows = (band + below * backward - 1) * s.stride + s.k
@@ -165,8 +165,7 @@ def _sizes(s: Shape, backward: bool) -> Sizes:
     if kept_plane and not backward:
         plane = kept_plane  # ybar is written there
     z_point, d_point = ((n * tiles | 1) * s.lanes for n in (z_rows, y_rows))
-    most = OUTS if tiles else 4
-    height, mix_height = tile_height(out, most), tile_height(mix)
+    height, mix_height = tile_height(out), tile_height(mix)
     taps = inp * s.k * (1 if tiles else s.k)
     return Sizes(
         L=s.L, M=s.M, inp=inp, out=out, mix=mix if s.M else 0, k=s.k,
@@ -177,7 +176,7 @@ def _sizes(s: Shape, backward: bool) -> Sizes:
         y_columns=positions + edge, y_plane=plane, dz_plane=(y_rows * columns | 1) * s.lanes,
         y_group=plane if s.M else out * plane,  # Pᵀ: channel j of group l lies at j*L + l
         y_channel=s.L * plane if s.M else plane, kept_plane=kept_plane,
-        height=height, mix_height=mix_height, back_height=tile_height(inp, most),
+        height=height, mix_height=mix_height, back_height=tile_height(inp),
         share=_share(out, taps, height, s.lanes), mix_share=_share(mix, mix, mix_height, s.lanes),
         tiles=tiles, z_point=z_point, z_points=(z_point * POINTS + s.lanes) * (tiles > 0),
         d_point=d_point, d_points=(d_point * POINTS + s.lanes) * (tiles > 0),

@@ -40,7 +40,7 @@ VECTOR_BYTES = 64 if _wide else 32
 # registers, or into 16.
 POSITIONS = {4: 4, 2: 8, 1: 8} if _wide else {4: 2, 2: 4, 1: 8}
 TAPS = {4: 6, 2: 9, 1: 9} if _wide else {4: 2, 2: 4, 1: 8}
-OUTS = 4 if _wide else 2  # of a tile of Winograd's, six sums each
+WINOGRAD = _wide  # a tile of Winograd's needs 24 sums: with 16 registers it gained nothing
 
 
 class _Part(JITCodeLibrary):  # type: ignore[misc]
