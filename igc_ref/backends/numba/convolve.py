@@ -203,7 +203,7 @@ def _primary(y, z, zt, l, primary, rows, g):
         _to_points(zt, g.z_points, g.z_point, z, 0, g.z_rows * g.z_columns * V, g.z_columns * V,
                    g.inp, rows + g.k - 1, g)  # fmt: skip
         patches = View(zt, 0, 0, g.tiles * V, V)
-        winograd(g.height, y, g.out, patches, g.z_point, taps, primary.packed, POINTS * w0, rows,
+        winograd(y, g.out, patches, g.z_point, taps, primary.packed, POINTS * w0, rows,
                  g.columns)  # fmt: skip
     else:
         patches = View(z, 0, 0, g.stride * g.z_columns * V, V)
@@ -254,7 +254,7 @@ def _dx_points(dx, dy, dt, weights, l, band, g):
     dx0 = ((band.b * g.L + l) * g.inp * g.H + band.top) * g.W * V
     pixels, gradients = View(dx, dx0, g.H * g.W * V, g.W * V, V), View(dt, 0, 0, g.tiles * V, V)
     w0 = l * _tiled(g.inp, g.back_height) * taps.length * POINTS
-    winograd(g.back_height, pixels, g.inp, gradients, g.d_point, taps, weights.packed, w0, rows,
+    winograd(pixels, g.inp, gradients, g.d_point, taps, weights.packed, w0, rows,
              g.columns)  # fmt: skip
 
 

@@ -127,38 +127,35 @@ def outer_tile(outs: int, taps_held: int) -> Any:
     return tile
 
 
-def winograd_tile(outs: int) -> Any:
-    """Return the numba intrinsic of `winograd` for a tile of `outs` outputs, four positions each.
+@vectorised
+def winograd_tile(
+    e, y, y0, y_channel, valid_outs, valid_positions, x, x0, x_point, taps, t0, T, w, w0
+):
+    """Four outputs, four positions each, of `winograd`.
 
-    Its arguments: y, y0, y_channel, valid_outs, valid_positions; x, x0, x_point; taps, t0, T; w,
-    w0. The points of x lie `x_point` apart; weights are packed ``w[(t*outs + o)*POINTS + q]``.
+    The points of x lie `x_point` apart; weights are packed ``w[(t*4 + o)*POINTS + q]``.
     """
+    y, x, taps, w = e.at(y, y0), e.at(x, x0), e.at(taps, t0), e.at(w, w0)
+    b = e.builder
+    b.function.attributes.add("noinline")
 
-    @vectorised
-    def tile(e, y, y0, y_channel, valid_outs, valid_positions, x, x0, x_point, taps, t0, T, w, w0):
-        y, x, taps, w = e.at(y, y0), e.at(x, x0), e.at(taps, t0), e.at(w, w0)
-        b = e.builder
-        b.function.attributes.add("noinline")
+    def add_tap(t: Any, sums: list[Any]) -> list[Any]:
+        base = e.at(x, b.load(e.at(taps, t)))
+        xs = [e.load(e.at(base, x_point, q)) for q in range(POINTS)]
+        w_t = e.at(w, t, len(sums))
+        weights = [b.load(e.at(w_t, e.integer(i))) for i in range(len(sums))]
+        return [
+            e.multiply_add(e.broadcast(weight), xs[i % POINTS], s)
+            for i, (weight, s) in enumerate(zip(weights, sums, strict=True))
+        ]
 
-        def add_tap(t: Any, sums: list[Any]) -> list[Any]:
-            base = e.at(x, b.load(e.at(taps, t)))
-            xs = [e.load(e.at(base, x_point, q)) for q in range(POINTS)]
-            w_t = e.at(w, t, outs * POINTS)
-            weights = [b.load(e.at(w_t, e.integer(i))) for i in range(outs * POINTS)]
-            return [
-                e.multiply_add(e.broadcast(weight), xs[i % POINTS], s)
-                for i, (weight, s) in enumerate(zip(weights, sums, strict=True))
-            ]
-
-        sums = e.accumulate(T, [e.zero] * (outs * POINTS), add_tap)
-        for o in range(outs):
-            with b.if_then(b.icmp_signed("<", e.integer(o), valid_outs)):
-                row = e.at(y, e.integer(o), y_channel)
-                for p, result in enumerate(e.combined(A, sums[o * POINTS :][:POINTS])):
-                    with b.if_then(b.icmp_signed("<", e.integer(p), valid_positions)):
-                        e.store(result, e.at(row, e.integer(p), e.lanes))
-
-    return tile
+    sums = e.accumulate(T, [e.zero] * (4 * POINTS), add_tap)
+    for o in range(4):
+        with b.if_then(b.icmp_signed("<", e.integer(o), valid_outs)):
+            row = e.at(y, e.integer(o), y_channel)
+            for p, result in enumerate(e.combined(A, sums[o * POINTS :][:POINTS])):
+                with b.if_then(b.icmp_signed("<", e.integer(p), valid_positions)):
+                    e.store(result, e.at(row, e.integer(p), e.lanes))
 
 
 def _multiply_sweep(outs: int) -> Any:
@@ -202,29 +199,6 @@ def _outer_sweep(outs: int) -> Any:
     return sweep
 
 
-def _winograd_sweep(outs: int) -> Any:
-    tile = winograd_tile(outs)
-
-    @INNER
-    def sweep(y, n_outs, x, point, taps, w, w0, rows, positions):
-        results, source, table = y.array, x.array, taps.table
-        for p in range(0, positions, WIDTH):
-            for r in range(rows):
-                y_r, x_r = (
-                    y.start + r * y.row + p * y.position,
-                    x.start + r * x.row + p // WIDTH * x.position,
-                )
-                for o in range(0, n_outs, outs):
-                    tile(
-                        results, y_r + o * y.channel, y.channel, n_outs - o, positions - p,
-                        source, x_r, point, table, taps.start, taps.length,
-                        w, w0 + o * taps.length * POINTS,
-                    )  # fmt: skip
-
-    return sweep
-
-
-_winograd_four, _winograd_two, _winograd_one = (_winograd_sweep(outs) for outs in (4, 2, 1))
 _four, _two, _one = (_multiply_sweep(outs) for outs in (4, 2, 1))
 _four_out, _two_out, _one_out = (_outer_sweep(outs) for outs in (4, 2, 1))
 
@@ -259,14 +233,19 @@ def outer(height, dw, dw0, n_outs, dy, x, taps, rows, positions, lanes):
 
 
 @INNER
-def winograd(height, y, n_outs, x, point, taps, w, w0, rows, positions):
-    """Compute `multiply` of 3 taps in a row by Winograd's transform: see `winograd` beside this.
+def winograd(y, n_outs, x, point, taps, w, w0, rows, positions):
+    """Compute `multiply` of three taps in a row by Winograd's transform, in tiles of four outputs.
 
     x are rows at Winograd's points, `point` apart; a tap is one row of the kernel.
     """
-    if height == 4:
-        _winograd_four(y, n_outs, x, point, taps, w, w0, rows, positions)
-    elif height == 2:
-        _winograd_two(y, n_outs, x, point, taps, w, w0, rows, positions)
-    else:
-        _winograd_one(y, n_outs, x, point, taps, w, w0, rows, positions)
+    results, source, table = y.array, x.array, taps.table
+    for p in range(0, positions, WIDTH):
+        for r in range(rows):
+            y_r = y.start + r * y.row + p * y.position
+            x_r = x.start + r * x.row + p // WIDTH * x.position
+            for o in range(0, n_outs, 4):
+                winograd_tile(
+                    results, y_r + o * y.channel, y.channel, n_outs - o, positions - p,
+                    source, x_r, point, table, taps.start, taps.length,
+                    w, w0 + o * taps.length * POINTS,
+                )  # fmt: skip
