@@ -81,7 +81,7 @@ def separate(first, last, thread, images, data, C, W, a):
 
 @INNER
 def _number(plane, r, v, C, W, a):
-    """Return image and row of lane v in row r of a plane; where both begin, in blocks and images."""
+    """Return image and row in lane v of row r of a plane; where it begins in blocks, in images."""
     n, h = plane // C * a.together + v % a.together, v // a.together * a.rows + r
     return n, h, (plane * a.rows + r) * W * a.lanes + v, ((n * C + plane % C) * a.height + h) * W
 
