@@ -1,8 +1,9 @@
-"""Vectors of this processor, and how numba is told to use them.
+"""Vectors of this processor, and how numba is told to use them; how kernels are cached.
 
-A vector is one number of V images, side by side. The innermost loops are written in LLVM's own
-vectors, since a compiler finds them in scalar loops only by halves: `tiles` holds sums of
-products in registers, `rows` treats numbers one by one.
+A vector holds V numbers side by side, as `layout` says: of V images, or of V rows of fewer images.
+The innermost loops are written in LLVM's own vector instructions, since a compiler that gets scalar
+loops vectorises only some of them: `tiles` holds sums of products in registers, `rows` treats
+numbers one by one.
 """
 
 from __future__ import annotations
@@ -90,10 +91,11 @@ _warn_once = cache(warnings.warn)
 KERNELS: list[Any] = []  # all that `kernel` made
 
 _I64 = ir.IntType(64)
+Body = Callable[[Any, list[Any]], list[Any]]  # of a loop: sums = body(i, sums)
 
 
 class KernelCache(FunctionCache):  # type: ignore[misc]
-    """A kernel on the disk: as numba keeps it, but a cache that fails stops nobody."""
+    """numba's cache of a kernel on the disk; if it fails, a warning says so and work goes on."""
 
     @contextmanager
     def _guard_against_spurious_io_errors(self) -> Iterator[None]:
@@ -172,7 +174,7 @@ class Emitter:
         return self.builder.gep(pointer, [index])
 
     def load(self, address: Any, mask: Any = None, align: int = VECTOR_BYTES) -> Any:
-        """Load one vector; with a mask from anywhere, and of the other lanes nothing."""
+        """Load a vector; with a mask from any address, without touching the other lanes."""
         address = self.builder.bitcast(address, self.vector.as_pointer())
         if mask is not None:
             number = ir.Constant(ir.IntType(32), VECTOR_BYTES // self.lanes)
@@ -259,7 +261,7 @@ class Emitter:
         return vector if mask is None else self.builder.select(mask, vector, self.zero)
 
     def masked(self, count: Any, lanes: Any, write: Callable[[Any, Any], None]) -> None:
-        """Run ``write(i, mask)`` for i in range(count); of all lanes without a mask: None."""
+        """Run ``write(i, mask)`` for i in range(count); if all lanes count, the mask is None."""
         bits = ir.IntType(self.lanes)
         some = self.builder.icmp_signed("!=", self.builder.trunc(lanes, bits), bits(-1))
         with self.builder.if_else(some, likely=False) as (masked, plain):
@@ -303,9 +305,7 @@ class Emitter:
             n //= 2
         return vectors[0]
 
-    def reduce(
-        self, count: Any, sums: int, body: Callable[[Any, list[Any]], list[Any]], lanes: Any
-    ) -> list[Any]:
+    def reduce(self, count: Any, sums: int, body: Body, lanes: Any) -> list[Any]:
         """Return the sums over some lanes, given as bits, of `sums` vectors.
 
         ``body(i, vectors)`` adds to them for i in range(count): to four of each, which overlap.
@@ -326,9 +326,7 @@ class Emitter:
         total = self.accumulate(rest, total, lambda i, held: body(b.add(done, i), held))
         return [self.sum_of_lanes(vector, lanes) for vector in total]
 
-    def accumulate(
-        self, count: Any, sums: list[Any], body: Callable[[Any, list[Any]], list[Any]]
-    ) -> list[Any]:
+    def accumulate(self, count: Any, sums: list[Any], body: Body) -> list[Any]:
         """Run ``sums = body(i, sums)`` for i in range(count), in registers."""
         b, before = self.builder, self.builder.block
         loop, after = b.append_basic_block("loop"), b.append_basic_block("after")
