@@ -243,6 +243,29 @@ def test_a_small_network_s_numbers_do_not_depend_on_how_its_images_lie(
         assert_close(size + actual[name], size + array, 10_000 * N * H * W)
 
 
+@pytest.mark.parametrize(
+    ("images", "size", "pieces"),
+    [
+        (64, 32, 16),
+        (64, 16, 16),
+        (64, 8, 8),
+        (64, 1, 4),
+        (1024, 32, 64),
+        (2000, 32, 125),
+        (1, 8, 1),
+    ],
+)
+def test_a_batch_is_cut_into_pieces_by_its_shape_alone(images, size, pieces):
+    from igc_ref.backends.numba.plan import Shape, plan
+
+    def cut(backward, tile_bytes):
+        p = plan(Shape(48, 48, 24, 2, 3, 1, images, size, size, 16, 4, tile_bytes), backward)
+        assert p.counts.sum() == images * size * size  # every position is in one piece
+        return len(p.counts)
+
+    assert {cut(b, bytes_) for b in (False, True) for bytes_ in (1, 1 << 18)} == {pieces}
+
+
 def test_moments_noted_by_a_convolution_are_dealt_with_its_channels():
     B, rng = numba_backend(), np.random.default_rng(0)
     y, _ = B.conv2d(B.to_layout(normal(rng, (19, 2, 9, 8))), normal(rng, (6, 2, 3, 3)))

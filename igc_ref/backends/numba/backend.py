@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from igc_ref.backends.numba import pointwise
+from igc_ref.backends.numba.base import unchanged
 from igc_ref.backends.numba.batch import NumbaBatch
 from igc_ref.backends.numba.convolution import Convolutions
 from igc_ref.backends.numba.layout import apart, counts_of, layout_of
@@ -104,9 +105,9 @@ class NumbaBackend(Convolutions):
     def relu_backward(self, dy: NumbaBatch, y: NumbaBatch) -> NumbaBatch:
         """Return the gradient of `add_relu` with respect to either argument."""
         self.check_pair("y", y, "the gradient", dy)
-        y, dy, dx = self._plain(y), self._plain(dy), self.pool.batch(y.shape, y.dtype)
-        self._planes(pointwise.gate, y, dx.flat, dy.flat, y.flat, *y.plane)
-        return dx
+        y, dy = self._plain(y), self._plain(dy)
+        gate = Derivative(unchanged(y.shape[0], y.dtype), y.dtype.type(0), y.flat)
+        return self._plain(NumbaBatch(dy.data, dy.layout, gate))
 
     def shuffle(self, x: NumbaBatch, groups: int) -> tuple[NumbaBatch, Saved]:
         """Return P x, P = interleave(groups, C/groups); see `GenericBackend.shuffle`."""

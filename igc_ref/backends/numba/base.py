@@ -73,9 +73,10 @@ class NumbaBase(LazyBackend, NumpyBackend):
         if x.pending is None:
             return x
         y = self.pool.batch(x.shape, x.dtype)
-        rule = isinstance(x.pending, Rule)
-        kernel = pointwise.apply_rule if rule else pointwise.apply_derivative
-        self._planes(kernel, x, y.flat, x.flat, *x.pending, *x.plane)
+        if isinstance(x.pending, Rule):  # one group: channels stay where they are
+            self._planes(pointwise.shuffle, x, y.flat, x.flat, *x.pending, 1, *x.plane)
+        else:
+            self._planes(pointwise.apply_derivative, x, y.flat, x.flat, *x.pending, *x.plane)
         return y
 
     def _by_rule(self, x: NumbaBatch) -> tuple[NumbaBatch, Rule]:
@@ -89,7 +90,7 @@ class NumbaBase(LazyBackend, NumpyBackend):
         if isinstance(d.pending, Derivative):
             return d, d.pending
         d = self._plain(d)
-        return d, Derivative(_unchanged(d.shape[0], d.dtype), d.dtype.type(NO_FLOOR), d.flat)
+        return d, Derivative(unchanged(d.shape[0], d.dtype), d.dtype.type(NO_FLOOR), d.flat)
 
 
 @lru_cache
@@ -101,8 +102,8 @@ def _identity(channels: int, dtype: Any) -> Rule:
 
 
 @lru_cache
-def _unchanged(channels: int, dtype: Any) -> Numbers:
-    """Return the derivative that changes nothing: a = 1; all else is 0, so the gate is open."""
+def unchanged(channels: int, dtype: Any) -> Numbers:
+    """Return the derivative that changes nothing without a floor: a = 1. With one: if x > floor."""
     table = np.zeros((channels, 8), dtype)
-    table[:, 3] = 1
+    table[:, [0, 3]] = 1
     return table

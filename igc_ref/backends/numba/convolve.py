@@ -1,21 +1,28 @@
 """x' = P W_d Pᵀ W_p x, forward and backward, on one piece of the batch after the other.
 
-A piece is some rows of a block; `igc_ref.backends.numba.layout` says what a block is. It is worked
-through in bands of rows, so that what is between the two convolutions, ybar = Pᵀ W_p x, lives and
-dies in the cache. What comes before is applied while a band is read: the batch norm and the ReLU
-that made x on the way forward, the derivative of the batch norm that follows on the way back. What
-comes after is begun while a band is still there: the moments of x' for its batch norm, and the sums
-that the batch norm of x needs.
+A piece is some rows of a block; `igc_ref.backends.numba.layout` says what a block is. A thread
+works through it in bands of rows: what is between the two convolutions, ybar = Pᵀ W_p x, is still
+in the cache when the second one reads it. While a band is read, pending work is applied: forward
+the batch norm and the ReLU before the block, backward the derivative of the batch norm after it.
+While a band of results is still in the cache, sums for batch norm are taken: the moments of x', or
+the sums that the derivative of the batch norm before the block needs.
 
 The way back, with d the gradient of x' and z the windows of x (y = W_p z, ybar = Pᵀ y):
 
     dz̄ = Pᵀ d,   dW_d = blockmask(dz̄ ȳᵀ),   dȳ = W_dᵀ dz̄,
     dy = P dȳ,   dW_p = blockmask(dy zᵀ),    dz = W_pᵀ dy,  which is folded into dx
 
-In `_backward_piece` ybar is computed again, in the scratch `dy`, and then replaced by dy, one
-partition after the other. The scratch `dz` holds dz̄; `z` holds the rows of x as they are read.
+Backward, the scratch `z` holds the rows of x as they are read, `dz` holds dz̄ of one partition, and
+`dy` holds dȳ, which Pᵀ only addresses otherwise: dy. dW_d needs ybar. If a group has few inputs,
+ybar is computed again, in `dy`, and then replaced by dȳ, one partition after the other: that is
+less work than to write and read it. If a group has `plan.WIDE` inputs or more, it is the other way
+round, and forward keeps ybar in memory.
 
-M = 0 means a group convolution without the secondary one.
+Groups that are wide in inputs and outputs are convolved by Winograd's transform if the kernel is
+3x3 with stride 1 (`winograd`, `plan.Sizes.tiles`): rows of z go to Winograd's points in `zt`, rows
+of dy in `dt`, and a tap is then a row of the kernel.
+
+M = 0 means a group convolution without the secondary one; it has no ybar.
 
 Letters: b a block, l a primary group, m a secondary partition, iy and oy rows of x and of x'.
 Rules and derivatives say how numbers are read: see `igc_ref.backends.operators.lazy`.
@@ -100,11 +107,9 @@ def backward(first, last, thread, counter, dx, dW_p, dW_d, sums, d, x, kept, wei
 def _forward_piece(piece, y, kept, moments, x, primary, secondary, g, scratch):
     V, b = g.lanes, piece // g.spans
     first, last = _rows_of(piece % g.spans, g)
-    z = scratch[: g.inp * g.z_rows * g.z_columns * V]
-    zt = scratch[len(z) : len(z) + g.inp * g.z_points]
-    ybar = scratch[len(z) + len(zt) :] if g.M else y
-    if g.kept_plane:
-        ybar = kept
+    z, zt, ybar, _, _ = _cut(scratch, g)
+    if g.kept_plane or not g.M:
+        ybar = kept if g.M else y
     z[:] = 0
     out_row = g.columns * V
     out_channel = g.rows * out_row
@@ -196,7 +201,7 @@ def _move_rows(dy, rows, g):
 
 @INNER
 def _primary(y, z, zt, l, primary, rows, g):
-    """Compute y = W_p z of group l."""
+    """Compute y = W_p z of group l; with Winograd's tiles, z goes to its points first."""
     V, taps = g.lanes, Taps(primary.taps, 0, g.taps)
     w0 = l * _tiled(g.out, g.height) * g.taps
     if g.tiles:
@@ -246,10 +251,7 @@ def _dW_rows(dW_p, dy, dt, z, zt, l, taps, band, g):
 def _dx_points(dx, dy, dt, weights, l, band, g):
     """Compute `_dx_rows` by Winograd's transform."""
     V, rows, taps = g.lanes, band.bottom - band.top, Taps(weights.taps, 0, g.out * g.k)
-    dy_row, dy0 = (
-        g.y_columns * V,
-        l * g.y_group + (band.top - g.above - band.origin) * g.y_columns * V,
-    )
+    dy0, dy_row = l * g.y_group, g.y_columns * V  # the first row of the scratch is the first here
     _to_points(dt, g.d_points, g.d_point, dy, dy0, g.y_channel, dy_row, g.out, rows + g.k - 1, g)
     dx0 = ((band.b * g.L + l) * g.inp * g.H + band.top) * g.W * V
     pixels, gradients = View(dx, dx0, g.H * g.W * V, g.W * V, V), View(dt, 0, 0, g.tiles * V, V)
@@ -273,7 +275,7 @@ def _read_own(z, x, l, band, g):
 
 @INNER
 def _ybar_rows(ybar, z, zt, x, primary, band, g):
-    """Compute ybar = Pᵀ W_p x again, where dy will be: less work than to keep it in memory."""
+    """Compute ybar = Pᵀ W_p x again, where dy will be."""
     V = g.lanes
     for l in range(g.L if band.own < band.own_end else 0):
         _read_own(z, x, l, band, g)

@@ -87,11 +87,14 @@ def _number(plane, r, v, C, W, a):
 
 
 @kernel
-def apply_rule(first, last, thread, y, x, rule, floor, size, V):
-    """Compute y = max(scale*x + shift, floor)."""
+def shuffle(first, last, thread, y, x, rule, floor, groups, size, V):
+    """Copy channel l*(C/groups) + j, read by its rule, to place j*groups + l."""
+    C = len(rule)
+    each = C // groups
     for plane in range(first, last):
-        c, at = plane % len(rule), plane * size
-        scale_row(y, at, V, x, at, V, size // V, rule[c, 0], rule[c, 1], floor, ALL)
+        c, at = plane % C, plane * size
+        to = (plane - c + c % each * groups + c // each) * size
+        scale_row(y, to, V, x, at, V, size // V, rule[c, 0], rule[c, 1], floor, ALL)
 
 
 @kernel
@@ -110,26 +113,6 @@ def add(first, last, thread, y, a, a_rule, a_floor, b, b_rule, b_floor, floor, s
         c, at = plane % len(a_rule), plane * size
         add_row(y, a, b, at, size // V, a_rule[c, 0], a_rule[c, 1], a_floor, b_rule[c, 0],
                 b_rule[c, 1], b_floor, floor)  # fmt: skip
-
-
-@kernel
-def gate(first, last, thread, dx, dy, y, size, V):
-    """Compute dx = dy where y > 0, else 0."""
-    one, zero = y.dtype.type(1), y.dtype.type(0)
-    for plane in range(first, last):
-        derive_row(dx, plane * size, dy, y, plane * size, size // V,
-                   one, zero, zero, zero, one, zero, zero, ALL)  # fmt: skip
-
-
-@kernel
-def shuffle(first, last, thread, y, x, rule, floor, groups, size, V):
-    """Copy channel l*(C/groups) + j, read by its rule, to place j*groups + l."""
-    C = len(rule)
-    each = C // groups
-    for plane in range(first, last):
-        c, at = plane % C, plane * size
-        to = (plane - c + c % each * groups + c // each) * size
-        scale_row(y, to, V, x, at, V, size // V, rule[c, 0], rule[c, 1], floor, ALL)
 
 
 @kernel

@@ -19,15 +19,11 @@ def scale_row(e, y, y0, y_step, x, x0, x_step, count, scale, shift, floor, lanes
     """
     y, x = e.at(y, y0), e.at(x, x0)
 
-    def row(mask: Any) -> None:
-        def one(i: Any, none: list[Any]) -> list[Any]:
-            v = e.multiply_add(e.load(e.at(x, i, x_step), mask), scale, shift)
-            e.store(e.only(e.at_least(v, floor), mask), e.at(y, i, y_step))
-            return none
+    def one(i: Any, mask: Any) -> None:
+        v = e.multiply_add(e.load(e.at(x, i, x_step), mask), scale, shift)
+        e.store(e.only(e.at_least(v, floor), mask), e.at(y, i, y_step))
 
-        e.accumulate(count, [], one)
-
-    e.masked(lanes, row)
+    e.masked(count, lanes, one)
 
 
 @vectorised
@@ -35,17 +31,13 @@ def derive_row(e, y, y0, d, x, x0, count, scale, shift, floor, mean, a, b, c, la
     """Compute y = a*(d if scale*x + shift > floor else 0) + b*(x - mean) + c; see `scale_row`."""
     y, d, x = e.at(y, y0), e.at(d, x0), e.at(x, x0)
 
-    def row(mask: Any) -> None:
-        def one(i: Any, none: list[Any]) -> list[Any]:
-            v = e.load(e.at(x, i, e.lanes), mask)
-            passed = _passed(e, e.load(e.at(d, i, e.lanes), mask), v, scale, shift, floor)
-            rest = e.scaled(b, e.builder.fsub(v, mean), c)
-            e.store(e.only(e.multiply_add(a, passed, rest), mask), e.at(y, i, e.lanes))
-            return none
+    def one(i: Any, mask: Any) -> None:
+        v = e.load(e.at(x, i, e.lanes), mask)
+        passed = _passed(e, e.load(e.at(d, i, e.lanes), mask), v, scale, shift, floor)
+        rest = e.scaled(b, e.builder.fsub(v, mean), c)
+        e.store(e.only(e.multiply_add(a, passed, rest), mask), e.at(y, i, e.lanes))
 
-        e.accumulate(count, [], one)
-
-    e.masked(lanes, row)
+    e.masked(count, lanes, one)
 
 
 @vectorised
@@ -56,14 +48,12 @@ def add_row(e, y, a, b, x0, count, a_scale, a_shift, a_floor, b_scale, b_shift, 
     def read(source: Any, i: Any, scale: Any, shift: Any, lowest: Any) -> Any:
         return e.at_least(e.multiply_add(e.load(e.at(source, i, e.lanes)), scale, shift), lowest)
 
-    def one(i: Any, none: list[Any]) -> list[Any]:
-        v = e.builder.fadd(
-            read(a, i, a_scale, a_shift, a_floor), read(b, i, b_scale, b_shift, b_floor)
-        )
+    def one(i: Any) -> None:
+        one = read(a, i, a_scale, a_shift, a_floor)
+        v = e.builder.fadd(one, read(b, i, b_scale, b_shift, b_floor))
         e.store(e.at_least(v, floor), e.at(y, i, e.lanes))
-        return none
 
-    e.accumulate(count, [], one)
+    e.repeat(count, one)
 
 
 @partial(vectorised, results=2)
@@ -75,7 +65,7 @@ def moments_row(e, x, x0, count, pivot, lanes):
         v = e.builder.fsub(e.load(e.at(x, i, e.lanes)), pivot)
         return [e.builder.fadd(sums[0], v), e.multiply_add(v, v, sums[1])]
 
-    return [e.sum_of_lanes(vector, lanes) for vector in e.reduce(count, 2, one)]
+    return e.reduce(count, 2, one, lanes)
 
 
 @partial(vectorised, results=2)
@@ -89,7 +79,7 @@ def sums_row(e, d, x, x0, count, scale, shift, floor, mean, lanes):
         product = e.multiply_add(passed, e.builder.fsub(v, mean), sums[1])
         return [e.builder.fadd(sums[0], passed), product]
 
-    return [e.sum_of_lanes(vector, lanes) for vector in e.reduce(count, 2, one)]
+    return e.reduce(count, 2, one, lanes)
 
 
 @INNER
@@ -162,15 +152,14 @@ def transform(matrix: Any) -> Any:
     def transform_row(e, y, y0, y_point, x, x0, count):
         y, x = e.at(y, y0), e.at(x, x0)
 
-        def one(t: Any, none: list[Any]) -> list[Any]:
+        def one(t: Any) -> None:
             window = e.at(x, t, WIDTH * e.lanes)
             numbers = range(matrix.shape[1])
             vectors = [e.load(e.at(window, e.integer(n * e.lanes))) for n in numbers]
             for q, vector in enumerate(e.combined(matrix, vectors)):
                 e.store(vector, e.at(e.at(y, t, e.lanes), y_point, q))
-            return none
 
-        e.accumulate(count, [], one)
+        e.repeat(count, one)
 
     return transform_row
 

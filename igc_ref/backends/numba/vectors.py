@@ -1,8 +1,9 @@
-"""Vectors of this processor, and how numba is told to use them.
+"""Vectors of this processor, and how numba is told to use them; how kernels are cached.
 
-A vector is one number of V images, side by side. The innermost loops are written in LLVM's own
-vectors, since a compiler finds them in scalar loops only by halves: `tiles` holds sums of
-products in registers, `rows` treats numbers one by one.
+A vector holds V numbers side by side, as `layout` says: of V images, or of V rows of fewer images.
+The innermost loops are written in LLVM's own vector instructions, since a compiler that gets scalar
+loops vectorises only some of them: `tiles` holds sums of products in registers, `rows` treats
+numbers one by one.
 """
 
 from __future__ import annotations
@@ -90,10 +91,11 @@ _warn_once = cache(warnings.warn)
 KERNELS: list[Any] = []  # all that `kernel` made
 
 _I64 = ir.IntType(64)
+Body = Callable[[Any, list[Any]], list[Any]]  # of a loop: sums = body(i, sums)
 
 
 class KernelCache(FunctionCache):  # type: ignore[misc]
-    """A kernel on the disk: as numba keeps it, but a cache that fails stops nobody."""
+    """numba's cache of a kernel on the disk; if it fails, a warning says so and work goes on."""
 
     @contextmanager
     def _guard_against_spurious_io_errors(self) -> Iterator[None]:
@@ -172,19 +174,21 @@ class Emitter:
         return self.builder.gep(pointer, [index])
 
     def load(self, address: Any, mask: Any = None, align: int = VECTOR_BYTES) -> Any:
-        """Load one vector; with a mask from anywhere, and of the other lanes nothing."""
+        """Load a vector; with a mask from any address, without touching the other lanes."""
+        address = self.builder.bitcast(address, self.vector.as_pointer())
         if mask is not None:
-            kinds = [self.vector.as_pointer(), ir.IntType(32), mask.type, self.vector]
-            load = cgutils.get_or_insert_function(
-                self.builder.module, ir.FunctionType(self.vector, kinds),
-                f"llvm.masked.load.{self.suffix}.p0",
-            )  # fmt: skip
-            align = ir.Constant(kinds[1], VECTOR_BYTES // self.lanes)
-            address = self.builder.bitcast(address, kinds[0])
-            return self.builder.call(load, [address, align, mask, self.zero])
-        vector = self.builder.load(self.builder.bitcast(address, self.vector.as_pointer()))
+            number = ir.Constant(ir.IntType(32), VECTOR_BYTES // self.lanes)
+            name = f"masked.load.{self.suffix}.p0"
+            return self._call(name, self.vector, address, number, mask, self.zero)
+        vector = self.builder.load(address)
         vector.align = align
         return vector
+
+    def _call(self, name: str, result: Any, *arguments: Any, **options: Any) -> Any:
+        """Call one of LLVM's own functions."""
+        kind = ir.FunctionType(result, [argument.type for argument in arguments])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.{name}")
+        return self.builder.call(function, arguments, **options)
 
     def store(self, vector: Any, address: Any, align: int = VECTOR_BYTES) -> None:
         """Store one vector."""
@@ -197,17 +201,21 @@ class Emitter:
         Each stage cuts the matrix into blocks (2n, 2n) and exchanges their (n, n) corners
         top right and bottom left; n is V/2, V/4, ..., 1.
         """
-        V, n = self.lanes, self.lanes // 2
+        n = self.lanes // 2
         while n:
-            top = [j + V - n if j & n else j for j in range(V)]
-            kind = ir.VectorType(ir.IntType(32), V)
-            masks = [ir.Constant(kind, [j + shift for j in top]) for shift in (0, n)]
+            masks = self._halves(n)
             vectors = [
                 self.builder.shuffle_vector(vectors[i & ~n], vectors[i | n], masks[bool(i & n)])
-                for i in range(V)
+                for i in range(self.lanes)
             ]
             n //= 2
         return vectors
+
+    def _halves(self, n: int) -> list[Any]:
+        """Return, as masks, every other n lanes of two vectors: from the first on, from lane n."""
+        kind = ir.VectorType(ir.IntType(32), self.lanes)
+        first = [j + self.lanes - n if j & n else j for j in range(self.lanes)]
+        return [ir.Constant(kind, [j + shift for j in first]) for shift in (0, n)]
 
     def broadcast(self, scalar: Any) -> Any:
         """Return a vector of equal numbers."""
@@ -219,9 +227,7 @@ class Emitter:
 
     def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
         """Return a*b + c, rounded once."""
-        kind = ir.FunctionType(self.vector, [self.vector] * 3)
-        fma = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.fma.{self.suffix}")
-        return self.builder.call(fma, [a, b, c])
+        return self._call(f"fma.{self.suffix}", self.vector, a, b, c)
 
     def scaled(self, slope: Any, x: Any, shift: Any) -> Any:
         """Return slope*x + shift; with a slope of 0 the shift, even where x is infinite."""
@@ -255,23 +261,31 @@ class Emitter:
         """Return a vector with 0 outside of the mask."""
         return vector if mask is None else self.builder.select(mask, vector, self.zero)
 
-    def masked(self, lanes: Any, write: Callable[[Any], None]) -> None:
-        """Write code for all lanes, ``write(None)``, and for some: ``write(mask)``."""
+    def masked(self, count: Any, lanes: Any, write: Callable[[Any, Any], None]) -> None:
+        """Run ``write(i, mask)`` for i in range(count); if all lanes count, the mask is None."""
         bits = ir.IntType(self.lanes)
         some = self.builder.icmp_signed("!=", self.builder.trunc(lanes, bits), bits(-1))
         with self.builder.if_else(some, likely=False) as (masked, plain):
             with masked:
-                write(self.mask(lanes))
+                mask = self.mask(lanes)
+                self.repeat(count, lambda i: write(i, mask))
             with plain:
-                write(None)
+                self.repeat(count, lambda i: write(i, None))
+
+    def repeat(self, count: Any, write: Callable[[Any], None]) -> None:
+        """Run ``write(i)`` for i in range(count)."""
+
+        def one(i: Any, none: list[Any]) -> list[Any]:
+            write(i)
+            return none
+
+        self.accumulate(count, [], one)
 
     def sum_of_lanes(self, vector: Any, lanes: Any) -> Any:
         """Return the sum of some lanes, given as bits, in an order that the type fixes."""
-        kind = ir.FunctionType(self.number, [self.number, self.vector])
-        name = f"llvm.vector.reduce.fadd.{self.suffix}"
-        add = cgutils.get_or_insert_function(self.builder.module, kind, name)
         start, some = ir.Constant(self.number, 0.0), self.only(vector, self.mask(lanes))
-        return self.builder.call(add, [start, some], fastmath=("reassoc",))
+        name = f"vector.reduce.fadd.{self.suffix}"
+        return self._call(name, self.number, start, some, fastmath=("reassoc",))
 
     def sums_of_lanes(self, vectors: list[Any], lanes: Any) -> list[Any]:
         """Return the sums of some lanes of every vector, V of them in a vector."""
@@ -282,25 +296,22 @@ class Emitter:
 
     def _merged(self, vectors: list[Any]) -> Any:
         """Return the sums of V vectors: again and again, the halves of two are added."""
-        n = self.lanes // 2
-        kind = ir.VectorType(ir.IntType(32), self.lanes)
+        b, n = self.builder, self.lanes // 2
         while n:
-            half = [j + self.lanes - n if j & n else j for j in range(self.lanes)]
-            low, high = (ir.Constant(kind, [j + shift for j in half]) for shift in (0, n))
-            b, pairs = self.builder, zip(vectors[:n], vectors[n:], strict=True)
+            low, high = self._halves(n)
             vectors = [
                 b.fadd(b.shuffle_vector(one, two, low), b.shuffle_vector(one, two, high))
-                for one, two in pairs
+                for one, two in zip(vectors[:n], vectors[n:], strict=True)
             ]
             n //= 2
         return vectors[0]
 
-    def reduce(
-        self, count: Any, sums: int, body: Callable[[Any, list[Any]], list[Any]]
-    ) -> list[Any]:
-        """Return `sums` vectors added up by ``body(i, vectors)``: four of each, which overlap."""
+    def reduce(self, count: Any, sums: int, body: Body, lanes: Any) -> list[Any]:
+        """Return the sums over some lanes, given as bits, of `sums` vectors.
+
+        ``body(i, vectors)`` adds to them for i in range(count): to four of each, which overlap.
+        """
         b = self.builder
-        zeros = [self.zero] * sums
 
         def four(i: Any, held: list[Any]) -> list[Any]:
             at = b.mul(i, self.integer(4))
@@ -309,16 +320,14 @@ class Emitter:
             return [vector for part in new for vector in part]
 
         whole = b.sdiv(count, self.integer(4))
-        held = self.accumulate(whole, zeros * 4, four)
+        held = self.accumulate(whole, [self.zero] * sums * 4, four)
         total = [reduce(b.fadd, held[k::sums]) for k in range(sums)]
         done = b.mul(whole, self.integer(4))
-        return self.accumulate(
-            b.sub(count, done), total, lambda i, held: body(b.add(done, i), held)
-        )
+        rest = b.sub(count, done)
+        total = self.accumulate(rest, total, lambda i, held: body(b.add(done, i), held))
+        return [self.sum_of_lanes(vector, lanes) for vector in total]
 
-    def accumulate(
-        self, count: Any, sums: list[Any], body: Callable[[Any, list[Any]], list[Any]]
-    ) -> list[Any]:
+    def accumulate(self, count: Any, sums: list[Any], body: Body) -> list[Any]:
         """Run ``sums = body(i, sums)`` for i in range(count), in registers."""
         b, before = self.builder, self.builder.block
         loop, after = b.append_basic_block("loop"), b.append_basic_block("after")
