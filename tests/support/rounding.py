@@ -5,6 +5,10 @@ with or without fused multiply-adds (Higham, Accuracy and Stability, chapter 3; 
 machine epsilon); and by 6*sqrt(K)*u but for a chance of about 2*K*exp(-18) (Higham and Mary, SIAM
 J. Sci. Comput. 41, 2019, theorem 2.4). The smaller of both counts. The sum of |products| is what
 the same layer gives for the absolute values of everything.
+
+Winograd's transform multiplies sums of neighbours and takes them apart again, so that all of a
+window of six columns counts: of y = A ((G w) * (B x)) the bound is that of the products at the six
+points, and of the sums before and after them, times |A| ((|G| |w|) * (|B| |x|)).
 """
 
 import numpy as np
@@ -64,6 +68,39 @@ def bounds(case, dtype, x, values, d, train=False):
     absolute = truth.run(abs(x), {name: abs(array) for name, array in values.items()}, abs(d))
     return {
         name: rounding(dtype, *K) * absolute[name] for name, K in lengths(layer, x.shape).items()
+    }
+
+
+# F(4, 3) as Lavin and Gray have it, absolute values: six columns, three taps, and four outputs or
+# gradients, at the six points. What goes there goes back by the same matrices, turned.
+COLUMNS = np.array([[4, 0, 5, 0, 1, 0], [0, 4, 4, 1, 1, 0], [0, 4, 4, 1, 1, 0],
+                    [0, 2, 1, 2, 1, 0], [0, 2, 1, 2, 1, 0], [0, 4, 0, 5, 0, 1]])  # fmt: skip
+FOUR = np.array([[1, 0, 0, 0], [1] * 4, [1] * 4, [1, 2, 4, 8], [1, 2, 4, 8], [0, 0, 0, 1]])
+TAPS = np.array([[1, 0, 0], [1] * 3, [1] * 3, [1, 2, 4], [1, 2, 4], [0, 0, 1]])
+TAPS = TAPS / np.array([[4, 6, 6, 24, 24, 1]]).T
+
+
+def winograd_bounds(dtype, x, weight, d):
+    """The greatest errors of a 3x3 convolution without groups whose rows are transformed."""
+    (N, inp, H, W), out, x, weight, d = x.shape, len(weight), abs(x), abs(weight), abs(d)
+    tiles = -(-W // 4)
+
+    def at_points(v, matrix, p):  # (N, C, H + 2p, tiles, points), padded by p
+        v = np.pad(v, ((0, 0), (0, 0), (p, p), (p, 4 * tiles + p - W)))
+        windows = [v[..., 4 * t :][..., : matrix.shape[1]] for t in range(tiles)]
+        return np.stack(windows, axis=3) @ matrix.T
+
+    def convolved(v, w):
+        v, w = at_points(v, COLUMNS, 1), w @ TAPS.T
+        y = sum(np.einsum("oiq,nihtq->nohtq", w[:, :, r], v[:, :, r : r + H]) for r in range(3))
+        return (y @ FOUR).reshape(N, len(w), H, -1)[..., :W]
+
+    z, e = at_points(x, COLUMNS, 1), at_points(d, FOUR, 0)
+    rows = [np.einsum("nohtq,nihtq->oiq", e, z[:, :, r : r + H]) for r in range(3)]
+    return {  # weights are rounded once at the points, rows four times, results six or once
+        "y": rounding(dtype, 3 * inp, 11) * convolved(x, weight),
+        "dx": rounding(dtype, 3 * out, 11) * convolved(d, weight[:, :, ::-1, ::-1].swapaxes(0, 1)),
+        "d weight": rounding(dtype, N * H * tiles, 9) * (np.stack(rows, axis=2) @ TAPS),
     }
 
 
