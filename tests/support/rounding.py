@@ -71,13 +71,16 @@ def bounds(case, dtype, x, values, d, train=False):
     }
 
 
-# F(4, 3) as Lavin and Gray have it, absolute values: six columns, three taps, and four outputs or
-# gradients, at the six points. What goes there goes back by the same matrices, turned.
-COLUMNS = np.array([[4, 0, 5, 0, 1, 0], [0, 4, 4, 1, 1, 0], [0, 4, 4, 1, 1, 0],
-                    [0, 2, 1, 2, 1, 0], [0, 2, 1, 2, 1, 0], [0, 4, 0, 5, 0, 1]])  # fmt: skip
-FOUR = np.array([[1, 0, 0, 0], [1] * 4, [1] * 4, [1, 2, 4, 8], [1, 2, 4, 8], [0, 0, 0, 1]])
-TAPS = np.array([[1, 0, 0], [1] * 3, [1] * 3, [1, 2, 4], [1, 2, 4], [0, 0, 1]])
-TAPS = TAPS / np.array([[4, 6, 6, 24, 24, 1]]).T
+# The matrices of F(4, 3) at the points 0, 1/2, -1/2, 3/2, -3/2 and infinity, absolute values: from
+# six columns, four outputs or gradients, and three taps. What goes to the points by them comes back
+# by the same, turned.
+COLUMNS = np.array([[9, 0, 40, 0, 16, 0], [0, 18, 36, 8, 16, 0], [0, 18, 36, 8, 16, 0],
+                    [0, 6, 4, 24, 16, 0], [0, 6, 4, 24, 16, 0], [0, 9, 0, 40, 0, 16]])  # fmt: skip
+COLUMNS = COLUMNS / 16
+FOUR = np.array([[8, 0, 0, 0], [8, 4, 2, 1], [8, 4, 2, 1], [8, 12, 18, 27], [8, 12, 18, 27],
+                 [0, 0, 0, 8]]) / 8  # fmt: skip
+TAPS = np.array([[16, 0, 0], [9, 4.5, 2.25], [9, 4.5, 2.25], [1, 1.5, 2.25], [1, 1.5, 2.25],
+                 [0, 0, 9]]) / 9  # fmt: skip
 
 
 def winograd_bounds(dtype, x, weight, d):
