@@ -67,22 +67,21 @@ def test_the_bounds_find_what_was_computed_in_16_bits():
 def test_a_transformed_convolution_errs_no_more_than_its_windows_allow(backend, dtype):
     # Of numbers of many sizes. The products of a number alone would allow a hundredth of its error.
     case, rng = LAYERS["wide conv"], np.random.default_rng(1)
-    drawn_like = drawn(case, case.shape, rng)
-    x, w, d = (a["weight"] if isinstance(a, dict) else a for a in drawn_like)
-    x, w, d = (single(a * 10 ** rng.uniform(-4, 4, a.shape)) for a in (x, w, d))
+    shapes = case.shape, (11, 9, 3, 3), (5, 11, 4, 6)
+    x, w, d = (single(rng.normal(size=s) * 10 ** rng.uniform(-4, 4, s)) for s in shapes)
     exact = Subject(case, "numpy", "float64").run(x, {"weight": w}, d)
     actual = Subject(case, backend, dtype).run(x, {"weight": w}, d)
-    worst = assert_within(actual, exact, winograd_bounds(dtype, x, w, d))
-    assert worst > 0.01
+    assert assert_within(actual, exact, winograd_bounds(dtype, x, w, d)) > 0.01
     with pytest.raises(AssertionError, match="off; the worst"):
         assert_within(actual, exact, bounds(case, dtype, x, {"weight": w}, d))
 
 
 @pytest.mark.parametrize("backend", [marked("numba")])
-def test_a_transformed_convolution_errs_at_most_three_times_as_much_as_the_plain_sum(backend):
-    # The same kernel with zeros around it is 5x5 and not transformed. Measured: 2.0 to 2.9 times.
+def test_a_transformed_convolution_errs_little_more_than_the_plain_sum(backend):
+    # The same kernel with zeros around it is 5x5 and not transformed. Measured: 1.5 to 2.2 times.
     rng, B, truth = np.random.default_rng(0), fresh_backend(backend), fresh_backend("numpy")
-    x, w, d = (rng.normal(size=s) for s in ((5, 9, 12, 10), (11, 9, 3, 3), (5, 11, 12, 10)))
+    shapes = (5, 9, 12, 10), (11, 9, 3, 3), (5, 11, 12, 10)
+    x, w, d = (single(rng.normal(size=shape)) for shape in shapes)
 
     def run(backend, dtype, weight):
         y, saved = backend.conv2d(backend.to_layout(x.astype(dtype)), weight.astype(dtype))
@@ -91,12 +90,10 @@ def test_a_transformed_convolution_errs_at_most_three_times_as_much_as_the_plain
         dw = dw[..., cut : cut + 3, cut : cut + 3]
         return backend.from_layout(y), backend.from_layout(dx), dw
 
-    x, w, d = map(single, (x, w, d))
+    exact, found = run(truth, "float64", w), run(B, "float32", w)
     plain = run(B, "float32", np.pad(w, ((0, 0), (0, 0), (1, 1), (1, 1))))
-    for exact, one, other in zip(
-        run(truth, "float64", w), run(B, "float32", w), plain, strict=True
-    ):
-        assert 1 < np.linalg.norm(one - exact) / np.linalg.norm(other - exact) < 3
+    for true, one, other in zip(exact, found, plain, strict=True):
+        assert 1 < np.linalg.norm(one - true) / np.linalg.norm(other - true) < 2.5
 
 
 def network_input(network):

@@ -12,14 +12,14 @@ outputs dw of a "kernel" dy of four taps, and the same B x:
 
     dw = C ((D dy) * (B x))        C: 3 x 6,   D: 6 x 4
 
-The points are 0, 1/2, -1/2, 3/2, -3/2 and infinity: A, B and D have few binary digits. With ones
-and twos instead, errors are a third larger (measured).
+The points are 0, 1/2, -1/2, 3/2, -3/2 and infinity: A, B and D have few binary digits. With 1
+and 2 instead of 1/2 and 3/2, errors are a third larger (measured).
 
 In float32 y and dx err 1.5 to 1.8 times as much as the plain sum, and dw twice as much (root mean
 square). What bounds the error is not the sum of |products| but |A| ((|G| |w|) * (|B| |x|)): beside
 a large number, all outputs whose six columns it is in have the rounding of its size. A NaN or an
-infinity makes NaN of all that depends on it and of the rest of its four outputs. Numbers within a
-factor of about a hundred of the largest may overflow to NaN though the result would not.
+infinity makes NaN of all outputs that depend on it and of the other outputs of its four columns;
+where sums of |products| come within a tenth of the dtype's largest number, that can happen, too.
 """
 
 import numpy as np
