@@ -189,11 +189,15 @@ def test_no_kernel_reads_or_writes_outside_of_its_arrays(tile_bytes):
     child = os.fork()
     if child == 0:  # ends by SIGSEGV, and quietly, at the first number outside
         faulthandler.disable()
-        for block, N, (H, W) in product(blocks, (1, 5, 17), ((1, 1), (2, 9), (7, 3), (5, 4))):
-            backend = numba_backend(1, tile_bytes)
-            backend.pool.array = protected
-            Case(Block(*astuple(block)), N, H, W).run(backend, "float64")
-        os._exit(0)
+        try:
+            for block, N, (H, W) in product(blocks, (1, 5, 17), ((1, 1), (2, 9), (7, 3), (5, 4))):
+                backend = numba_backend(1, tile_bytes)
+                backend.pool.array = protected
+                found = Case(Block(*astuple(block)), N, H, W).run(backend, "float64")
+                assert all(np.isfinite(array).all() for array in found.values())
+            os._exit(0)
+        finally:
+            os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
 
 
