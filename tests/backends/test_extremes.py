@@ -168,6 +168,9 @@ def test_a_nan_spreads_to_what_depends_on_it_and_no_further(backend, dtype, name
                 assert found[reached].all(), (where, place, key)
                 if key not in ("y", "dx"):  # of one pair of channels, padding may spread it
                     reached = reached.any(axis=(2, 3)[: reached.ndim - 2], keepdims=True)
+                elif backend == "numba" and name.startswith("wide"):  # it is in a whole tile's sums
+                    tiles = np.logical_or.reduceat(reached, range(0, reached.shape[3], 4), axis=3)
+                    reached = tiles.repeat(4, axis=3)[..., : reached.shape[3]]
                 assert not found[np.broadcast_to(~reached, found.shape)].any(), (where, place, key)
 
 

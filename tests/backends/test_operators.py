@@ -64,6 +64,8 @@ def test_the_block_and_all_its_gradients_equal_the_explicit_matrices(
         IGCSpec(48, 96, 24, 2, stride=2),  # the residual network's: P does not invert
         IGCSpec.square(4, 8, kernel_size=5),
         IGCSpec(32, 64, 4, 16, stride=2),
+        IGCSpec.square(2, 9),  # wide enough for a transform, and filling no tile
+        IGCSpec(26, 22, 2, 11),
     ],
     ids=str,
 )

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from igc_ref.networks.model import build
 from igc_ref.training.optim import SGD
-from tests.support.rounding import assert_rounding, assert_within, bounds, rounding
+from tests.support.rounding import (
+    assert_rounding,
+    assert_within,
+    bounds,
+    rounding,
+    winograd_bounds,
+)
 from tests.support.strategies import seeds
 from tests.support.subjects import (
     BACKENDS,
@@ -24,6 +30,7 @@ from tests.support.subjects import (
     drawn,
     fresh_backend,
     kernels,
+    marked,
     on,
     single,
     state_of,
@@ -54,6 +61,39 @@ def test_the_bounds_find_what_was_computed_in_16_bits():
             spoiled = actual | {key: actual[key].astype("float16").astype("float32")}
             with pytest.raises(AssertionError, match="off; the worst"):
                 assert_within(spoiled, actual, allowed)
+
+
+@pytest.mark.parametrize(("backend", "dtype"), [marked("numba", d) for d in ("float32", "float64")])
+def test_a_transformed_convolution_errs_no_more_than_its_windows_allow(backend, dtype):
+    # Of numbers of many sizes. The products of a number alone would allow a hundredth of its error.
+    case, rng = LAYERS["wide conv"], np.random.default_rng(1)
+    shapes = case.shape, (11, 9, 3, 3), (5, 11, 4, 5)
+    x, w, d = (single(rng.normal(size=s) * 10 ** rng.uniform(-4, 4, s)) for s in shapes)
+    exact = Subject(case, "numpy", "float64").run(x, {"weight": w}, d)
+    actual = Subject(case, backend, dtype).run(x, {"weight": w}, d)
+    assert assert_within(actual, exact, winograd_bounds(dtype, x, w, d)) > 0.01
+    with pytest.raises(AssertionError, match="off; the worst"):
+        assert_within(actual, exact, bounds(case, dtype, x, {"weight": w}, d))
+
+
+@pytest.mark.parametrize("backend", [marked("numba")])
+def test_a_transformed_convolution_errs_little_more_than_the_plain_sum(backend):
+    # The same kernel with zeros around it is 5x5 and not transformed. Measured: 1.5 to 2.2 times.
+    rng, B, truth = np.random.default_rng(0), fresh_backend(backend), fresh_backend("numpy")
+    shapes = (5, 9, 12, 10), (11, 9, 3, 3), (5, 11, 12, 10)
+    x, w, d = (single(rng.normal(size=shape)) for shape in shapes)
+
+    def run(backend, dtype, weight):
+        y, saved = backend.conv2d(backend.to_layout(x.astype(dtype)), weight.astype(dtype))
+        dx, dw = backend.conv2d_backward(backend.to_layout(d.astype(dtype)), saved)
+        cut = (dw.shape[-1] - 3) // 2
+        dw = dw[..., cut : cut + 3, cut : cut + 3]
+        return backend.from_layout(y), backend.from_layout(dx), dw
+
+    exact, found = run(truth, "float64", w), run(B, "float32", w)
+    plain = run(B, "float32", np.pad(w, ((0, 0), (0, 0), (1, 1), (1, 1))))
+    for true, one, other in zip(exact, found, plain, strict=True):
+        assert 1 < np.linalg.norm(one - true) / np.linalg.norm(other - true) < 2.5
 
 
 def network_input(network):

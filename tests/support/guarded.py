@@ -1,5 +1,7 @@
 """The emulated cupy backend in guarded memory, and kernels that are built ahead of their tests."""
 
+import ctypes
+import mmap
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +55,23 @@ class GuardedNumpy:
             assert (memory[:start] == 0xFF).all(), "written before an array"
             assert (memory[end:] == 0xFF).all(), "written past the end of an array"
         self.guarded.clear()
+
+
+def protected(shape, dtype):
+    """An array of NaN between pages that end the process if they are read or written.
+
+    Its end lies at most 63 bytes before the page: it begins where vectors may.
+    """
+    size, page = prod(shape) * np.dtype(dtype).itemsize, mmap.PAGESIZE
+    vectors = max(64, -(-size // 64) * 64)
+    length = -(-vectors // page) * page
+    memory = mmap.mmap(-1, length + 2 * page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    for at in (start, start + page + length):
+        assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(at), page, 0) == 0
+    array = np.frombuffer(memory, np.uint8, vectors, page + length - vectors)
+    array[:] = 0xFF
+    return array[:size].view(dtype).reshape(shape)
 
 
 class GuardedDevice(EmulatedDevice):

@@ -5,6 +5,10 @@ with or without fused multiply-adds (Higham, Accuracy and Stability, chapter 3; 
 machine epsilon); and by 6*sqrt(K)*u but for a chance of about 2*K*exp(-18) (Higham and Mary, SIAM
 J. Sci. Comput. 41, 2019, theorem 2.4). The smaller of both counts. The sum of |products| is what
 the same layer gives for the absolute values of everything.
+
+Winograd's transform multiplies sums of neighbours and takes them apart again, so that all of a
+window of six columns counts: of y = A ((G w) * (B x)) the bound is that of the products at the six
+points, and of the sums before and after them, times |A| ((|G| |w|) * (|B| |x|)).
 """
 
 import numpy as np
@@ -64,6 +68,42 @@ def bounds(case, dtype, x, values, d, train=False):
     absolute = truth.run(abs(x), {name: abs(array) for name, array in values.items()}, abs(d))
     return {
         name: rounding(dtype, *K) * absolute[name] for name, K in lengths(layer, x.shape).items()
+    }
+
+
+# The matrices of F(4, 3) at the points 0, 1/2, -1/2, 3/2, -3/2 and infinity, absolute values: from
+# six columns, four outputs or gradients, and three taps. What goes to the points by them comes back
+# by the same, turned.
+COLUMNS = np.array([[9, 0, 40, 0, 16, 0], [0, 18, 36, 8, 16, 0], [0, 18, 36, 8, 16, 0],
+                    [0, 6, 4, 24, 16, 0], [0, 6, 4, 24, 16, 0], [0, 9, 0, 40, 0, 16]])  # fmt: skip
+COLUMNS = COLUMNS / 16
+FOUR = np.array([[8, 0, 0, 0], [8, 4, 2, 1], [8, 4, 2, 1], [8, 12, 18, 27], [8, 12, 18, 27],
+                 [0, 0, 0, 8]]) / 8  # fmt: skip
+TAPS = np.array([[16, 0, 0], [9, 4.5, 2.25], [9, 4.5, 2.25], [1, 1.5, 2.25], [1, 1.5, 2.25],
+                 [0, 0, 9]]) / 9  # fmt: skip
+
+
+def winograd_bounds(dtype, x, weight, d):
+    """The greatest errors of a 3x3 convolution without groups whose rows are transformed."""
+    (N, inp, H, W), out, x, weight, d = x.shape, len(weight), abs(x), abs(weight), abs(d)
+    tiles = -(-W // 4)
+
+    def at_points(v, matrix, p):  # (N, C, H + 2p, tiles, points), padded by p
+        v = np.pad(v, ((0, 0), (0, 0), (p, p), (p, 4 * tiles + p - W)))
+        windows = [v[..., 4 * t :][..., : matrix.shape[1]] for t in range(tiles)]
+        return np.stack(windows, axis=3) @ matrix.T
+
+    def convolved(v, w):
+        v, w = at_points(v, COLUMNS, 1), w @ TAPS.T
+        y = sum(np.einsum("oiq,nihtq->nohtq", w[:, :, r], v[:, :, r : r + H]) for r in range(3))
+        return (y @ FOUR).reshape(N, len(w), H, -1)[..., :W]
+
+    z, e = at_points(x, COLUMNS, 1), at_points(d, FOUR, 0)
+    rows = [np.einsum("nohtq,nihtq->oiq", e, z[:, :, r : r + H]) for r in range(3)]
+    return {  # weights are rounded once at the points, rows four times, results six or once
+        "y": rounding(dtype, 3 * inp, 11) * convolved(x, weight),
+        "dx": rounding(dtype, 3 * out, 11) * convolved(d, weight[:, :, ::-1, ::-1].swapaxes(0, 1)),
+        "d weight": rounding(dtype, N * H * tiles, 9) * (np.stack(rows, axis=2) @ TAPS),
     }
 
 

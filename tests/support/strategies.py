@@ -26,6 +26,13 @@ def specs(draw, square=None, kernels=kernel_sizes):
     return IGCSpec(L * draw(st.integers(1, 3)), out, L, M, k, stride)
 
 
+# Groups of eight and more, which numba transforms (k = 3, stride 1), or of which it keeps ybar.
+wide_specs = st.sampled_from([
+    *(IGCSpec.square(*numbers) for numbers in [(1, 9), (2, 8), (1, 8, 2), (1, 9, 3, 2)]),
+    IGCSpec(16, 26, 2, 13), IGCSpec(9, 8, 1, 2), IGCSpec(10, 22, 1, 11), IGCSpec(24, 12, 2, 3),
+])  # fmt: skip
+
+
 @st.composite
 def ranked_specs(draw):
     """Blocks with out = q*L*M, q = 1 or 2, whose slices have rank q; narrowing ones as well."""

@@ -116,6 +116,8 @@ MULTILINEAR = {  # linear in x and in every weight (shuffle and pool have none)
     "igc": _igc(6, 5, 4, 6, 6, 2, 3),
     "igc /2, P not the inverse": _igc(6, 5, 5, 6, 12, 3, 2, stride=2),
     "igc of one channel": _igc(6, 3, 4, 1, 1, 1, 1),
+    "wide conv": _conv(5, 4, 5, 9, 11),  # numba transforms these: see `numba.winograd`
+    "wide igc": _igc(3, 5, 3, 16, 24, 2, 3),
     "shuffle": Case(lambda backend, dtype: Shuffle(backend, 3), (6, 6, 5, 4)),
     "average": Case(lambda backend, dtype: GlobalAveragePool(backend), (6, 3, 5, 3)),
 }

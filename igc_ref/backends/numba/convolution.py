@@ -10,7 +10,7 @@ from igc_ref.backends.numba import convolve, pointwise, winograd
 from igc_ref.backends.numba.base import NumbaBase
 from igc_ref.backends.numba.batch import NumbaBatch, Numbers
 from igc_ref.backends.numba.layout import layout_of
-from igc_ref.backends.numba.plan import Shape, Sizes, plan
+from igc_ref.backends.numba.plan import BEYOND, Shape, Sizes, plan
 from igc_ref.backends.numba.winograd import POINTS
 from igc_ref.backends.operators.lazy import Moments, Sums
 from igc_ref.backends.operators.library import Array
@@ -73,7 +73,9 @@ class Convolutions(NumbaBase):
         g = p.sizes
         x = self._relaid(x, g.x)
         y = self.pool.batch((out, N, g.y.height, g.columns), x.dtype, g.y)
-        ybar = self.pool.array((g.blocks * out * g.kept_plane,), x.dtype)
+        # A tile reads whole vectors: of the last channel, beyond its end.
+        kept = g.blocks * out * g.kept_plane + BEYOND * V
+        ybar = self.pool.array((kept,), x.dtype)
         scratch = self.pool.array((self.team.count, p.size), x.dtype)  # a row for every thread
         y.moments = Moments(np.empty((g.blocks * g.spans, out, 3)), p.counts)
         self._share_out(

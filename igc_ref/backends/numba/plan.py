@@ -27,6 +27,7 @@ WORK = 1 << 26  # or so many multiplications, about 1.5 ms, if a block has few r
 # Inputs of a group from which on Winograd's transform saves more than it costs, and it is less work
 # to keep ybar than to compute it again; measured.
 WIDE = 8
+BEYOND = max(POSITIONS.values())  # vectors that a tile may read beyond the last of its results
 
 
 class Shape(NamedTuple):
@@ -197,7 +198,7 @@ def _scratch(g: Sizes, backward: bool) -> int:
     dy = g.L * g.out * g.y_plane
     after = dy + g.mix * g.dz_plane + g.out * g.d_points
     before = 0 if g.kept_plane or not g.M else dy  # ybar
-    return z + (after if backward else before) + max(POSITIONS.values()) * g.lanes
+    return z + (after if backward else before) + BEYOND * g.lanes
 
 
 def _taps(g: Sizes) -> Table:

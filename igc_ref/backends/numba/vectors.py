@@ -240,11 +240,11 @@ class Emitter:
         return self.builder.select(below, floor, vector)
 
     def combined(self, matrix: Any, vectors: list[Any]) -> list[Any]:
-        """Return ``matrix @ vectors``, for a matrix of constants that has a 1 in every row."""
+        """Return ``matrix @ vectors``, for a matrix of constants."""
         results = []
         for row in matrix.tolist():
-            first = row.index(1)
-            total = vectors[first]
+            first = row.index(1) if 1 in row else None  # one product less
+            total = self.zero if first is None else vectors[first]
             for i, factor in enumerate(row):
                 if factor and i != first:
                     constant = ir.Constant(self.vector, [float(factor)] * self.lanes)
