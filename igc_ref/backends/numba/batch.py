@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
+from functools import cached_property
 from operator import attrgetter
 from sys import getrefcount
 from threading import Lock
@@ -36,13 +37,13 @@ class NumbaBatch(Batch):
         super().__init__(data, pending)
         self.layout = layout
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int, int, int]:
         """(C, N, H, W), as of the other backends' arrays."""
         _, C, _, W, _ = self.data.shape
         return C, self.layout.images, self.layout.height, W
 
-    @property
+    @cached_property
     def flat(self) -> Numbers:
         """The data as one long row."""
         return self.data.reshape(-1)  # type: ignore[no-any-return]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any, NamedTuple
+from weakref import ref
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from igc_ref.backends.operators.library import Array
 from igc_ref.spec.block import IGCSpec
 
 ONE = np.ones((1, 1))  # weights are taken as they are
+NONE = {kind: np.empty(0, kind) for kind in "fd"}  # the secondary weights of a group convolution
 
 
 class BlockSaved(NamedTuple):
@@ -31,16 +34,44 @@ class BlockSaved(NamedTuple):
     shape: Shape
 
 
+class Packs:
+    """Weights as the register tiles read them, kept until the weights have changed or are gone."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, int], tuple[Any, ...]] = {}  # by the identity of both arrays
+        self._lock = Lock()
+
+    def __reduce__(self) -> tuple[type[Packs], tuple[()]]:
+        return Packs, ()  # a copy starts empty
+
+    def of(self, weights: Array, table: Numbers, points: Numbers) -> Numbers:
+        """Return weights packed as a table says; see `pointwise.pack`."""
+        key, flat = (id(weights), id(table)), weights.reshape(-1)
+        bits = flat.view(f"i{flat.itemsize}")
+        with self._lock:
+            if key not in self._kept:
+                gone = ref(weights, lambda _: self._kept.pop(key, None))
+                packed = np.empty(table.size * len(points), flat.dtype)
+                self._kept[key] = gone, table, ~bits, packed
+            _, _, copy, packed = self._kept[key]
+            if pointwise.renew(copy, bits):
+                pointwise.pack(packed, flat, table, points)
+        return packed  # type: ignore[no-any-return]
+
+
 class Convolutions(NumbaBase):
     """The two operators that take nearly all of the time."""
+
+    def __init__(self, threads: int | None = None) -> None:
+        super().__init__(threads)
+        self.packs = Packs()
 
     def conv2d(
         self, x: NumbaBatch, weight: Array, groups: int = 1, stride: int = 1
     ) -> tuple[NumbaBatch, BlockSaved]:
         """Convolve in groups; see `GenericBackend.conv2d`."""
         groups, stride = self.check_conv2d(x, weight, groups, stride)
-        none = np.empty(0, weight.dtype)
-        return self._forward(x, weight, none, (len(weight), groups, 0, weight.shape[2], stride))
+        return self._forward(x, weight, NONE[weight.dtype.char], (len(weight), groups, 0, weight.shape[2], stride))
 
     def conv2d_backward(
         self, dy: NumbaBatch, saved: BlockSaved, input_gradient: bool = True
@@ -79,8 +110,8 @@ class Convolutions(NumbaBase):
         y.moments = Moments(np.empty((g.blocks * g.spans, out, 3)), p.counts)
         self._share_out(
             convolve.forward, g, y.flat, ybar, y.moments.values, (x.flat, *rule),
-            self._pack(primary, p.primary, p.taps, _points(g)),
-            self._pack(secondary, p.secondary, p.mixes), g, scratch,
+            convolve.Weights(self.packs.of(primary, p.primary, _points(g)), p.taps),
+            convolve.Weights(self.packs.of(secondary, p.secondary, ONE), p.mixes), g, scratch,
         )  # fmt: skip
         return y, BlockSaved(x, ybar, primary, secondary, shape)
 
@@ -96,10 +127,10 @@ class Convolutions(NumbaBase):
         shares = [self.pool.array((pieces, size), x.dtype) for size in sizes]
         scratch = self.pool.array((self.team.count, p.size), x.dtype)
         weights = convolve.BackwardWeights(
-            self._pack(primary, p.primary, p.taps, points),
+            convolve.Weights(self.packs.of(primary, p.primary, points), p.taps),
             self._pack(primary, p.back_primary, p.back_taps, points[:, ::-1]),  # a mirror image
             p.back_starts,
-            self._pack(secondary, p.back_secondary, p.mixes),
+            self._pack(secondary, p.back_secondary, p.mixes, ONE),
             p.ybar_mixes,
         )
         self._share_out(
@@ -118,9 +149,9 @@ class Convolutions(NumbaBase):
         self.team.run(kernel, threads, np.zeros(1, np.int64), *arguments)
 
     def _pack(
-        self, weights: Array, table: Numbers, taps: Numbers, points: Numbers = ONE
+        self, weights: Array, table: Numbers, taps: Numbers, points: Numbers
     ) -> convolve.Weights:
-        """Order weights as the register tiles read them."""
+        """Order weights as the way back reads them: once for each of the weights' values."""
         packed = self.pool.array((table.size * len(points),), weights.dtype)
         pointwise.pack(packed, weights.reshape(-1), table, np.ascontiguousarray(points))
         return convolve.Weights(packed, taps)

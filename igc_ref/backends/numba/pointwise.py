@@ -274,6 +274,16 @@ def pack(packed, weights, table, points):
 
 
 @kernel
+def renew(copy, weights):
+    """Make a copy what the weights are now; return whether that changed it. Both as integers."""
+    changed = False
+    for i in range(len(weights)):
+        changed |= copy[i] != weights[i]
+        copy[i] = weights[i]
+    return changed
+
+
+@kernel
 def unpack(gradient, shares, table, points):
     """The reverse: take what tiles wrote, at every point, as neighbouring weights' gradients."""
     taps, Q = points.shape

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,13 +119,13 @@ class Batch:
     def __reduce__(self) -> str:
         raise TypeError("a batch cannot be copied or pickled; use backend.from_layout")
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int, int, int]:
         """(C, N, H, W)."""
         C, N, H, W = self.data.shape
         return C, N, H, W
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype[Any]:
         """Of what operators compute with: numbers stored as float16 are read as float32."""
         return np.dtype("float32" if self.data.dtype == np.float16 else self.data.dtype)
