@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from functools import cached_property
 from operator import attrgetter
 from sys import getrefcount
 from threading import Lock
@@ -25,6 +24,7 @@ Numbers = npt.NDArray[Any]
 
 LARGER = 4  # times what an array needs may be lent to it; with 1, steps of small networks drop and
 # take anew 50 arrays each time (traces of five networks; with 2 still 16)
+ALONE = 2  # references to memory in which no array lies: its `_Memory`'s and an argument
 UNUSED = 4096  # arrays later, memory that served none is dropped; steps of deep networks take 1000
 
 
@@ -35,18 +35,8 @@ class NumbaBatch(Batch):
         self, data: Numbers, layout: Layout, pending: Rule | Derivative | None = None
     ) -> None:
         super().__init__(data, pending)
-        self.layout = layout
-
-    @cached_property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(C, N, H, W), as of the other backends' arrays."""
-        _, C, _, W, _ = self.data.shape
-        return C, self.layout.images, self.layout.height, W
-
-    @cached_property
-    def flat(self) -> Numbers:
-        """The data as one long row."""
-        return self.data.reshape(-1)  # type: ignore[no-any-return]
+        self.layout, self.flat = layout, data.reshape(-1)  # one long row
+        self.shape = data.shape[1], layout.images, layout.height, data.shape[3]
 
     @property
     def plane(self) -> tuple[int, int]:
@@ -92,7 +82,9 @@ class Pool:
     def array(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Numbers:
         """Return an uninitialised array, aligned for vectors."""
         dtype = np.dtype(dtype)
-        size = max(math.prod(shape) * dtype.itemsize, 1)
+        size = math.prod(shape) * dtype.itemsize
+        if not size:
+            return np.empty(shape, dtype)
         with self._lock:
             memory = self._kept(size) or self._fresh(size)
             self.served += 1
@@ -107,7 +99,7 @@ class Pool:
             memory = self._memories[i]
             if memory.size > LARGER * size:
                 break
-            if memory.idle:
+            if getrefcount(memory.bytes) == ALONE:
                 return memory
         return None
 
@@ -140,7 +132,7 @@ class _Memory:
     @property
     def idle(self) -> bool:
         """Whether no array and no view of one lies there."""
-        return getrefcount(self.bytes) == 2  # this object's and the argument
+        return getrefcount(self.bytes) == ALONE
 
 
 _size, _served = attrgetter("size"), attrgetter("served")
