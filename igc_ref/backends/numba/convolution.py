@@ -38,7 +38,7 @@ class Packs:
     """Weights as the register tiles read them, kept until the weights have changed or are gone."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[int, int], tuple[Any, ...]] = {}  # by the identity of both arrays
+        self.kept: dict[tuple[int, int], tuple[Any, ...]] = {}  # by the identity of both arrays
         self._lock = Lock()
 
     def __reduce__(self) -> tuple[type[Packs], tuple[()]]:
@@ -49,11 +49,11 @@ class Packs:
         key, flat = (id(weights), id(table)), weights.reshape(-1)
         bits = flat.view(f"i{flat.itemsize}")
         with self._lock:
-            if key not in self._kept:
-                gone = ref(weights, lambda _: self._kept.pop(key, None))
+            if key not in self.kept:
+                gone = ref(weights, lambda _: self.kept.pop(key, None))
                 packed = np.empty(table.size * len(points), flat.dtype)
-                self._kept[key] = gone, table, ~bits, packed
-            _, _, copy, packed = self._kept[key]
+                self.kept[key] = gone, table, ~bits, packed
+            _, _, copy, packed = self.kept[key]
             if pointwise.renew(copy, bits):
                 pointwise.pack(packed, flat, table, points)
         return packed  # type: ignore[no-any-return]
@@ -71,7 +71,8 @@ class Convolutions(NumbaBase):
     ) -> tuple[NumbaBatch, BlockSaved]:
         """Convolve in groups; see `GenericBackend.conv2d`."""
         groups, stride = self.check_conv2d(x, weight, groups, stride)
-        return self._forward(x, weight, NONE[weight.dtype.char], (len(weight), groups, 0, weight.shape[2], stride))
+        block = len(weight), groups, 0, weight.shape[2], stride
+        return self._forward(x, weight, NONE[weight.dtype.char], block)
 
     def conv2d_backward(
         self, dy: NumbaBatch, saved: BlockSaved, input_gradient: bool = True
