@@ -262,15 +262,22 @@ def max_pool_backward(first, last, thread, dx, dy, winner):
 def pack(packed, weights, table, points):
     """Put ``points @ w`` of every w that the table names where tiles read it; 0 for -1.
 
-    w are neighbouring weights, as many as the matrix has columns: one, or the taps of a row.
+    w is one weight, which stays as it is, or the three taps of a row.
     """
     Q, taps = points.shape
     for i in range(len(table)):
-        for q in range(Q):
-            total = packed.dtype.type(0)
-            for t in range(taps if table[i] >= 0 else 0):
-                total += points[q, t] * weights[table[i] + t]
-            packed[i * Q + q] = total
+        w = table[i]
+        if w < 0:
+            for q in range(Q):
+                packed[i * Q + q] = 0
+        elif taps == 1:
+            packed[i] = weights[w]
+        else:
+            left, middle, right = weights[w], weights[w + 1], weights[w + 2]
+            for q in range(Q):
+                packed[i * Q + q] = (
+                    points[q, 0] * left + points[q, 1] * middle + points[q, 2] * right
+                )
 
 
 @kernel
@@ -289,11 +296,16 @@ def unpack(gradient, shares, table, points):
     taps, Q = points.shape
     apart = len(shares) // Q
     for i in range(len(table)):
-        for t in range(taps):
-            total = gradient.dtype.type(0)
-            for q in range(Q):
-                total += points[t, q] * shares[q * apart + table[i]]
-            gradient[i * taps + t] = total
+        if taps == 1:
+            gradient[i] = shares[table[i]]
+            continue
+        left = middle = right = 0.0
+        for q in range(Q):
+            share = shares[q * apart + table[i]]
+            left += points[0, q] * share
+            middle += points[1, q] * share
+            right += points[2, q] * share
+        gradient[3 * i], gradient[3 * i + 1], gradient[3 * i + 2] = left, middle, right
 
 
 @kernel

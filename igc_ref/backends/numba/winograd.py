@@ -39,4 +39,4 @@ B = np.array([
     [0, 4, 0, -5, 0, 1],
 ])  # fmt: skip
 A, G = _evaluation(4).T, _evaluation(3) / _scales[:, None]
-C, D = _evaluation(3).T / _scales, _evaluation(4)
+C, D = np.ascontiguousarray(_evaluation(3).T / _scales), _evaluation(4)
