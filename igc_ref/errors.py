@@ -8,6 +8,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Collection
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,7 @@ def is_array(value: object, kind: type = np.ndarray) -> bool:
     return isinstance(value, kind) and not isinstance(value, np.ma.MaskedArray)
 
 
+@lru_cache(maxsize=4096)
 def fits(shape: tuple[int, ...], axes: Axes) -> bool:
     """Return whether a shape is this one, or has such axes: equal names are equal numbers.
 

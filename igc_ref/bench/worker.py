@@ -22,6 +22,7 @@ from igc_ref.bench import rivals
 from igc_ref.bench.cases import BlockCase, Case, from_dict
 from igc_ref.bench.clock import Clock
 from igc_ref.networks.model import build
+from igc_ref.report import silent
 from igc_ref.training.optim import SGD
 
 REST = 0.05  # seconds, after which a library's idle threads no longer spin: a guess
@@ -79,6 +80,7 @@ def _ours(contender: str, case: Case, x: Any, other: Any, threads: int) -> Funct
         backend: Any = NumbaBackend(threads)
     else:
         backend = get_backend(contender)
+    backend.prepare("float32", silent)  # imports and kernels are no memory of a step
     backend.session().__enter__()  # for the life of this process
     if isinstance(case, BlockCase):
         spec = case.spec

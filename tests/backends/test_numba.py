@@ -19,7 +19,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import igc_ref
-from igc_ref import IGCSpec
+from igc_ref import IGCSpec, reference
 from igc_ref.backends import NumpyBackend, get_backend, numba_problem
 from igc_ref.errors import BackendError, SpecError
 from igc_ref.files import locked
@@ -374,7 +374,8 @@ def test_after_preparing_a_training_step_compiles_nothing(monkeypatch):
     backend.prepare("float32", print)
     kernels = [k for m in (convolve, pointwise) for k in vars(m).values() if hasattr(k, "_cache")]
     before = {k: len(k.signatures) for k in kernels}
-    steps(backend, NETWORKS[4], 1, 3, "float32")
+    for architecture in NETWORKS[3:]:  # regular, with Winograd's transform, and of IGC blocks
+        steps(backend, architecture, 1, 3, "float32")
     assert {k: len(k.signatures) for k in kernels} == before
 
 
@@ -384,7 +385,8 @@ import numpy as np
 from igc_ref.backends.numba import warm_up
 from igc_ref.backends.numba.backend import NumbaBackend
 
-backend, x = NumbaBackend(1), np.arange(18, dtype="float32").reshape(2, 1, 1, 9)
+backend = NumbaBackend(1)
+x = np.arange(144, dtype="float32").reshape(16, 1, 3, 3)  # so many have a lane each
 
 def step(*_):
     print(time.monotonic())
@@ -396,7 +398,7 @@ warm_up._step = step
 print("ready", flush=True)
 input()
 backend.prepare("float32", lambda line: None)
-print(np.array_equal(backend.to_layout(x).data[0, ..., :2], np.moveaxis(x, 0, -1)))
+print(np.array_equal(np.moveaxis(backend.to_layout(x).data, -1, 1).reshape(x.shape), x))
 """
 
 
@@ -546,6 +548,20 @@ def test_kernels_that_are_not_in_the_cache_are_counted(cache, monkeypatch):
         warm_up.kept()
 
 
+@pytest.mark.parametrize("M", [2, 8])  # groups of 8 inputs: with Winograd's transform
+def test_weights_are_packed_anew_when_they_change_and_forgotten_when_they_are_gone(M):
+    B, rng, spec = numba_backend(), np.random.default_rng(0), IGCSpec.square(4, M)
+    x, (primary, secondary) = normal(rng, (3, spec.in_channels, 6, 5)), weights(rng, spec)
+    for array in (primary, primary, secondary):
+        y = B.igc(B.to_layout(x), primary, secondary, spec)[0]
+        expected = reference.forward(x, primary, secondary, spec)
+        assert_close(B.from_layout(y), expected, 1000)
+        array[-1] *= -1
+    assert B.packs.kept
+    del primary, secondary, array
+    assert not B.packs.kept
+
+
 # -- memory ----------------------------------------------------------------------------------------
 
 
@@ -598,8 +614,11 @@ def test_threads_share_the_memory():
     pool, interval = Pool(), sys.getswitchinterval()
 
     def work(seed):
+        held = []
         for size in np.random.default_rng(seed).integers(1, 9, 3000):
-            pool.array((size,), "float32")
+            held = [*held[-5:], pool.array((size,), "float32")]
+            held[-1][:] = seed
+            assert all((array == seed).all() for array in held)
 
     sys.setswitchinterval(1e-6)
     try:

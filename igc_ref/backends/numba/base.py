@@ -16,6 +16,8 @@ from igc_ref.backends.numpy import NumpyBackend
 from igc_ref.backends.operators.lazy import NO_FLOOR, Derivative, LazyBackend, Rule
 from igc_ref.backends.operators.library import DTYPES, Array
 
+SMALL = 1 << 16  # numbers that one thread has done before another has woken up: about 20 us
+
 
 class NumbaBase(LazyBackend, NumpyBackend):
     """The numba backend's memory and threads, and a batch in both layouts."""
@@ -57,7 +59,11 @@ class NumbaBase(LazyBackend, NumpyBackend):
 
     def _planes(self, kernel: Callable[..., None], x: NumbaBatch, *arguments: Any) -> None:
         """Run a kernel on all planes, one channel of one block of x each."""
-        self.team.run(kernel, x.data.shape[0] * x.data.shape[1], *arguments)
+        planes = x.data.shape[0] * x.data.shape[1]
+        if x.data.size < SMALL:
+            kernel(0, planes, 0, *arguments)
+        else:
+            self.team.run(kernel, planes, *arguments)
 
     def _relaid(self, x: NumbaBatch, layout: Layout, shape: Any = None) -> NumbaBatch:
         """Return a batch in this layout, maybe as one of another shape; what is pending stays."""

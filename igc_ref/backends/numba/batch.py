@@ -7,7 +7,10 @@ V images, or rows of fewer images, lie side by side, as the lanes of one vector 
 from __future__ import annotations
 
 import math
-from contextlib import suppress
+from bisect import bisect_left, insort
+from operator import attrgetter
+from sys import getrefcount
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,7 @@ Numbers = npt.NDArray[Any]
 
 LARGER = 4  # times what an array needs may be lent to it; with 1, steps of small networks drop and
 # take anew 50 arrays each time (traces of five networks; with 2 still 16)
+ALONE = 2  # references to memory in which no array lies: its `_Memory`'s and an argument
 UNUSED = 4096  # arrays later, memory that served none is dropped; steps of deep networks take 1000
 
 
@@ -31,18 +35,8 @@ class NumbaBatch(Batch):
         self, data: Numbers, layout: Layout, pending: Rule | Derivative | None = None
     ) -> None:
         super().__init__(data, pending)
-        self.layout = layout
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(C, N, H, W), as of the other backends' arrays."""
-        _, C, _, W, _ = self.data.shape
-        return C, self.layout.images, self.layout.height, W
-
-    @property
-    def flat(self) -> Numbers:
-        """The data as one long row."""
-        return self.data.reshape(-1)  # type: ignore[no-any-return]
+        self.layout, self.flat = layout, data.reshape(-1)  # one long row
+        self.shape = data.shape[1], layout.images, layout.height, data.shape[3]
 
     @property
     def plane(self) -> tuple[int, int]:
@@ -52,19 +46,17 @@ class NumbaBatch(Batch):
 
 
 class Pool:
-    """Memory that is used again: what is given back serves the next array that it suits.
+    """Memory that is used again: what no array lies in any more serves the next that it suits.
 
-    Fresh memory is slow, since the system clears every page at its first touch. An array of the
-    pool gives its memory back when the last reference to it goes.
+    Fresh memory is slow, since the system clears every page at its first touch. At most a quarter
+    more is held than was ever in use at once.
     """
 
     def __init__(self) -> None:
-        # Several threads use both, and the garbage collector may give back in the middle of a line:
-        # a lock would wait for itself. Each is changed by one call at a time, and read as a copy.
-        self._free: dict[int, list[tuple[int, Numbers]]] = {}  # by bytes; with `served` at the time
-        self._lent: dict[int, int] = {}  # bytes, by the memory's id
+        self._memories: list[_Memory] = []  # by size
+        self._lock = Lock()
         self.peak = 0  # bytes
-        self.fresh = self.served = self._swept = 0  # arrays: of fresh memory; all; before the sweep
+        self.fresh = self.served = 0  # arrays: of fresh memory; all
 
     def __reduce__(self) -> tuple[type[Pool], tuple[()]]:
         return Pool, ()  # a copy starts empty
@@ -72,12 +64,12 @@ class Pool:
     @property
     def live(self) -> int:
         """Bytes that are in use."""
-        return sum([*self._lent.values()])
+        return sum(memory.size for memory in self._memories if not memory.idle)
 
     @property
     def idle(self) -> int:
         """Bytes that are kept to be used again."""
-        return sum(size * len(memories) for size, memories in [*self._free.items()])
+        return sum(memory.size for memory in self._memories if memory.idle)
 
     def batch(
         self, shape: tuple[int, int, int, int], dtype: npt.DTypeLike, layout: Layout | None = None
@@ -90,68 +82,57 @@ class Pool:
     def array(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Numbers:
         """Return an uninitialised array, aligned for vectors."""
         dtype = np.dtype(dtype)
-        used = math.prod(shape) * dtype.itemsize
-        size = used + VECTOR_BYTES
-        self.served += 1
-        if self.served > self._swept + UNUSED:
-            self._sweep()
-        memory = self._kept(size)
-        if memory is None:
-            memory = self._fresh(size)
-        self._lent[id(memory)] = memory.nbytes
-        return np.asarray(_Loan(self, memory))[:used].view(dtype).reshape(shape)
+        size = math.prod(shape) * dtype.itemsize
+        if not size:
+            return np.empty(shape, dtype)
+        with self._lock:
+            memory = self._kept(size) or self._fresh(size)
+            self.served += 1
+            memory.served = self.served
+            if self.served % UNUSED == 0:
+                self._sweep()
+            return np.ndarray(shape, dtype, memory.bytes, memory.start)
 
-    def _kept(self, size: int) -> Numbers | None:
-        """Take the smallest that suits; to keep each of a step's sizes would be too much."""
-        sizes = [kept for kept in [*self._free] if size <= kept <= LARGER * size]
-        for kept in sorted(sizes):
-            with suppress(LookupError):  # there is none, or no longer
-                return self._free[kept].pop()[1]
+    def _kept(self, size: int) -> _Memory | None:
+        """Return the smallest that suits; to keep each of a step's sizes would be too much."""
+        for i in range(bisect_left(self._memories, size, key=_size), len(self._memories)):
+            memory = self._memories[i]
+            if memory.size > LARGER * size:
+                break
+            if getrefcount(memory.bytes) == ALONE:
+                return memory
         return None
 
-    def _fresh(self, size: int) -> Numbers:
-        # What lies idle may be of sizes no longer needed: keep a quarter more than was used.
+    def _fresh(self, size: int) -> _Memory:
         live = self.live + size
         self.peak, self.fresh = max(self.peak, live), self.fresh + 1
-        excess = live + self.idle - (self.peak + self.peak // 4)
-        for memories in [*self._free.values()]:
-            with suppress(IndexError):  # no more of this size
-                while excess > 0:
-                    excess -= memories.pop()[1].nbytes
-        return np.empty(size, np.uint8)
+        excess = live + self.idle - self.peak * 5 // 4
+        for memory in sorted(self._memories, key=_served):  # those that served longest ago
+            if excess > 0 and memory.idle:
+                self._memories.remove(memory)
+                excess -= memory.size
+        insort(self._memories, memory := _Memory(size), key=_size)
+        return memory
 
     def _sweep(self) -> None:
         """Drop what served none of the last arrays, as when batches have become smaller."""
-        last, self._swept = self._swept, self.served
-        for size, memories in [*self._free.items()]:
-            for _ in range(len(memories)):
-                with suppress(IndexError):
-                    item = memories.pop(0)
-                    if item[0] > last:
-                        memories.append(item)
-            if not memories:
-                self._free.pop(size, None)
-        self.peak = min(self.peak, self.live + self.idle)
-
-    def give_back(self, memory: Numbers) -> None:
-        """Take memory back; called by the array that had it."""
-        # Also at the end of Python, when the names of this module are gone already.
-        del self._lent[id(memory)]
-        self._free.setdefault(memory.nbytes, []).append((self.served, memory))
+        oldest = self.served - UNUSED
+        self._memories = [m for m in self._memories if m.served > oldest or not m.idle]
+        self.peak = min(self.peak, sum(map(_size, self._memories)))
 
 
-class _Loan:
-    """Owner of an array's memory: the base that the array and its views refer to."""
+class _Memory:
+    """Bytes, to which every array that lies there refers, and which array that was."""
 
-    def __init__(self, pool: Pool, memory: Numbers) -> None:
-        self.pool, self.memory = pool, memory
-        offset = -memory.ctypes.data % VECTOR_BYTES
-        self.__array_interface__ = {
-            "data": (memory.ctypes.data + offset, False),
-            "shape": (memory.nbytes - VECTOR_BYTES,),
-            "typestr": "|u1",
-            "version": 3,
-        }
+    def __init__(self, size: int) -> None:
+        self.bytes = np.empty(size + VECTOR_BYTES, np.uint8)
+        self.start = -self.bytes.ctypes.data % VECTOR_BYTES
+        self.size, self.served = size, 0
 
-    def __del__(self) -> None:
-        self.pool.give_back(self.memory)
+    @property
+    def idle(self) -> bool:
+        """Whether no array and no view of one lies there."""
+        return getrefcount(self.bytes) == ALONE
+
+
+_size, _served = attrgetter("size"), attrgetter("served")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from threading import Lock
 from typing import Any, NamedTuple
+from weakref import ref
 
 import numpy as np
 
@@ -11,10 +14,13 @@ from igc_ref.backends.numba.base import NumbaBase
 from igc_ref.backends.numba.batch import NumbaBatch, Numbers
 from igc_ref.backends.numba.layout import layout_of
 from igc_ref.backends.numba.plan import BEYOND, Shape, Sizes, plan
-from igc_ref.backends.numba.winograd import POINTS
 from igc_ref.backends.operators.lazy import Moments, Sums
 from igc_ref.backends.operators.library import Array
 from igc_ref.spec.block import IGCSpec
+
+ONE = np.ones((1, 1))  # weights are taken as they are,
+TO_POINTS = winograd.G.T.copy()  # or, as rows w of the kernel, as w @ TO_POINTS
+NONE = {kind: np.empty(0, kind) for kind in "fd"}  # the secondary weights of a group convolution
 
 
 class BlockSaved(NamedTuple):
@@ -30,16 +36,47 @@ class BlockSaved(NamedTuple):
     shape: Shape
 
 
+class Packs:
+    """Weights as the register tiles read them, kept until the weights have changed or are gone."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[int, int], tuple[Any, ...]] = {}  # by the identity of both arrays
+        self._lock = Lock()
+
+    def __reduce__(self) -> tuple[type[Packs], tuple[()]]:
+        return Packs, ()  # a copy starts empty
+
+    def of(
+        self, weights: Array, table: Numbers, points: Numbers, pack: Callable[..., None]
+    ) -> Numbers:
+        """Return weights packed as a table says; see `pointwise.pack`."""
+        key, flat = (id(weights), id(table)), weights.reshape(-1)
+        bits = flat.view(f"i{flat.itemsize}")
+        with self._lock:
+            if key not in self.kept:
+                gone = ref(weights, lambda _: self.kept.pop(key, None))
+                packed = np.empty(table.size * points.shape[1], flat.dtype)
+                self.kept[key] = gone, table, ~bits, packed
+            _, _, copy, packed = self.kept[key]
+            if pointwise.renew(copy, bits):
+                pack(packed, flat, table, points)
+        return packed  # type: ignore[no-any-return]
+
+
 class Convolutions(NumbaBase):
     """The two operators that take nearly all of the time."""
+
+    def __init__(self, threads: int | None = None) -> None:
+        super().__init__(threads)
+        self.packs = Packs()
 
     def conv2d(
         self, x: NumbaBatch, weight: Array, groups: int = 1, stride: int = 1
     ) -> tuple[NumbaBatch, BlockSaved]:
         """Convolve in groups; see `GenericBackend.conv2d`."""
         groups, stride = self.check_conv2d(x, weight, groups, stride)
-        none = np.empty(0, weight.dtype)
-        return self._forward(x, weight, none, (len(weight), groups, 0, weight.shape[2], stride))
+        block = len(weight), groups, 0, weight.shape[2], stride
+        return self._forward(x, weight, NONE[weight.dtype.char], block)
 
     def conv2d_backward(
         self, dy: NumbaBatch, saved: BlockSaved, input_gradient: bool = True
@@ -73,15 +110,14 @@ class Convolutions(NumbaBase):
         g = p.sizes
         x = self._relaid(x, g.x)
         y = self.pool.batch((out, N, g.y.height, g.columns), x.dtype, g.y)
-        # A tile reads whole vectors: of the last channel, beyond its end.
         kept = g.blocks * out * g.kept_plane + BEYOND * V
-        ybar = self.pool.array((kept,), x.dtype)
+        ybar = self.pool.array((kept if g.kept_plane else 0,), x.dtype)
         scratch = self.pool.array((self.team.count, p.size), x.dtype)  # a row for every thread
         y.moments = Moments(np.empty((g.blocks * g.spans, out, 3)), p.counts)
         self._share_out(
             convolve.forward, g, y.flat, ybar, y.moments.values, (x.flat, *rule),
-            self._pack(primary, p.primary, p.taps, winograd.G if g.tiles else None),
-            self._pack(secondary, p.secondary, p.mixes), g, scratch,
+            self._kept(primary, p.primary, p.taps, _points(g)),
+            self._kept(secondary, p.secondary, p.mixes, ONE), g, scratch,
         )  # fmt: skip
         return y, BlockSaved(x, ybar, primary, secondary, shape)
 
@@ -91,17 +127,16 @@ class Convolutions(NumbaBase):
         g = p.sizes
         self.check_batch("the gradient", d, x.dtype, (len(primary), *g.y[:2], g.columns))
         (x, rule), (d, derivative) = self._by_rule(x), self._by_derivative(d)
-        pieces, points = g.blocks * g.spans, winograd.G if g.tiles else None
+        pieces, points = g.blocks * g.spans, _points(g)
         dx, sums = self.pool.batch(x.shape, x.dtype, g.x), np.zeros((pieces, shape.in_channels, 2))
-        sizes = g.L * g.share * (POINTS if g.tiles else 1), g.M * g.mix_share
+        sizes = points.shape[1] * g.L * g.share, g.M * g.mix_share
         shares = [self.pool.array((pieces, size), x.dtype) for size in sizes]
         scratch = self.pool.array((self.team.count, p.size), x.dtype)
-        mirrored = None if points is None else points[:, ::-1]
         weights = convolve.BackwardWeights(
-            self._pack(primary, p.primary, p.taps, points),
-            self._pack(primary, p.back_primary, p.back_taps, mirrored),
+            self._kept(primary, p.primary, p.taps, points),
+            self._packed(primary, p.back_primary, p.back_taps, points[::-1].copy()),  # mirrored
             p.back_starts,
-            self._pack(secondary, p.back_secondary, p.mixes),
+            self._packed(secondary, p.back_secondary, p.mixes, ONE),
             p.ybar_mixes,
         )
         self._share_out(
@@ -110,41 +145,44 @@ class Convolutions(NumbaBase):
         )  # fmt: skip
         dx = self._relaid(dx, layout_of(*g.x[:3]))
         dx.sums = Sums(rule.table, sums)
-        dW_p = self._add_up(shares[0], primary, p.shares, winograd.C if g.tiles else None)
-        return dx, dW_p, self._add_up(shares[1], secondary, p.mix_shares)
+        back = winograd.C if g.tiles else ONE
+        dW_p = self._add_up(shares[0], primary, p.shares, back)
+        return dx, dW_p, self._add_up(shares[1], secondary, p.mix_shares, ONE)
 
     def _share_out(self, kernel: Any, g: Sizes, *arguments: Any) -> None:
         """Let every thread take pieces, one after the other, until there are none left."""
         threads = min(self.team.count, g.blocks * g.spans)
         self.team.run(kernel, threads, np.zeros(1, np.int64), *arguments)
 
-    def _pack(
-        self, weights: Array, table: Numbers, taps: Numbers, points: Numbers | None = None
+    def _kept(
+        self, weights: Array, table: Numbers, taps: Numbers, points: Numbers
     ) -> convolve.Weights:
-        """Order weights as the register tiles read them, at Winograd's points if there are any."""
-        many, weights = 1 if points is None else len(points), weights.reshape(-1)
-        packed = self.pool.array((table.size * many,), weights.dtype)
-        if points is None:
-            self._strips(pointwise.pack, table, packed, weights, table)
-        else:
-            matrix = points.astype(weights.dtype)
-            self._strips(pointwise.pack_points, table, packed, weights, table, matrix)
+        """Order weights as the way forward reads them, if they have changed."""
+        return convolve.Weights(self.packs.of(weights, table, points, self._pack), taps)
+
+    def _packed(
+        self, weights: Array, table: Numbers, taps: Numbers, points: Numbers
+    ) -> convolve.Weights:
+        """Order weights as the way back reads them."""
+        packed = self.pool.array((table.size * points.shape[1],), weights.dtype)
+        self._pack(packed, weights.reshape(-1), table, points)
         return convolve.Weights(packed, taps)
 
-    def _add_up(
-        self, shares: Numbers, like: Numbers, table: Numbers, points: Numbers | None = None
-    ) -> Numbers:
+    def _pack(self, packed: Numbers, weights: Array, table: Numbers, points: Numbers) -> None:
+        self._strips(pointwise.pack, table, packed, weights, table, points)
+
+    def _add_up(self, shares: Numbers, like: Numbers, table: Numbers, points: Numbers) -> Numbers:
         """Add up the pieces' shares of a weight's gradient."""
-        gradient = np.empty(like.shape, like.dtype)
         self._strips(pointwise.add_up, shares[0], shares)
-        if points is None:
-            self._strips(pointwise.unpack, table, gradient.reshape(-1), shares[0], table)
-        else:
-            matrix = points.astype(like.dtype)
-            row = gradient.reshape(-1)
-            self._strips(pointwise.unpack_points, table, row, shares[0], table, matrix)
+        gradient = np.empty(like.shape, like.dtype)
+        self._strips(pointwise.unpack, table, gradient.reshape(-1), shares[0], table, points)
         return gradient
 
-    def _strips(self, kernel: Any, row: Numbers, *arguments: Any) -> None:
-        """Run a kernel on a long row, shared out in strips."""
-        self.team.run(kernel, -(-len(row) // pointwise.STRIP), *arguments)
+    def _strips(self, kernel: Any, numbers: Numbers, *arguments: Any) -> None:
+        """Share out a row of numbers among the threads."""
+        self.team.run(kernel, -(-len(numbers) // pointwise.STRIP), *arguments)
+
+
+def _points(g: Sizes) -> Numbers:
+    """Return what the weights are multiplied by."""
+    return TO_POINTS if g.tiles else ONE

@@ -120,18 +120,16 @@ def tile_height(outs: int) -> int:
 def plan(shape: Shape, backward: bool) -> Plan:
     """Return the plan of a shape, forward or backward."""
     g = _sizes(shape, backward)
-    weights = np.arange(shape.out_channels * g.taps).reshape(g.L, g.out, g.taps)
-    if g.tiles:
-        weights *= g.k  # a tap is a row of the kernel
-    mixing = np.arange(shape.out_channels * g.mix).reshape(max(g.M, 1), -1, max(g.mix, 1))
+    weights = _weights(g.L, g.out, g.taps, g.k if g.tiles else 1)
+    mixing = _weights(g.M, g.mix, g.mix, 1)
     back_taps, back_starts, back_primary = (_back if g.tiles else _passes)(g, weights)
     return Plan(
         sizes=g,
         taps=_padded(_taps(g)),
-        primary=_packed(weights, g.height),
+        primary=packing(g.L, g.out, g.taps, g.height, g.k if g.tiles else 1),
         mixes=_padded(np.arange(g.mix) * (g.dz_plane if backward else g.y_plane)),
         ybar_mixes=_padded(np.arange(g.mix) * (g.kept_plane or g.y_plane)),
-        secondary=_packed(mixing, g.mix_height),
+        secondary=packing(g.M, g.mix, g.mix, g.mix_height),
         back_taps=back_taps,
         back_starts=back_starts,
         back_primary=back_primary,
@@ -241,6 +239,17 @@ def _back(g: Sizes, weights: Table) -> tuple[Table, Table, Table]:
     taps = o * g.d_points + (g.k - 1 - ky) * g.tiles * g.lanes
     seen = weights.reshape(g.L, g.out, g.inp, g.k).swapaxes(1, 2).reshape(g.L, g.inp, -1)
     return _padded(taps), np.zeros((2, 2), np.int64), _packed(seen, g.back_height)
+
+
+@lru_cache(maxsize=1024)
+def packing(groups: int, outs: int, taps: int, height: int, apart: int = 1) -> Table:
+    """Return where tiles' weights come from, `apart` from each other: one table for all batches."""
+    return _packed(_weights(groups, outs, taps, apart), height)
+
+
+def _weights(groups: int, outs: int, taps: int, apart: int) -> Table:
+    """Return where the weights (groups, outs, taps) lie."""
+    return apart * np.arange(groups * outs * taps).reshape(groups, outs, taps)
 
 
 def _packed(weights: Table, height: int) -> Table:

@@ -266,40 +266,45 @@ def max_pool_backward(first, last, thread, dx, dy, winner):
 
 
 @kernel
-def pack(first, last, thread, packed, weights, table):
-    """Put the weights that the table names where tiles read them; 0 for -1."""
+def pack(first, last, thread, packed, weights, table, points):
+    """Put every weight that the table names where tiles read it.
+
+    With `points`, a matrix (3, POINTS), a weight is a row of a kernel, and put is ``w @ points``.
+    """
     for i in range(STRIP * first, min(STRIP * last, len(table))):
-        packed[i] = weights[table[i]] if table[i] >= 0 else 0
+        w = table[i]
+        if len(points) == 1:
+            packed[i] = weights[w]
+        else:
+            left, middle, right = weights[w], weights[w + 1], weights[w + 2]
+            for q in range(POINTS):
+                total = left * points[0, q] + middle * points[1, q] + right * points[2, q]
+                packed[i * POINTS + q] = total
 
 
 @kernel
-def pack_points(first, last, thread, packed, weights, table, matrix):
-    """Put ``matrix @ w`` there, (6, 3), of the rows w of the kernel that begin where it says."""
-    for i in range(STRIP * first, min(STRIP * last, len(table))):
-        at, to = max(table[i], 0), POINTS * i
-        some = packed.dtype.type(table[i] >= 0)
-        a, b, c = some * weights[at], some * weights[at + 1], some * weights[at + 2]
-        for q in range(POINTS):
-            packed[to + q] = matrix[q, 0] * a + matrix[q, 1] * b + matrix[q, 2] * c
-
-
-@kernel
-def unpack(first, last, thread, gradient, shares, table):
-    """Take the sums that the tiles wrote in the order of the weights."""
-    for i in range(STRIP * first, min(STRIP * last, len(table))):
-        gradient[i] = shares[table[i]]
-
-
-@kernel
-def unpack_points(first, last, thread, gradient, shares, table, matrix):
-    """Take them at every point, as gradients of the rows of the kernel: matrix is (3, 6)."""
+def unpack(first, last, thread, gradient, shares, table, points):
+    """Take the sums of tiles, at every point, as gradients of neighbouring weights: (3, POINTS)."""
     apart = len(shares) // POINTS
     for i in range(STRIP * first, min(STRIP * last, len(table))):
-        for t in range(3):
-            total = gradient.dtype.type(0)
-            for q in range(POINTS):
-                total += matrix[t, q] * shares[q * apart + table[i]]
-            gradient[3 * i + t] = total
+        if len(points) == 1:
+            gradient[i] = shares[table[i]]
+        else:
+            for t in range(3):
+                total = 0.0
+                for q in range(POINTS):
+                    total += points[t, q] * shares[q * apart + table[i]]
+                gradient[3 * i + t] = total
+
+
+@kernel
+def renew(copy, weights):
+    """Make a copy what the weights are now; return whether that changed it. Both as integers."""
+    changed = False
+    for i in range(len(weights)):
+        changed |= copy[i] != weights[i]
+        copy[i] = weights[i]
+    return changed
 
 
 @kernel

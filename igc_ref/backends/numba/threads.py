@@ -37,7 +37,6 @@ class Team:
 
     def run(self, kernel: Callable[..., None], pieces: int, *arguments: Any) -> None:
         """Call ``kernel(first, last, thread, *arguments)`` for shares of ``range(pieces)``."""
-        others = _threads(os.getpid(), max(1, self.count - 1))
         shares = max(1, min(self.count, pieces))  # none to do: nothing is done
         edges = [i * pieces // shares for i in range(shares + 1)]
         started = []
@@ -45,6 +44,7 @@ class Team:
             for i in range(1, shares):
                 piece = (edges[i], edges[i + 1], i, *arguments)
                 try:
+                    others = _threads(os.getpid(), self.count - 1)
                     started.append(others.submit(kernel, *piece))
                 except RuntimeError as error:
                     if not str(error).startswith("cannot schedule"):

@@ -40,4 +40,4 @@ def _evaluation(terms: int) -> npt.NDArray[np.float64]:
 # Lagrange's polynomials, from the lowest coefficient on; at infinity: that with all five zeros.
 B = np.array([[*np.poly(o)[::-1], 0] for o in _others] + [np.poly(_points)[::-1]])
 A, G = _evaluation(4).T, _evaluation(3) / _scales[:, None]
-C, D = _evaluation(3).T / _scales, _evaluation(4)
+C, D = np.ascontiguousarray(_evaluation(3).T / _scales), _evaluation(4)

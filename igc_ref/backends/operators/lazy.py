@@ -104,6 +104,10 @@ class Batch:
         How to read the data; None: as they are.
     moments : Moments or None
     sums : Sums or None
+    shape : tuple of int
+        (C, N, H, W).
+    dtype : dtype
+        Of what operators compute with: numbers stored as float16 are read as float32.
     """
 
     def __init__(
@@ -115,20 +119,11 @@ class Batch:
         sums: Sums | None = None,
     ) -> None:
         self.data, self.pending, self.moments, self.sums = data, pending, moments, sums
+        self.shape: tuple[int, int, int, int] = data.shape
+        self.dtype = np.dtype("float32") if data.dtype == np.float16 else data.dtype
 
     def __reduce__(self) -> str:
         raise TypeError("a batch cannot be copied or pickled; use backend.from_layout")
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(C, N, H, W)."""
-        C, N, H, W = self.data.shape
-        return C, N, H, W
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of what operators compute with: numbers stored as float16 are read as float32."""
-        return np.dtype("float32" if self.data.dtype == np.float16 else self.data.dtype)
 
 
 class LazyBackend(GenericBackend):
