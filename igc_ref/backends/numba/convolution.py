@@ -92,12 +92,13 @@ class Convolutions(NumbaBase):
         (x, rule), (d, derivative) = self._by_rule(x), self._by_derivative(d)
         pieces, points = g.blocks * g.spans, _points(g)
         dx, sums = self.pool.batch(x.shape, x.dtype, g.x), np.zeros((pieces, shape.in_channels, 2))
-        sizes = len(points) * g.L * g.share, g.M * g.mix_share
+        again = p.primary.size if g.M and not g.kept_plane else 0  # for ybar
+        sizes = points.shape[1] * g.L * g.share, g.M * g.mix_share
         shares = [self.pool.array((pieces, size), x.dtype) for size in sizes]
         scratch = self.pool.array((self.team.count, p.size), x.dtype)
         weights = convolve.BackwardWeights(
-            self._pack(primary, p.primary, p.taps, points),
-            self._pack(primary, p.back_primary, p.back_taps, points[:, ::-1]),  # a mirror image
+            self._pack(primary, p.primary[:again], p.taps, points),
+            self._pack(primary, p.back_primary, p.back_taps, points[::-1].copy()),  # a mirror image
             p.back_starts,
             self._pack(secondary, p.back_secondary, p.mixes),
             p.ybar_mixes,
@@ -121,18 +122,22 @@ class Convolutions(NumbaBase):
         self, weights: Array, table: Numbers, taps: Numbers, points: Numbers = ONE
     ) -> convolve.Weights:
         """Order weights as the register tiles read them."""
-        packed = self.pool.array((table.size * len(points),), weights.dtype)
-        pointwise.pack(packed, weights.reshape(-1), table, np.ascontiguousarray(points))
+        packed = self.pool.array((table.size * points.shape[1],), weights.dtype)
+        self._strips(pointwise.pack, table, packed, weights.reshape(-1), table, points)
         return convolve.Weights(packed, taps)
 
     def _add_up(self, shares: Numbers, like: Numbers, table: Numbers, points: Numbers) -> Numbers:
         """Add up the pieces' shares of a weight's gradient."""
-        self.team.run(pointwise.add_up, -(-shares.shape[1] // pointwise.STRIP), shares)
+        self._strips(pointwise.add_up, shares[0], shares)
         gradient = np.empty(like.shape, like.dtype)
-        pointwise.unpack(gradient.reshape(-1), shares[0], table, points)
+        self._strips(pointwise.unpack, table, gradient.reshape(-1), shares[0], table, points)
         return gradient
+
+    def _strips(self, kernel: Any, numbers: Numbers, *arguments: Any) -> None:
+        """Share out a row of numbers among the threads."""
+        self.team.run(kernel, -(-len(numbers) // pointwise.STRIP), *arguments)
 
 
 def _points(g: Sizes) -> Numbers:
     """Return what a row of the kernel is multiplied by."""
-    return winograd.G if g.tiles else ONE
+    return winograd.G.T.copy() if g.tiles else ONE

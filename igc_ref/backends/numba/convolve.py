@@ -123,8 +123,8 @@ def _forward_piece(piece, y, kept, moments, x, primary, secondary, g, scratch):
             partition = View(ybar, ybar0 + m * g.mix * g.y_plane, 0, 0, V)
             dealt = View(y, band0 + m * out_channel, g.M * out_channel, 0, V)
             w0 = m * _tiled(g.mix, g.mix_height) * g.mix
-            multiply(g.mix_height, dealt, g.mix, partition, mixes, secondary.packed, w0, 1,
-                     rows * g.columns)  # fmt: skip
+            multiply(g.mix_height, dealt, g.mix, partition, mixes, secondary.packed, w0,
+                     min(rows, 1), rows * g.columns)  # fmt: skip
         _add_moments(moments[piece], top == first, y, band0, out_channel, top, top + rows, b, g)
 
 
@@ -228,7 +228,7 @@ def _dW_rows(dW_p, dy, dt, z, zt, l, taps, band, g):
     for q in range(POINTS):  # the rows of a point lie one after the other
         outer(g.height, dW_p, (q * g.L + l) * g.share, g.out,
               View(dt, q * g.d_point, g.d_points, 0, V), View(zt, q * g.z_point, 0, 0, V), taps,
-              1, rows * g.tiles, band.lanes)  # fmt: skip
+              min(rows, 1), rows * g.tiles, band.lanes)  # fmt: skip
 
 
 @INNER

@@ -17,6 +17,7 @@ from igc_ref.backends.numba.rows import (
     to_lanes,
 )
 from igc_ref.backends.numba.vectors import kernel
+from igc_ref.backends.numba.winograd import POINTS
 
 STRIP = 4096  # numbers that a thread adds up at least
 
@@ -259,31 +260,35 @@ def max_pool_backward(first, last, thread, dx, dy, winner):
 
 
 @kernel
-def pack(packed, weights, table, points):
-    """Put ``points @ w`` of every w that the table names where tiles read it; 0 for -1.
+def pack(first, last, thread, packed, weights, table, points):
+    """Put every weight that the table names where tiles read it.
 
-    w are neighbouring weights, as many as the matrix has columns: one, or the taps of a row.
+    With `points`, a matrix (3, POINTS), a weight is a row of a kernel, and put is ``w @ points``.
     """
-    Q, taps = points.shape
-    for i in range(len(table)):
-        for q in range(Q):
-            total = packed.dtype.type(0)
-            for t in range(taps if table[i] >= 0 else 0):
-                total += points[q, t] * weights[table[i] + t]
-            packed[i * Q + q] = total
+    for i in range(STRIP * first, min(STRIP * last, len(table))):
+        w = table[i]
+        if len(points) == 1:
+            packed[i] = weights[w]
+        else:
+            left, middle, right = weights[w], weights[w + 1], weights[w + 2]
+            for q in range(POINTS):
+                total = left * points[0, q] + middle * points[1, q] + right * points[2, q]
+                packed[i * POINTS + q] = total
 
 
 @kernel
-def unpack(gradient, shares, table, points):
+def unpack(first, last, thread, gradient, shares, table, points):
     """The reverse: take what tiles wrote, at every point, as neighbouring weights' gradients."""
-    taps, Q = points.shape
-    apart = len(shares) // Q
-    for i in range(len(table)):
-        for t in range(taps):
-            total = gradient.dtype.type(0)
-            for q in range(Q):
-                total += points[t, q] * shares[q * apart + table[i]]
-            gradient[i * taps + t] = total
+    apart = len(shares) // POINTS
+    for i in range(STRIP * first, min(STRIP * last, len(table))):
+        if len(points) == 1:
+            gradient[i] = shares[table[i]]
+        else:
+            for t in range(3):
+                total = 0.0
+                for q in range(POINTS):
+                    total += points[t, q] * shares[q * apart + table[i]]
+                gradient[3 * i + t] = total
 
 
 @kernel
