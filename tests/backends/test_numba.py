@@ -174,10 +174,18 @@ def batch_norm(backend, x, relu=False, train=True, seed=0):
     ids=str,
 )
 def test_bands_of_rows_of_any_height_give_the_same_block_and_sums(block, tile_bytes):
-    case = Case(block, 18, 23, 9)
+    case = Case(block, 15, 13, 33)  # each lane has an image, one of them none
     found = case.run(numba_backend(tile_bytes=tile_bytes), "float64")
     for name, array in case.run(get_backend("numpy"), "float64").items():
-        assert_close(found[name], array, 10 * found["y"].size)  # batch norm takes much of it away
+        size = 1 + abs(array).max()  # batch norm takes much of a gradient away
+        assert_close(size + found[name], size + array, 20 * found["y"].size)
+
+
+def test_threads_share_out_wide_weights():
+    case = Case(Block(80, 88, 2, 44), 1, 3, 3)
+    found = case.run(numba_backend(threads=3), "float64")
+    for name, array in case.run(get_backend("numpy"), "float64").items():
+        assert_close(found[name], array, 10 * found["y"].size)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pages are protected by mprotect")

@@ -128,8 +128,8 @@ def _forward_piece(piece, y, kept, moments, x, primary, secondary, g, scratch):
             partition = View(ybar, ybar0 + m * g.mix * g.y_plane, 0, 0, V)
             dealt = View(y, band0 + m * out_channel, g.M * out_channel, 0, V)
             w0 = m * _tiled(g.mix, g.mix_height) * g.mix
-            multiply(g.mix_height, dealt, g.mix, partition, mixes, secondary.packed, w0, 1,
-                     rows * g.columns)  # fmt: skip
+            multiply(g.mix_height, dealt, g.mix, partition, mixes, secondary.packed, w0,
+                     min(rows, 1), rows * g.columns)  # fmt: skip
         _add_moments(moments[piece], top == first, y, band0, out_channel, top, top + rows, b, g)
 
 
@@ -244,7 +244,7 @@ def _dW_rows(dW_p, dy, dt, z, zt, l, taps, band, g):
     for q in range(POINTS):  # the rows of a point lie one after the other
         outer(g.height, dW_p, (q * g.L + l) * g.share, g.out,
               View(dt, q * g.d_point, g.d_points, 0, V), View(zt, q * g.z_point, 0, 0, V), taps,
-              1, rows * g.tiles, band.lanes)  # fmt: skip
+              min(rows, 1), rows * g.tiles, band.lanes)  # fmt: skip
 
 
 @INNER
@@ -288,6 +288,9 @@ def _ybar_rows(ybar, z, zt, x, primary, band, g):
 def _dy_rows(dy, dz, dW_d, d, kept, secondary, ybar_mixes, band, g):
     """dW_d += dz̄ ȳᵀ for the piece's own rows, then dȳ = W_dᵀ dz̄ over ȳ, partition by partition."""
     V, dz_row, dy_row = g.lanes, g.columns * g.lanes, g.y_columns * g.lanes
+    ready, until = band.ready, band.until
+    if g.y.together == V:  # no lane has a neighbour: rows outside of the image are 0, as above it
+        ready, until = max(ready, 0), max(ready, 0, min(until, g.rows))
     for m in range(g.M):
         for j in range(g.mix):  # dz̄ = Pᵀ d: channel j of partition m comes from j*M + m
             _read_gradient(dz, j * g.dz_plane, dz_row, d, j * g.M + m, band, g)
@@ -301,11 +304,15 @@ def _dy_rows(dy, dz, dW_d, d, kept, secondary, ybar_mixes, band, g):
             outer(g.mix_height, dW_d, m * g.mix_share, g.mix, dz_own, ybar,
                   Taps(ybar_mixes, 0, g.mix), band.own_end - band.own, g.columns,
                   band.lanes)  # fmt: skip
-        dy_bar = View(dy, partition + _dy_at(band.ready, band, g), g.y_plane, dy_row, V)
+        dy_bar = View(dy, partition + _dy_at(ready, band, g), g.y_plane, dy_row, V)
         w0 = m * _tiled(g.mix, g.mix_height) * g.mix
-        multiply(g.mix_height, dy_bar, g.mix, View(dz, 0, 0, dz_row, V),
+        multiply(g.mix_height, dy_bar, g.mix, View(dz, (ready - band.ready) * dz_row, 0, dz_row, V),
                  Taps(secondary.taps, 0, g.mix), secondary.packed, w0,
-                 band.until - band.ready, g.columns)  # fmt: skip
+                 until - ready, g.columns)  # fmt: skip
+        for j in range(g.mix):
+            for oy in range(until, band.until):
+                at = partition + j * g.y_plane + _dy_at(oy, band, g)
+                dy[at : at + dz_row] = 0
 
 
 @INNER

@@ -23,6 +23,8 @@ Table = npt.NDArray[np.int64]
 UNITS = 64  # pieces that a batch is cut into if it can be, so that threads have something to share
 SPANS = 4  # pieces of a block at most: each reads and computes some rows of its neighbours again
 ROWS = 4  # a piece has about this many rows of a block at least,
+LEAST = 32  # positions of a band, if a piece has them; measured
+LEAST = 32  # positions of a band, if a piece has them; measured
 WORK = 1 << 26  # or so many multiplications, about 1.5 ms, if a block has few rows
 # Inputs of a group from which on Winograd's transform saves more than it costs, and it is less work
 # to keep ybar than to compute it again; measured.
@@ -151,7 +153,8 @@ def _sizes(s: Shape, backward: bool) -> Sizes:
     above, below = (s.k - 1 - p) // s.stride, (s.stride - 1 + p) // s.stride
     spans = _spans(s, y, columns * (inp * s.k**2 + mix * (s.M > 0)))
     bytes_each = s.out_channels * columns * s.lanes * s.itemsize
-    longest, fit = -(-y.rows // spans), max(1, s.tile_bytes // bytes_each)
+    # A band of few positions would read all weights, and add up vectors of dW, for little work.
+    longest, fit = -(-y.rows // spans), max(1, s.tile_bytes // bytes_each, LEAST // columns)
     band = -(-longest // -(-longest // fit))  # near-equal bands
     rows_of_three = WINOGRAD and (s.k, s.stride) == (3, 1)
     tiles = -(-columns // WIDTH) if rows_of_three and min(inp, out) >= WIDE else 0
@@ -255,11 +258,11 @@ def _weights(groups: int, outs: int, taps: int, apart: int) -> Table:
 def _packed(weights: Table, height: int) -> Table:
     """Order weights (groups, outs, taps) as tiles read them: (groups, tiles, taps, height).
 
-    Outputs that fill up the last tile are -1: zeros.
+    Outputs that fill up the last tile have any weights: they are not stored.
     """
     groups, outs, taps = weights.shape
     tiles = -(-outs // height)
-    filled = np.full((groups, tiles * height, taps), -1)
+    filled = np.zeros((groups, tiles * height, taps), np.int64)
     filled[:, :outs] = weights
     return filled.reshape(groups, tiles, height, taps).swapaxes(2, 3).ravel()
 
@@ -277,7 +280,7 @@ def _share(outs: int, taps: int, height: int, lanes: int) -> int:
 def _shared(groups: int, outs: int, taps: int, height: int, lanes: int) -> Table:
     """Return where the tiles of `outer` put the gradients of weights (groups, outs, taps)."""
     group, o, t = np.ogrid[:groups, :outs, :taps]
-    tile = t // TAPS[height] * -(-outs // height) + o // height
+    tile = o // height * -(-taps // TAPS[height]) + t // TAPS[height]
     start = group * _share(outs, taps, height, lanes) + tile * _record(height, lanes)
     return np.ravel(start + t % TAPS[height] * height + o % height)
 

@@ -188,8 +188,8 @@ def _outer_sweep(outs: int) -> Any:
     def sweep(dw, dw0, n_outs, dy, x, taps, rows, positions, lanes):
         left, right, table = dy.array, x.array, taps.table
         record = -(-outs * held // x.position) * x.position
-        for t in range(0, taps.length, held):
-            for o in range(0, n_outs, outs):
+        for o in range(0, n_outs, outs):
+            for t in range(0, taps.length, held):  # inside: taps share most of what they read
                 tile(
                     dw, dw0, left, dy.start + o * dy.channel, dy.channel, dy.row, n_outs - o,
                     right, x.start, x.row, table, taps.start + t, rows, positions, lanes,
