@@ -289,7 +289,7 @@ def _dy_rows(dy, dz, dW_d, d, kept, secondary, ybar_mixes, band, g):
     """dW_d += dz̄ ȳᵀ for the piece's own rows, then dȳ = W_dᵀ dz̄ over ȳ, partition by partition."""
     V, dz_row, dy_row = g.lanes, g.columns * g.lanes, g.y_columns * g.lanes
     ready, until = band.ready, band.until
-    if g.y.together == V:  # no lane has a neighbour: rows outside of the image are 0, as above it
+    if g.y.together == V:  # no lane has a neighbour: rows outside of the image are 0
         ready, until = max(ready, 0), max(ready, 0, min(until, g.rows))
     for m in range(g.M):
         for j in range(g.mix):  # dz̄ = Pᵀ d: channel j of partition m comes from j*M + m
@@ -309,8 +309,8 @@ def _dy_rows(dy, dz, dW_d, d, kept, secondary, ybar_mixes, band, g):
         multiply(g.mix_height, dy_bar, g.mix, View(dz, (ready - band.ready) * dz_row, 0, dz_row, V),
                  Taps(secondary.taps, 0, g.mix), secondary.packed, w0,
                  until - ready, g.columns)  # fmt: skip
-        for j in range(g.mix):
-            for oy in range(until, band.until):
+        for oy in range(band.ready, band.until):
+            for j in range(0 if ready <= oy < until else g.mix):
                 at = partition + j * g.y_plane + _dy_at(oy, band, g)
                 dy[at : at + dz_row] = 0
 
