@@ -23,9 +23,8 @@ Table = npt.NDArray[np.int64]
 UNITS = 64  # pieces that a batch is cut into if it can be, so that threads have something to share
 SPANS = 4  # pieces of a block at most: each reads and computes some rows of its neighbours again
 ROWS = 4  # a piece has about this many rows of a block at least,
-LEAST = 32  # positions of a band, if a piece has them; measured
-LEAST = 32  # positions of a band, if a piece has them; measured
 WORK = 1 << 26  # or so many multiplications, about 1.5 ms, if a block has few rows
+LEAST = 32  # positions of a band, if a piece has them; measured
 # Inputs of a group from which on Winograd's transform saves more than it costs, and it is less work
 # to keep ybar than to compute it again; measured.
 WIDE = 8
