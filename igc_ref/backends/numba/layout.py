@@ -61,7 +61,7 @@ def layout_of(images: int, height: int, lanes: int) -> Layout:
 
 
 def apart(images: int, height: int, lanes: int) -> Layout:
-    """Return the layout of images that lie one in a lane; with one lane, one after the other."""
+    """Return the layout of images that lie one in a lane."""
     return Layout(images, height, lanes, lanes, height)
 
 

@@ -29,13 +29,13 @@ def interleave(first, last, thread, data, images, C, W, a):
     each, V = a.rows * W, a.lanes  # numbers of a lane in a plane
     while first < last:
         b, c = first // C, first % C
-        if 1 < V == a.together:
+        if a.together == V:
             planes = min(C - c, last - first)  # as many as lie in one row
             to_lanes(data, first * each * V, images, (b * V * C + c) * each, C * each,
                      planes * each, min(V, a.images - b * V))  # fmt: skip
             first += planes
             continue
-        if 1 == a.together < V:  # rows of one image: the last lane may have fewer
+        if a.together == 1:  # rows of one image: the last lane may have fewer
             at, cut = first * each * V, ((a.height - 1) % a.rows + 1) * W
             start, used = first * a.height * W, -(-a.height // a.rows)
             data[at : at + each * V] = 0
@@ -58,13 +58,13 @@ def separate(first, last, thread, images, data, C, W, a):
     each, V = a.rows * W, a.lanes
     while first < last:
         b, c = first // C, first % C
-        if 1 < V == a.together:
+        if a.together == V:
             planes = min(C - c, last - first)
             from_lanes(images, (b * V * C + c) * each, C * each, data, first * each * V,
                        planes * each, min(V, a.images - b * V))  # fmt: skip
             first += planes
             continue
-        if 1 == a.together < V:
+        if a.together == 1:
             at, cut = first * each * V, ((a.height - 1) % a.rows + 1) * W
             start, used = first * a.height * W, -(-a.height // a.rows)
             from_lanes(images, start, each, data, at, cut, used)
