@@ -2,7 +2,7 @@
 
 Every construction returns ``Weights(primary, secondary, spec)``, so that
 ``forward(x, *weights)``, ``matrices(*weights)`` and ``composed_kernel(*weights)`` take it as it
-is. ``tests/proofs/test_special_cases.py`` proves each of them against an independent form.
+is. ``tests/proofs/special_cases`` proves each of them against an independent form.
 
 Examples
 --------
