@@ -13,9 +13,10 @@ from igc_ref.spec.block import (
     optimal_L,
     output_length,
 )
-from igc_ref.spec.products import IGCV2Spec, IGCV3Spec, least_parameters
+from igc_ref.spec.products import Chain, IGCV2Spec, IGCV3Spec, least_parameters
 
 __all__ = [
+    "Chain",
     "Factor",
     "IGCSpec",
     "IGCV2Spec",

@@ -1,4 +1,4 @@
-"""The shapes of the block's successors, IGCV2 and IGCV3: products of more than two factors.
+"""The shapes of the block's successors, IGCV2 and IGCV3, and of any other product of factors.
 
     x' = P_n W_n ... P_2 W_2 P_1 W_1 x
 
@@ -10,10 +10,69 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, pairwise
 
 from igc_ref.errors import SpecError, divides, integer
 from igc_ref.spec.block import Factor, Product, convolution_text
+
+
+@dataclass(frozen=True)
+class Chain(Product):
+    """Any factors, one after another: for products that are no IGC, IGCV2 or IGCV3.
+
+    Parameters
+    ----------
+    factors : tuple of Factor
+        In the order in which they are applied.
+
+    Raises
+    ------
+    SpecError
+        If there is none, or one does not give the channels that the next one takes.
+
+    Examples
+    --------
+    >>> shuffled = Chain((Factor(6, 6, 3, kernel_size=3, deal=3), Factor(6, 6, 2, deal=2)))
+    >>> shuffled.parameters, shuffled.composed_shape
+    (126, (6, 6, 3, 3))
+    """
+
+    factors: tuple[Factor, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factors", tuple(self.factors))
+        if not self.factors:
+            raise SpecError("a chain needs at least one factor")
+        for i, (before, after) in enumerate(pairwise(self.factors), start=1):
+            if before.out_channels != after.in_channels:
+                raise SpecError(
+                    f"factor {i} gives {before.out_channels} channels; "
+                    f"factor {i + 1} takes {after.in_channels}"
+                )
+
+    @property
+    def in_channels(self) -> int:  # type: ignore[override]
+        """Channels of x."""
+        return self.factors[0].in_channels
+
+    @property
+    def out_channels(self) -> int:  # type: ignore[override]
+        """Channels of x'."""
+        return self.factors[-1].out_channels
+
+    @property
+    def kernel_size(self) -> int:  # type: ignore[override]
+        """Side of the one spatial factor's kernel in pixels, 1 if there is none.
+
+        Raises
+        ------
+        SpecError
+            If several factors are spatial: no kernel of one of these sizes is their product.
+        """
+        sizes = [factor.kernel_size for factor in self.factors if factor.kernel_size > 1]
+        if len(sizes) > 1:
+            raise SpecError(f"kernel sizes {sizes}: at most one factor may be spatial")
+        return sizes[0] if sizes else 1
 
 
 @dataclass(frozen=True)

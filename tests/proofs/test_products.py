@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from igc_ref import IGCSpec, reference
 from igc_ref.errors import SpecError
 from igc_ref.reference import is_igc, products, special_cases
 from igc_ref.reference.products import is_complementary, is_loosely_complementary, paths
-from igc_ref.spec import Factor, IGCV2Spec, IGCV3Spec, Product, least_parameters
+from igc_ref.spec import Chain, Factor, IGCV2Spec, IGCV3Spec, least_parameters
 from igc_ref.testing import assert_close, check_grads, dot_test
 from tests.support import oracles
 from tests.support.strategies import (
@@ -30,21 +30,6 @@ from tests.support.strategies import (
 dtypes = st.sampled_from([np.float64, np.complex128])
 any_product = st.one_of(igcv2_specs(), igcv3_specs())
 counts = st.integers(1, 4)
-
-
-@dataclass(frozen=True)
-class Chain(Product):
-    """Any factors at all, one after another."""
-
-    factors: tuple[Factor, ...] = ()
-
-    @property
-    def in_channels(self):
-        return self.factors[0].in_channels
-
-    @property
-    def out_channels(self):
-        return self.factors[-1].out_channels
 
 
 def sums(product):
@@ -417,6 +402,10 @@ ONES = [np.ones(factor.weight_shape) for factor in SMALL.factors]
         (lambda: IGCV3Spec(8, 8, True), "expansion=True is not an integer"),
         (lambda: Factor(6, 8, 3), "out_channels=8 is not divisible by groups=3"),
         (lambda: Factor(6, 6, 3, deal=4), "out_channels=6 is not divisible by deal=4"),
+        (lambda: Chain(()), "at least one factor"),
+        (lambda: Chain((Factor(4, 6, 2), Factor(4, 4, 2))), "1 gives 6 channels; factor 2 takes 4"),
+        (lambda: Chain((Factor(4, 4, 2, 3), Factor(4, 4, 2, 5))).composed_shape,
+         r"kernel sizes \[3, 5\]: at most one factor may be spatial"),
         (lambda: IGCV3Spec(8, 8).output_size(0, 3), "height=0 is not an integer"),
         (lambda: products.forward(X[:, :3], ONES, SMALL),
          r"x has shape \(1, 3, 5, 5\); \(N, 4, H, W\)"),
