@@ -5,6 +5,7 @@
 - `block`: the block x' = P W_d Pᵀ W_p x, forward and backward, in a few lines.
 - `special_cases`: regular, group and Xception convolutions, Kronecker products, the FFT.
 - `nearest`: which dense kernels are IGCs, and which IGC is nearest to one that is not.
+- `symmetries`: what the weights may change without the block, what gradient descent keeps.
 - `products`: more than two factors, IGCV2 and IGCV3.
 
 Everything here is naive on purpose, in float64 or complex128, and shares no code with the
@@ -33,10 +34,12 @@ from igc_ref.reference.structure import (
     interleave,
     matrices,
 )
+from igc_ref.reference.symmetries import MiddleChannels, dimension, middle_channels, rescale
 
 __all__ = [
     "Gradients",
     "Matrices",
+    "MiddleChannels",
     "Nearest",
     "Projection",
     "backward",
@@ -44,17 +47,20 @@ __all__ = [
     "blockmask",
     "composed_kernel",
     "diagonal_blocks",
+    "dimension",
     "first_permutation",
     "fold",
     "forward",
     "interleave",
     "is_igc",
     "matrices",
+    "middle_channels",
     "nearest_block",
     "nearest_groups",
     "patch_operator",
     "products",
     "project",
+    "rescale",
     "singular_values",
     "slices",
     "special_cases",

@@ -164,8 +164,9 @@ def nearest_block(kernel: Array, spec: IGCSpec) -> Nearest:
     Returns
     -------
     primary, secondary : ndarrays
-        Shapes ``spec.primary_shape`` and ``spec.secondary_shape``; both weights of a slice have
-        the same norm.
+        Shapes ``spec.primary_shape`` and ``spec.secondary_shape``. Of the weights with this kernel
+        they are the ones whose columns and rows in a slice are orthogonal, each column as long as
+        its row, its entry of greatest modulus real and positive.
     error : float
         ‖K - K'‖ / ‖K‖; 0 for a kernel of zeros.
 
@@ -178,6 +179,9 @@ def nearest_block(kernel: Array, spec: IGCSpec) -> Nearest:
     arrays(spec.composed_shape, kernel=kernel)
     L, M, out = spec.L, spec.M, spec.out_channels
     U, sigma, Vh = np.linalg.svd(slices(kernel, L, M), full_matrices=False)
+    pivot = np.take_along_axis(U, np.abs(U).argmax(axis=2, keepdims=True), axis=2)
+    phase = pivot / np.abs(pivot)  # (m, b, 1, t), free in each pair of singular vectors
+    U, Vh = U / phase, Vh * phase.swapaxes(2, 3)
     q, rank = out // (L * M), sigma.shape[-1]  # a slice may be smaller than q: the rest is zero
     root = np.sqrt(sigma[..., :q])  # (m, b, j)
     W_d = np.zeros((M, L, out // M, q), U.dtype)  # (m, b, r, j)
