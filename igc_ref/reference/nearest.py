@@ -179,8 +179,8 @@ def nearest_block(kernel: Array, spec: IGCSpec) -> Nearest:
     arrays(spec.composed_shape, kernel=kernel)
     L, M, out = spec.L, spec.M, spec.out_channels
     U, sigma, Vh = np.linalg.svd(slices(kernel, L, M), full_matrices=False)
-    pivot = np.take_along_axis(U, np.abs(U).argmax(axis=2, keepdims=True), axis=2)
-    phase = pivot / np.abs(pivot)  # (m, b, 1, t), free in each pair of singular vectors
+    top = np.abs(U).argmax(axis=2, keepdims=True)
+    phase = np.sign(np.take_along_axis(U, top, axis=2))  # free in each pair of singular vectors
     U, Vh = U / phase, Vh * phase.swapaxes(2, 3)
     q, rank = out // (L * M), sigma.shape[-1]  # a slice may be smaller than q: the rest is zero
     root = np.sqrt(sigma[..., :q])  # (m, b, j)

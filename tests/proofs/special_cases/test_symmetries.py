@@ -73,7 +73,6 @@ def batch_norm(y):
 
 BETWEEN = {
     "relu": lambda y: (np.maximum(y, 0), lambda d: d * (y > 0)),
-    "leaky relu": lambda y: (np.maximum(y, y / 9), lambda d: np.where(y > 0, d, d / 9)),
     "tanh": lambda y: (np.tanh(y), lambda d: d * (1 - np.tanh(y) ** 2)),
     "bias": lambda y: (y + 1, lambda d: d),
     "batch norm": batch_norm,
@@ -85,7 +84,7 @@ def test_relu_between_the_convolutions_keeps_this_but_tanh_a_bias_and_batch_norm
     name, spec, seed
 ):
     rows, columns = with_between(BETWEEN[name], np.random.default_rng(seed), spec)
-    if "relu" in name:
+    if name == "relu":
         agree(rows, columns)
     else:
         assert np.abs(rows - columns).max() > 1e-3 * np.abs(columns).max()
@@ -155,18 +154,16 @@ def test_the_kernel_fixes_the_weights_up_to_an_invertible_matrix_in_each_slice_o
             np.testing.assert_allclose(one, other, atol=1e-7)
 
 
-def test_a_change_of_the_weights_changes_the_kernel_if_and_only_if_its_slice_is_not_zero():
+def test_a_change_of_the_weights_shows_in_the_kernel_if_and_only_if_no_slice_is_zero():
     spec, rng = IGCSpec.square(3, 2), np.random.default_rng(0)
     w = weights(rng, spec)
     for a, b in np.ndindex(spec.secondary_shape):
         changed, emptied = w[1].copy(), w[0].copy()
         changed[a, b] += 1
-        emptied[2 * b + a // 3] = 0  # row m = a // 3 of partition b: its slice becomes zero
+        emptied[2 * b + a // 3] = 0  # row a // 3 of partition b: the slice becomes zero
         for primary, same in ((w[0], False), (emptied, True)):
-            kernels = [composed_kernel(primary, s, spec) for s in (w[1], changed)]
-            assert np.array_equal(*kernels) == same
-            ends = [nearest_block(kernel, spec).secondary for kernel in kernels]
-            assert np.allclose(*ends, atol=1e-3) == same
+            ends = [nearest_block(composed_kernel(primary, s, spec), spec) for s in (w[1], changed)]
+            assert all(np.allclose(*pair, atol=1e-3) for pair in zip(*ends, strict=True)) == same
 
 
 @pytest.mark.parametrize("spec", [
@@ -239,19 +236,10 @@ def test_each_kernel_with_orthonormal_rows_that_descent_finds_has_them_in_its_bl
         assert_orthonormal_rows_up_to_scales(*w, spec)
 
 
-def test_orthonormal_columns_of_a_widening_block_do_not_need_orthogonal_blocks():
-    turn, spec = np.array([[0, 1], [1, 0]]), IGCSpec(2, 4, 2, 2, 1)
-    roots = [np.linalg.cholesky(np.eye(2) + sign * turn / 2).T for sign in (1, -1)]
-    K = composed_kernel(np.full((4, 1, 1, 1), np.sqrt(0.5)), np.concatenate(roots), spec)[..., 0, 0]
-    agree(K.T @ K, np.eye(2))
-    assert abs(roots[0][:, 0] @ roots[0][:, 1]) > 0.4  # no factors make these columns orthogonal
-
-
 @pytest.mark.parametrize(("call", "message"), [
     (lambda p, s, f, spec: rescale(p, s, spec, f * 0), r"factors\[0\]=0.0 is not allowed; it must"),
     (lambda p, s, f, spec: rescale(p, s, spec, f * np.nan), r"factors\[0\]=nan"),
     (lambda p, s, f, spec: rescale(p, s, spec, f[1:]), r"shape \(5,\); \(6,\) is needed"),
-    (lambda p, s, f, spec: middle_channels(p, s[1:], spec), r"secondary has shape \(5, 3\)"),
     (lambda p, s, f, spec: dimension(IGCSpec(6, 6, 3, 3)), r"not divisible by L\*M = 3\*3 = 9"),
 ])  # fmt: skip
 def test_what_fits_no_block_is_refused_with_its_numbers(call, message):
