@@ -149,6 +149,8 @@ def test_the_kernel_fixes_the_weights_up_to_an_invertible_matrix_in_each_slice_o
         G = np.linalg.pinv(columns[b, m].T) @ other_columns[b, m].T
         np.testing.assert_allclose(G @ other_rows[b, m], rows[b, m], 1e-6, 1e-6)
         assert np.linalg.matrix_rank(np.vstack([moved[b, m], rows[b, m]]), 1e-9) == q
+    greatest = np.abs(other_columns).max(-1)  # entry of every column: real and positive
+    np.testing.assert_allclose(other_columns.real.max(-1), greatest, 1e-12)
     if q == 1:  # the same representative
         for one, other in zip(nearest, nearest_block(composed_kernel(*again), spec), strict=True):
             np.testing.assert_allclose(one, other, atol=1e-7)
