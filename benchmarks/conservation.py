@@ -3,8 +3,9 @@
     python -m benchmarks.conservation
 
 Gradient flow keeps D = ‖row of W_p‖² - ‖its column of W_d‖² of every middle channel. Under weight
-decay λ, D shrinks as exp(-2λt), with t the sum of the learning rates (with momentum µ: over 1 - µ).
-A row of the table is a run on the built-in images with a constant rate:
+decay λ, D shrinks as exp(-2λt), with t the sum of the learning rates; with momentum µ, how far a
+slope of 1 would go, in the end 1/(1 - µ) times as fast. A row of the table is a run on the built-in
+images with a constant rate:
 
 - "left of D": the factor by which D shrank, by least squares over all middle channels; "law" says
   which it should be;
@@ -51,7 +52,7 @@ def run(lr: float, momentum: float, epochs: int, options: argparse.Namespace) ->
     model = build(Architecture("plain_igc", 8, L=4, M=8), options.backend, seed=options.seed)
     optimiser, images = SGD(model, momentum, options.decay), shapes("train", seed=options.seed)
     steps = StepByStep(model, optimiser, images, BATCH)
-    start = squares(model, model.parameters())
+    start, velocity = squares(model, model.parameters()), 0.0
     D, exact, t, losses = start[0] - start[1], start[0] - start[1], 0.0, [0.0]
     for epoch in range(epochs):
         sampling = draw(options.seed, epoch, len(images), BATCH, augment=True)
@@ -59,7 +60,8 @@ def run(lr: float, momentum: float, epochs: int, options: argparse.Namespace) ->
         for loss, _ in steps.epoch(sampling, np.full(-(-len(images) // BATCH), lr)):
             pushed = squares(model, model.gradients())
             exact = (1 - lr * options.decay) ** 2 * exact + lr**2 * (pushed[0] - pushed[1])
-            t += lr / (1 - momentum)
+            velocity = momentum * velocity + 1
+            t += lr * (1 + momentum * velocity)
             losses.append(loss)
     end = squares(model, model.parameters())
     after, law, size = end[0] - end[1], np.exp(-2 * options.decay * t), np.linalg.norm(D)
