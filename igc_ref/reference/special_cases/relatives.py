@@ -1,10 +1,8 @@
 """Relatives of the block: mixed kernel sizes, learned groups, gates, BLAST, causal convolutions.
 
-Examples
---------
 >>> weights, outputs, inputs = dgconv(np.ones((4, 4, 3, 3)), gates=(1, 0))
->>> print(weights.spec, outputs, mixconv([np.ones((4, 1, 3, 3)), np.ones((4, 1, 5, 5))]).spec)
-igc 3x3 4-4 L2 M2 [0 2 1 3] igc 5x5 2-8 L2 M4
+>>> weights.spec.L, outputs
+(2, array([0, 2, 1, 3]))
 """
 
 from __future__ import annotations
