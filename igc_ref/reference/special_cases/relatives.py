@@ -1,8 +1,7 @@
 """Relatives of the block: mixed kernel sizes, learned groups, gates, BLAST, causal convolutions.
 
->>> weights, outputs, inputs = dgconv(np.ones((4, 4, 3, 3)), gates=(1, 0))
->>> weights.spec.L, outputs
-(2, array([0, 2, 1, 3]))
+>>> print(mixconv([np.ones((2, 1, 3, 3)), np.ones((2, 1, 5, 5))]).spec)
+igc 5x5 2-4 L2 M2
 """
 
 from __future__ import annotations
