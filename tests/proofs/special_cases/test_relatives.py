@@ -1,7 +1,5 @@
 """Relatives of the block against loops, ``numpy.kron``, ``scipy.signal.lfilter`` and counts."""
 
-from functools import reduce
-
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -34,8 +32,9 @@ def test_mixconv_is_an_igc_if_its_kernel_sizes_are_all_odd_or_all_even(t, halves
 
 @given(trials, st.lists(st.integers(0, 1), max_size=3), numbers, numbers)
 def test_dgconv_is_a_group_convolution_between_permutations_for_every_gate_vector(t, g, inp, out):
-    U = [np.ones((2, 2)) if gate else np.eye(2) for gate in g]
-    mask = reduce(np.kron, [*U, np.ones((out, inp))])
+    mask = np.ones((out, inp))
+    for gate in g[::-1]:
+        mask = np.kron(np.ones((2, 2)) if gate else np.eye(2), mask)
     x, kernel = t.images(mask.shape[1]), t.kernel(*mask.shape)
     igc, outputs, inputs = special_cases.dgconv(kernel, g, t.stride)
     assert igc.spec.L == 2 ** g.count(0)
@@ -120,24 +119,22 @@ def test_one_block_mixes_all_channels_exactly_if_it_has_at_least_l_times_m_outpu
 
 @pytest.mark.parametrize("D", [2, 3, 4, 5, 8])
 def test_two_random_expanders_miss_a_third_of_the_pairs_where_a_block_of_their_cost_misses_none(D):
-    rng, G, shares = np.random.default_rng(0), D * D, []
+    G, drawn = D * D, np.tile(1 * (np.arange(D * D) < D), (2, 200, D * D, 1))
     assert IGCSpec.square(D, D, 1).parameters == 2 * G * D
-    for _ in range(200):  # X-Conv (arXiv:1711.08757): each output reads D inputs drawn at random
-        first, second = rng.permuted(np.tile(1 * (np.arange(G) < D), (2, G, 1)), axis=2)
-        count = second @ first
-        assert (count.sum(axis=1) == G).all()  # so no pair is missed only if each has one path
-        shares.append((count == 0).mean())
-    assert np.mean(shares) == pytest.approx((1 - 1 / D) ** D, abs=0.02)
+    # X-Conv (arXiv:1711.08757): each output reads D inputs drawn at random; 200 pairs of layers.
+    first, second = np.random.default_rng(0).permuted(drawn, axis=3)
+    count = second @ first
+    assert (count.sum(axis=2) == G).all()  # so no pair is missed only if each has one path
+    assert (count == 0).mean() == pytest.approx((1 - 1 / D) ** D, abs=0.02)
 
 
 K, s, V = np.ones((4, 4, 3, 3)), np.ones((3, 2, 2)), np.ones((2, 2, 2))
-IGC = special_cases.regular_convolution(K)
 REFUSED = [
     ("mixconv", [[K, K[..., 1:, 1:]]], r"kernel sizes \[3, 2\] are not all odd or all even"),
     ("mixconv", [[K, K[1:]]], r"s\[1\] has .*; \(4, 4, k, k\)"), ("mixconv", [[]], "sizes .. "),
     ("dgconv", [K[:, 1:], (1, 0)], r"in_channels=3 is not divisible by 2\^n=4"),
     ("dgconv", [K, (1, 2)], "gates.1.=2 is too large"), ("dgconv", [K, 1], "gates is .*int;"),
-    ("gated", [IGC, s[0, 0]], r"gates has .*; \(4,\)"), ("gated", [K, s], "Weights is needed"),
+    ("gated", [special_cases.regular_convolution(K), s[0, 0]], r"gates has shape .*; \(4,\)"),
     ("blast", [s, V], "q.L=3 is .* by L=2"), ("blast", [s[1:, 1:], V], "s has .*, 2, 2. is"),
     ("causal_convolution", [s], "filters has"), ("causal_convolution", [s[0, :, :0]], "c=0 is"),
 ]  # fmt: skip
