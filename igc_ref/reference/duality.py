@@ -1,16 +1,11 @@
 """A block turned round is a block with the roles of L and M, and of W_p and W_d, exchanged.
 
 The matrix of a square block with S = 1 is K = Aᵀ W_d A W_p, A = interleave(L, M). So
-
-    A Kᵀ Aᵀ = A W_pᵀ Aᵀ W_dᵀ,    A K⁻¹ Aᵀ = A W_p⁻¹ Aᵀ W_d⁻¹,
-
-and both are an IGC(M, L), whose first permutation is interleave(M, L) = Aᵀ. With any kernel and
-any spec the gradient of the images is such a product: see `adjoint`.
+A Kᵀ Aᵀ = A W_pᵀ Aᵀ W_dᵀ and A K⁻¹ Aᵀ = A W_p⁻¹ Aᵀ W_d⁻¹ are an IGC(M, L): its first permutation is
+interleave(M, L) = Aᵀ. Of any block, the gradient of the images is such a product: `adjoint`.
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 
@@ -22,24 +17,18 @@ from igc_ref.spec.products import Chain
 
 
 def transpose(weights: Weights) -> Weights:
-    """Return the IGC(M, L) of the matrix A Kᵀ Aᵀ; the block is square, k = 1, or a SpecError."""
+    """Return the IGC(M, L) of A Kᵀ Aᵀ; a SpecError unless the block is square and k = 1."""
     return _exchanged(*(blocks.swapaxes(1, 2) for blocks in _blocks(weights, square=True)))
 
 
 def inverse(weights: Weights) -> Weights:
-    """Return the IGC(M, L) of the matrix A K⁻¹ Aᵀ, which exists if all blocks are invertible.
-
-    Raises
-    ------
-    SpecError
-        If the block is not square with k = 1, or W_p^b or W_d^m is singular to rounding.
-    """
+    """Return the IGC(M, L) of A K⁻¹ Aᵀ, or a SpecError that names a singular block: as above."""
     both = _blocks(weights, square=True)
     for name, blocks in zip(("W_p", "W_d"), both, strict=True):
         if not np.isfinite(blocks).all():
             raise SpecError(f"{name} holds numbers that are not finite")
-        for i in np.flatnonzero(np.linalg.matrix_rank(blocks) < blocks.shape[-1]):
-            raise SpecError(f"{name}^{i} is singular; all blocks must be invertible")
+        if (singular := np.linalg.matrix_rank(blocks) < blocks.shape[-1]).any():
+            raise SpecError(f"{name}^{singular.argmax()} is singular; all must be invertible")
     return _exchanged(*map(np.linalg.inv, both))
 
 
@@ -52,10 +41,9 @@ def slogdet(weights: Weights) -> tuple[complex, float]:
     both, spec, out = _blocks(weights), weights.spec, weights.spec.out_channels
     if spec.composed_shape != (out, out, 1, 1):
         raise SpecError(f"{spec} has no determinant: in = out and k = 1 are needed")
-    signs, logarithms = zip(*map(np.linalg.slogdet, both), strict=True)
-    inversions = sum(math.comb(a, 2) * math.comb(out // a, 2) for a in (spec.L, spec.M))
-    sign = np.prod(np.concatenate(signs)) * (-1) ** inversions
-    return sign.item(), float(np.concatenate(logarithms).sum())
+    signs, logarithms = np.concatenate([np.linalg.slogdet(blocks) for blocks in both], axis=1)
+    inversions = sum(a * (a - 1) * (b := out // a) * (b - 1) // 4 for a in (spec.L, spec.M))
+    return (np.prod(signs) * (-1) ** inversions).item(), float(logarithms.real.sum())
 
 
 def adjoint(weights: Weights) -> tuple[list[Array], Chain]:

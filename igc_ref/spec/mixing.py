@@ -17,11 +17,6 @@ def share_met_by_other_deal(L: int, M: int) -> float:
     ``interleave(M, L)`` takes its place, they do if and only if L = M or one of both is 1. For
     L <= M, from L² to L² + M - gcd(L, M) of the L*M pairs meet; a share is 1/min(L, M) at least.
 
-    Raises
-    ------
-    SpecError
-        If L or M is not an integer of at least 1.
-
     Examples
     --------
     >>> share_met_by_other_deal(8, 4), share_met_by_other_deal(4, 4)
@@ -43,22 +38,14 @@ def mixing_time(blocks: IGCSpec | Iterable[IGCSpec], height: int, width: int) ->
     Parameters
     ----------
     blocks : IGCSpec or iterable of IGCSpec
-        One block that is repeated, or the blocks of a network.
+        One block that is repeated, or the blocks of a network. A SpecError if the channels do not
+        fit, or a stride above ``k // 2 + 1`` may leave out pixels.
     height, width : int
         Of the input image, in pixels.
 
-    Returns
-    -------
-    int, or ``math.inf`` if they never do
-
-    Raises
-    ------
-    SpecError
-        If the channels do not fit, or a stride above ``k // 2 + 1`` may leave out pixels.
-
     Examples
     --------
-    >>> mixing_time(IGCSpec.square(L=24, M=2), 32, 32)
+    >>> mixing_time(IGCSpec.square(L=24, M=2), 32, 32)  # or math.inf, if they never do
     31
     """
     far = max(integer("height", height), integer("width", width)) - 1
