@@ -42,16 +42,14 @@ def test_the_transpose_and_the_inverse_of_an_igc_are_igcs_with_exchanged_roles(L
         agree(turn(turned).primary, W_p.reshape(L * M, M, 1, 1))
 
 
-@given(partitions, partitions, seeds, st.sampled_from(["W_p", "W_d"]))
-def test_an_igc_has_an_inverse_only_if_all_its_blocks_have(L, M, seed, name):
-    W_p, W_d, _ = drawn(L, M, seed)
-    blocks = {"W_p": W_p, "W_d": W_d}[name]
-    i = seed % len(blocks)
-    blocks[i, 0] = blocks[i, 1:].sum(axis=0)  # zero for a block of one number
-    igc = monarch(W_p, W_d)
-    assert np.linalg.matrix_rank(composed_matrix(igc)) < L * M
-    with pytest.raises(SpecError, match=rf"^{name}\^{i} is singular"):
-        duality.inverse(igc)
+@given(partitions, partitions, seeds, st.sampled_from([0, 1]))
+def test_an_igc_has_an_inverse_only_if_all_its_blocks_have(L, M, seed, which):
+    *both, _ = drawn(L, M, seed)
+    i = seed % len(both[which])
+    both[which][i, 0] = both[which][i, 1:].sum(axis=0)  # zero for a block of one number
+    assert np.linalg.matrix_rank(composed_matrix(monarch(*both))) < L * M
+    with pytest.raises(SpecError, match=rf"^{('W_p', 'W_d')[which]}\^{i} is singular"):
+        duality.inverse(monarch(*both))
 
 
 @given(partitions, partitions, numbers, seeds, dtypes)
@@ -119,30 +117,23 @@ def test_a_shuffle_commutes_with_a_depthwise_convolution_of_shuffled_filters(t, 
     agree(products.forward(x, [np.ones((C, 1, 1, 1)), moved], after), y)
 
 
-@st.composite
-def networks(draw):
-    """One block four times, or up to four blocks, of all allowed strides."""
-    blocks, widths = [], draw(st.lists(st.sampled_from([1, 2, 4, 6]), min_size=2, max_size=5))
-    for inp, out in itertools.pairwise(widths):
-        L, M = (draw(st.sampled_from([n for n in range(1, 7) if both % n == 0]))
-                for both in (math.gcd(inp, out), out))  # fmt: skip
-        k = draw(st.integers(1, 5))
-        blocks.append(IGCSpec(inp, out, L, M, k, draw(st.integers(1, k // 2 + 1))))
-    same = widths[0] == widths[1] and draw(st.booleans())
-    return [blocks[0]] * 4 if same else blocks
-
-
-@given(networks(), st.integers(1, 4), st.integers(1, 4))
-def test_a_network_has_mixed_exactly_if_its_channels_and_its_pixels_have(blocks, height, width):
-    shape = (blocks[0].in_channels, height, width)
-    x, times = np.eye(math.prod(shape)).reshape(-1, *shape), [math.inf]
+@given(st.lists(st.sampled_from([1, 2, 4, 6]), min_size=2, max_size=5), st.data())
+def test_blocks_have_mixed_exactly_if_their_channels_and_their_pixels_have(widths, data):
+    blocks, (height, width) = [], data.draw(st.tuples(*[st.integers(1, 4)] * 2))
+    for inp, out in itertools.pairwise(widths):  # all allowed strides
+        L, M = (data.draw(st.sampled_from([n for n in range(1, 7) if channels % n == 0]))
+                for channels in (math.gcd(inp, out), out))  # fmt: skip
+        k = data.draw(st.integers(1, 5))
+        blocks.append(IGCSpec(inp, out, L, M, k, data.draw(st.integers(1, k // 2 + 1))))
+    alike = widths[0] == widths[1] and data.draw(st.booleans())
+    blocks = blocks[:1] * 4 if alike else blocks
+    x, times = np.eye(n := widths[0] * height * width).reshape(n, -1, height, width), [math.inf]
     for n, spec in enumerate(blocks, start=1):  # images of one pixel, positive weights
         ones = np.ones(spec.primary_shape), np.ones(spec.secondary_shape)
         x = np.sign(forward(x, *ones, spec, sparse=True))
         times += [n] * bool(x.all())
-    assert mixing_time(blocks, height, width) == min(times)
-    if blocks == blocks[:1] * 4:
-        assert mixing_time(blocks[0], height, width) == min(times)
+    assert mixing_time(blocks[0] if alike else blocks, height, width) == min(times)
+    assert mixing_time(IGCSpec(64, 64, L=16, M=32), 1, 1) == 2  # 64 * 64 / (16 * 32) = 8 channels
 
 
 WIDE = group_convolution(np.ones((4, 1, 2, 2)), 1)  # its matrices are square, but in is not out
