@@ -5,13 +5,14 @@
 - `block`: the block x' = P W_d Pᵀ W_p x, forward and backward, in a few lines.
 - `special_cases`: regular, group and Xception convolutions, Kronecker products, the FFT.
 - `nearest`: which dense kernels are IGCs, and which IGC is nearest to one that is not.
+- `duality`: transpose, inverse, determinant, and backward to the images as a block turned round.
 - `products`: more than two factors, IGCV2 and IGCV3.
 
 Everything here is naive on purpose, in float64 or complex128, and shares no code with the
 backends that are checked against it.
 """
 
-from igc_ref.reference import products, special_cases
+from igc_ref.reference import duality, products, special_cases
 from igc_ref.reference.block import Gradients, backward, composed_kernel, forward
 from igc_ref.reference.nearest import (
     Nearest,
@@ -44,6 +45,7 @@ __all__ = [
     "blockmask",
     "composed_kernel",
     "diagonal_blocks",
+    "duality",
     "first_permutation",
     "fold",
     "forward",
