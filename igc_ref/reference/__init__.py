@@ -6,6 +6,7 @@
 - `special_cases`: regular, group and Xception convolutions, Kronecker products, the FFT.
 - `nearest`: which dense kernels are IGCs, and which IGC is nearest to one that is not.
 - `products`: more than two factors, IGCV2 and IGCV3.
+- `nearest_products`: the IGCV2 near to a dense kernel, one factor after another.
 
 Everything here is naive on purpose, in float64 or complex128, and shares no code with the
 backends that are checked against it.
@@ -17,12 +18,14 @@ from igc_ref.reference.nearest import (
     Nearest,
     Projection,
     is_igc,
+    least_rank,
     nearest_block,
     nearest_groups,
     project,
     singular_values,
     slices,
 )
+from igc_ref.reference.nearest_products import NearestProduct, nearest_product
 from igc_ref.reference.patches import fold, patch_operator, unfold
 from igc_ref.reference.structure import (
     Matrices,
@@ -38,6 +41,7 @@ __all__ = [
     "Gradients",
     "Matrices",
     "Nearest",
+    "NearestProduct",
     "Projection",
     "backward",
     "block_diagonal",
@@ -49,9 +53,11 @@ __all__ = [
     "forward",
     "interleave",
     "is_igc",
+    "least_rank",
     "matrices",
     "nearest_block",
     "nearest_groups",
+    "nearest_product",
     "patch_operator",
     "products",
     "project",

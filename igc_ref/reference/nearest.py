@@ -16,6 +16,10 @@ from its singular value decomposition (Eckart and Young), and
     ‖K - K'‖² = Σ over all slices of Σ_{t>q} σ_t².
 
 The paper's square block has q = 1. The widening blocks of the residual networks have q = 2.
+
+A sum of r blocks has slices of rank at most r*q, and a matrix of such a rank is a sum of r matrices
+of rank q. So everything holds for sums of r blocks too, with r*q in place of q: `rank` = r.
+Relatives: Block Tensor-Train (arXiv:2406.06248), network decoupling (arXiv:1808.05517).
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ from igc_ref.spec.block import IGCSpec
 
 
 class Projection(NamedTuple):
-    """Weights of the nearest IGC with q = 1: primary (out, in/L, k, k) and secondary (out, L)."""
+    """Weights of the nearest sum of IGCs, q = 1: (rank*out, in/L, k, k) and (out, rank*L)."""
 
     primary: Array
     secondary: Array
@@ -106,15 +110,39 @@ def is_igc(kernel: Array, L: int, M: int, rtol: float | None = None) -> bool:
     >>> is_igc(np.random.default_rng(0).normal(size=(6, 6, 3, 3)), L=3, M=2)
     False
     """
+    return least_rank(kernel, L, M, rtol) <= 1
+
+
+def least_rank(kernel: Array, L: int, M: int, rtol: float | None = None) -> int:
+    """Return the least r for which a dense kernel is a sum of r blocks IGC(L, M).
+
+    It is the greatest rank of a slice over q, rounded up; 0 for a kernel of zeros. No kernel needs
+    more than ``min(L, M*S*in/out)``, rounded up; for square blocks that is min(L, M*S).
+
+    Parameters
+    ----------
+    kernel, L, M, rtol
+        As in `is_igc`.
+
+    Raises
+    ------
+    SpecError
+        If L and M do not fit the kernel.
+
+    Examples
+    --------
+    >>> least_rank(np.random.default_rng(0).normal(size=(6, 6, 3, 3)), L=3, M=2)
+    3
+    """
     sigma = singular_values(kernel, L, M)
     if rtol is None:
         rtol = math.sqrt(np.finfo(sigma.dtype).eps)
-    q = len(kernel) // (L * M)
-    return bool(np.all(sigma[..., q:] <= rtol * sigma.max(initial=0)))
+    greatest = int(np.sum(sigma > rtol * sigma.max(), axis=-1).max())
+    return math.ceil(greatest * L * M / len(kernel))
 
 
-def project(kernel: Array, L: int, M: int) -> Projection:
-    """Find the IGC(L, M) nearest to a dense kernel in Frobenius norm: `nearest_block` with q = 1.
+def project(kernel: Array, L: int, M: int, rank: int = 1) -> Projection:
+    """Find the IGC(L, M), or sum of them, nearest to a dense kernel: `nearest_block` with q = 1.
 
     Parameters
     ----------
@@ -122,12 +150,14 @@ def project(kernel: Array, L: int, M: int) -> Projection:
         Dense kernel, in divisible by L; real or complex.
     L, M : int
         Partitions of the block.
+    rank : int, default 1
+        How many blocks to add up.
 
     Returns
     -------
-    primary : ndarray, shape (L*M, in/L, k, k)
-    secondary : ndarray, shape (L*M, L)
-        The squared distance is the sum of the squares of ``singular_values(...)[..., 1:]``.
+    primary : ndarray, shape (rank*L*M, in/L, k, k)
+    secondary : ndarray, shape (L*M, rank*L)
+        The squared distance is the sum of the squares of ``singular_values(...)[..., rank:]``.
 
     Raises
     ------
@@ -138,21 +168,33 @@ def project(kernel: Array, L: int, M: int) -> Projection:
     -----
     Each weight pair of a slice is known up to a factor and its inverse; here both have equal norm.
 
+    Block t of the sum has the weights ``primary[t::rank]`` and ``secondary[:, t*L : (t + 1)*L]``,
+    the strongest block first. Together they are the two factors of ``Chain.sum_of(spec, rank)``.
+
     Examples
     --------
     >>> kernel = np.random.default_rng(0).normal(size=(6, 6, 3, 3))
     >>> primary, secondary = project(kernel, L=3, M=2)
     >>> primary.shape, secondary.shape
     ((6, 2, 3, 3), (6, 3))
+    >>> from igc_ref.reference.products import composed_kernel
+    >>> from igc_ref.spec import Chain
+    >>> primary, secondary = project(kernel, L=3, M=2, rank=3)
+    >>> both = primary, secondary[:, :, None, None]
+    >>> np.allclose(composed_kernel(both, Chain.sum_of(IGCSpec.square(3, 2), rank=3)), kernel)
+    True
     """
     check_kernel(kernel)
     G = integer("L", L) * integer("M", M)
     spec = IGCSpec(kernel.shape[1], G, L, M, kernel.shape[-1])
-    return Projection(*nearest_block(kernel, spec)[:2])
+    return Projection(*nearest_block(kernel, spec, rank)[:2])
 
 
-def nearest_block(kernel: Array, spec: IGCSpec) -> Nearest:
+def nearest_block(kernel: Array, spec: IGCSpec, rank: int = 1) -> Nearest:
     """Find the block of this spec that is nearest to a dense kernel in Frobenius norm.
+
+    With `rank`, find the nearest sum of this number of blocks: the weights of
+    ``Chain.sum_of(spec, rank)``.
 
     Parameters
     ----------
@@ -160,12 +202,14 @@ def nearest_block(kernel: Array, spec: IGCSpec) -> Nearest:
         Real or complex.
     spec : IGCSpec
         L*M divides the output channels.
+    rank : int, default 1
+        How many blocks to add up.
 
     Returns
     -------
     primary, secondary : ndarrays
-        Shapes ``spec.primary_shape`` and ``spec.secondary_shape``; both weights of a slice have
-        the same norm.
+        Shapes ``spec.primary_shape`` and ``spec.secondary_shape``, with `rank` times the rows and
+        `rank` times the columns; both weights of a slice have the same norm.
     error : float
         ‖K - K'‖ / ‖K‖; 0 for a kernel of zeros.
 
@@ -178,15 +222,16 @@ def nearest_block(kernel: Array, spec: IGCSpec) -> Nearest:
     arrays(spec.composed_shape, kernel=kernel)
     L, M, out = spec.L, spec.M, spec.out_channels
     U, sigma, Vh = np.linalg.svd(slices(kernel, L, M), full_matrices=False)
-    q, rank = out // (L * M), sigma.shape[-1]  # a slice may be smaller than q: the rest is zero
+    q = integer("rank", rank) * out // (L * M)
+    full = sigma.shape[-1]  # a slice may be smaller than q: the rest is zero
     root = np.sqrt(sigma[..., :q])  # (m, b, j)
     W_d = np.zeros((M, L, out // M, q), U.dtype)  # (m, b, r, j)
     W_p = np.zeros((M, L, q, Vh.shape[-1]), U.dtype)  # (m, b, j, i*S + s)
-    W_d[..., :rank] = U[..., :q] * root[..., None, :]
-    W_p[..., :rank, :] = Vh[..., :q, :] * root[..., None]
+    W_d[..., :full] = U[..., :q] * root[..., None, :]
+    W_p[..., :full, :] = Vh[..., :q, :] * root[..., None]
     return Nearest(
-        primary=W_p.swapaxes(0, 1).reshape(spec.primary_shape),  # row b*(out/L) + m*q + j
-        secondary=W_d.transpose(0, 2, 3, 1).reshape(spec.secondary_shape),  # column j*L + b
+        primary=W_p.swapaxes(0, 1).reshape(-1, *spec.primary_shape[1:]),  # row (b*M + m)*q + j
+        secondary=W_d.transpose(0, 2, 3, 1).reshape(out, -1),  # column j*L + b
         error=_ratio(float(np.sum(sigma[..., q:] ** 2)), float(np.sum(sigma**2))),
     )
 

@@ -12,8 +12,8 @@ import math
 from dataclasses import dataclass
 from itertools import combinations_with_replacement, pairwise
 
-from igc_ref.errors import SpecError, divides, integer
-from igc_ref.spec.block import Factor, Product, convolution_text
+from igc_ref.errors import SpecError, divides, instance, integer
+from igc_ref.spec.block import Factor, IGCSpec, Product, convolution_text
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,31 @@ class Chain(Product):
                     f"factor {i} gives {before.out_channels} channels; "
                     f"factor {i + 1} takes {after.in_channels}"
                 )
+
+    @classmethod
+    def sum_of(cls, spec: IGCSpec, rank: int) -> Chain:
+        """Return the sum of `rank` blocks of a spec as one: `rank` times as wide in the middle.
+
+        Its factors W_p and W_d have the weights of the blocks that
+        `igc_ref.reference.nearest_block` adds up. It costs `rank` times as much as one block.
+
+        Raises
+        ------
+        SpecError
+            If L*M does not divide the output channels: then the blocks do not fit side by side.
+
+        Examples
+        --------
+        >>> spec = IGCSpec.square(L=3, M=2)
+        >>> spec.parameters, Chain.sum_of(spec, rank=2).parameters
+        (126, 252)
+        """
+        instance("spec", spec, IGCSpec)
+        inp, out, L, M = spec.in_channels, spec.out_channels, spec.L, spec.M
+        divides("L*M", L * M, "out_channels", out)
+        wide = integer("rank", rank) * out
+        first = Factor(inp, wide, L, spec.kernel_size, spec.stride, deal=L)
+        return cls((first, Factor(wide, out, M, deal=M)))
 
     @property
     def in_channels(self) -> int:  # type: ignore[override]
