@@ -4,9 +4,8 @@
 - `patches`: convolution as one matrix of zeros and ones, unfold and fold.
 - `block`: the block x' = P W_d Pᵀ W_p x, forward and backward, in a few lines.
 - `special_cases`: regular, group and Xception convolutions, Kronecker products, the FFT.
-- `nearest`: which dense kernels are IGCs, and which IGC is nearest to one that is not.
+- `nearest`: which dense kernels are IGCs or sums of them, and the nearest IGC, sum and product.
 - `products`: more than two factors, IGCV2 and IGCV3.
-- `nearest_products`: the IGCV2 near to a dense kernel, one factor after another.
 
 Everything here is naive on purpose, in float64 or complex128, and shares no code with the
 backends that are checked against it.
@@ -16,16 +15,17 @@ from igc_ref.reference import products, special_cases
 from igc_ref.reference.block import Gradients, backward, composed_kernel, forward
 from igc_ref.reference.nearest import (
     Nearest,
+    NearestProduct,
     Projection,
     is_igc,
     least_rank,
     nearest_block,
     nearest_groups,
+    nearest_product,
     project,
     singular_values,
     slices,
 )
-from igc_ref.reference.nearest_products import NearestProduct, nearest_product
 from igc_ref.reference.patches import fold, patch_operator, unfold
 from igc_ref.reference.structure import (
     Matrices,

@@ -17,9 +17,8 @@ from its singular value decomposition (Eckart and Young), and
 
 The paper's square block has q = 1. The widening blocks of the residual networks have q = 2.
 
-A sum of r blocks has slices of rank at most r*q, and a matrix of such a rank is a sum of r matrices
-of rank q. So everything holds for sums of r blocks too, with r*q in place of q: `rank` = r.
-Relatives: Block Tensor-Train (arXiv:2406.06248), network decoupling (arXiv:1808.05517).
+Everything holds with r*q in place of q for sums of r blocks, because a matrix of rank r*q is a sum
+of r matrices of rank q. Relatives: arXiv:2406.06248 (Block Tensor-Train), arXiv:1808.05517.
 """
 
 from __future__ import annotations
@@ -32,6 +31,7 @@ import numpy as np
 from igc_ref.errors import SpecError, arrays, divides, instance, integer
 from igc_ref.reference.structure import Array, check_kernel
 from igc_ref.spec.block import IGCSpec
+from igc_ref.spec.products import IGCV2Spec
 
 
 class Projection(NamedTuple):
@@ -39,6 +39,14 @@ class Projection(NamedTuple):
 
     primary: Array
     secondary: Array
+
+
+class NearestProduct(NamedTuple):
+    """Weights of a near product, its ‖K - K'‖ / ‖K‖, and a lower bound of it for all products."""
+
+    weights: tuple[Array, ...]
+    error: float
+    bound: float
 
 
 class Nearest(NamedTuple):
@@ -75,8 +83,7 @@ def slices(kernel: Array, L: int, M: int) -> Array:
     if out_channels % (L * M):
         raise SpecError(f"out_channels={out_channels} is not divisible by L*M = {L}*{M} = {L * M}")
     divides("L", L, "in_channels", in_channels)
-    if not np.isfinite(kernel).all():
-        raise SpecError("the kernel holds numbers that are not finite")
+    _check_finite(kernel)
     K = kernel.reshape(out_channels // M, M, L, -1)  # (r, m, b, i*S + s)
     return K.transpose(1, 2, 0, 3)  # (m, b, r, i*S + s)
 
@@ -114,20 +121,10 @@ def is_igc(kernel: Array, L: int, M: int, rtol: float | None = None) -> bool:
 
 
 def least_rank(kernel: Array, L: int, M: int, rtol: float | None = None) -> int:
-    """Return the least r for which a dense kernel is a sum of r blocks IGC(L, M).
+    """Return the least r for which a kernel is a sum of r IGC(L, M); arguments as in `is_igc`.
 
-    It is the greatest rank of a slice over q, rounded up; 0 for a kernel of zeros. No kernel needs
-    more than ``min(L, M*S*in/out)``, rounded up; for square blocks that is min(L, M*S).
-
-    Parameters
-    ----------
-    kernel, L, M, rtol
-        As in `is_igc`.
-
-    Raises
-    ------
-    SpecError
-        If L and M do not fit the kernel.
+    It is the greatest rank of a slice over q, rounded up, and 0 for a kernel of zeros. No kernel
+    needs more than ``min(L, M*S*in/out)``, rounded up: for square blocks min(L, M*S).
 
     Examples
     --------
@@ -151,7 +148,7 @@ def project(kernel: Array, L: int, M: int, rank: int = 1) -> Projection:
     L, M : int
         Partitions of the block.
     rank : int, default 1
-        How many blocks to add up.
+        Number of blocks in the sum.
 
     Returns
     -------
@@ -167,9 +164,8 @@ def project(kernel: Array, L: int, M: int, rank: int = 1) -> Projection:
     Notes
     -----
     Each weight pair of a slice is known up to a factor and its inverse; here both have equal norm.
-
-    Block t of the sum has the weights ``primary[t::rank]`` and ``secondary[:, t*L : (t + 1)*L]``,
-    the strongest block first. Together they are the two factors of ``Chain.sum_of(spec, rank)``.
+    Block t of the sum has the weights ``primary[t::rank]`` and ``secondary[:, t*L : (t + 1)*L]``.
+    ``primary, secondary[:, :, None, None]`` are the two factors of ``Chain.sum_of(spec, rank)``.
 
     Examples
     --------
@@ -177,12 +173,8 @@ def project(kernel: Array, L: int, M: int, rank: int = 1) -> Projection:
     >>> primary, secondary = project(kernel, L=3, M=2)
     >>> primary.shape, secondary.shape
     ((6, 2, 3, 3), (6, 3))
-    >>> from igc_ref.reference.products import composed_kernel
-    >>> from igc_ref.spec import Chain
-    >>> primary, secondary = project(kernel, L=3, M=2, rank=3)
-    >>> both = primary, secondary[:, :, None, None]
-    >>> np.allclose(composed_kernel(both, Chain.sum_of(IGCSpec.square(3, 2), rank=3)), kernel)
-    True
+    >>> [weight.shape for weight in project(kernel, L=3, M=2, rank=2)]
+    [(12, 2, 3, 3), (6, 6)]
     """
     check_kernel(kernel)
     G = integer("L", L) * integer("M", M)
@@ -191,10 +183,7 @@ def project(kernel: Array, L: int, M: int, rank: int = 1) -> Projection:
 
 
 def nearest_block(kernel: Array, spec: IGCSpec, rank: int = 1) -> Nearest:
-    """Find the block of this spec that is nearest to a dense kernel in Frobenius norm.
-
-    With `rank`, find the nearest sum of this number of blocks: the weights of
-    ``Chain.sum_of(spec, rank)``.
+    """Find the block of this spec, or sum of them, nearest to a dense kernel in Frobenius norm.
 
     Parameters
     ----------
@@ -203,12 +192,12 @@ def nearest_block(kernel: Array, spec: IGCSpec, rank: int = 1) -> Nearest:
     spec : IGCSpec
         L*M divides the output channels.
     rank : int, default 1
-        How many blocks to add up.
+        Number of blocks in the sum.
 
     Returns
     -------
     primary, secondary : ndarrays
-        Shapes ``spec.primary_shape`` and ``spec.secondary_shape``, with `rank` times the rows and
+        Shapes ``spec.primary_shape`` with `rank` times the rows, ``spec.secondary_shape`` with
         `rank` times the columns; both weights of a slice have the same norm.
     error : float
         ‖K - K'‖ / ‖K‖; 0 for a kernel of zeros.
@@ -248,6 +237,65 @@ def nearest_groups(kernel: Array, groups: int) -> tuple[Array, float]:
     kept = np.concatenate([blocks[g, :, g] for g in range(groups)])
     total, inside = (float(np.sum(np.abs(array) ** 2)) for array in (kernel, kept))
     return kept, _ratio(total - inside, total)
+
+
+def nearest_product(kernel: Array, product: IGCV2Spec) -> NearestProduct:
+    """Find an IGCV2 near to a dense kernel in Frobenius norm, the nearest one if n <= 2.
+
+    An IGCV2 is an IGC(K_2*...*K_n, K_1) whose blocks W_d^m are products of the other factors. So
+    take the nearest IGC with rows of W_p of norm one, keep W_p, and go on with every W_d^m. The
+    squared errors e_i² of the n - 1 steps add up, and no product is nearer than the greatest e_i:
+    the error is at most sqrt(n - 1) times the least possible one. Compare arXiv:2411.04506.
+
+    Parameters
+    ----------
+    kernel : ndarray, shape ``product.composed_shape``, real or complex
+    product : IGCV2Spec
+
+    Returns
+    -------
+    weights : tuple of ndarray
+        Shapes ``factor.weight_shape``; the rows of all factors but the last have norm one.
+    error, bound : float
+        sqrt(Σ e_i²) / ‖K‖ and max e_i / ‖K‖; 0 for a kernel of zeros.
+
+    Raises
+    ------
+    SpecError
+        If the kernel has another shape, or holds numbers that are not finite.
+
+    Examples
+    --------
+    >>> spec = IGCV2Spec(8, 8, K=(2, 2, 2))
+    >>> weights, error, bound = nearest_product(np.ones(spec.composed_shape), spec)
+    >>> [weight.shape for weight in weights], error < 1e-7
+    ([(8, 2, 3, 3), (8, 2, 1, 1), (8, 2, 1, 1)], True)
+    """
+    instance("product", product, IGCV2Spec)
+    arrays(product.composed_shape, kernel=kernel)
+    _check_finite(kernel)
+    weights, squares = [], [0.0]
+    rest = kernel.reshape(1, len(kernel), -1)  # p matrices, one for each (d_i-1, ..., d_1)
+    for K_i in product.K[:-1]:
+        p, L = len(rest), rest.shape[1] // K_i
+        pieces = rest.reshape(p, L, K_i, L, -1).transpose(0, 3, 2, 1, 4)  # (p, b, m, r, i*S + s)
+        U, sigma, Vh = np.linalg.svd(pieces, full_matrices=False)
+        weights.append(Vh[..., 0, :])  # (p, b, m, i*S + s): rows in the order of W_i
+        W_d = (U[..., 0] * sigma[..., :1]).transpose(2, 0, 3, 1)  # (m, p, r, b)
+        rest = W_d.reshape(K_i * p, L, L)
+        squares.append(float(np.sum(sigma[..., 1:] ** 2)))
+    total = float(np.sum(np.abs(kernel) ** 2))
+    shaped = zip((*weights, rest), product.factors, strict=True)
+    return NearestProduct(
+        tuple(weight.reshape(factor.weight_shape) for weight, factor in shaped),
+        error=_ratio(sum(squares), total),
+        bound=_ratio(max(squares), total),
+    )
+
+
+def _check_finite(kernel: Array) -> None:
+    if not np.isfinite(kernel).all():
+        raise SpecError("the kernel holds numbers that are not finite")
 
 
 def _ratio(lost: float, total: float) -> float:

@@ -9,7 +9,7 @@ Every W_i is a group convolution and every P_i an interleaving permutation; one 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement, pairwise
 
 from igc_ref.errors import SpecError, divides, instance, integer
@@ -52,15 +52,12 @@ class Chain(Product):
 
     @classmethod
     def sum_of(cls, spec: IGCSpec, rank: int) -> Chain:
-        """Return the sum of `rank` blocks of a spec as one: `rank` times as wide in the middle.
-
-        Its factors W_p and W_d have the weights of the blocks that
-        `igc_ref.reference.nearest_block` adds up. It costs `rank` times as much as one block.
+        """Return the sum of `rank` equal blocks as one block, `rank` times as wide in the middle.
 
         Raises
         ------
         SpecError
-            If L*M does not divide the output channels: then the blocks do not fit side by side.
+            If L*M does not divide the output channels.
 
         Examples
         --------
@@ -69,11 +66,10 @@ class Chain(Product):
         (126, 252)
         """
         instance("spec", spec, IGCSpec)
-        inp, out, L, M = spec.in_channels, spec.out_channels, spec.L, spec.M
-        divides("L*M", L * M, "out_channels", out)
-        wide = integer("rank", rank) * out
-        first = Factor(inp, wide, L, spec.kernel_size, spec.stride, deal=L)
-        return cls((first, Factor(wide, out, M, deal=M)))
+        divides("L*M", spec.L * spec.M, "out_channels", spec.out_channels)
+        first, last = spec.factors
+        wide = integer("rank", rank) * spec.out_channels
+        return cls((replace(first, out_channels=wide), replace(last, in_channels=wide)))
 
     @property
     def in_channels(self) -> int:  # type: ignore[override]
