@@ -4,7 +4,7 @@
 - `patches`: convolution as one matrix of zeros and ones, unfold and fold.
 - `block`: the block x' = P W_d Pᵀ W_p x, forward and backward, in a few lines.
 - `special_cases`: regular, group and Xception convolutions, Kronecker products, the FFT.
-- `nearest`: which dense kernels are IGCs, and which IGC is nearest to one that is not.
+- `nearest`: which dense kernels are IGCs or sums of them, and the nearest IGC, sum and product.
 - `duality`: transpose, inverse, determinant, and backward to the images as a block turned round.
 - `products`: more than two factors, IGCV2 and IGCV3.
 
@@ -16,10 +16,13 @@ from igc_ref.reference import duality, products, special_cases
 from igc_ref.reference.block import Gradients, backward, composed_kernel, forward
 from igc_ref.reference.nearest import (
     Nearest,
+    NearestProduct,
     Projection,
     is_igc,
+    least_rank,
     nearest_block,
     nearest_groups,
+    nearest_product,
     project,
     singular_values,
     slices,
@@ -39,6 +42,7 @@ __all__ = [
     "Gradients",
     "Matrices",
     "Nearest",
+    "NearestProduct",
     "Projection",
     "backward",
     "block_diagonal",
@@ -51,9 +55,11 @@ __all__ = [
     "forward",
     "interleave",
     "is_igc",
+    "least_rank",
     "matrices",
     "nearest_block",
     "nearest_groups",
+    "nearest_product",
     "patch_operator",
     "products",
     "project",
