@@ -4,7 +4,8 @@
 - `patches`: convolution as one matrix of zeros and ones, unfold and fold.
 - `block`: the block x' = P W_d Pᵀ W_p x, forward and backward, in a few lines.
 - `special_cases`: regular, group and Xception convolutions, Kronecker products, the FFT.
-- `nearest`: which dense kernels are IGCs, and which IGC is nearest to one that is not.
+- `nearest`: which dense kernels are IGCs or sums of them, and the nearest IGC, sum and product.
+- `duality`: transpose, inverse, determinant, and backward to the images as a block turned round.
 - `symmetries`: what the weights may change without the block, what gradient descent keeps.
 - `products`: more than two factors, IGCV2 and IGCV3.
 
@@ -12,14 +13,17 @@ Everything here is naive on purpose, in float64 or complex128, and shares no cod
 backends that are checked against it.
 """
 
-from igc_ref.reference import products, special_cases
+from igc_ref.reference import duality, products, special_cases
 from igc_ref.reference.block import Gradients, backward, composed_kernel, forward
 from igc_ref.reference.nearest import (
     Nearest,
+    NearestProduct,
     Projection,
     is_igc,
+    least_rank,
     nearest_block,
     nearest_groups,
+    nearest_product,
     project,
     singular_values,
     slices,
@@ -41,6 +45,7 @@ __all__ = [
     "Matrices",
     "MiddleChannels",
     "Nearest",
+    "NearestProduct",
     "Projection",
     "backward",
     "block_diagonal",
@@ -48,15 +53,18 @@ __all__ = [
     "composed_kernel",
     "diagonal_blocks",
     "dimension",
+    "duality",
     "first_permutation",
     "fold",
     "forward",
     "interleave",
     "is_igc",
+    "least_rank",
     "matrices",
     "middle_channels",
     "nearest_block",
     "nearest_groups",
+    "nearest_product",
     "patch_operator",
     "products",
     "project",

@@ -16,6 +16,9 @@ from its singular value decomposition (Eckart and Young), and
     ‖K - K'‖² = Σ over all slices of Σ_{t>q} σ_t².
 
 The paper's square block has q = 1. The widening blocks of the residual networks have q = 2.
+
+Everything holds with r*q in place of q for sums of r blocks, because a matrix of rank r*q is a sum
+of r matrices of rank q. Relatives: arXiv:2406.06248 (Block Tensor-Train), arXiv:1808.05517.
 """
 
 from __future__ import annotations
@@ -28,13 +31,22 @@ import numpy as np
 from igc_ref.errors import SpecError, arrays, divides, instance, integer
 from igc_ref.reference.structure import Array, check_kernel
 from igc_ref.spec.block import IGCSpec
+from igc_ref.spec.products import IGCV2Spec
 
 
 class Projection(NamedTuple):
-    """Weights of the nearest IGC with q = 1: primary (out, in/L, k, k) and secondary (out, L)."""
+    """Weights of the nearest sum of IGCs, q = 1: (rank*out, in/L, k, k) and (out, rank*L)."""
 
     primary: Array
     secondary: Array
+
+
+class NearestProduct(NamedTuple):
+    """Weights of a near product, its ‖K - K'‖ / ‖K‖, and a lower bound of it for all products."""
+
+    weights: tuple[Array, ...]
+    error: float
+    bound: float
 
 
 class Nearest(NamedTuple):
@@ -71,8 +83,7 @@ def slices(kernel: Array, L: int, M: int) -> Array:
     if out_channels % (L * M):
         raise SpecError(f"out_channels={out_channels} is not divisible by L*M = {L}*{M} = {L * M}")
     divides("L", L, "in_channels", in_channels)
-    if not np.isfinite(kernel).all():
-        raise SpecError("the kernel holds numbers that are not finite")
+    _check_finite(kernel)
     K = kernel.reshape(out_channels // M, M, L, -1)  # (r, m, b, i*S + s)
     return K.transpose(1, 2, 0, 3)  # (m, b, r, i*S + s)
 
@@ -106,15 +117,29 @@ def is_igc(kernel: Array, L: int, M: int, rtol: float | None = None) -> bool:
     >>> is_igc(np.random.default_rng(0).normal(size=(6, 6, 3, 3)), L=3, M=2)
     False
     """
+    return least_rank(kernel, L, M, rtol) <= 1
+
+
+def least_rank(kernel: Array, L: int, M: int, rtol: float | None = None) -> int:
+    """Return the least r for which a kernel is a sum of r IGC(L, M); arguments as in `is_igc`.
+
+    It is the greatest rank of a slice over q, rounded up, and 0 for a kernel of zeros. No kernel
+    needs more than ``min(L, M*S*in/out)``, rounded up: for square blocks min(L, M*S).
+
+    Examples
+    --------
+    >>> least_rank(np.random.default_rng(0).normal(size=(6, 6, 3, 3)), L=3, M=2)
+    3
+    """
     sigma = singular_values(kernel, L, M)
     if rtol is None:
         rtol = math.sqrt(np.finfo(sigma.dtype).eps)
-    q = len(kernel) // (L * M)
-    return bool(np.all(sigma[..., q:] <= rtol * sigma.max(initial=0)))
+    greatest = int(np.sum(sigma > rtol * sigma.max(), axis=-1).max())
+    return math.ceil(greatest * L * M / len(kernel))
 
 
-def project(kernel: Array, L: int, M: int) -> Projection:
-    """Find the IGC(L, M) nearest to a dense kernel in Frobenius norm: `nearest_block` with q = 1.
+def project(kernel: Array, L: int, M: int, rank: int = 1) -> Projection:
+    """Find the IGC(L, M), or sum of them, nearest to a dense kernel: `nearest_block` with q = 1.
 
     Parameters
     ----------
@@ -122,12 +147,14 @@ def project(kernel: Array, L: int, M: int) -> Projection:
         Dense kernel, in divisible by L; real or complex.
     L, M : int
         Partitions of the block.
+    rank : int, default 1
+        Number of blocks in the sum.
 
     Returns
     -------
-    primary : ndarray, shape (L*M, in/L, k, k)
-    secondary : ndarray, shape (L*M, L)
-        The squared distance is the sum of the squares of ``singular_values(...)[..., 1:]``.
+    primary : ndarray, shape (rank*L*M, in/L, k, k)
+    secondary : ndarray, shape (L*M, rank*L)
+        The squared distance is the sum of the squares of ``singular_values(...)[..., rank:]``.
 
     Raises
     ------
@@ -137,6 +164,8 @@ def project(kernel: Array, L: int, M: int) -> Projection:
     Notes
     -----
     Each weight pair of a slice is known up to a factor and its inverse; here both have equal norm.
+    Block t of the sum has the weights ``primary[t::rank]`` and ``secondary[:, t*L : (t + 1)*L]``.
+    ``primary, secondary[:, :, None, None]`` are the two factors of ``Chain.sum_of(spec, rank)``.
 
     Examples
     --------
@@ -144,15 +173,17 @@ def project(kernel: Array, L: int, M: int) -> Projection:
     >>> primary, secondary = project(kernel, L=3, M=2)
     >>> primary.shape, secondary.shape
     ((6, 2, 3, 3), (6, 3))
+    >>> [weight.shape for weight in project(kernel, L=3, M=2, rank=2)]
+    [(12, 2, 3, 3), (6, 6)]
     """
     check_kernel(kernel)
     G = integer("L", L) * integer("M", M)
     spec = IGCSpec(kernel.shape[1], G, L, M, kernel.shape[-1])
-    return Projection(*nearest_block(kernel, spec)[:2])
+    return Projection(*nearest_block(kernel, spec, rank)[:2])
 
 
-def nearest_block(kernel: Array, spec: IGCSpec) -> Nearest:
-    """Find the block of this spec that is nearest to a dense kernel in Frobenius norm.
+def nearest_block(kernel: Array, spec: IGCSpec, rank: int = 1) -> Nearest:
+    """Find the block of this spec, or sum of them, nearest to a dense kernel in Frobenius norm.
 
     Parameters
     ----------
@@ -160,13 +191,16 @@ def nearest_block(kernel: Array, spec: IGCSpec) -> Nearest:
         Real or complex.
     spec : IGCSpec
         L*M divides the output channels.
+    rank : int, default 1
+        Number of blocks in the sum.
 
     Returns
     -------
     primary, secondary : ndarrays
-        Shapes ``spec.primary_shape`` and ``spec.secondary_shape``. Of the weights with this kernel
-        they are the ones whose columns and rows in a slice are orthogonal, each column as long as
-        its row, its entry of greatest modulus real and positive.
+        Shapes ``spec.primary_shape`` with `rank` times the rows, ``spec.secondary_shape`` with
+        `rank` times the columns. Of the weights with this kernel they are the ones whose columns
+        and rows in a slice are orthogonal, each column as long as its row, its entry of greatest
+        modulus real and positive.
     error : float
         ‖K - K'‖ / ‖K‖; 0 for a kernel of zeros.
 
@@ -182,15 +216,16 @@ def nearest_block(kernel: Array, spec: IGCSpec) -> Nearest:
     top = np.abs(U).argmax(axis=2, keepdims=True)
     phase = np.sign(np.take_along_axis(U, top, axis=2))  # free in each pair of singular vectors
     U, Vh = U / phase, Vh * phase.swapaxes(2, 3)
-    q, rank = out // (L * M), sigma.shape[-1]  # a slice may be smaller than q: the rest is zero
+    q = integer("rank", rank) * out // (L * M)
+    full = sigma.shape[-1]  # a slice may be smaller than q: the rest is zero
     root = np.sqrt(sigma[..., :q])  # (m, b, j)
     W_d = np.zeros((M, L, out // M, q), U.dtype)  # (m, b, r, j)
     W_p = np.zeros((M, L, q, Vh.shape[-1]), U.dtype)  # (m, b, j, i*S + s)
-    W_d[..., :rank] = U[..., :q] * root[..., None, :]
-    W_p[..., :rank, :] = Vh[..., :q, :] * root[..., None]
+    W_d[..., :full] = U[..., :q] * root[..., None, :]
+    W_p[..., :full, :] = Vh[..., :q, :] * root[..., None]
     return Nearest(
-        primary=W_p.swapaxes(0, 1).reshape(spec.primary_shape),  # row b*(out/L) + m*q + j
-        secondary=W_d.transpose(0, 2, 3, 1).reshape(spec.secondary_shape),  # column j*L + b
+        primary=W_p.swapaxes(0, 1).reshape(-1, *spec.primary_shape[1:]),  # row (b*M + m)*q + j
+        secondary=W_d.transpose(0, 2, 3, 1).reshape(out, -1),  # column j*L + b
         error=_ratio(float(np.sum(sigma[..., q:] ** 2)), float(np.sum(sigma**2))),
     )
 
@@ -207,6 +242,65 @@ def nearest_groups(kernel: Array, groups: int) -> tuple[Array, float]:
     kept = np.concatenate([blocks[g, :, g] for g in range(groups)])
     total, inside = (float(np.sum(np.abs(array) ** 2)) for array in (kernel, kept))
     return kept, _ratio(total - inside, total)
+
+
+def nearest_product(kernel: Array, product: IGCV2Spec) -> NearestProduct:
+    """Find an IGCV2 near to a dense kernel in Frobenius norm, the nearest one if n <= 2.
+
+    An IGCV2 is an IGC(K_2*...*K_n, K_1) whose blocks W_d^m are products of the other factors. So
+    take the nearest IGC with rows of W_p of norm one, keep W_p, and go on with every W_d^m. The
+    squared errors e_i² of the n - 1 steps add up, and no product is nearer than the greatest e_i:
+    the error is at most sqrt(n - 1) times the least possible one. Compare arXiv:2411.04506.
+
+    Parameters
+    ----------
+    kernel : ndarray, shape ``product.composed_shape``, real or complex
+    product : IGCV2Spec
+
+    Returns
+    -------
+    weights : tuple of ndarray
+        Shapes ``factor.weight_shape``; the rows of all factors but the last have norm one.
+    error, bound : float
+        sqrt(Σ e_i²) / ‖K‖ and max e_i / ‖K‖; 0 for a kernel of zeros.
+
+    Raises
+    ------
+    SpecError
+        If the kernel has another shape, or holds numbers that are not finite.
+
+    Examples
+    --------
+    >>> spec = IGCV2Spec(8, 8, K=(2, 2, 2))
+    >>> weights, error, bound = nearest_product(np.ones(spec.composed_shape), spec)
+    >>> [weight.shape for weight in weights], error < 1e-7
+    ([(8, 2, 3, 3), (8, 2, 1, 1), (8, 2, 1, 1)], True)
+    """
+    instance("product", product, IGCV2Spec)
+    arrays(product.composed_shape, kernel=kernel)
+    _check_finite(kernel)
+    weights, squares = [], [0.0]
+    rest = kernel.reshape(1, len(kernel), -1)  # p matrices, one for each (d_i-1, ..., d_1)
+    for K_i in product.K[:-1]:
+        p, L = len(rest), rest.shape[1] // K_i
+        pieces = rest.reshape(p, L, K_i, L, -1).transpose(0, 3, 2, 1, 4)  # (p, b, m, r, i*S + s)
+        U, sigma, Vh = np.linalg.svd(pieces, full_matrices=False)
+        weights.append(Vh[..., 0, :])  # (p, b, m, i*S + s): rows in the order of W_i
+        W_d = (U[..., 0] * sigma[..., :1]).transpose(2, 0, 3, 1)  # (m, p, r, b)
+        rest = W_d.reshape(K_i * p, L, L)
+        squares.append(float(np.sum(sigma[..., 1:] ** 2)))
+    total = float(np.sum(np.abs(kernel) ** 2))
+    shaped = zip((*weights, rest), product.factors, strict=True)
+    return NearestProduct(
+        tuple(weight.reshape(factor.weight_shape) for weight, factor in shaped),
+        error=_ratio(sum(squares), total),
+        bound=_ratio(max(squares), total),
+    )
+
+
+def _check_finite(kernel: Array) -> None:
+    if not np.isfinite(kernel).all():
+        raise SpecError("the kernel holds numbers that are not finite")
 
 
 def _ratio(lost: float, total: float) -> float:

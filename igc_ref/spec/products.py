@@ -9,11 +9,11 @@ Every W_i is a group convolution and every P_i an interleaving permutation; one 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement, pairwise
 
-from igc_ref.errors import SpecError, divides, integer
-from igc_ref.spec.block import Factor, Product, convolution_text
+from igc_ref.errors import SpecError, divides, instance, integer
+from igc_ref.spec.block import Factor, IGCSpec, Product, convolution_text
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,27 @@ class Chain(Product):
                     f"factor {i} gives {before.out_channels} channels; "
                     f"factor {i + 1} takes {after.in_channels}"
                 )
+
+    @classmethod
+    def sum_of(cls, spec: IGCSpec, rank: int) -> Chain:
+        """Return the sum of `rank` equal blocks as one block, `rank` times as wide in the middle.
+
+        Raises
+        ------
+        SpecError
+            If L*M does not divide the output channels.
+
+        Examples
+        --------
+        >>> spec = IGCSpec.square(L=3, M=2)
+        >>> spec.parameters, Chain.sum_of(spec, rank=2).parameters
+        (126, 252)
+        """
+        instance("spec", spec, IGCSpec)
+        divides("L*M", spec.L * spec.M, "out_channels", spec.out_channels)
+        first, last = spec.factors
+        wide = integer("rank", rank) * spec.out_channels
+        return cls((replace(first, out_channels=wide), replace(last, in_channels=wide)))
 
     @property
     def in_channels(self) -> int:  # type: ignore[override]

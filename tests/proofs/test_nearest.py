@@ -12,9 +12,11 @@ from igc_ref.reference import (
     is_igc,
     nearest_block,
     nearest_groups,
+    nearest_product,
     project,
     singular_values,
 )
+from igc_ref.spec import Chain, IGCV2Spec
 from igc_ref.testing import assert_close
 from tests.support.strategies import normal, ranked_specs, seeds, specs, weights
 
@@ -145,6 +147,11 @@ def test_a_kernel_of_zeros_has_no_error():
         (lambda k: nearest_block(k[:4], IGCSpec.square(2, 3)),
          r"kernel has shape \(4, 6, 3, 3\); \(6, 6, 3, 3\) is needed"),
         (lambda k: nearest_block(k, IGCSpec(6, 6, 3, 3)), r"divisible by L\*M = 3\*3 = 9"),
+        (lambda k: project(k, 2, 3, rank=0), "rank=0 is not an integer of at least 1"),
+        (lambda k: Chain.sum_of(IGCSpec.square(3, 2), -1), "rank=-1 is not an integer"),
+        (lambda k: Chain.sum_of(IGCSpec(6, 6, 3, 3), 2), r"out_channels=6 is not .* by L\*M=9"),
+        (lambda k: nearest_product(k, IGCV2Spec(6, 6, (6,), 1)), r"\(6, 6, 1, 1\) is needed"),
+        (lambda k: nearest_product(k * np.nan, IGCV2Spec(6, 6, (6,))), "holds numbers"),
         (lambda k: nearest_groups(k, 4), "out_channels=6 is not divisible by groups=4"),
         (lambda k: project(k[:, :0], 3, 2), r"kernel has shape \(6, 0, 3, 3\)"),
         (lambda k: nearest_groups(k[:0], 2), r"\(0, 6, 3, 3\)"),

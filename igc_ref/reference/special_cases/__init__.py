@@ -26,6 +26,13 @@ from igc_ref.reference.special_cases.convolutions import (
     summation_fusion,
     xception,
 )
+from igc_ref.reference.special_cases.relatives import (
+    blast,
+    causal_convolution,
+    dgconv,
+    gated,
+    mixconv,
+)
 from igc_ref.reference.special_cases.transforms import (
     complementary_product,
     composed_matrix,
@@ -39,13 +46,18 @@ from igc_ref.reference.special_cases.transforms import (
 
 __all__ = [
     "Weights",
+    "blast",
+    "causal_convolution",
     "complementary_product",
     "composed_matrix",
     "cooley_tukey",
     "decimate",
+    "dgconv",
     "fourier",
+    "gated",
     "group_convolution",
     "kronecker",
+    "mixconv",
     "monarch",
     "regular_convolution",
     "regular_convolution_by_branches",

@@ -1,0 +1,133 @@
+"""Sums of IGCs, products of n factors, and the nearest to a dense kernel, as theorems.
+
+Right sides: numpy.linalg on slices cut by loops, alternating least squares, and `lazylinop`.
+"""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+
+from igc_ref import IGCSpec, reference
+from igc_ref.reference import least_rank, nearest_block, nearest_product, products
+from igc_ref.spec import Chain, IGCV2Spec
+from tests.proofs.special_cases.trials import agree, dtypes, given, numbers, partitions, trials
+from tests.support.strategies import igcv2_specs, normal, product_weights, ranked_specs, seeds
+
+
+def dense(primary, secondary, spec, r=1):
+    return products.composed_kernel((primary, secondary[:, :, None, None]), Chain.sum_of(spec, r))
+
+
+def cut(kernel, L, M):
+    n = kernel.shape[1] // L
+    return [kernel[m::M, b * n : (b + 1) * n] for m, b in np.ndindex(M, L)]
+
+
+@given(ranked_specs(), numbers, seeds, dtypes)
+def test_sums_of_r_igcs_have_slices_of_rank_r_q_and_peeling_finds_the_nearest(spec, r, seed, dtype):
+    rng, exact = np.random.default_rng(seed), np.zeros(spec.composed_shape, dtype)
+    q, ranks = spec.out_channels // (spec.L * spec.M), []
+    for piece in cut(exact, spec.L, spec.M):
+        ranks.append(min(len(piece), piece[0].size, rng.integers(r * q + 1)))
+        left, right = (len(piece), ranks[-1]), (ranks[-1], piece[0].size)
+        piece[:] = (normal(rng, left, dtype) @ normal(rng, right, dtype)).reshape(piece.shape)
+    assert least_rank(exact, spec.L, spec.M) == -(-max(ranks) // q)
+    for noise in (0, 1):
+        rest = kernel = exact + noise * normal(rng, exact.shape, dtype)
+        *best, error = nearest_block(kernel, spec, r)
+        size, distance = (np.linalg.norm(a) for a in (kernel, kernel - dense(*best, spec, r)))
+        for _ in range(r):  # peel off one nearest IGC after another
+            rest = rest - dense(*nearest_block(rest, spec)[:2], spec)
+        found = [distance, error * size]
+        assert found == pytest.approx([np.linalg.norm(rest)] * 2, abs=1e-12 * (size or 1))
+        for piece in cut(dense(*best, spec, r), spec.L, spec.M):
+            assert np.linalg.matrix_rank(piece.reshape(len(piece), -1), tol=1e-9 * size) <= r * q
+        other = [weight + 0.01 * normal(rng, weight.shape, dtype) for weight in best]
+        assert np.linalg.norm(kernel - dense(*other, spec, r)) >= distance - 1e-12 * size
+    MS = spec.M * spec.taps * spec.in_channels / spec.out_channels  # square: M*S
+    most = least_rank(normal(rng, exact.shape, dtype), spec.L, spec.M)
+    assert most == math.ceil(min(spec.L, MS))
+    for r in range(1, most + 1):
+        dearer = Chain.sum_of(spec, r).parameters > exact.size
+        assert dearer == (r * (1 / spec.L + 1 / MS) > 1 + 1e-12)
+    assert dearer  # every kernel is such a sum, which costs more than the kernel
+
+
+@given(trials, partitions, numbers, numbers, numbers)
+def test_the_sum_is_one_block_r_times_as_wide_in_the_middle_at_r_times_the_cost(t, L, M, n, r):
+    spec = IGCSpec(L * n, L * M, L, M, t.k, t.stride)
+    chain, x = Chain.sum_of(spec, r), t.images(L * n)
+    p, s = reference.project(t.kernel(L * M, L * n), L, M, rank=r)
+    igcs = [(p[i::r], s[:, i * L : (i + 1) * L], spec) for i in range(r)]
+    y = products.forward(x, (p, s[:, :, None, None]), chain)
+    agree(y, sum(reference.forward(x, *igc) for igc in igcs))
+    d = t.like(y)
+    dx, (dp, ds) = products.backward(d, x, (p, s[:, :, None, None]), chain)
+    dxs, dps, dss = zip(*(reference.backward(d, x, *igc) for igc in igcs), strict=True)
+    agree(dx, sum(dxs))
+    agree([dp[i::r] for i in range(r)], dps)
+    agree(ds[:, :, 0, 0], np.concatenate(dss, axis=1))
+    assert chain.parameters == r * spec.parameters
+    assert chain.multiply_adds(9, 8) == r * spec.multiply_adds(9, 8)
+
+
+@given(igcv2_specs().filter(lambda s: s.in_channels * s.kernel_size**2 < 200), seeds, dtypes)
+def test_a_product_is_found_and_no_other_is_nearer_by_more_than_sqrt_n_1(spec, seed, dtype):
+    rng = np.random.default_rng(seed)
+    product = products.composed_kernel(product_weights(rng, spec, dtype), spec)
+    for noise in (0, 0.01, 0.3, 10):
+        kernel = product + noise * normal(rng, product.shape, dtype)
+        weights, error, bound = nearest_product(kernel, spec)
+        distance = np.linalg.norm(kernel - products.composed_kernel(weights, spec))
+        size, rival = np.linalg.norm(kernel), np.linalg.norm(kernel - product)
+        assert distance == pytest.approx(error * size, abs=1e-12 * size)  # so errors are orthogonal
+        assert bound * size <= rival + 1e-12 * size
+        assert error <= math.sqrt(len(spec.K) - 1) * bound + 1e-12
+    for weight in weights[:-1]:
+        agree(np.linalg.norm(weight.reshape(len(weight), -1), axis=1), np.ones(len(weight)))
+
+
+@pytest.mark.parametrize("K", [(2, 2, 2), (3, 2, 2), (2, 3, 4), (1, 3, 2)], ids=str)
+def test_three_factors_fitted_together_are_nearer_by_sqrt_2_at_most(K):
+    rng, (K1, K2, K3) = np.random.default_rng(0), K
+    spec = IGCV2Spec(2 * K2 * K3, math.prod(K), K, kernel_size=2)
+    T = rng.normal(size=(K3, K2, K1, K3, K2, 8))  # xed, the digits of the output; pqi of the input
+    found = nearest_product(T.reshape(spec.composed_shape), spec)
+    axes, shapes = ("pqdi", "dpeq", "edxp"), ((K3, K2, K1, 8), (K1, K3, K2, K2), (K2, K1, K3, K3))
+    best = []
+    for start in (found.weights, *(product_weights(rng, spec) for _ in range(3))):
+        W = [weight.reshape(shape) for weight, shape in zip(start, shapes, strict=True)]
+        for i in [0, 1, 2] * 30:  # entry by entry T = W_i * paths: least squares for one factor
+            ones = [np.ones_like(w) if j == i else w for j, w in enumerate(W)]
+            paths = np.einsum("pqdi,dpeq,edxp->xedpqi", *ones)
+            dot, norm = (np.einsum(f"xedpqi,xedpqi->{axes[i]}", a, paths) for a in (T, paths))
+            W[i] = dot / norm
+        best.append(np.linalg.norm(T - np.einsum("pqdi,dpeq,edxp->xedpqi", *W)) / np.linalg.norm(T))
+    assert found.bound <= min(best) <= best[0] < found.error <= math.sqrt(2) * min(best)
+
+
+@pytest.mark.parametrize("K", [(3, 4), (2, 2, 2), (2, 3, 2), (2, 2, 3, 2)], ids=str)
+def test_lazylinop_finds_the_same_distances(K):
+    with warnings.catch_warnings(record=True):
+        for library in ("pandas", "psutil", "lazylinop.butterfly"):  # it imports the other two
+            lazylinop = pytest.importorskip(library, reason=f"lazylinop's ksd needs {library}")
+    L, M = math.prod(K[1:]), K[0]
+    kernel = normal(np.random.default_rng(0), (L * M, 2 * L, 2, 2), np.complex128)
+
+    def rival(matrix, patterns):
+        found = lazylinop.ksd(np.ascontiguousarray(matrix), lazylinop.Chain(patterns)).toarray()
+        return pytest.approx(np.linalg.norm(matrix - found) / np.linalg.norm(matrix), rel=1e-9)
+
+    for r in (1, 2):
+        error = nearest_block(kernel, IGCSpec(2 * L, L * M, L, M, 2), r).error
+        assert error == rival(kernel.reshape(L * M, -1), [(1, L, r * L, M), (L, r * M, 8, 1)])
+    # It begins with the last factor: give it the transpose, with all digits in reverse order.
+    mirror = kernel.reshape(*K[::-1], *K[:0:-1], 8).transpose(*reversed(range(2 * len(K))))
+    patterns = [(1, 8, M, L)]
+    for radix in K[1:]:
+        a, _, b, d = patterns[-1]
+        patterns.append((a * b, radix, radix, d // radix))
+    error = nearest_product(kernel, IGCV2Spec(2 * L, L * M, K, 2)).error
+    assert error == rival(mirror.reshape(-1, L * M), patterns)
