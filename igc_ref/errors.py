@@ -109,8 +109,8 @@ def instance(name: str, value: object, kind: type) -> None:
 
 
 def is_array(value: object, kind: type = np.ndarray) -> bool:
-    """Return whether this is an array of a library, and not a masked one: nothing reads masks."""
-    return isinstance(value, kind) and not isinstance(value, np.ma.MaskedArray)
+    """Return whether this is an array of a library; not a masked one, and no ``numpy.matrix``."""
+    return isinstance(value, kind) and not isinstance(value, np.ma.MaskedArray | np.matrix)
 
 
 @lru_cache(maxsize=4096)
@@ -136,10 +136,17 @@ def arrays(axes: Axes = "", /, **values: Any) -> None:
     for name, value in values.items():
         if not is_array(value):
             raise TypeError(f"{name} is {kind_of(value)}; numpy.ndarray is needed")
-        if value.dtype.kind not in "iufc" or value.dtype == np.float16:
+        if value.dtype.char not in np.typecodes["AllInteger"] + "fdFD":
             raise TypeError(f"{name} is {value.dtype}; float64, complex128 or integers are needed")
         if axes and not fits(value.shape, axes):
             raise SpecError(f"{name} has shape {value.shape}; {axes} is needed")
+
+
+def finite(name: str, array: Any) -> None:
+    """Raise a SpecError if a number is not finite, or so great that a norm might not be."""
+    greatest = float(np.abs(array).max())
+    if not greatest < 1e300:
+        raise SpecError(f"{name} holds numbers that are not finite, or not below 1e300: {greatest}")
 
 
 def one_line(text: object, limit: int = 200) -> str:

@@ -3,13 +3,15 @@
 The matrix of a square block with S = 1 is K = Aᵀ W_d A W_p, A = interleave(L, M). So
 A Kᵀ Aᵀ = A W_pᵀ Aᵀ W_dᵀ and A K⁻¹ Aᵀ = A W_p⁻¹ Aᵀ W_d⁻¹ are an IGC(M, L): its first permutation is
 interleave(M, L) = Aᵀ. Of any block, the gradient of the images is such a product: `adjoint`.
+
+All functions take `Weights` of finite numbers, as the constructions of `special_cases` return them.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from igc_ref.errors import SpecError, instance
+from igc_ref.errors import SpecError, finite, instance
 from igc_ref.reference.special_cases.convolutions import Weights
 from igc_ref.reference.structure import Array, diagonal_blocks, matrices
 from igc_ref.spec.block import Factor, IGCSpec
@@ -17,26 +19,56 @@ from igc_ref.spec.products import Chain
 
 
 def transpose(weights: Weights) -> Weights:
-    """Return the IGC(M, L) of A Kᵀ Aᵀ; a SpecError unless the block is square and k = 1."""
+    """Return the IGC(M, L) of A Kᵀ Aᵀ: primary blocks (W_d^m)ᵀ, secondary blocks (W_p^b)ᵀ.
+
+    Raises
+    ------
+    SpecError
+        Unless the block is square, in = out = L*M, with kernel size 1 and stride 1.
+
+    Examples
+    --------
+    >>> from igc_ref.reference import composed_kernel, interleave, special_cases
+    >>> igc, A = special_cases.kronecker(np.ones((3, 3)), np.eye(2)), interleave(3, 2)
+    >>> K, turned = (composed_kernel(*w)[..., 0, 0] for w in (igc, transpose(igc)))
+    >>> np.array_equal(turned, A @ K.T @ A.T), print(transpose(igc).spec)
+    igc 1x1 6-6 L2 M3
+    (True, None)
+    """
     return _exchanged(*(blocks.swapaxes(1, 2) for blocks in _blocks(weights, square=True)))
 
 
 def inverse(weights: Weights) -> Weights:
-    """Return the IGC(M, L) of A K⁻¹ Aᵀ, or a SpecError that names a singular block: as above."""
+    """Return the IGC(M, L) of A K⁻¹ Aᵀ: primary blocks (W_d^m)⁻¹, secondary blocks (W_p^b)⁻¹.
+
+    Raises
+    ------
+    SpecError
+        As in `transpose`, or if a block is singular: the message names it.
+    """
     both = _blocks(weights, square=True)
     for name, blocks in zip(("W_p", "W_d"), both, strict=True):
-        if not np.isfinite(blocks).all():
-            raise SpecError(f"{name} holds numbers that are not finite")
         if (singular := np.linalg.matrix_rank(blocks) < blocks.shape[-1]).any():
             raise SpecError(f"{name}^{singular.argmax()} is singular; all must be invertible")
     return _exchanged(*map(np.linalg.inv, both))
 
 
 def slogdet(weights: Weights) -> tuple[complex, float]:
-    """Return the sign of det K and log |det K|, as NumPy does; in = out and k = 1, or a SpecError.
+    """Return the sign (or phase) of det K and log |det K|, as ``numpy.linalg.slogdet`` does.
 
     det K is the product of the determinants of all blocks and of the signs of both permutations,
     which cancel in the square block: interleave(a, b) has a(a-1)/2 * b(b-1)/2 inversions.
+
+    Raises
+    ------
+    SpecError
+        Unless in = out and the kernel size is 1.
+
+    Examples
+    --------
+    >>> from igc_ref.reference import special_cases
+    >>> slogdet(special_cases.kronecker(np.diag([1.0, -1.0, 1.0]), np.eye(3)))
+    (-1.0, 0.0)
     """
     both, spec, out = _blocks(weights), weights.spec, weights.spec.out_channels
     if spec.composed_shape != (out, out, 1, 1):
@@ -76,6 +108,8 @@ def _blocks(weights: Weights, square: bool = False) -> tuple[Array, Array]:
     instance("weights", weights, Weights)
     spec = weights.spec
     W_p, _, W_d = matrices(*weights)
+    finite("W_p", W_p)
+    finite("W_d", W_d)
     if square and spec != IGCSpec.square(spec.L, spec.M, kernel_size=1):
         raise SpecError(f"{spec}: a square block, in = out = L*M, with k = 1, stride 1 is needed")
     return diagonal_blocks(W_p, spec.L), diagonal_blocks(W_d, spec.M)

@@ -24,11 +24,12 @@ of r matrices of rank q. Relatives: arXiv:2406.06248 (Block Tensor-Train), arXiv
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
 
-from igc_ref.errors import SpecError, arrays, divides, instance, integer
+from igc_ref.errors import SpecError, arrays, divides, finite, instance, integer, shown
 from igc_ref.reference.structure import Array, check_kernel
 from igc_ref.spec.block import IGCSpec
 from igc_ref.spec.products import IGCV2Spec
@@ -80,10 +81,9 @@ def slices(kernel: Array, L: int, M: int) -> Array:
     L, M = integer("L", L), integer("M", M)
     check_kernel(kernel)
     out_channels, in_channels = kernel.shape[:2]
-    if out_channels % (L * M):
-        raise SpecError(f"out_channels={out_channels} is not divisible by L*M = {L}*{M} = {L * M}")
+    divides("L*M", L * M, "out_channels", out_channels)
     divides("L", L, "in_channels", in_channels)
-    _check_finite(kernel)
+    finite("kernel", kernel)
     K = kernel.reshape(out_channels // M, M, L, -1)  # (r, m, b, i*S + s)
     return K.transpose(1, 2, 0, 3)  # (m, b, r, i*S + s)
 
@@ -134,7 +134,9 @@ def least_rank(kernel: Array, L: int, M: int, rtol: float | None = None) -> int:
     sigma = singular_values(kernel, L, M)
     if rtol is None:
         rtol = math.sqrt(np.finfo(sigma.dtype).eps)
-    greatest = int(np.sum(sigma > rtol * sigma.max(), axis=-1).max())
+    if not isinstance(rtol, Real) or not 0 <= rtol < 1:
+        raise SpecError(f"rtol={shown(rtol)} is not a number of at least 0 and below 1")
+    greatest = int(np.sum(sigma > float(rtol) * sigma.max(), axis=-1).max())
     return math.ceil(greatest * L * M / len(kernel))
 
 
@@ -226,7 +228,7 @@ def nearest_block(kernel: Array, spec: IGCSpec, rank: int = 1) -> Nearest:
     return Nearest(
         primary=W_p.swapaxes(0, 1).reshape(-1, *spec.primary_shape[1:]),  # row (b*M + m)*q + j
         secondary=W_d.transpose(0, 2, 3, 1).reshape(out, -1),  # column j*L + b
-        error=_ratio(float(np.sum(sigma[..., q:] ** 2)), float(np.sum(sigma**2))),
+        error=_ratio(sigma[..., q:], sigma),
     )
 
 
@@ -236,12 +238,13 @@ def nearest_groups(kernel: Array, groups: int) -> tuple[Array, float]:
     Returns its weight (out, in/groups, k, k) and ‖K - K'‖ / ‖K‖, 0 for a kernel of zeros.
     """
     check_kernel(kernel)
+    finite("kernel", kernel)
     out = divides("groups", groups, "out_channels", kernel.shape[0])
     inp = divides("groups", groups, "in_channels", kernel.shape[1])
-    blocks = kernel.reshape(groups, out, groups, inp, *kernel.shape[2:])
-    kept = np.concatenate([blocks[g, :, g] for g in range(groups)])
-    total, inside = (float(np.sum(np.abs(array) ** 2)) for array in (kernel, kept))
-    return kept, _ratio(total - inside, total)
+    lost, g = kernel.reshape(groups, out, groups, inp, *kernel.shape[2:]).copy(), np.arange(groups)
+    kept = lost[g, :, g]  # (groups, out/groups, in/groups, k, k)
+    lost[g, :, g] = 0
+    return kept.reshape(-1, *kept.shape[2:]), _ratio(lost, kernel)
 
 
 def nearest_product(kernel: Array, product: IGCV2Spec) -> NearestProduct:
@@ -278,8 +281,8 @@ def nearest_product(kernel: Array, product: IGCV2Spec) -> NearestProduct:
     """
     instance("product", product, IGCV2Spec)
     arrays(product.composed_shape, kernel=kernel)
-    _check_finite(kernel)
-    weights, squares = [], [0.0]
+    finite("kernel", kernel)
+    weights, lost = [], [np.zeros(1)]
     rest = kernel.reshape(1, len(kernel), -1)  # p matrices, one for each (d_i-1, ..., d_1)
     for K_i in product.K[:-1]:
         p, L = len(rest), rest.shape[1] // K_i
@@ -288,21 +291,16 @@ def nearest_product(kernel: Array, product: IGCV2Spec) -> NearestProduct:
         weights.append(Vh[..., 0, :])  # (p, b, m, i*S + s): rows in the order of W_i
         W_d = (U[..., 0] * sigma[..., :1]).transpose(2, 0, 3, 1)  # (m, p, r, b)
         rest = W_d.reshape(K_i * p, L, L)
-        squares.append(float(np.sum(sigma[..., 1:] ** 2)))
-    total = float(np.sum(np.abs(kernel) ** 2))
+        lost.append(sigma[..., 1:].ravel())
     shaped = zip((*weights, rest), product.factors, strict=True)
     return NearestProduct(
         tuple(weight.reshape(factor.weight_shape) for weight, factor in shaped),
-        error=_ratio(sum(squares), total),
-        bound=_ratio(max(squares), total),
+        error=_ratio(np.concatenate(lost), kernel),
+        bound=max(_ratio(part, kernel) for part in lost),
     )
 
 
-def _check_finite(kernel: Array) -> None:
-    if not np.isfinite(kernel).all():
-        raise SpecError("the kernel holds numbers that are not finite")
-
-
-def _ratio(lost: float, total: float) -> float:
-    """Return the relative error of an approximation from squared norms."""
-    return math.sqrt(max(0.0, lost / total)) if total else 0.0
+def _ratio(lost: Array, whole: Array) -> float:
+    """Return ‖lost‖ / ‖whole‖, 0 if both are zero; scaled first, so that no square overflows."""
+    top = float(np.abs(whole * 1.0).max())
+    return float(np.linalg.norm(lost / top) / np.linalg.norm(whole / top)) if top else 0.0

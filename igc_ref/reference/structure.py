@@ -29,6 +29,13 @@ def check_kernel(kernel: Array) -> None:
         raise SpecError(f"kernel has shape {kernel.shape}; it is empty")
 
 
+def check_weights(primary: Array, secondary: Array, spec: IGCSpec) -> None:
+    """Raise unless these are weights of this block."""
+    instance("spec", spec, IGCSpec)
+    arrays(spec.primary_shape, primary=primary)
+    arrays(spec.secondary_shape, secondary=secondary)
+
+
 class Matrices(NamedTuple):
     """The three matrices of the block, in the order in which they are applied.
 
@@ -162,9 +169,7 @@ def matrices(primary: Array, secondary: Array, spec: IGCSpec, sparse: bool = Fal
     >>> W_p.shape, P.shape, W_d.shape
     ((6, 54), (6, 6), (6, 6))
     """
-    instance("spec", spec, IGCSpec)
-    arrays(spec.primary_shape, primary=primary)
-    arrays(spec.secondary_shape, secondary=secondary)
+    check_weights(primary, secondary, spec)
     L, M, out = spec.L, spec.M, spec.out_channels
     W_p = block_diagonal(primary.reshape(L, out // L, -1), sparse)  # L blocks (out/L, in/L*S)
     W_d = block_diagonal(secondary.reshape(M, out // M, -1), sparse)  # M blocks (out/M, out/M)

@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from igc_ref.errors import SpecError, arrays, instance
+from igc_ref.errors import SpecError, arrays, divides, instance
 from igc_ref.reference.special_cases.convolutions import Weights
-from igc_ref.reference.structure import Array, first_permutation
+from igc_ref.reference.structure import Array, check_weights, first_permutation
 from igc_ref.spec.block import IGCSpec
 
 
@@ -60,11 +60,11 @@ def middle_channels(primary: Array, secondary: Array, spec: IGCSpec) -> MiddleCh
     >>> middle_channels(np.ones(spec.primary_shape), secondary, spec).columns[2]
     array([1., 4., 7.])
     """
+    check_weights(primary, secondary, spec)
     Pt = first_permutation(spec, sparse=True)  # Pt[p, g] = 1: channel g comes to column p of W_d
-    arrays(spec.primary_shape, primary=primary)
-    arrays(spec.secondary_shape, secondary=secondary)
-    columns = Pt.T @ _transposed_blocks(secondary, spec)
-    return MiddleChannels(primary.reshape(spec.out_channels, -1), columns)
+    out, side = spec.secondary_shape
+    W_dt = secondary.reshape(spec.M, side, side).swapaxes(1, 2).reshape(out, side)
+    return MiddleChannels(primary.reshape(out, -1), Pt.T @ W_dt)
 
 
 def rescale(primary: Array, secondary: Array, spec: IGCSpec, factors: Array) -> Weights:
@@ -75,12 +75,12 @@ def rescale(primary: Array, secondary: Array, spec: IGCSpec, factors: Array) -> 
     primary, secondary, spec
         As in `middle_channels`.
     factors : ndarray, shape (out,)
-        Real or complex, none of them zero.
+        Real or complex, of a modulus from 1e-300 to 1e300.
 
     Raises
     ------
     SpecError
-        If an array has another shape, or a factor is zero or not finite.
+        If an array has another shape, or a factor is too small or too great.
 
     Examples
     --------
@@ -89,13 +89,17 @@ def rescale(primary: Array, secondary: Array, spec: IGCSpec, factors: Array) -> 
     >>> rescale(primary, secondary, spec, np.array([1, 1, 2, 1, 1, 1.0])).secondary[0]
     array([1. , 0.5, 1. ])
     """
-    rows, columns = middle_channels(primary, secondary, spec)
+    check_weights(primary, secondary, spec)
     arrays((spec.out_channels,), factors=factors)
-    for g in np.flatnonzero(~np.isfinite(factors) | (factors == 0)):
-        raise SpecError(f"factors[{g}]={factors[g]} is not allowed; it must be finite and not zero")
-    columns = first_permutation(spec, sparse=True) @ (columns / factors[:, None])
-    rows = (rows * factors[:, None]).reshape(spec.primary_shape)
-    return Weights(rows, _transposed_blocks(columns, spec), spec)
+    for g, modulus in enumerate(np.abs(factors).tolist()):
+        if not 1e-300 <= modulus <= 1e300:
+            raise SpecError(f"factors[{g}]={factors[g]}: its modulus is not from 1e-300 to 1e300")
+    divisors = first_permutation(spec, sparse=True) @ factors  # in the order of W_d's columns
+    W_d = secondary.reshape(spec.M, -1, spec.out_channels // spec.M) / divisors.reshape(
+        spec.M, 1, -1
+    )
+    rows = primary * factors[:, None, None, None]
+    return Weights(rows, W_d.reshape(spec.secondary_shape), spec)
 
 
 def dimension(spec: IGCSpec) -> int:
@@ -117,14 +121,6 @@ def dimension(spec: IGCSpec) -> int:
     """
     instance("spec", spec, IGCSpec)
     L, M, out = spec.L, spec.M, spec.out_channels
-    if out % (L * M):
-        raise SpecError(f"out_channels={out} is not divisible by L*M = {L}*{M} = {L * M}")
     r, c = out // M, spec.in_channels // L * spec.taps
-    rank = min(out // (L * M), c)
+    rank = min(divides("L*M", L * M, "out_channels", out), c)
     return L * M * rank * (r + c - rank)
-
-
-def _transposed_blocks(secondary: Array, spec: IGCSpec) -> Array:
-    """Transpose every block W_d^m; shape (out, out/M) as before."""
-    side = spec.out_channels // spec.M
-    return secondary.reshape(spec.M, side, side).swapaxes(1, 2).reshape(spec.secondary_shape)

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from igc_ref.errors import SpecError, instance, integer
 from igc_ref.spec.block import IGCSpec
 
+LONGEST = 2**20  # partitions and pixels: the loops below take a second for as many
+
 
 def share_met_by_other_deal(L: int, M: int) -> float:
     """Return the share of channel pairs that meet in a square block shuffled the other way.
@@ -17,12 +19,17 @@ def share_met_by_other_deal(L: int, M: int) -> float:
     ``interleave(M, L)`` takes its place, they do if and only if L = M or one of both is 1. For
     L <= M, from L² to L² + M - gcd(L, M) of the L*M pairs meet; a share is 1/min(L, M) at least.
 
+    Raises
+    ------
+    SpecError
+        If L or M is not an integer from 1 to 2**20.
+
     Examples
     --------
     >>> share_met_by_other_deal(8, 4), share_met_by_other_deal(4, 4)
     (0.5, 1.0)
     """
-    L, M = sorted((integer("L", L), integer("M", M)))  # symmetric
+    L, M = sorted(integer(*pair, maximum=LONGEST) for pair in (("L", L), ("M", M)))  # symmetric
     # L² pairs begin where W_p's output is one of the first L of its partition. Secondary partition
     # d begins with output (d*L mod M)*L + d*L//M, and adds a pair if that is not one of those.
     late = sum((d * L % M * L + d * L // M) % M >= L for d in range(M))
@@ -38,19 +45,30 @@ def mixing_time(blocks: IGCSpec | Iterable[IGCSpec], height: int, width: int) ->
     Parameters
     ----------
     blocks : IGCSpec or iterable of IGCSpec
-        One block that is repeated, or the blocks of a network. A SpecError if the channels do not
-        fit, or a stride above ``k // 2 + 1`` may leave out pixels.
+        One block that is repeated, or the blocks of a network.
     height, width : int
-        Of the input image, in pixels.
+        Of the input image, in pixels; at most 2**20.
+
+    Returns
+    -------
+    int or math.inf
+        Infinity if no number of these blocks is enough.
+
+    Raises
+    ------
+    SpecError
+        If the channels do not fit, or a stride above ``k // 2 + 1`` may leave out pixels.
 
     Examples
     --------
-    >>> mixing_time(IGCSpec.square(L=24, M=2), 32, 32)  # or math.inf, if they never do
+    >>> mixing_time(IGCSpec.square(L=24, M=2), 32, 32)
     31
     """
-    far = max(integer("height", height), integer("width", width)) - 1
+    height, width = integer("height", height, 1, LONGEST), integer("width", width, 1, LONGEST)
+    far = max(height, width) - 1
     if isinstance(blocks, IGCSpec):  # each gains a pixel and doubles the channels, or none ever
-        blocks = itertools.repeat(blocks, far + blocks.in_channels)
+        blocks = itertools.repeat(blocks, max(far, 31))
+    instance("blocks", blocks, Iterable)
     met, reach, step, first, given = 1, 0, 1, 0, 0  # channels; pixels to a side; pixels apart
     for n, spec in enumerate(blocks, start=1):
         instance("block", spec, IGCSpec)

@@ -9,6 +9,7 @@ Every W_i is a group convolution and every P_i an interleaving permutation; one 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement, pairwise
 
@@ -40,9 +41,12 @@ class Chain(Product):
     factors: tuple[Factor, ...] = ()
 
     def __post_init__(self) -> None:
+        instance("factors", self.factors, Iterable)
         object.__setattr__(self, "factors", tuple(self.factors))
         if not self.factors:
             raise SpecError("a chain needs at least one factor")
+        for i, factor in enumerate(self.factors, start=1):
+            instance(f"factor {i}", factor, Factor)
         for i, (before, after) in enumerate(pairwise(self.factors), start=1):
             if before.out_channels != after.in_channels:
                 raise SpecError(
@@ -88,12 +92,19 @@ class Chain(Product):
         Raises
         ------
         SpecError
-            If several factors are spatial: no kernel of one of these sizes is their product.
+            If several factors are spatial, or one before it has a stride: their product has a
+            larger kernel.
         """
-        sizes = [factor.kernel_size for factor in self.factors if factor.kernel_size > 1]
-        if len(sizes) > 1:
-            raise SpecError(f"kernel sizes {sizes}: at most one factor may be spatial")
-        return sizes[0] if sizes else 1
+        sizes = [factor.kernel_size for factor in self.factors]
+        side = step = 1  # the composed kernel's side; pixels of x between two of the factor's input
+        for factor in self.factors:
+            side += (factor.kernel_size - 1) * step
+            step *= factor.stride
+        if side > max(sizes):
+            raise SpecError(
+                f"kernel sizes {sizes}: at most one factor may be spatial, none before it strided"
+            )
+        return side
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Relatives of the block: mixed kernel sizes, learned groups, gates, BLAST, causal convolutions.
 
->>> print(mixconv([np.ones((2, 1, 3, 3)), np.ones((2, 1, 5, 5))]).spec)
-igc 5x5 2-4 L2 M2
+A kernel, weights or channels that do not fit are a SpecError, what is no array a TypeError.
 """
 
 from __future__ import annotations
@@ -12,21 +11,34 @@ import numpy as np
 
 from igc_ref.errors import SpecError, arrays, divides, instance, integer
 from igc_ref.reference.special_cases.convolutions import Weights, group_convolution, xception
-from igc_ref.reference.structure import Array, check_kernel, diagonal_blocks
+from igc_ref.reference.structure import Array, check_kernel, check_weights, diagonal_blocks
 from igc_ref.spec.block import IGCSpec
 
 
 def mixconv(kernels: Sequence[Array], stride: int = 1) -> Weights:
     """MixConv (arXiv:1907.09595): group convolution, each group with its own kernel size.
 
-    L kernels (out/L, in/L, k_b, k_b) are put in the middle of the largest, with zeros around. Sizes
-    are all odd or all even: otherwise the paddings k // 2 give images of different sizes.
+    Parameters
+    ----------
+    kernels : sequence of L arrays, shapes (out/L, in/L, k_b, k_b)
+        All sizes odd or all even: otherwise the paddings k // 2 give images of different sizes.
+
+    Returns
+    -------
+    Weights
+        Of a group convolution; a smaller kernel stands in the middle of zeros.
+
+    Examples
+    --------
+    >>> print(mixconv([np.ones((2, 1, 3, 3)), np.ones((2, 1, 5, 5))]).spec)
+    igc 5x5 2-4 L2 M2
     """
     instance("kernels", kernels, Sequence)
+    axes = "(out/L, in/L, k, k)"
     for b, kernel in enumerate(kernels):
-        check_kernel(kernel)
-        arrays("({}, {}, k, k)".format(*kernels[0].shape), **{f"kernels[{b}]": kernel})
-    sizes = [kernel.shape[-1] for kernel in kernels]
+        arrays(axes, **{f"kernels[{b}]": kernel})
+        axes = "({}, {}, k, k)".format(*kernel.shape)  # all others have as many channels
+    sizes = [integer("kernel_size", kernel.shape[-1]) for kernel in kernels]
     if len({size % 2 for size in sizes}) != 1:
         raise SpecError(f"kernel sizes {sizes} are not all odd or all even")
     rings = [[(0, 0)] * 2 + [((max(sizes) - size) // 2,) * 2] * 2 for size in sizes]
@@ -34,34 +46,68 @@ def mixconv(kernels: Sequence[Array], stride: int = 1) -> Weights:
 
 
 def dgconv(kernel: Array, gates: Sequence[int], stride: int = 1) -> tuple[Weights, Array, Array]:
-    """Dynamic grouping convolution (arXiv:1908.05867), ``(weights, outputs, inputs)``.
+    """Dynamic grouping convolution (arXiv:1908.05867): a group convolution of permuted channels.
 
-    It multiplies a dense kernel, shape (out, in, k, k), by the mask U_1 ⊗ ... ⊗ U_n ⊗ ones: U_t is
-    ones(2, 2) if gates[t] is 1, eye(2) if it is 0; 2^n divides out and in. That is a group
-    convolution between two permutations: ``y[:, outputs] = forward(x[:, inputs], *weights)``.
+    It multiplies a dense kernel by the mask U_1 ⊗ ... ⊗ U_n ⊗ ones, where U_t is ones(2, 2) if
+    gates[t] is 1, eye(2) if it is 0.
+
+    Parameters
+    ----------
+    kernel : ndarray, shape (out, in, k, k)
+        2^n divides out and in.
+    gates : sequence of n integers, 0 or 1
+
+    Returns
+    -------
+    weights, outputs, inputs : Weights and two arrays of channels, shapes (out,) and (in,)
+        ``y[:, outputs] = forward(x[:, inputs], *weights)``, y the masked convolution of x.
+
+    Examples
+    --------
+    >>> weights, outputs, inputs = dgconv(np.ones((4, 4, 3, 3)), [1, 0])
+    >>> weights.spec.L, outputs  # even channels are one group, odd ones the other
+    (2, array([0, 2, 1, 3]))
     """
     check_kernel(kernel)
     instance("gates", gates, Sequence)
     gates = [integer(f"gates[{t}]", gate, 0, 1) for t, gate in enumerate(gates)]
-    # Of a channel's binary digits those of gate 0, made the slowest, are the number of its group.
+    # A channel's group is the number that its binary digits of gate 0 form: these go to the front.
     digits = [*np.argsort(gates, kind="stable"), len(gates)]
-    outputs, inputs = (
-        np.arange(channels).reshape(*[2] * len(gates), rest).transpose(digits).ravel()
-        for name, channels in zip(("out_channels", "in_channels"), kernel.shape, strict=False)
-        for rest in [divides("2^n", 2 ** len(gates), name, channels)]
+
+    def by_group(name: str, channels: int) -> Array:
+        rest = divides("2^n", 2 ** len(gates), name, channels)
+        return np.arange(channels).reshape(*[2] * len(gates), rest).transpose(digits).ravel()
+
+    out, inp, k, _ = kernel.shape
+    outputs, inputs, L = (
+        by_group("out_channels", out),
+        by_group("in_channels", inp),
+        2 ** gates.count(0),
     )
-    dealt, L = kernel[outputs][:, inputs].reshape(len(kernel), -1), 2 ** gates.count(0)
-    primary = diagonal_blocks(dealt, L).reshape(len(kernel), -1, *kernel.shape[2:])
-    return group_convolution(primary, L, stride), outputs, inputs
+    blocks = diagonal_blocks(kernel[outputs][:, inputs].reshape(out, -1), L)
+    return group_convolution(blocks.reshape(out, inp // L, k, k), L, stride), outputs, inputs
 
 
 def gated(weights: Weights, gates: Array, after: bool = False) -> Weights:
-    """Scale middle channels, x' = P W_d Pᵀ diag(gates) W_p x, or outputs; gates has shape (out,).
+    """Scale the middle channels, x' = P W_d Pᵀ diag(gates) W_p x, or the outputs.
 
-    Squeeze-and-excitation (arXiv:1709.01507) has other gates for each image, in the order of the
-    rows of W_p or, with `after`, of x'. For one image they scale rows of a weight: no new kernels.
+    Squeeze-and-excitation (arXiv:1709.01507) has other gates for each image. For one image they
+    scale rows of a weight, so they give no new kernels.
+
+    Parameters
+    ----------
+    gates : ndarray, shape (out,)
+        In the order of the rows of W_p or, with `after`, of the channels of x'.
+
+    Examples
+    --------
+    >>> igc = xception(np.ones((2, 1, 3, 3)), np.ones((2, 2)))
+    >>> gated(igc, np.array([1.0, 0.5]), after=True).secondary
+    array([[1. , 1. ],
+           [0.5, 0.5]])
     """
     instance("weights", weights, Weights)
+    check_weights(*weights)
     primary, secondary, spec = weights
     arrays((spec.out_channels,), gates=gates)
     if after:  # row r of W_d^m becomes output channel r*M + m
@@ -72,8 +118,19 @@ def gated(weights: Weights, gates: Array, after: bool = False) -> Weights:
 def blast(s: Array, V: Array) -> Weights:
     """BLAST matrix (arXiv:2410.21262) with one-hot U: these are exactly the IGCs with S = 1.
 
-    Block (a, b) is U diag(s[a, b]) V[b]ᵀ, with U = I_M ⊗ (1 ... 1), q ones, V[b]ᵀ = W_p^b and
-    s[a, b, m*q+j] = W_d^m[a, j*L+b]. Shapes: s (q*L, L, q*M), V (L, in/L, q*M).
+    Block (a, b) of the matrix is U diag(s[a, b]) V[b]ᵀ, with U = I_M ⊗ (1 ... 1), q ones.
+
+    Parameters
+    ----------
+    s : ndarray, shape (q*L, L, q*M)
+        s[a, b, m*q + j] = W_d^m[a, j*L + b].
+    V : ndarray, shape (L, in/L, q*M)
+        V[b]ᵀ = W_p^b.
+
+    Examples
+    --------
+    >>> print(blast(np.ones((3, 3, 2)), np.ones((3, 4, 2))).spec)
+    igc 1x1 12-6 L3 M2
     """
     arrays("(L, in/L, q*M)", V=V)
     L, n, rank = V.shape
@@ -87,9 +144,19 @@ def blast(s: Array, V: Array) -> Weights:
 def causal_convolution(filters: Array, pointwise: Array | None = None) -> Weights:
     """Depthwise causal convolution over time, Mamba's (arXiv:2312.00752), of images (N, C, 1, T).
 
-    Filters, shape (C, c), end at the present: y[t] = Σ_j f[j] x[t-(c-1)+j]. They are the first c
-    taps of the middle row in a kernel of side 2c - 1, zero elsewhere. `pointwise`, (out, C) with C
-    dividing out, is a 1 x 1 convolution after them; by default the identity.
+    y[t] = Σ_j f[j] x[t-(c-1)+j]: the filter ends at the present. It is the first c taps of the
+    middle row in a kernel of side 2c - 1, zero elsewhere.
+
+    Parameters
+    ----------
+    filters : ndarray, shape (C, c)
+    pointwise : ndarray, shape (out, C), optional
+        C divides out. A 1 x 1 convolution after them; the identity by default.
+
+    Examples
+    --------
+    >>> causal_convolution(np.array([[2.0, 3.0]])).primary[0, 0, 1]  # y[t] = 2x[t-1] + 3x[t]
+    array([2., 3., 0.])
     """
     arrays("(C, c)", filters=filters)
     C, c = filters.shape
