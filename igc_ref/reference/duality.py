@@ -21,19 +21,11 @@ from igc_ref.spec.products import Chain
 def transpose(weights: Weights) -> Weights:
     """Return the IGC(M, L) of A Kᵀ Aᵀ: primary blocks (W_d^m)ᵀ, secondary blocks (W_p^b)ᵀ.
 
-    Raises
-    ------
-    SpecError
-        Unless the block is square, in = out = L*M, with kernel size 1 and stride 1.
+    A SpecError unless the block is square, in = out = L*M, with kernel size 1 and stride 1.
 
-    Examples
-    --------
-    >>> from igc_ref.reference import composed_kernel, interleave, special_cases
-    >>> igc, A = special_cases.kronecker(np.ones((3, 3)), np.eye(2)), interleave(3, 2)
-    >>> K, turned = (composed_kernel(*w)[..., 0, 0] for w in (igc, transpose(igc)))
-    >>> np.array_equal(turned, A @ K.T @ A.T), print(transpose(igc).spec)
+    >>> from igc_ref.reference import special_cases
+    >>> print(transpose(special_cases.cooley_tukey(3, 2)).spec)
     igc 1x1 6-6 L2 M3
-    (True, None)
     """
     return _exchanged(*(blocks.swapaxes(1, 2) for blocks in _blocks(weights, square=True)))
 
@@ -41,10 +33,11 @@ def transpose(weights: Weights) -> Weights:
 def inverse(weights: Weights) -> Weights:
     """Return the IGC(M, L) of A K⁻¹ Aᵀ: primary blocks (W_d^m)⁻¹, secondary blocks (W_p^b)⁻¹.
 
-    Raises
-    ------
-    SpecError
-        As in `transpose`, or if a block is singular: the message names it.
+    A SpecError as in `transpose`, or if a block is singular: the message names it.
+
+    >>> from igc_ref.reference import special_cases
+    >>> inverse(special_cases.kronecker(np.diag([2.0, 4.0]), np.eye(1))).primary.ravel()
+    array([0.5 , 0.  , 0.  , 0.25])
     """
     both = _blocks(weights, square=True)
     for name, blocks in zip(("W_p", "W_d"), both, strict=True):
@@ -58,14 +51,8 @@ def slogdet(weights: Weights) -> tuple[complex, float]:
 
     det K is the product of the determinants of all blocks and of the signs of both permutations,
     which cancel in the square block: interleave(a, b) has a(a-1)/2 * b(b-1)/2 inversions.
+    A SpecError unless in = out and the kernel size is 1.
 
-    Raises
-    ------
-    SpecError
-        Unless in = out and the kernel size is 1.
-
-    Examples
-    --------
     >>> from igc_ref.reference import special_cases
     >>> slogdet(special_cases.kronecker(np.diag([1.0, -1.0, 1.0]), np.eye(3)))
     (-1.0, 0.0)
@@ -86,8 +73,6 @@ def adjoint(weights: Weights) -> tuple[list[Array], Chain]:
     stride is above 1, d must first be put on every stride-th pixel of zeros of the size that stride
     1 would give. If k is even, the result has one pixel too many on each of the four sides.
 
-    Examples
-    --------
     >>> from igc_ref.reference import backward, products, special_cases
     >>> igc = special_cases.group_convolution(np.ones((6, 2, 3, 3)), L=3)
     >>> x, d = np.random.default_rng(0).normal(size=(2, 1, 6, 8, 8))

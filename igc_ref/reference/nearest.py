@@ -126,8 +126,6 @@ def least_rank(kernel: Array, L: int, M: int, rtol: float | None = None) -> int:
     It is the greatest rank of a slice over q, rounded up, and 0 for a kernel of zeros. No kernel
     needs more than ``min(L, M*S*in/out)``, rounded up: for square blocks min(L, M*S).
 
-    Examples
-    --------
     >>> least_rank(np.random.default_rng(0).normal(size=(6, 6, 3, 3)), L=3, M=2)
     3
     """
@@ -258,6 +256,7 @@ def nearest_product(kernel: Array, product: IGCV2Spec) -> NearestProduct:
     Parameters
     ----------
     kernel : ndarray, shape ``product.composed_shape``, real or complex
+        A SpecError if it has another shape, or holds numbers that are not finite.
     product : IGCV2Spec
 
     Returns
@@ -266,11 +265,6 @@ def nearest_product(kernel: Array, product: IGCV2Spec) -> NearestProduct:
         Shapes ``factor.weight_shape``; the rows of all factors but the last have norm one.
     error, bound : float
         sqrt(Σ e_i²) / ‖K‖ and max e_i / ‖K‖; 0 for a kernel of zeros.
-
-    Raises
-    ------
-    SpecError
-        If the kernel has another shape, or holds numbers that are not finite.
 
     Examples
     --------

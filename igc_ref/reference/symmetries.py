@@ -37,9 +37,8 @@ def middle_channels(primary: Array, secondary: Array, spec: IGCSpec) -> MiddleCh
 
     Parameters
     ----------
-    primary, secondary : ndarray
-        Weights, or their gradients.
-    spec : IGCSpec
+    primary, secondary, spec
+        Weights, or their gradients; a SpecError if they have another shape than `spec` says.
 
     Returns
     -------
@@ -47,11 +46,6 @@ def middle_channels(primary: Array, secondary: Array, spec: IGCSpec) -> MiddleCh
         The rows of W_p without the zeros beside its blocks.
     columns : ndarray, shape (out, out/M)
         ``columns[g]`` is the column of W_d that multiplies output g of W_p, without the zeros.
-
-    Raises
-    ------
-    SpecError
-        If an array has another shape than `spec` says.
 
     Examples
     --------
@@ -70,20 +64,8 @@ def middle_channels(primary: Array, secondary: Array, spec: IGCSpec) -> MiddleCh
 def rescale(primary: Array, secondary: Array, spec: IGCSpec, factors: Array) -> Weights:
     """Multiply row g of W_p by ``factors[g]`` and divide its column of W_d by it: the same block.
 
-    Parameters
-    ----------
-    primary, secondary, spec
-        As in `middle_channels`.
-    factors : ndarray, shape (out,)
-        Real or complex, of a modulus from 1e-300 to 1e300.
+    Factors, shape (out,), are real or complex, of a modulus from 1e-300 to 1e300, or a SpecError.
 
-    Raises
-    ------
-    SpecError
-        If an array has another shape, or a factor is too small or too great.
-
-    Examples
-    --------
     >>> spec = IGCSpec.square(L=3, M=2)
     >>> primary, secondary = np.ones(spec.primary_shape), np.ones(spec.secondary_shape)
     >>> rescale(primary, secondary, spec, np.array([1, 1, 2, 1, 1, 1.0])).secondary[0]
@@ -95,11 +77,8 @@ def rescale(primary: Array, secondary: Array, spec: IGCSpec, factors: Array) -> 
         if not 1e-300 <= modulus <= 1e300:
             raise SpecError(f"factors[{g}]={factors[g]}: its modulus is not from 1e-300 to 1e300")
     divisors = first_permutation(spec, sparse=True) @ factors  # in the order of W_d's columns
-    W_d = secondary.reshape(spec.M, -1, spec.out_channels // spec.M) / divisors.reshape(
-        spec.M, 1, -1
-    )
-    rows = primary * factors[:, None, None, None]
-    return Weights(rows, W_d.reshape(spec.secondary_shape), spec)
+    divisors = np.repeat(divisors.reshape(spec.M, -1), spec.out_channels // spec.M, axis=0)
+    return Weights(primary * factors[:, None, None, None], secondary / divisors, spec)
 
 
 def dimension(spec: IGCSpec) -> int:
@@ -107,14 +86,8 @@ def dimension(spec: IGCSpec) -> int:
 
     A slice of r = out/M rows and c = in/L*S columns may be any matrix of rank ρ = min(q, c), which
     are a set of dimension ρ(r + c - ρ). If q <= c, all this is the parameters less L*M*q².
+    A SpecError if L*M does not divide the output channels.
 
-    Raises
-    ------
-    SpecError
-        If L*M does not divide the output channels.
-
-    Examples
-    --------
     >>> spec = IGCSpec.square(L=3, M=2)
     >>> spec.parameters, dimension(spec)
     (126, 120)

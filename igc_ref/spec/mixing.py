@@ -18,14 +18,8 @@ def share_met_by_other_deal(L: int, M: int) -> float:
     After ``interleave(L, M)`` every primary partition meets every secondary one. If
     ``interleave(M, L)`` takes its place, they do if and only if L = M or one of both is 1. For
     L <= M, from L² to L² + M - gcd(L, M) of the L*M pairs meet; a share is 1/min(L, M) at least.
+    Both are at most 2**20.
 
-    Raises
-    ------
-    SpecError
-        If L or M is not an integer from 1 to 2**20.
-
-    Examples
-    --------
     >>> share_met_by_other_deal(8, 4), share_met_by_other_deal(4, 4)
     (0.5, 1.0)
     """
@@ -37,7 +31,7 @@ def share_met_by_other_deal(L: int, M: int) -> float:
 
 
 def mixing_time(blocks: IGCSpec | Iterable[IGCSpec], height: int, width: int) -> float:
-    """Return after how many blocks every output depends on every input pixel and channel.
+    """Return after how many blocks every output depends on every input pixel and channel, or inf.
 
     With n blocks it does, for almost all weights, exactly if ∏ in_i*out_i/(L_i*M_i) >= in_1 and
     Σ floor((k_i - 1)/2) * stride_1 * ... * stride_(i-1) >= max(height, width) - 1.
@@ -45,27 +39,17 @@ def mixing_time(blocks: IGCSpec | Iterable[IGCSpec], height: int, width: int) ->
     Parameters
     ----------
     blocks : IGCSpec or iterable of IGCSpec
-        One block that is repeated, or the blocks of a network.
+        One block that is repeated, or the blocks of a network. A SpecError if the channels do not
+        fit, or a stride above ``k // 2 + 1`` may leave out pixels.
     height, width : int
         Of the input image, in pixels; at most 2**20.
-
-    Returns
-    -------
-    int or math.inf
-        Infinity if no number of these blocks is enough.
-
-    Raises
-    ------
-    SpecError
-        If the channels do not fit, or a stride above ``k // 2 + 1`` may leave out pixels.
 
     Examples
     --------
     >>> mixing_time(IGCSpec.square(L=24, M=2), 32, 32)
     31
     """
-    height, width = integer("height", height, 1, LONGEST), integer("width", width, 1, LONGEST)
-    far = max(height, width) - 1
+    far = max(integer("height", height, 1, LONGEST), integer("width", width, 1, LONGEST)) - 1
     if isinstance(blocks, IGCSpec):  # each gains a pixel and doubles the channels, or none ever
         blocks = itertools.repeat(blocks, max(far, 31))
     instance("blocks", blocks, Iterable)

@@ -23,13 +23,9 @@ class Chain(Product):
 
     Parameters
     ----------
-    factors : tuple of Factor
-        In the order in which they are applied.
-
-    Raises
-    ------
-    SpecError
-        If there is none, or one does not give the channels that the next one takes.
+    factors : iterable of Factor
+        In the order in which they are applied. A SpecError if there is none, or one does not give
+        the channels that the next one takes.
 
     Examples
     --------
@@ -48,23 +44,16 @@ class Chain(Product):
         for i, factor in enumerate(self.factors, start=1):
             instance(f"factor {i}", factor, Factor)
         for i, (before, after) in enumerate(pairwise(self.factors), start=1):
-            if before.out_channels != after.in_channels:
-                raise SpecError(
-                    f"factor {i} gives {before.out_channels} channels; "
-                    f"factor {i + 1} takes {after.in_channels}"
-                )
+            gives, takes = before.out_channels, after.in_channels
+            if gives != takes:
+                raise SpecError(f"factor {i} gives {gives} channels; factor {i + 1} takes {takes}")
 
     @classmethod
     def sum_of(cls, spec: IGCSpec, rank: int) -> Chain:
         """Return the sum of `rank` equal blocks as one block, `rank` times as wide in the middle.
 
-        Raises
-        ------
-        SpecError
-            If L*M does not divide the output channels.
+        A SpecError if L*M does not divide the output channels.
 
-        Examples
-        --------
         >>> spec = IGCSpec.square(L=3, M=2)
         >>> spec.parameters, Chain.sum_of(spec, rank=2).parameters
         (126, 252)
@@ -89,20 +78,16 @@ class Chain(Product):
     def kernel_size(self) -> int:  # type: ignore[override]
         """Side of the one spatial factor's kernel in pixels, 1 if there is none.
 
-        Raises
-        ------
-        SpecError
-            If several factors are spatial, or one before it has a stride: their product has a
-            larger kernel.
+        A SpecError if several are spatial, or one before it has a stride: the kernel is larger.
         """
         sizes = [factor.kernel_size for factor in self.factors]
-        side = step = 1  # the composed kernel's side; pixels of x between two of the factor's input
-        for factor in self.factors:
+        side = step = 1
+        for factor in self.factors:  # output pixels are `step` pixels of x apart
             side += (factor.kernel_size - 1) * step
             step *= factor.stride
         if side > max(sizes):
             raise SpecError(
-                f"kernel sizes {sizes}: at most one factor may be spatial, none before it strided"
+                f"kernel sizes {sizes}: only one may be above 1, and no stride before it"
             )
         return side
 

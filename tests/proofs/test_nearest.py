@@ -130,6 +130,15 @@ def test_the_nearest_group_convolution_keeps_the_diagonal_blocks():
     assert error == pytest.approx(np.linalg.norm(dense - kernel) / np.linalg.norm(kernel))
 
 
+@pytest.mark.parametrize("scale", [1, 1e-160, 1e200])
+def test_errors_are_the_same_in_small_integers_and_at_any_scale(scale):
+    kernel = np.random.default_rng(0).integers(-128, 128, (6, 6, 3, 3), np.int8)
+    found, wanted = ((nearest_block(k, IGCSpec.square(2, 3)).error, nearest_groups(k, 3)[1],
+                      nearest_product(k, IGCV2Spec(6, 6, (3, 2))).error)
+                     for k in (kernel * scale, kernel * 1.0))  # fmt: skip
+    assert found == pytest.approx(wanted)
+
+
 def test_a_kernel_of_zeros_has_no_error():
     assert nearest_block(np.zeros((4, 4, 3, 3)), IGCSpec.square(2, 2)).error == 0
     assert nearest_groups(np.zeros((4, 4, 1, 1)), 2)[1] == 0
@@ -156,6 +165,9 @@ def test_a_kernel_of_zeros_has_no_error():
         (lambda k: project(k[:, :0], 3, 2), r"kernel has shape \(6, 0, 3, 3\)"),
         (lambda k: nearest_groups(k[:0], 2), r"\(0, 6, 3, 3\)"),
         (lambda k: nearest_groups(k, 0), "groups=0 is not"),
+        (lambda k: nearest_groups(k * np.nan, 2), "kernel holds numbers .* below 1e300: nan"),
+        (lambda k: is_igc(k, 3, 2, "1e-3"), "rtol='1e-3' is not a number of at least 0 and below"),
+        (lambda k: is_igc(k, 3, 2, np.nan), "rtol=nan is not a number"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip

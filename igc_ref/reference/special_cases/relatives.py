@@ -18,18 +18,9 @@ from igc_ref.spec.block import IGCSpec
 def mixconv(kernels: Sequence[Array], stride: int = 1) -> Weights:
     """MixConv (arXiv:1907.09595): group convolution, each group with its own kernel size.
 
-    Parameters
-    ----------
-    kernels : sequence of L arrays, shapes (out/L, in/L, k_b, k_b)
-        All sizes odd or all even: otherwise the paddings k // 2 give images of different sizes.
+    The L kernels, shapes (out/L, in/L, k_b, k_b), are padded with zeros to the largest size. Sizes
+    are all odd or all even: otherwise the paddings k // 2 give images of different sizes.
 
-    Returns
-    -------
-    Weights
-        Of a group convolution; a smaller kernel stands in the middle of zeros.
-
-    Examples
-    --------
     >>> print(mixconv([np.ones((2, 1, 3, 3)), np.ones((2, 1, 5, 5))]).spec)
     igc 5x5 2-4 L2 M2
     """
@@ -48,22 +39,10 @@ def mixconv(kernels: Sequence[Array], stride: int = 1) -> Weights:
 def dgconv(kernel: Array, gates: Sequence[int], stride: int = 1) -> tuple[Weights, Array, Array]:
     """Dynamic grouping convolution (arXiv:1908.05867): a group convolution of permuted channels.
 
-    It multiplies a dense kernel by the mask U_1 ⊗ ... ⊗ U_n ⊗ ones, where U_t is ones(2, 2) if
-    gates[t] is 1, eye(2) if it is 0.
+    It multiplies a dense kernel, shape (out, in, k, k), by the mask U_1 ⊗ ... ⊗ U_n ⊗ ones: U_t is
+    ones(2, 2) if gates[t] is 1, eye(2) if it is 0; 2^n divides out and in. Returns the weights and
+    the two orders of channels for which ``y[:, outputs] = forward(x[:, inputs], *weights)``.
 
-    Parameters
-    ----------
-    kernel : ndarray, shape (out, in, k, k)
-        2^n divides out and in.
-    gates : sequence of n integers, 0 or 1
-
-    Returns
-    -------
-    weights, outputs, inputs : Weights and two arrays of channels, shapes (out,) and (in,)
-        ``y[:, outputs] = forward(x[:, inputs], *weights)``, y the masked convolution of x.
-
-    Examples
-    --------
     >>> weights, outputs, inputs = dgconv(np.ones((4, 4, 3, 3)), [1, 0])
     >>> weights.spec.L, outputs  # even channels are one group, odd ones the other
     (2, array([0, 2, 1, 3]))
@@ -71,18 +50,12 @@ def dgconv(kernel: Array, gates: Sequence[int], stride: int = 1) -> tuple[Weight
     check_kernel(kernel)
     instance("gates", gates, Sequence)
     gates = [integer(f"gates[{t}]", gate, 0, 1) for t, gate in enumerate(gates)]
-    # A channel's group is the number that its binary digits of gate 0 form: these go to the front.
-    digits = [*np.argsort(gates, kind="stable"), len(gates)]
-
-    def by_group(name: str, channels: int) -> Array:
-        rest = divides("2^n", 2 ** len(gates), name, channels)
-        return np.arange(channels).reshape(*[2] * len(gates), rest).transpose(digits).ravel()
-
-    out, inp, k, _ = kernel.shape
-    outputs, inputs, L = (
-        by_group("out_channels", out),
-        by_group("in_channels", inp),
-        2 ** gates.count(0),
+    (out, inp, k, _), n, L = kernel.shape, len(gates), 2 ** gates.count(0)
+    # Channels are in one group if they have equal binary digits wherever the gate is 0.
+    digits = int("0" + "".join(str(1 - gate) for gate in gates), base=2)
+    outputs, inputs = (
+        np.argsort(np.arange(size) // divides("2^n", 2**n, name, size) & digits, kind="stable")
+        for name, size in (("out_channels", out), ("in_channels", inp))
     )
     blocks = diagonal_blocks(kernel[outputs][:, inputs].reshape(out, -1), L)
     return group_convolution(blocks.reshape(out, inp // L, k, k), L, stride), outputs, inputs
@@ -91,16 +64,10 @@ def dgconv(kernel: Array, gates: Sequence[int], stride: int = 1) -> tuple[Weight
 def gated(weights: Weights, gates: Array, after: bool = False) -> Weights:
     """Scale the middle channels, x' = P W_d Pᵀ diag(gates) W_p x, or the outputs.
 
+    The gates, shape (out,), are in the order of W_p's rows or, with `after`, of the channels of x'.
     Squeeze-and-excitation (arXiv:1709.01507) has other gates for each image. For one image they
     scale rows of a weight, so they give no new kernels.
 
-    Parameters
-    ----------
-    gates : ndarray, shape (out,)
-        In the order of the rows of W_p or, with `after`, of the channels of x'.
-
-    Examples
-    --------
     >>> igc = xception(np.ones((2, 1, 3, 3)), np.ones((2, 2)))
     >>> gated(igc, np.array([1.0, 0.5]), after=True).secondary
     array([[1. , 1. ],
@@ -118,17 +85,9 @@ def gated(weights: Weights, gates: Array, after: bool = False) -> Weights:
 def blast(s: Array, V: Array) -> Weights:
     """BLAST matrix (arXiv:2410.21262) with one-hot U: these are exactly the IGCs with S = 1.
 
-    Block (a, b) of the matrix is U diag(s[a, b]) V[b]ᵀ, with U = I_M ⊗ (1 ... 1), q ones.
+    Block (a, b) of the matrix is U diag(s[a, b]) V[b]ᵀ, with U = I_M ⊗ (1 ... 1), q ones. So
+    V[b]ᵀ = W_p^b, shape (L, in/L, q*M), and s[a, b, m*q + j] = W_d^m[a, j*L + b], (q*L, L, q*M).
 
-    Parameters
-    ----------
-    s : ndarray, shape (q*L, L, q*M)
-        s[a, b, m*q + j] = W_d^m[a, j*L + b].
-    V : ndarray, shape (L, in/L, q*M)
-        V[b]ᵀ = W_p^b.
-
-    Examples
-    --------
     >>> print(blast(np.ones((3, 3, 2)), np.ones((3, 4, 2))).spec)
     igc 1x1 12-6 L3 M2
     """
@@ -144,17 +103,10 @@ def blast(s: Array, V: Array) -> Weights:
 def causal_convolution(filters: Array, pointwise: Array | None = None) -> Weights:
     """Depthwise causal convolution over time, Mamba's (arXiv:2312.00752), of images (N, C, 1, T).
 
-    y[t] = Σ_j f[j] x[t-(c-1)+j]: the filter ends at the present. It is the first c taps of the
-    middle row in a kernel of side 2c - 1, zero elsewhere.
+    Filters, shape (C, c), end at the present: y[t] = Σ_j f[j] x[t-(c-1)+j]. They are the first c
+    taps of the middle row in a kernel of side 2c - 1, zero elsewhere. `pointwise`, (out, C) with C
+    dividing out, is a 1 x 1 convolution after them; by default the identity.
 
-    Parameters
-    ----------
-    filters : ndarray, shape (C, c)
-    pointwise : ndarray, shape (out, C), optional
-        C divides out. A 1 x 1 convolution after them; the identity by default.
-
-    Examples
-    --------
     >>> causal_convolution(np.array([[2.0, 3.0]])).primary[0, 0, 1]  # y[t] = 2x[t-1] + 3x[t]
     array([2., 3., 0.])
     """

@@ -147,7 +147,11 @@ NAN = monarch(np.full((3, 2, 2), np.nan), np.ones((2, 3, 3)))
     (duality.adjoint, [np.eye(3)], "weights is numpy.ndarray; Weights is needed"),
     (share_met_by_other_deal, [0, 2], "L=0 is not an integer of at least 1"),
     (mixing_time, [IGCSpec.square(2, 2), 0, 3], "height=0 is not an integer of at least 1"),
+    (share_met_by_other_deal, [2, 10**9], "M=1000000000 is too large; at most 1048576 is"),
+    (mixing_time, [IGCSpec.square(2, 2), 10**9, 3], "height=1000000000 is too large; at most"),
+    (mixing_time, [3, 1, 1], "blocks is builtins.int; Iterable is needed"),
     (mixing_time, [[3], 1, 1], "block is builtins.int; IGCSpec is needed"),
+    (Chain, [3], "factors is builtins.int; Iterable"), (Chain, [[3]], "factor 1 is builtins.int;"),
     (mixing_time, [IGCSpec(2, 4, 1, 1), 9, 9], "igc .* takes 2 channels; it is given 4"),
     (mixing_time, [IGCSpec.square(2, 2, 3, 3), 9, 9], "a stride above k//2 [+] 1 may leave out"),
 ])  # fmt: skip

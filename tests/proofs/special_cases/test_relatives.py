@@ -135,6 +135,8 @@ REFUSED = [
     ("dgconv", [K[:, 1:], (1, 0)], r"in_channels=3 is not divisible by 2\^n=4"),
     ("dgconv", [K, (1, 2)], "gates.1.=2 is too large"), ("dgconv", [K, 1], "gates is .*int;"),
     ("gated", [special_cases.regular_convolution(K), s[0, 0]], r"gates has shape .*; \(4,\)"),
+    ("gated", [special_cases.regular_convolution(K)._replace(primary=V), s], "primary has shape"),
+    ("mixconv", [[K, 3]], r"kernels\[1\] is builtins.int"),
     ("blast", [s, V], "q.L=3 is .* by L=2"), ("blast", [s[1:, 1:], V], "s has .*, 2, 2. is"),
     ("causal_convolution", [s], "filters has"), ("causal_convolution", [s[0, :, :0]], "c=0 is"),
 ]  # fmt: skip

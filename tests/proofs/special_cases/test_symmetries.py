@@ -239,7 +239,7 @@ def test_each_kernel_with_orthonormal_rows_that_descent_finds_has_them_in_its_bl
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda p, s, f, spec: rescale(p, s, spec, f * 0), r"factors\[0\]=0.0: its modulus is not from 1e-300"),
+    (lambda p, s, f, spec: rescale(p, s, spec, f * 0), r"factors\[0\]=0.0: its modulus is"),
     (lambda p, s, f, spec: rescale(p, s, spec, f * np.nan), r"factors\[0\]=nan"),
     (lambda p, s, f, spec: rescale(p, s, spec, f[1:]), r"shape \(5,\); \(6,\) is needed"),
     (lambda p, s, f, spec: dimension(IGCSpec(6, 6, 3, 3)), r"not divisible by L\*M=9"),
