@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from igc_ref import IGCSpec
 from igc_ref.errors import SpecError
-from igc_ref.reference import backward, duality, forward, is_igc, products
-from igc_ref.reference.special_cases import Weights, composed_matrix, group_convolution, monarch
+from igc_ref.reference import duality, forward, is_igc, products
+from igc_ref.reference.special_cases import Weights, composed_matrix, monarch
 from igc_ref.spec import Chain, Factor, mixing_time, share_met_by_other_deal
 from tests.proofs.special_cases.trials import agree, dtypes, given, numbers, partitions, trials
 from tests.support import oracles
@@ -80,8 +80,7 @@ def test_backward_data_is_an_igc_with_exchanged_roles(spec, t):
     full[:, :, :: spec.stride, :: spec.stride] = d
     dx = products.forward(full, *duality.adjoint(Weights(first, second, spec)))
     dx = dx[:, :, even : even + t.H, even : even + t.W]
-    agree(dx, backward(d, x, first, second, spec).x)
-    dz = oracles.shuffle(d, out // M)  # by loops; the middle images matter to no gradient of x
+    dz = oracles.shuffle(d, out // M)  # middle images matter to no gradient of x: any will do
     dy, _ = oracles.convolve_gradients(dz, 0 * dz, second[:, :, None, None], groups=M)
     dy = oracles.shuffle(dy, out // L)
     agree(dx, oracles.convolve_gradients(dy, x, first, spec.stride, L)[0])
@@ -134,23 +133,3 @@ def test_blocks_have_mixed_exactly_if_their_channels_and_their_pixels_have(width
         times += [n] * bool(x.all())
     assert mixing_time(blocks[0] if alike else blocks, height, width) == min(times)
     assert mixing_time(IGCSpec(64, 64, L=16, M=32), 1, 1) == 2  # 64 * 64 / (16 * 32) = 8 channels
-
-
-WIDE = group_convolution(np.ones((4, 1, 2, 2)), 1)  # its matrices are square, but in is not out
-NAN = monarch(np.full((3, 2, 2), np.nan), np.ones((2, 3, 3)))
-
-
-@pytest.mark.parametrize(("function", "arguments", "message"), [
-    (duality.transpose, [WIDE], "igc 2x2 1-4 L1 M4: a square block, in = out = L[*]M, with k = 1"),
-    (duality.inverse, [NAN], "W_p holds numbers that are not finite"),
-    (duality.slogdet, [WIDE], "igc 2x2 1-4 L1 M4 has no determinant: in = out and k = 1"),
-    (duality.adjoint, [np.eye(3)], "weights is numpy.ndarray; Weights is needed"),
-    (share_met_by_other_deal, [0, 2], "L=0 is not an integer of at least 1"),
-    (mixing_time, [IGCSpec.square(2, 2), 0, 3], "height=0 is not an integer of at least 1"),
-    (mixing_time, [[3], 1, 1], "block is builtins.int; IGCSpec is needed"),
-    (mixing_time, [IGCSpec(2, 4, 1, 1), 9, 9], "igc .* takes 2 channels; it is given 4"),
-    (mixing_time, [IGCSpec.square(2, 2, 3, 3), 9, 9], "a stride above k//2 [+] 1 may leave out"),
-])  # fmt: skip
-def test_what_cannot_be_turned_or_mixed_is_refused_in_one_line(function, arguments, message):
-    with pytest.raises((SpecError, TypeError), match=message):
-        function(*arguments)
