@@ -70,18 +70,18 @@ def least_squares(linear, shape, target):
     return np.linalg.lstsq(A, target.ravel(), rcond=None)[0].reshape(shape)
 
 
-@given(specs(square=True), st.integers(1, 3), seeds, dtypes)
-def test_project_is_the_nearest_block_of_rank_one_in_every_slice(square, n, seed, dtype):
+@given(specs(square=True), st.integers(1, 3), st.integers(1, 3), seeds, dtypes)
+def test_project_is_the_nearest_block_or_sum_of_blocks_with_q_1(square, n, rank, seed, dtype):
     L, M, k = square.L, square.M, square.kernel_size
     spec = IGCSpec(L * n, L * M, L, M, k)
     kernel = normal(np.random.default_rng(seed), spec.composed_shape, dtype)
-    primary, secondary = project(kernel, L, M)
-    nearest = nearest_block(kernel, spec)
+    primary, secondary = project(kernel, L, M, rank)
+    nearest = nearest_block(kernel, spec, rank)
     assert np.array_equal(primary, nearest.primary)
     assert np.array_equal(secondary, nearest.secondary)
     for m, b in np.ndindex(M, L):  # the size of a slice is shared evenly by both weights
         column = secondary[m * L : (m + 1) * L, b]
-        assert np.linalg.norm(column) == pytest.approx(np.linalg.norm(primary[b * M + m]))
+        assert np.linalg.norm(column) == pytest.approx(np.linalg.norm(primary[(b * M + m) * rank]))
 
 
 def test_being_an_igc_is_judged_by_every_discarded_singular_value_relative_to_the_greatest():

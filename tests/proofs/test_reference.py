@@ -233,7 +233,7 @@ def test_a_large_sparse_block_agrees_with_its_definition_on_few_channels():
 SQUARE, X, PRIMARY, SECONDARY = IGCSpec.square(2, 3), ones(1, 6, 4, 4), ones(6, 3, 3, 3), ones(6, 2)
 NO_PRODUCT = [ones(3, 2, 2), ones(3, 3, 3)]
 KERNEL, BLOCK = ones(4, 4, 3, 3), (PRIMARY, SECONDARY, SQUARE)
-WIDE = special_cases.group_convolution(ones(4, 1, 2, 2), 1)  # square matrices, but in is not out
+WIDE, THICK = special_cases.group_convolution(ones(4, 1, 1, 1), 1), special_cases.Weights(*BLOCK)
 NAN = special_cases.monarch(np.nan * ones(3, 2, 2), ones(2, 3, 3))
 REFUSED = [
     (lambda: forward(X, PRIMARY[:, :2], SECONDARY, SQUARE), r"primary has shape \(6, 2, 3, 3\)"),
@@ -292,6 +292,7 @@ REFUSED = [
     (lambda: special_cases.dgconv(KERNEL, 1), "gates is .*int; Sequence is needed"),
     (lambda: special_cases.gated(WIDE, ones(2)), r"gates has shape \(2,\); \(4,\)"),
     (lambda: special_cases.blast(ones(3, 2, 2), ones(2, 2, 2)), r"q\*L=3 is not divisible by L=2"),
+    (lambda: special_cases.blast(ones(4, 2, 3), ones(2, 2, 3)), r"q\*M=3 is not divisible by q=2"),
     (lambda: special_cases.blast(ones(2, 1, 2), ones(2, 2, 2)), r"s has .*; \(q\*L, 2, 2\)"),
     (lambda: special_cases.causal_convolution(ones(3)), r"filters has .*; \(C, c\)"),
     (lambda: special_cases.causal_convolution(ones(2, 0)), "c=0 is not an integer of at least 1"),
@@ -299,9 +300,11 @@ REFUSED = [
     (lambda: rescale(*BLOCK, np.nan * ones(6)), r"factors\[0\]=nan"),
     (lambda: rescale(*BLOCK, ones(5)), r"factors has shape \(5,\); \(6,\) is needed"),
     (lambda: dimension(IGCSpec(6, 6, 3, 3)), r"not divisible by L\*M = 3\*3 = 9"),
-    (lambda: duality.transpose(WIDE), r"igc 2x2 1-4 L1 M4: a square block, in = out = L\*M, with"),
+    (lambda: duality.transpose(WIDE), r"igc 1x1 1-4 L1 M4: a square block, in = out = L\*M, with"),
+    (lambda: duality.inverse(THICK), "igc 3x3 6-6 L2 M3: a square block"),
     (lambda: duality.inverse(NAN), "W_p holds numbers that are not finite"),
-    (lambda: duality.slogdet(WIDE), "igc 2x2 1-4 L1 M4 has no determinant: in = out and k = 1"),
+    (lambda: duality.slogdet(WIDE), "igc 1x1 1-4 L1 M4 has no determinant: in = out and k = 1"),
+    (lambda: duality.slogdet(THICK), "igc 3x3 6-6 L2 M3 has no determinant"),
     (lambda: duality.adjoint(BLOCK), r"weights is builtins\.tuple; Weights is needed"),
     (lambda: share_met_by_other_deal(2, 0), "M=0 is not an integer of at least 1"),
     (lambda: mixing_time(SQUARE, 0, 3), "height=0 is not an integer of at least 1"),

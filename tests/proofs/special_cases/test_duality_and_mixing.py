@@ -63,12 +63,13 @@ def test_the_determinant_of_an_igc_is_that_of_its_blocks_and_permutations(L, M, 
 
 
 @pytest.mark.parametrize("L", range(1, 7))
-def test_no_other_deal_makes_the_transpose_an_igc_unless_L_or_M_is_1(L):
+def test_no_other_deal_makes_the_transpose_or_the_inverse_an_igc_unless_L_or_M_is_1(L):
     for M in range(1, 7):
         K, G = drawn(L, M, 0)[2], L * M
         for a in (a for a in range(1, G + 1) if G % a == 0):
-            moved = K.T[np.ix_(deal(a, G // a), deal(a, G // a))]
-            assert is_igc(moved[:, :, None, None], M, L) == (a == L or 1 in (L, M))
+            for turned in (K.T, np.linalg.inv(K)):
+                moved = turned[np.ix_(deal(a, G // a), deal(a, G // a))]
+                assert is_igc(moved[:, :, None, None], M, L) == (a == L or 1 in (L, M))
 
 
 @given(specs(), trials)
@@ -111,6 +112,7 @@ def test_a_shuffle_commutes_with_a_depthwise_convolution_of_shuffled_filters(t, 
     moved = oracles.shuffle(filters[None, :, 0], g)[0][:, None]
     before = Chain((Factor(C, C, C, t.k, t.stride, deal=g),))
     after = Chain((Factor(C, C, C, deal=g), Factor(C, C, C, t.k, t.stride)))
+    assert before.composed_shape == after.composed_shape == (C, C, t.k, t.k)
     y = oracles.shuffle(t.loop(x, filters, C), g)
     agree(products.forward(x, [filters], before), y)
     agree(products.forward(x, [np.ones((C, 1, 1, 1)), moved], after), y)
@@ -133,3 +135,5 @@ def test_blocks_have_mixed_exactly_if_their_channels_and_their_pixels_have(width
         times += [n] * bool(x.all())
     assert mixing_time(blocks[0] if alike else blocks, height, width) == min(times)
     assert mixing_time(IGCSpec(64, 64, L=16, M=32), 1, 1) == 2  # 64 * 64 / (16 * 32) = 8 channels
+    shrinking = [IGCSpec.square(2, 2, stride=s) for s in (2, 2, *[1] * 9)]
+    assert mixing_time(shrinking, 32, 32) == 9  # 1 + 2 + 7 * 4 = 31 pixels

@@ -49,16 +49,16 @@ def test_dgconv_is_a_group_convolution_between_permutations_for_every_gate_vecto
 
 def excite(y, W):
     """Squeeze-and-excitation: gates for the channels of every image from all means; y gated."""
-    gates = 1 / (1 + np.exp(-np.maximum(y.mean(axis=(2, 3)) @ W, 0) @ W.T))
+    gates = 1 / (1 + np.exp(-np.maximum(np.abs(y).mean(axis=(2, 3)) @ W, 0) @ W.T))
     return gates, gates[:, :, None, None] * y
 
 
-@given(ranked_specs(), seeds, st.booleans())
-def test_a_block_with_squeeze_and_excitation_in_or_after_it_is_for_one_image_an_igc(s, seed, after):
+@given(ranked_specs(), seeds, dtypes, st.booleans())
+def test_squeeze_and_excitation_in_or_after_a_block_is_for_one_image_an_igc(s, seed, dtype, after):
     rng = np.random.default_rng(seed)
-    igc = special_cases.Weights(*weights(rng, s), s)
-    x, W = rng.normal(size=(2, s.in_channels, 4, 3)), rng.normal(size=(s.out_channels, 2))
-    y = convolve(x, igc.primary, groups=s.L)
+    igc = special_cases.Weights(*weights(rng, s, dtype), s)
+    x, W = normal(rng, (2, s.in_channels, 4, 3), dtype), rng.normal(size=(s.out_channels, 2))
+    y = convolve(x, igc.primary, s.stride, s.L)
     if not after:
         gates, y = excite(y, W)
     y = shuffle(convolve(shuffle(y, s.L), igc.secondary[:, :, None, None], groups=s.M), s.M)

@@ -10,16 +10,9 @@ import numpy as np
 import pytest
 
 from igc_ref import IGCSpec, reference
-from igc_ref.reference import (
-    is_igc,
-    least_rank,
-    nearest_block,
-    nearest_product,
-    products,
-    singular_values,
-)
+from igc_ref.reference import nearest_block, nearest_product, products
 from igc_ref.spec import Chain, IGCV2Spec
-from tests.proofs.special_cases.trials import agree, dtypes, given, numbers, partitions, trials
+from tests.proofs.special_cases.trials import agree, dtypes, given, numbers
 from tests.support.strategies import igcv2_specs, normal, product_weights, ranked_specs, seeds
 
 
@@ -42,8 +35,8 @@ def test_every_kernel_with_slices_of_rank_r_q_is_a_sum_of_r_igcs(spec, r, seed, 
         left, right = normal(rng, (rows, ranks[-1]), dtype), normal(rng, (ranks[-1], patch), dtype)
         piece[:] = (left @ right).reshape(piece.shape)
     least = math.ceil(max(ranks) / q)
-    assert least_rank(kernel, spec.L, spec.M) == least
-    assert is_igc(kernel, spec.L, spec.M) == (least <= 1)
+    assert reference.least_rank(kernel, spec.L, spec.M) == least
+    assert reference.is_igc(kernel, spec.L, spec.M) == (least <= 1)
     agree(dense(*nearest_block(kernel, spec, r)[:2], spec, r), kernel)
 
 
@@ -61,24 +54,27 @@ def test_the_nearest_sum_keeps_r_q_singular_values_as_peeling_does_and_min_l_ms_
         rows = piece.reshape(len(piece), -1)
         gram = np.linalg.eigvalsh(rows @ rows.conj().T)  # squares, smallest first
         discarded += gram[:-kept].sum()
-    reported = singular_values(kernel, spec.L, spec.M)[..., kept:]
+    reported = reference.singular_values(kernel, spec.L, spec.M)[..., kept:]
     for found in (kernel - dense(*best, spec, r), rest, error * size, reported):
         assert np.sum(np.abs(found) ** 2) == pytest.approx(discarded, rel=1e-9, abs=1e-12 * size**2)
     MS = spec.M * spec.taps * spec.in_channels / spec.out_channels  # square: M*S
-    most = least_rank(kernel, spec.L, spec.M)
+    most = reference.least_rank(kernel, spec.L, spec.M)
     assert most == math.ceil(min(spec.L, MS))
     assert Chain.sum_of(spec, most).parameters > kernel.size  # more than the kernel itself
     cheaper = r * (1 / spec.L + 1 / MS) < 1 - 1e-12
     assert (Chain.sum_of(spec, r).parameters < kernel.size) == cheaper
 
 
-@given(trials, partitions, numbers, numbers, numbers)
-def test_the_sum_is_one_block_r_times_as_wide_in_the_middle_at_r_times_the_cost(t, L, M, n, r):
-    spec = IGCSpec(L * n, L * M, L, M, t.k, t.stride)
-    chain, x = Chain.sum_of(spec, r), t.images(L * n)
-    p, s = reference.project(t.kernel(L * M, L * n), L, M, rank=r)
-    igcs = [(p[i::r], s[:, i * L : (i + 1) * L], spec) for i in range(r)]
-    y = sum(reference.forward(x, *igc) for igc in igcs)
+@given(ranked_specs(), numbers, seeds, dtypes)
+def test_a_sum_is_one_block_that_is_r_times_as_wide_and_costs_r_times_as_much(spec, r, seed, dtype):
+    rng, chain = np.random.default_rng(seed), Chain.sum_of(spec, r)
+    x = normal(rng, (2, spec.in_channels, 5, 4), dtype)
+    p, s, _ = nearest_block(normal(rng, spec.composed_shape, dtype), spec, r)
+    y, q = 0, spec.out_channels // (spec.L * spec.M)
+    for t in range(r):  # block t has q rows of p for each slice
+        primary = p.reshape(-1, r, q, *p.shape[1:])[:, t].reshape(spec.primary_shape)
+        secondary = s[:, t * q * spec.L : (t + 1) * q * spec.L]
+        y = y + reference.forward(x, primary, secondary, spec)
     agree(products.forward(x, (p, s[:, :, None, None]), chain), y)
     assert chain.parameters == r * spec.parameters
     assert chain.multiply_adds(9, 8) == r * spec.multiply_adds(9, 8)
