@@ -27,7 +27,7 @@ from igc_ref.reference import (
     special_cases,
     unfold,
 )
-from igc_ref.spec import IGCV2Spec, mixing_time, share_met_by_other_deal
+from igc_ref.spec import Chain, IGCV2Spec, mixing_time, share_met_by_other_deal
 from igc_ref.testing import assert_close, check_grads, dot_test
 from tests.support import oracles
 from tests.support.strategies import (
@@ -306,6 +306,7 @@ REFUSED = [
     (lambda: duality.slogdet(WIDE), "igc 1x1 1-4 L1 M4 has no determinant: in = out and k = 1"),
     (lambda: duality.slogdet(THICK), "igc 3x3 6-6 L2 M3 has no determinant"),
     (lambda: duality.adjoint(BLOCK), r"weights is builtins\.tuple; Weights is needed"),
+    (lambda: reference.nearest_product(KERNEL, SQUARE), "product is .*; IGCV2Spec is needed"),
     (lambda: share_met_by_other_deal(2, 0), "M=0 is not an integer of at least 1"),
     (lambda: mixing_time(SQUARE, 0, 3), "height=0 is not an integer of at least 1"),
     (lambda: mixing_time([3], 1, 1), r"block is builtins\.int; IGCSpec is needed"),
@@ -342,6 +343,8 @@ def cases_of_types():
     for name in ("slices", "singular_values", "is_igc", "least_rank", "project"):
         yield getattr(reference, name), kernel, 3, 2
     yield reference.nearest_block, kernel, spec
+    for function in (dimension, lambda spec: Chain.sum_of(spec, 2)):
+        yield function, spec
     yield reference.nearest_product, ones(8, 4, 3, 3), product
     yield lambda factors: rescale(primary, secondary, spec, factors), ones(6)
     yield reference.nearest_groups, kernel, 2

@@ -1,7 +1,6 @@
 """A row of W_p times c, its column of W_d over c: conservation, uniqueness, orthogonality.
 
-Oracles: loops over channels and positions, central differences, pseudo-inverses, a Jacobian's rank,
-gradient descent.
+Oracles: loops, central differences, pseudo-inverses, a Jacobian's rank, gradient descent.
 """
 
 import numpy as np
