@@ -4,8 +4,7 @@ What is an IGC also has the gradients of its IGC: both are tried on the same exa
 
 Left sides are the explicit matrices of `igc_ref.reference`; right sides are independent: loops over
 positions, ``numpy.kron``, ``scipy.linalg.hadamard``, ``numpy.fft``, sums over indices.
-`test_sums_and_products.py` goes on with kernels that are IGCs or sums of them,
-`tests/proofs/test_nearest.py` with the IGC that is nearest to a dense kernel.
+Which kernels are sums of IGCs: `test_sums_and_products.py`. The nearest IGC: `../test_nearest.py`.
 """
 
 import itertools

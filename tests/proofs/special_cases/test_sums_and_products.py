@@ -60,6 +60,7 @@ def test_the_nearest_sum_keeps_r_q_singular_values_as_peeling_does_and_min_l_ms_
     MS = spec.M * spec.taps * spec.in_channels / spec.out_channels  # square: M*S
     most = reference.least_rank(kernel, spec.L, spec.M)
     assert most == math.ceil(min(spec.L, MS))
+    assert reference.least_rank(dense(*best, spec, r), spec.L, spec.M) == min(r, most)
     assert Chain.sum_of(spec, most).parameters > kernel.size  # more than the kernel itself
     cheaper = r * (1 / spec.L + 1 / MS) < 1 - 1e-12
     assert (Chain.sum_of(spec, r).parameters < kernel.size) == cheaper
