@@ -15,15 +15,19 @@ from igc_ref.reference import (
     blockmask,
     composed_kernel,
     diagonal_blocks,
+    dimension,
+    duality,
     fold,
     forward,
     interleave,
     matrices,
+    middle_channels,
     patch_operator,
+    rescale,
     special_cases,
     unfold,
 )
-from igc_ref.spec import IGCV2Spec
+from igc_ref.spec import Chain, IGCV2Spec, mixing_time, share_met_by_other_deal
 from igc_ref.testing import assert_close, check_grads, dot_test
 from tests.support import oracles
 from tests.support.strategies import (
@@ -228,6 +232,9 @@ def test_a_large_sparse_block_agrees_with_its_definition_on_few_channels():
 
 SQUARE, X, PRIMARY, SECONDARY = IGCSpec.square(2, 3), ones(1, 6, 4, 4), ones(6, 3, 3, 3), ones(6, 2)
 NO_PRODUCT = [ones(3, 2, 2), ones(3, 3, 3)]
+KERNEL, BLOCK = ones(4, 4, 3, 3), (PRIMARY, SECONDARY, SQUARE)
+WIDE, THICK = special_cases.group_convolution(ones(4, 1, 1, 1), 1), special_cases.Weights(*BLOCK)
+NAN = special_cases.monarch(np.nan * ones(3, 2, 2), ones(2, 3, 3))
 REFUSED = [
     (lambda: forward(X, PRIMARY[:, :2], SECONDARY, SQUARE), r"primary has shape \(6, 2, 3, 3\)"),
     (
@@ -277,12 +284,46 @@ REFUSED = [
     (lambda: special_cases.walsh_hadamard(8.0), r"order=8\.0 is not an integer"),
     (lambda: special_cases.walsh_hadamard(1), "order=1 is not a power of two"),
     (lambda: special_cases.walsh_hadamard(12), "order=12 is not a power of two"),
+    (lambda: special_cases.mixconv([]), r"kernel sizes \[\] are not all odd or all even"),
+    (lambda: special_cases.mixconv([KERNEL, KERNEL[..., 1:, 1:]]), r"sizes \[3, 2\] are not all"),
+    (lambda: special_cases.mixconv([KERNEL, KERNEL[1:]]), r"kernels\[1\] has .*; \(4, 4, k, k\)"),
+    (lambda: special_cases.mixconv([KERNEL, 3]), r"kernels\[1\] is builtins\.int"),
+    (lambda: special_cases.dgconv(KERNEL[:, 1:], (1, 0)), r"in_channels=3 is .* by 2\^n=4"),
+    (lambda: special_cases.dgconv(KERNEL, (1, 2)), r"gates\[1\]=2 is too large; at most 1"),
+    (lambda: special_cases.dgconv(KERNEL, 1), "gates is .*int; Sequence is needed"),
+    (lambda: special_cases.gated(WIDE, ones(2)), r"gates has shape \(2,\); \(4,\)"),
+    (lambda: special_cases.gated(WIDE._replace(primary=X), ones(4)), "primary has shape"),
+    (lambda: special_cases.blast(ones(3, 2, 2), ones(2, 2, 2)), r"q\*L=3 is not divisible by L=2"),
+    (lambda: special_cases.blast(ones(4, 2, 3), ones(2, 2, 3)), r"q\*M=3 is not divisible by q=2"),
+    (lambda: special_cases.blast(ones(2, 1, 2), ones(2, 2, 2)), r"s has .*; \(q\*L, 2, 2\)"),
+    (lambda: special_cases.causal_convolution(ones(3)), r"filters has .*; \(C, c\)"),
+    (lambda: special_cases.causal_convolution(ones(2, 0)), "c=0 is not an integer of at least 1"),
+    (lambda: rescale(*BLOCK, 0 * ones(6)), r"factors\[0\]=0\.0: its modulus is not from 1e-300"),
+    (lambda: rescale(*BLOCK, np.nan * ones(6)), r"factors\[0\]=nan"),
+    (lambda: rescale(*BLOCK, ones(5)), r"factors has shape \(5,\); \(6,\) is needed"),
+    (lambda: dimension(IGCSpec(6, 6, 3, 3)), r"not divisible by L\*M=9"),
+    (lambda: duality.transpose(WIDE), r"igc 1x1 1-4 L1 M4: a square block, in = out = L\*M, with"),
+    (lambda: duality.inverse(THICK), "igc 3x3 6-6 L2 M3: a square block"),
+    (lambda: duality.inverse(NAN), "W_p holds numbers that are not finite"),
+    (lambda: duality.slogdet(WIDE), "igc 1x1 1-4 L1 M4 has no determinant: in = out and k = 1"),
+    (lambda: duality.slogdet(THICK), "igc 3x3 6-6 L2 M3 has no determinant"),
+    (lambda: duality.adjoint(BLOCK), r"weights is builtins\.tuple; Weights is needed"),
+    (lambda: reference.nearest_product(KERNEL, SQUARE), "product is .*; IGCV2Spec is needed"),
+    (lambda: Chain([3]), r"factor 1 is builtins\.int; Factor is needed"),
+    (lambda: share_met_by_other_deal(2, 0), "M=0 is not an integer of at least 1"),
+    (lambda: share_met_by_other_deal(2, 10**9), "M=1000000000 is too large; at most 1048576 is"),
+    (lambda: mixing_time(SQUARE, 0, 3), "height=0 is not an integer of at least 1"),
+    (lambda: mixing_time(SQUARE, 10**9, 3), "height=1000000000 is too large; at most 1048576"),
+    (lambda: mixing_time(3, 1, 1), r"blocks is builtins\.int; Iterable is needed"),
+    (lambda: mixing_time([3], 1, 1), r"block is builtins\.int; IGCSpec is needed"),
+    (lambda: mixing_time([IGCSpec(2, 4, 1, 1)] * 2, 9, 9), "takes 2 channels; it is given 4"),
+    (lambda: mixing_time(IGCSpec.square(2, 2, 3, 3), 9, 9), r"a stride above k//2 \+ 1 may leave"),
 ]
 
 
 @pytest.mark.parametrize(("call", "message"), REFUSED, ids=[message for _, message in REFUSED])
 def test_what_cannot_be_is_refused_with_its_numbers(call, message):
-    with pytest.raises(SpecError, match=message):
+    with pytest.raises((SpecError, TypeError), match=message):
         call()
 
 
@@ -303,11 +344,15 @@ def cases_of_types():
     factors = [ones(*f.weight_shape) for f in product.factors]
     yield forward, x, primary, secondary, spec
     yield backward, x, x, primary, secondary, spec
-    for function in (matrices, composed_kernel):
+    for function in (matrices, composed_kernel, middle_channels):
         yield function, primary, secondary, spec
-    for name in ("slices", "singular_values", "is_igc", "project"):
+    for name in ("slices", "singular_values", "is_igc", "least_rank", "project"):
         yield getattr(reference, name), kernel, 3, 2
     yield reference.nearest_block, kernel, spec
+    for function in (dimension, lambda spec: Chain.sum_of(spec, 2)):
+        yield function, spec
+    yield reference.nearest_product, ones(8, 4, 3, 3), product
+    yield lambda factors: rescale(primary, secondary, spec, factors), ones(6)
     yield reference.nearest_groups, kernel, 2
     yield block_diagonal, ones(2, 3, 4)
     yield blockmask, square, 2
@@ -328,6 +373,11 @@ def cases_of_types():
     yield special_cases.shufflenet_unit, square[:, :2], filters, square[:, :2], 3
     yield special_cases.monarch, ones(3, 2, 2), ones(2, 3, 3)
     yield special_cases.kronecker, square, square
+    yield lambda *kernels: special_cases.mixconv(kernels), kernel, kernel
+    yield special_cases.dgconv, kernel, [1]
+    yield lambda gates: special_cases.gated(WIDE, gates), ones(4)
+    yield special_cases.blast, ones(4, 2, 6), ones(2, 3, 6)
+    yield special_cases.causal_convolution, square
     yield special_cases.decimate, square, 3
     yield lambda *factors: special_cases.complementary_product(factors), square[None]
 
@@ -349,7 +399,7 @@ def test_what_is_no_array_of_numbers_is_refused_by_its_type(case):
             (array.astype("float16"), "float16; float64, complex128 or integers are needed"),
             (array.astype(object), "object; float64"),
         ):
-            with pytest.raises(TypeError, match=rf"^\w+ is {message}"):
+            with pytest.raises(TypeError, match=rf"^[\w\[\]]+ is {message}"):
                 function(*arguments[:place], wrong, *arguments[place + 1 :])
 
 

@@ -35,9 +35,9 @@ wide_specs = st.sampled_from([
 
 @st.composite
 def ranked_specs(draw):
-    """Blocks with out = q*L*M, q = 1 or 2, whose slices have rank q; narrowing ones as well."""
+    """Blocks with out = q*L*M, q = 1 or 2, of any stride; narrowing ones as well."""
     L, M, q = draw(partitions), draw(st.integers(1, 4)), draw(st.integers(1, 2))
-    return IGCSpec(L * draw(st.integers(1, 4)), q * L * M, L, M, draw(kernel_sizes))
+    return IGCSpec(L * draw(st.integers(1, 4)), q * L * M, L, M, draw(kernel_sizes), draw(strides))
 
 
 @st.composite

@@ -4,7 +4,7 @@ What is an IGC also has the gradients of its IGC: both are tried on the same exa
 
 Left sides are the explicit matrices of `igc_ref.reference`; right sides are independent: loops over
 positions, ``numpy.kron``, ``scipy.linalg.hadamard``, ``numpy.fft``, sums over indices.
-`tests/proofs/test_nearest.py` goes on with the IGC that is nearest to a dense kernel.
+Which kernels are sums of IGCs: `test_sums_and_products.py`. The nearest IGC: `../test_nearest.py`.
 """
 
 import itertools
@@ -20,22 +20,12 @@ from igc_ref.reference import (
     composed_kernel,
     forward,
     is_igc,
-    nearest_block,
     singular_values,
     slices,
     special_cases,
 )
 from igc_ref.reference.special_cases import composed_matrix
-from tests.proofs.special_cases.trials import (
-    agree,
-    dtypes,
-    given,
-    mix,
-    mix_gradients,
-    numbers,
-    partitions,
-    trials,
-)
+from tests.proofs.special_cases.trials import agree, dtypes, given, numbers, partitions, trials
 from tests.support import oracles
 from tests.support.strategies import normal, ranked_specs, seeds, specs, weights
 
@@ -129,18 +119,18 @@ def test_an_xception_block_is_an_igc_with_one_secondary_partition(t, C, widening
     pointwise = t.matrix(widening * C, C)
     igc = special_cases.xception(depthwise, pointwise, t.stride)
     y, filtered = forward(x, *igc), t.loop(x, depthwise, C)
-    agree(y, mix(pointwise, filtered))
+    agree(y, oracles.convolve(filtered, pointwise[:, :, None, None]))
     assert (igc.spec.L, igc.spec.M) == (C, 1)
     if widening == 1:  # then nothing is padded: the weights are the block's own
         assert np.array_equal(igc.primary, depthwise)
         assert np.array_equal(igc.secondary, pointwise)
     d = t.like(y)
-    dy, dpointwise = mix_gradients(d, pointwise, filtered)
+    dy, dpointwise = oracles.convolve_gradients(d, filtered, pointwise[:, :, None, None])
     dx, ddepthwise = t.loop_gradients(dy, x, depthwise, C)
     gradients = backward(d, x, *igc)
     agree(gradients.x, dx)
     agree(gradients.primary[::widening], ddepthwise)  # of each partition, the channel in use
-    agree(gradients.secondary[:, :C], dpointwise)
+    agree(gradients.secondary[:, :C], dpointwise[:, :, 0, 0])
 
 
 @given(trials, partitions, numbers, numbers, st.integers(0, 2))
@@ -152,16 +142,16 @@ def test_resnext_s_aggregated_transformation_is_an_igc_with_one_secondary_partit
     igc = special_cases.resnext(branches, expansion, L, t.stride)
     y, transformed = forward(x, *igc), t.loop(x, branches, L)
     pairs = zip(*(np.split(a, L, axis=1) for a in (expansion, transformed)), strict=True)
-    agree(y, sum(mix(E_l, y_l) for E_l, y_l in pairs))
+    agree(y, sum(oracles.convolve(y_l, E_l[:, :, None, None]) for E_l, y_l in pairs))
     assert (igc.spec.L, igc.spec.M) == (L, 1)
     upstream = t.like(y)
-    dy, dexpansion = mix_gradients(upstream, expansion, transformed)
+    dy, dexpansion = oracles.convolve_gradients(upstream, transformed, expansion[:, :, None, None])
     dx, dbranches = t.loop_gradients(dy, x, branches, L)
     gradients = backward(upstream, x, *igc)
     agree(gradients.x, dx)
     for l, j in np.ndindex(L, d):  # of each partition d channels are in use
         agree(gradients.primary[l * (d + spare) + j], dbranches[l * d + j])
-        agree(gradients.secondary[:, j * L + l], dexpansion[:, l * d + j])
+        agree(gradients.secondary[:, j * L + l], dexpansion[:, l * d + j, 0, 0])
 
 
 @given(trials, partitions, numbers, numbers)
@@ -298,20 +288,6 @@ def test_every_igc_has_slices_of_rank_at_most_one_or_q_if_it_is_q_times_as_wide(
         assert np.linalg.matrix_rank(piece) <= rows // spec.L
         assert np.array_equal(slices(kernel, spec.L, spec.M)[m, b], piece)
     assert is_igc(kernel, spec.L, spec.M)
-
-
-@given(ranked_specs(), seeds, dtypes)
-def test_every_kernel_with_slices_of_such_a_rank_is_an_igc(spec, seed, dtype):
-    rng, kernel = np.random.default_rng(seed), np.zeros(spec.composed_shape, dtype)
-    L, M, k, n = spec.L, spec.M, spec.kernel_size, spec.in_channels // spec.L
-    rows = spec.out_channels // M
-    for m, b in np.ndindex(M, L):
-        rank = rng.integers(rows // L + 1)  # from 0 to q
-        piece = normal(rng, (rows, rank), dtype) @ normal(rng, (rank, n * k * k), dtype)
-        kernel[m::M, b * n : (b + 1) * n] = piece.reshape(rows, n, k, k)
-    assert is_igc(kernel, spec.L, spec.M)
-    primary, secondary, _ = nearest_block(kernel, spec)
-    agree(composed_kernel(primary, secondary, spec), kernel)
 
 
 @given(specs(square=True).filter(lambda s: s.L > 1 and s.M * s.taps > 1), seeds, dtypes)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from igc_ref import IGCSpec
 from igc_ref.errors import SpecError
-from igc_ref.reference import backward, duality, forward, is_igc, products
-from igc_ref.reference.special_cases import Weights, composed_matrix, group_convolution, monarch
+from igc_ref.reference import duality, forward, is_igc, products
+from igc_ref.reference.special_cases import Weights, composed_matrix, monarch
 from igc_ref.spec import Chain, Factor, mixing_time, share_met_by_other_deal
 from tests.proofs.special_cases.trials import agree, dtypes, given, numbers, partitions, trials
 from tests.support import oracles
@@ -63,12 +63,13 @@ def test_the_determinant_of_an_igc_is_that_of_its_blocks_and_permutations(L, M, 
 
 
 @pytest.mark.parametrize("L", range(1, 7))
-def test_no_other_deal_makes_the_transpose_an_igc_unless_L_or_M_is_1(L):
+def test_no_other_deal_makes_the_transpose_or_the_inverse_an_igc_unless_L_or_M_is_1(L):
     for M in range(1, 7):
         K, G = drawn(L, M, 0)[2], L * M
         for a in (a for a in range(1, G + 1) if G % a == 0):
-            moved = K.T[np.ix_(deal(a, G // a), deal(a, G // a))]
-            assert is_igc(moved[:, :, None, None], M, L) == (a == L or 1 in (L, M))
+            for turned in (K.T, np.linalg.inv(K)):
+                moved = turned[np.ix_(deal(a, G // a), deal(a, G // a))]
+                assert is_igc(moved[:, :, None, None], M, L) == (a == L or 1 in (L, M))
 
 
 @given(specs(), trials)
@@ -80,8 +81,7 @@ def test_backward_data_is_an_igc_with_exchanged_roles(spec, t):
     full[:, :, :: spec.stride, :: spec.stride] = d
     dx = products.forward(full, *duality.adjoint(Weights(first, second, spec)))
     dx = dx[:, :, even : even + t.H, even : even + t.W]
-    agree(dx, backward(d, x, first, second, spec).x)
-    dz = oracles.shuffle(d, out // M)  # by loops; the middle images matter to no gradient of x
+    dz = oracles.shuffle(d, out // M)  # middle images matter to no gradient of x: any will do
     dy, _ = oracles.convolve_gradients(dz, 0 * dz, second[:, :, None, None], groups=M)
     dy = oracles.shuffle(dy, out // L)
     agree(dx, oracles.convolve_gradients(dy, x, first, spec.stride, L)[0])
@@ -112,6 +112,7 @@ def test_a_shuffle_commutes_with_a_depthwise_convolution_of_shuffled_filters(t, 
     moved = oracles.shuffle(filters[None, :, 0], g)[0][:, None]
     before = Chain((Factor(C, C, C, t.k, t.stride, deal=g),))
     after = Chain((Factor(C, C, C, deal=g), Factor(C, C, C, t.k, t.stride)))
+    assert before.composed_shape == after.composed_shape == (C, C, t.k, t.k)
     y = oracles.shuffle(t.loop(x, filters, C), g)
     agree(products.forward(x, [filters], before), y)
     agree(products.forward(x, [np.ones((C, 1, 1, 1)), moved], after), y)
@@ -134,27 +135,5 @@ def test_blocks_have_mixed_exactly_if_their_channels_and_their_pixels_have(width
         times += [n] * bool(x.all())
     assert mixing_time(blocks[0] if alike else blocks, height, width) == min(times)
     assert mixing_time(IGCSpec(64, 64, L=16, M=32), 1, 1) == 2  # 64 * 64 / (16 * 32) = 8 channels
-
-
-WIDE = group_convolution(np.ones((4, 1, 2, 2)), 1)  # its matrices are square, but in is not out
-NAN = monarch(np.full((3, 2, 2), np.nan), np.ones((2, 3, 3)))
-
-
-@pytest.mark.parametrize(("function", "arguments", "message"), [
-    (duality.transpose, [WIDE], "igc 2x2 1-4 L1 M4: a square block, in = out = L[*]M, with k = 1"),
-    (duality.inverse, [NAN], "W_p holds numbers that are not finite"),
-    (duality.slogdet, [WIDE], "igc 2x2 1-4 L1 M4 has no determinant: in = out and k = 1"),
-    (duality.adjoint, [np.eye(3)], "weights is numpy.ndarray; Weights is needed"),
-    (share_met_by_other_deal, [0, 2], "L=0 is not an integer of at least 1"),
-    (mixing_time, [IGCSpec.square(2, 2), 0, 3], "height=0 is not an integer of at least 1"),
-    (share_met_by_other_deal, [2, 10**9], "M=1000000000 is too large; at most 1048576 is"),
-    (mixing_time, [IGCSpec.square(2, 2), 10**9, 3], "height=1000000000 is too large; at most"),
-    (mixing_time, [3, 1, 1], "blocks is builtins.int; Iterable is needed"),
-    (mixing_time, [[3], 1, 1], "block is builtins.int; IGCSpec is needed"),
-    (Chain, [3], "factors is builtins.int; Iterable"), (Chain, [[3]], "factor 1 is builtins.int;"),
-    (mixing_time, [IGCSpec(2, 4, 1, 1), 9, 9], "igc .* takes 2 channels; it is given 4"),
-    (mixing_time, [IGCSpec.square(2, 2, 3, 3), 9, 9], "a stride above k//2 [+] 1 may leave out"),
-])  # fmt: skip
-def test_what_cannot_be_turned_or_mixed_is_refused_in_one_line(function, arguments, message):
-    with pytest.raises((SpecError, TypeError), match=message):
-        function(*arguments)
+    shrinking = [IGCSpec.square(2, 2, stride=s) for s in (2, 2, *[1] * 9)]
+    assert mixing_time(shrinking, 32, 32) == 9  # 1 + 2 + 7 * 4 = 31 pixels

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from igc_ref.testing import assert_close
 from tests.support import oracles
-from tests.support.strategies import kernel_sizes, normal, seeds, strides
+from tests.support.strategies import kernel_sizes, normal, seeds, sizes, strides
 
 
 def given(*strategies):
@@ -17,7 +17,6 @@ def given(*strategies):
 
 numbers = st.integers(1, 3)
 partitions = st.integers(1, 4)
-sizes = st.integers(1, 6)
 dtypes = st.sampled_from([np.float64, np.complex128])
 
 
@@ -52,12 +51,3 @@ trials = st.builds(Trial, numbers, sizes, sizes, kernel_sizes, strides, dtypes, 
 
 def agree(actual, expected):
     assert_close(np.asarray(actual), np.asarray(expected), 2000)
-
-
-def mix(matrix, y):
-    """1x1 convolution: the same matrix at every position."""
-    return np.einsum("oc,nchw->nohw", matrix, y)
-
-
-def mix_gradients(d, matrix, y):
-    return np.einsum("oc,nohw->nchw", matrix, d), np.einsum("nohw,nchw->oc", d, y)
