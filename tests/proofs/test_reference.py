@@ -299,7 +299,7 @@ REFUSED = [
     (lambda: special_cases.causal_convolution(ones(3)), r"filters has .*; \(C, c\)"),
     (lambda: special_cases.causal_convolution(ones(2, 0)), "c=0 is not an integer of at least 1"),
     (lambda: rescale(*BLOCK, 0 * ones(6)), r"factors\[0\]=0\.0: its modulus is not from 1e-300"),
-    (lambda: rescale(*BLOCK, np.nan * ones(6)), r"factors\[0\]=nan"),
+    (lambda: rescale(*BLOCK, np.inf * ones(6)), r"factors\[0\]=inf"),
     (lambda: rescale(*BLOCK, ones(5)), r"factors has shape \(5,\); \(6,\) is needed"),
     (lambda: dimension(IGCSpec(6, 6, 3, 3)), r"not divisible by L\*M=9"),
     (lambda: duality.transpose(WIDE), r"igc 1x1 1-4 L1 M4: a square block, in = out = L\*M, with"),
