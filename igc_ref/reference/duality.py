@@ -47,7 +47,7 @@ def inverse(weights: Weights) -> Weights:
 
 
 def slogdet(weights: Weights) -> tuple[complex, float]:
-    """Return the sign (or phase) of det K and log |det K|, as ``numpy.linalg.slogdet`` does.
+    """Return the sign (or phase) of det K and ``log |det K|``, as ``numpy.linalg.slogdet`` does.
 
     det K is the product of the determinants of all blocks and of the signs of both permutations,
     which cancel in the square block: interleave(a, b) has a(a-1)/2 * b(b-1)/2 inversions.

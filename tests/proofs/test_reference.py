@@ -234,7 +234,7 @@ SQUARE, X, PRIMARY, SECONDARY = IGCSpec.square(2, 3), ones(1, 6, 4, 4), ones(6, 
 NO_PRODUCT = [ones(3, 2, 2), ones(3, 3, 3)]
 KERNEL, BLOCK = ones(4, 4, 3, 3), (PRIMARY, SECONDARY, SQUARE)
 WIDE, THICK = special_cases.group_convolution(ones(4, 1, 1, 1), 1), special_cases.Weights(*BLOCK)
-NAN = special_cases.monarch(np.nan * ones(3, 2, 2), ones(2, 3, 3))
+NAN = special_cases.monarch(np.nan * ones(3, 2, 2), np.nan * ones(2, 3, 3))
 REFUSED = [
     (lambda: forward(X, PRIMARY[:, :2], SECONDARY, SQUARE), r"primary has shape \(6, 2, 3, 3\)"),
     (
@@ -305,6 +305,7 @@ REFUSED = [
     (lambda: duality.transpose(WIDE), r"igc 1x1 1-4 L1 M4: a square block, in = out = L\*M, with"),
     (lambda: duality.inverse(THICK), "igc 3x3 6-6 L2 M3: a square block"),
     (lambda: duality.inverse(NAN), "W_p holds numbers that are not finite"),
+    (lambda: duality.slogdet(NAN._replace(primary=ones(6, 2, 1, 1))), "W_d holds numbers that"),
     (lambda: duality.slogdet(WIDE), "igc 1x1 1-4 L1 M4 has no determinant: in = out and k = 1"),
     (lambda: duality.slogdet(THICK), "igc 3x3 6-6 L2 M3 has no determinant"),
     (lambda: duality.adjoint(BLOCK), r"weights is builtins\.tuple; Weights is needed"),
@@ -398,6 +399,8 @@ def test_what_is_no_array_of_numbers_is_refused_by_its_type(case):
             (np.ma.array(array), r"numpy\.ma.*MaskedArray; numpy"),
             (array.astype("float16"), "float16; float64, complex128 or integers are needed"),
             (array.astype(object), "object; float64"),
+            (array.astype(np.longdouble), f"{np.dtype(np.longdouble)}; float64"),
+            (array.reshape(len(array), -1).view(np.matrix), r"numpy\.matrix; numpy"),
         ):
             with pytest.raises(TypeError, match=rf"^[\w\[\]]+ is {message}"):
                 function(*arguments[:place], wrong, *arguments[place + 1 :])
