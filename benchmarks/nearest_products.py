@@ -26,9 +26,12 @@ CASES = (((2, 2, 2), 1), ((2, 2, 2), 3), ((3, 3, 3), 1), ((2, 3, 4), 1))  # K an
 AXES, WAYS = ("pqdi", "dpeq", "edxp"), "pqdi,dpeq,edxp->xedpqi"
 
 
-def fit(T: Any, weights: Sequence[Any], rounds: int) -> float:
+def fit(kernel: Any, weights: Sequence[Any], spec: IGCV2Spec, rounds: int) -> float:
     """Improve three factors in turns by least squares; return the relative error at the end."""
-    W = list(weights)
+    K1, K2, K3 = spec.K
+    T = kernel.reshape(K3, K2, K1, K3, K2, -1)
+    shapes = (K3, K2, K1, -1), (K1, K3, K2, K2), (K2, K1, K3, K3)
+    W = [weight.reshape(shape) for weight, shape in zip(weights, shapes, strict=True)]
     for _ in range(rounds):
         for i, axes in enumerate(AXES):
             ways = np.einsum(WAYS, *(np.ones_like(w) if j == i else w for j, w in enumerate(W)))
@@ -39,17 +42,15 @@ def fit(T: Any, weights: Sequence[Any], rounds: int) -> float:
 
 def row(K: tuple[int, ...], k: int, options: argparse.Namespace) -> list[str]:
     """Approximate random kernels of one shape; return a row of the table."""
-    K1, K2, K3 = K
     spec, rng = IGCV2Spec(math.prod(K), math.prod(K), K, k), np.random.default_rng(options.seed)
-    shapes = (K3, K2, K1, K1 * k * k), (K1, K3, K2, K2), (K2, K1, K3, K3)
+    shapes = [factor.weight_shape for factor in spec.factors]
     to_best, to_bound = [], []
     for _ in range(options.kernels):
         kernel = rng.normal(size=spec.composed_shape)
-        T = kernel.reshape(K3, K2, K1, K3, K2, -1)
         found = nearest_product(kernel, spec)
-        starts = [[w.reshape(s) for w, s in zip(found.weights, shapes, strict=True)]]
-        starts += [[rng.normal(size=s) for s in shapes] for _ in range(options.starts)]
-        to_best.append(found.error / min(fit(T, start, options.rounds) for start in starts))
+        starts = [found.weights]
+        starts += [tuple(rng.normal(size=s) for s in shapes) for _ in range(options.starts)]
+        to_best.append(found.error / min(fit(kernel, w, spec, options.rounds) for w in starts))
         to_bound.append(found.error / found.bound)
     return [
         str(K), str(k * k), f"{np.median(to_best):.3f}", f"{max(to_best):.3f}",

@@ -16,6 +16,7 @@ import numpy as np
 
 Axes = tuple[int, ...] | str  # a shape, or the names of its axes, as "(out, in/groups, k, k)"
 MAX_INTEGER = 2**31 - 1
+MISREAD = (np.ma.MaskedArray, np.matrix)  # kinds of arrays on which @ and sums mean something else
 MAX_MESSAGE = 3000  # characters: what is said of a failed download may have 2000
 
 
@@ -110,7 +111,7 @@ def instance(name: str, value: object, kind: type) -> None:
 
 def is_array(value: object, kind: type = np.ndarray) -> bool:
     """Return whether this is an array of a library; not a masked one, and no ``numpy.matrix``."""
-    return isinstance(value, kind) and not isinstance(value, np.ma.MaskedArray | np.matrix)
+    return isinstance(value, kind) and not isinstance(value, MISREAD)
 
 
 @lru_cache(maxsize=4096)

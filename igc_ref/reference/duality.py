@@ -13,7 +13,7 @@ import numpy as np
 
 from igc_ref.errors import SpecError, finite, instance
 from igc_ref.reference.special_cases.convolutions import Weights
-from igc_ref.reference.structure import Array, diagonal_blocks, matrices
+from igc_ref.reference.structure import Array, check_weights
 from igc_ref.spec.block import Factor, IGCSpec
 from igc_ref.spec.products import Chain
 
@@ -91,13 +91,14 @@ def adjoint(weights: Weights) -> tuple[list[Array], Chain]:
 def _blocks(weights: Weights, square: bool = False) -> tuple[Array, Array]:
     """Return all W_p^b, shape (L, out/L, in/L*S), and all W_d^m, shape (M, out/M, out/M)."""
     instance("weights", weights, Weights)
-    spec = weights.spec
-    W_p, _, W_d = matrices(*weights)
-    finite("W_p", W_p)
-    finite("W_d", W_d)
+    check_weights(*weights)
+    primary, secondary, spec = weights
+    finite("W_p", primary)
+    finite("W_d", secondary)
     if square and spec != IGCSpec.square(spec.L, spec.M, kernel_size=1):
         raise SpecError(f"{spec}: a square block, in = out = L*M, with k = 1, stride 1 is needed")
-    return diagonal_blocks(W_p, spec.L), diagonal_blocks(W_d, spec.M)
+    out, L, M = spec.out_channels, spec.L, spec.M
+    return primary.reshape(L, out // L, -1), secondary.reshape(M, out // M, -1)
 
 
 def _exchanged(W_p: Array, W_d: Array) -> Weights:

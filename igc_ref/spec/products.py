@@ -86,9 +86,7 @@ class Chain(Product):
             side += (factor.kernel_size - 1) * step
             step *= factor.stride
         if side > max(sizes):
-            raise SpecError(
-                f"kernel sizes {sizes}: only one may be above 1, and no stride before it"
-            )
+            raise SpecError(f"kernel sizes {sizes}: only one may be above 1, no stride before it")
         return side
 
 
