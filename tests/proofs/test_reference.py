@@ -303,6 +303,7 @@ REFUSED = [
     (lambda: rescale(*BLOCK, ones(5)), r"factors has shape \(5,\); \(6,\) is needed"),
     (lambda: dimension(IGCSpec(6, 6, 3, 3)), r"not divisible by L\*M=9"),
     (lambda: duality.transpose(WIDE), r"igc 1x1 1-4 L1 M4: a square block, in = out = L\*M, with"),
+    (lambda: duality.adjoint(THICK._replace(primary=X)), r"primary has shape \(1, 6, 4, 4\)"),
     (lambda: duality.inverse(THICK), "igc 3x3 6-6 L2 M3: a square block"),
     (lambda: duality.inverse(NAN), "W_p holds numbers that are not finite"),
     (lambda: duality.slogdet(NAN._replace(primary=ones(6, 2, 1, 1))), "W_d holds numbers that"),
