@@ -1,6 +1,6 @@
 """PyTorch's side: the same blocks and training steps, in every way its users would try.
 
-Channels are shuffled in the tensor's own memory format (`torch_twins.shuffle_in_format`): PyTorch's
+Channels are shuffled in the tensor's own memory format (`shuffle_in_format`): PyTorch's
 own ``channel_shuffle`` leaves channels_last, which would make that format lose for no good reason.
 """
 
@@ -22,6 +22,7 @@ from benchmarks.gpu.contenders import Contender, Each
 from benchmarks.gpu.ours import VARIANTS, block_inputs
 from igc_ref.bench import BlockCase, torch_twins
 from igc_ref.bench.clock import Clock, EventClock
+from igc_ref.exchange.torch.block import shuffle_in_format
 from igc_ref.networks import BN_EPS
 from igc_ref.networks.architecture import Architecture
 from igc_ref.reference import composed_kernel
@@ -127,7 +128,7 @@ class Blocks:
     def functions(self, way: Way) -> dict[str, Each]:
         """Return the variants of the block, each a function of the number of the set."""
         s = self.case.spec
-        block = torch_twins.Block(s, torch_twins.shuffle_in_format)
+        block = torch_twins.block(s, shuffle_in_format)
         with torch.no_grad():
             for parameter, array in zip(block.parameters(), self.weights, strict=True):
                 parameter.copy_(torch.from_numpy(array).reshape(parameter.shape))
@@ -193,7 +194,7 @@ class Step:
 
     def __init__(self, a: Architecture, batch_size: int, way: Way, device: str) -> None:
         torch.manual_seed(0)
-        model = torch_twins.network(a, torch_twins.shuffle_in_format)
+        model = torch_twins.network(a, shuffle_in_format)
         self.way, self.model = way, model.to(device).to(memory_format=way.format)
         self.run = self.model
         if way.how == "compile":

@@ -29,10 +29,11 @@ def functions(
     if isinstance(case, BlockCase) and contender == "jax":
         return jax_block(case.spec, x, dy, threads, *case.weights())
     from igc_ref.bench import torch_twins
+    from igc_ref.exchange.torch.block import shuffle_in_format
 
-    shuffle = torch_twins.shuffle_in_format  # made of operators that ONNX has
+    shuffle = shuffle_in_format  # made of operators that ONNX has
     if isinstance(case, BlockCase):
-        module = torch_twins.Block(case.spec, shuffle)
+        module = torch_twins.block(case.spec, shuffle)
     else:
         module = torch_twins.network(case.architecture, shuffle)
     return {"forward": forward(contender, module, x, threads)}

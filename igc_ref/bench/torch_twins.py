@@ -11,57 +11,11 @@ from torch.nn import functional
 
 from igc_ref import networks as layers
 from igc_ref.errors import BackendError
+from igc_ref.exchange.torch.block import InterleavedGroupConv2d, Shuffle, shuffle
 from igc_ref.networks import layer as ours
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.model import build
 from igc_ref.spec.block import IGCSpec
-
-Shuffle = Callable[[Any, int], Any]
-
-
-def shuffle(x: Any, groups: int) -> Any:
-    """Shuffle channels, in the faster way: PyTorch's own, or one its compiler sees through.
-
-    PyTorch's own leaves the memory format channels_last.
-    """
-    compiling = torch.compiler.is_compiling()
-    return _by_view(x, groups) if compiling else functional.channel_shuffle(x, groups)
-
-
-def shuffle_in_format(x: Any, groups: int) -> Any:
-    """Shuffle channels in the memory format that x has."""
-    N, C, H, W = x.shape
-    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
-        last = x.permute(0, 2, 3, 1).reshape(N, H, W, groups, C // groups)
-        return last.transpose(3, 4).reshape(N, H, W, C).permute(0, 3, 1, 2)
-    return _by_view(x, groups)
-
-
-def _by_view(x: Any, groups: int) -> Any:
-    N, C, H, W = x.shape
-    return x.view(N, groups, C // groups, H, W).transpose(1, 2).reshape(N, C, H, W)
-
-
-class Block(nn.Module):  # type: ignore[misc]
-    """x' = P W_d Pᵀ W_p x: group convolution, channel shuffle, and both again.
-
-    Parameters
-    ----------
-    spec : IGCSpec
-    shuffle : callable
-        How channels are shuffled: `shuffle` or `shuffle_in_format`. Which of them is faster
-        depends on device and memory format.
-    """
-
-    def __init__(self, spec: IGCSpec, shuffle: Shuffle = shuffle) -> None:
-        super().__init__()
-        out = spec.out_channels
-        self.primary = _primary(spec)
-        self.secondary = nn.Conv2d(out, out, 1, groups=spec.M, bias=False)
-        self.L, self.M, self.shuffle = spec.L, spec.M, shuffle
-
-    def forward(self, x: Any) -> Any:  # noqa: D102
-        return self.shuffle(self.secondary(self.shuffle(self.primary(x), self.L)), self.M)
 
 
 class Fusion(nn.Module):  # type: ignore[misc]
@@ -95,10 +49,21 @@ class Residual(nn.Module):  # type: ignore[misc]
         return functional.relu(y, inplace=True) if self.relu else y
 
 
+def block(spec: IGCSpec, shuffle: Shuffle = shuffle) -> nn.Module:
+    """Return the block that `spec` describes; `shuffle` as in `InterleavedGroupConv2d`."""
+    channels = spec.in_channels, spec.out_channels
+    shape: dict[str, Any] = {
+        "kernel_size": spec.kernel_size,
+        "stride": spec.stride,
+        "shuffle": shuffle,
+    }
+    return InterleavedGroupConv2d(*channels, spec.L, spec.M, **shape)
+
+
 def network(a: Architecture, shuffle: Shuffle = shuffle) -> nn.Module:
     """Return the network that `a` names; its parameters come in the order of our ``state_dict``.
 
-    `shuffle` is that of `Block`.
+    `shuffle` is that of `InterleavedGroupConv2d`.
     """
     return twin(build(a, "numpy").network, shuffle)
 
@@ -116,7 +81,7 @@ def twin(layer: ours.Layer, shuffle: Shuffle = shuffle) -> nn.Module:
     if isinstance(layer, layers.SummationFusion):
         return Fusion(layer.spec)
     if isinstance(layer, layers.IGC):
-        return Block(layer.spec, shuffle)
+        return block(layer.spec, shuffle)
     if isinstance(layer, layers.Conv2d):
         out, per_group, k, _ = layer.parameters["weight"].shape
         options = {"stride": layer.stride, "padding": k // 2, "groups": layer.groups}
@@ -150,13 +115,13 @@ def block_step(
         Names ``compile`` or eager, ``channels_last`` or NCHW.
     """
     x, dy = _tensors(x, dy, way, threads)
-    block = Block(spec).to(memory_format=_layout(way))
-    run = torch.compile(block) if "compile" in way else block
+    module = block(spec).to(memory_format=_layout(way))
+    run = torch.compile(module) if "compile" in way else module
     x.requires_grad_()
 
     def both() -> None:
         x.grad = None
-        block.zero_grad(set_to_none=True)
+        module.zero_grad(set_to_none=True)
         run(x).backward(dy)
 
     return {"forward": lambda: run(x), "both": both}

@@ -12,7 +12,11 @@ from igc_ref.data.dataset import Dataset, fingerprint
 from igc_ref.data.download import fetch
 from igc_ref.data.published import PUBLISHED, SVHN_PARTS
 from igc_ref.data.shapes import FIGURES, shapes
+from igc_ref.data.shapes import MEAN as SHAPES_MEAN
+from igc_ref.data.shapes import STD as SHAPES_STD
 from igc_ref.data.svhn import DIGITS, load_svhn
+from igc_ref.data.svhn import MEAN as SVHN_MEAN
+from igc_ref.data.svhn import STD as SVHN_STD
 from igc_ref.errors import DataError, choice, user_path
 from igc_ref.report import Report, silent
 
@@ -21,12 +25,14 @@ __all__ = [
     "shapes",
 ]  # fmt: skip
 
-NUM_CLASSES = {  # of every data set, known before any is loaded
-    "shapes": len(FIGURES),
-    **{name: len(published.classes) for name, published in PUBLISHED.items()},
-    **dict.fromkeys(SVHN_PARTS, len(DIGITS)),
+# Class names, mean and std of every data set, known before any is loaded.
+ABOUT = {
+    "shapes": (tuple(FIGURES), SHAPES_MEAN, SHAPES_STD),
+    **{name: (of.classes, of.mean, of.std) for name, of in PUBLISHED.items()},
+    **dict.fromkeys(SVHN_PARTS, (DIGITS, SVHN_MEAN, SVHN_STD)),
 }
-NAMES = tuple(NUM_CLASSES)
+NUM_CLASSES = {name: len(classes) for name, (classes, _, _) in ABOUT.items()}
+NAMES = tuple(ABOUT)
 
 
 def load(

@@ -16,6 +16,7 @@ from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import Builder
 from igc_ref.networks.layer import Layer, Row
 from igc_ref.networks.layers import Conv2d
+from igc_ref.networks.metadata import Metadata
 
 
 def build_model(
@@ -106,6 +107,8 @@ class Model:
         Its layers, on batches in the backend's own layout.
     backend : GenericBackend
     dtype : str
+    metadata : Metadata or None
+        What its inputs and outputs mean; None before it is trained.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class Model:
     ) -> None:
         self.architecture, self.backend, self.dtype = architecture, backend, dtype
         self.network = network
+        self.metadata: Metadata | None = None
         self._first = next(part for _, part in network.named_layers() if isinstance(part, Conv2d))
         self._logits_shape: tuple[int, ...] | str = ""
 

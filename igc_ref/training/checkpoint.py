@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from igc_ref.data import ABOUT
 from igc_ref.errors import CheckpointError, describe, integer, shown
 from igc_ref.files import replacing
+from igc_ref.networks.metadata import Metadata
 from igc_ref.training.config import TrainConfig
 from igc_ref.training.npz import read_arrays
 
@@ -74,8 +76,8 @@ class Checkpoint:
     Parameters
     ----------
     config : TrainConfig
-    classes : int
-        Classes of the data set.
+    metadata : Metadata
+        What the network's inputs and outputs mean.
     fingerprint, test_fingerprint : str
         Of all images and labels, and of the test set's alone; see `igc_ref.data.fingerprint`.
     records : list of dict
@@ -89,7 +91,7 @@ class Checkpoint:
     """
 
     config: TrainConfig
-    classes: int
+    metadata: Metadata
     fingerprint: str
     test_fingerprint: str
     records: list[Record]
@@ -103,6 +105,11 @@ class Checkpoint:
             raise ValueError(f"it is at {self.position} of a run of {self.config.epochs} epochs")
         if self.partial.correct > (seen := self.partial.step * self.config.batch_size):
             raise ValueError(f"its partial epoch has {self.partial.correct} of {seen} images right")
+
+    @property
+    def classes(self) -> int:
+        """How many classes the data set has."""
+        return len(self.metadata.classes)
 
     @property
     def finished(self) -> bool:
@@ -123,7 +130,7 @@ def save(path: Path, checkpoint: Checkpoint, keep: Path | None = None) -> None:
     The old file, if there is one, becomes `keep`.
     """
     meta = vars(checkpoint) | {"format": FORMAT, "partial": asdict(checkpoint.partial)}
-    meta["config"] = checkpoint.config.to_dict()
+    meta |= {name: getattr(checkpoint, name).to_dict() for name in ("config", "metadata")}
     arrays: Arrays = {}
     for part in ("model", "velocity"):
         arrays |= {f"{part}/{name}": array for name, array in meta.pop(part).items()}
@@ -148,9 +155,10 @@ def load(path: Path) -> Checkpoint:
         arrays = read_arrays(path)
         _check_numbers(arrays)
         meta = {"test_fingerprint": ""} | _meta(arrays)  # an earlier version wrote none
+        config = TrainConfig.from_dict(meta.get("config"))
         return Checkpoint(
-            config=TrainConfig.from_dict(meta.get("config")),
-            classes=integer("classes", meta.get("classes")),
+            config=config,
+            metadata=_metadata(meta, config),
             **{n: _text(meta, n) for n in ("fingerprint", "test_fingerprint", "numpy")},
             records=check_records(meta.get("records")),
             partial=_partial(meta.get("partial")),
@@ -192,6 +200,13 @@ def _meta(arrays: Arrays) -> dict[str, Any]:
     if meta.get("format") != FORMAT:
         raise ValueError(f"format {meta.get('format')}; this version reads format {FORMAT}")
     return meta
+
+
+def _metadata(meta: dict[str, Any], config: TrainConfig) -> Metadata:
+    """Return what the network's inputs and outputs mean; an earlier version did not write it."""
+    if "metadata" in meta:
+        return Metadata.from_dict(meta["metadata"])
+    return Metadata(config.data, *ABOUT[config.data], config.architecture().input_shape[1:])
 
 
 def _partial(values: object) -> Partial:

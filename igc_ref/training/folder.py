@@ -156,6 +156,7 @@ def load_run(
         config.architecture(saved.classes), backend, config.dtype, bn_momentum=config.bn_momentum
     )
     model.load_state_dict(saved.model)
+    model.metadata = saved.metadata
     return model, saved
 
 

@@ -21,6 +21,7 @@ from igc_ref import data
 from igc_ref.backends import get_backend
 from igc_ref.backends.operators.library import EpochRunner, Sampling
 from igc_ref.errors import CheckpointError, TrainingError, instance, user_path
+from igc_ref.networks.metadata import Metadata
 from igc_ref.networks.model import build
 from igc_ref.report import Report, progress_bar, silent
 from igc_ref.training import checkpoint
@@ -162,6 +163,9 @@ class Session:
         self.model = build(
             architecture, backend, config.dtype, config.seed, bn_momentum=config.bn_momentum
         )
+        t = self.train_set
+        about = t.classes, t.mean, t.std, t.images.shape[2:]
+        self.model.metadata = self.metadata = Metadata(config.data, *about)
         self.optimiser = SGD(self.model, config.momentum, config.weight_decay)
         self.fingerprint = data.fingerprint(self.train_set, self.test_set)
         self.test_fingerprint = data.fingerprint(self.test_set)
@@ -201,7 +205,7 @@ class Session:
         """Write a checkpoint of the present state, then the log; `keep` the checkpoint before."""
         state = Checkpoint(
             config=self.config,
-            classes=len(self.train_set.classes),
+            metadata=self.metadata,
             fingerprint=self.fingerprint,
             test_fingerprint=self.test_fingerprint,
             records=self.records,

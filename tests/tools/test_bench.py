@@ -216,9 +216,10 @@ def test_the_exported_graph_computes_our_block_and_our_network(contender):
     import torch
 
     from igc_ref.bench import rivals, torch_twins
+    from igc_ref.exchange.torch.block import shuffle_in_format
 
     rng, s = np.random.default_rng(0), IGCSpec(6, 12, 3, 4, kernel_size=5, stride=2)
-    block = torch_twins.Block(s, torch_twins.shuffle_in_format)
+    block = torch_twins.block(s, shuffle_in_format)
     x = rng.normal(size=(3, 6, 9, 7)).astype("float32")
     primary, secondary = BlockCase(s, 9).weights()
     block.primary.weight.data[...] = torch.from_numpy(primary)
@@ -229,7 +230,7 @@ def test_the_exported_graph_computes_our_block_and_our_network(contender):
 
     model = build(Architecture("resnet_igc", 8, L=2, M=3), "numpy")
     model.forward(rng.normal(size=(4, 3, 32, 32)).astype("float32"), train=True)  # statistics
-    twin = torch_twins.network(model.architecture, torch_twins.shuffle_in_format)
+    twin = torch_twins.network(model.architecture, shuffle_in_format)
     theirs = [t for name, t in twin.state_dict().items() if "num_batches" not in name]
     for tensor, array in zip(theirs, model.state_dict().values(), strict=True):
         tensor[...] = torch.from_numpy(array.reshape(tuple(tensor.shape)))

@@ -27,6 +27,9 @@ NEEDS = {  # a library that may not be there
     "igc_ref.backends.cupy.backend": "cupy",
     "igc_ref.backends.numba.": "numba",
     "igc_ref.bench.torch_twins": "torch",
+    "igc_ref.exchange.onnx": "onnx",
+    "igc_ref.exchange.safetensors": "safetensors",
+    "igc_ref.exchange.torch": "torch",
 }
 
 

@@ -21,17 +21,22 @@ LAW = dict.fromkeys(GROUND, (set(), set())) | {
     "backends": ({"spec"}, {"threadpoolctl"}),
     "backends.numba": ({"spec", "backends"}, {"numba", "llvmlite", "threadpoolctl"}),
     "backends.cupy": ({"spec", "backends"}, {"cupy"}),
-    "data": (set(), {"scipy", "pooch"}),
+    "data": (set(), {"scipy", "pooch", "PIL"}),
     "networks": ({"spec", "backends"}, set()),
     "training": ({"networks", "data", "backends"}, set()),
     "plots": ({"spec"}, {"matplotlib"}),
     "studies": ({"spec", "reference", "networks", "training", "data", "plots"}, set()),
+    "exchange": (
+        {"spec", "reference", "backends", "networks", "training"},
+        {"onnx", "safetensors", "torch"},
+    ),
     "bench": (
-        {"spec", "backends", "data", "networks", "training"},
+        {"spec", "backends", "data", "networks", "training", "exchange"},
         {"torch", "threadpoolctl", "onnxruntime", "openvino", "jax"},
     ),
     "cli": (
-        {"spec", "backends", "data", "networks", "training", "studies", "plots", "bench"},
+        {"spec", "backends", "data", "networks", "training", "studies", "plots", "bench"}
+        | {"exchange"},
         set(),
     ),
     "__main__": ({"cli"}, set()),

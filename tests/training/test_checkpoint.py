@@ -40,7 +40,12 @@ def rewrite(path, edit):
         ({"format": 99}, "format 99; this version reads format 2"),
         ({"config": {"groups": 3}}, "unknown settings groups: made by a newer version"),
         ({"config": None}, "settings must be a dict by name, not NoneType"),
-        ({"classes": "ten"}, "classes='ten' is not an integer"),
+        ({"metadata": {"classes": "ten"}}, "0 classes, size"),
+        ({"metadata": {"std": [1, 1, 0]}}, r"std=\[1, 1, 0\] must be 3 numbers from 1e-06"),
+        ({"metadata": {"mean": [1, 1, 300]}}, "must be 3 numbers from 0 to 255"),
+        ({"metadata": {"size": [32, 0.5]}}, "size=0.5 is not an integer"),
+        ({"metadata": {"data": ""}}, "data='' is no name of 1 to 200 letters"),
+        ({"metadata": 3}, "3 is no metadata"),
         ({"fingerprint": 7}, "its fingerprint is no short text"),
         ({"records": 3}, "records must be a list, not int"),
         ({"partial": {"step": -1}}, "step=-1"),
@@ -83,10 +88,15 @@ def test_an_array_that_no_training_gives_is_refused_by_name(run, part, name, num
 
 
 def test_a_run_of_an_earlier_version_is_read_with_the_authors_batch_norm(run):
-    meta = rewrite(run / "checkpoint.npz", lambda meta: meta["config"].pop("bn_momentum"))
+    def edit(meta):
+        del meta["config"]["bn_momentum"], meta["metadata"]
+
+    meta = rewrite(run / "checkpoint.npz", edit)
     (run / "config.json").write_text(json.dumps(meta["config"]))
-    _, found = runs.load_run(run, "numpy")
+    model, found = runs.load_run(run, "numpy")
     assert found.config.bn_momentum is None
+    assert model.metadata.classes[:2] == ("disk", "ring")
+    assert (model.metadata.mean, model.metadata.size) == ((128.7, 127.8, 128.0), (32, 32))
 
 
 def test_a_checkpoint_that_hides_a_pickle_is_not_unpickled(tmp_path):

@@ -1,0 +1,73 @@
+"""What an exported file says of its network: enough to build it again, and what it is for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import igc_ref
+from igc_ref.backends.operators.library import DTYPES
+from igc_ref.errors import CheckpointError, choice, describe
+from igc_ref.networks.architecture import Architecture
+from igc_ref.networks.metadata import Metadata
+from igc_ref.networks.model import Model, build
+
+KEY = "igc_ref"  # of the header in a file's own key-value table
+LONGEST = 1 << 20  # characters
+
+
+def write(model: Model, **more: Any) -> str:
+    """Return the header of a network as JSON.
+
+    Parameters
+    ----------
+    model : Model
+    more
+        What the format adds, ready for JSON.
+    """
+    about = None if model.metadata is None else model.metadata.to_dict()
+    header = {
+        "version": igc_ref.__version__,
+        "architecture": asdict(model.architecture),
+        "dtype": model.dtype,
+        "metadata": about,
+    }
+    return json.dumps(header | more)
+
+
+def read(text: str | None, place: str, backend: str = "auto") -> tuple[Model, dict[str, Any]]:
+    """Build the network that a header describes, its weights not yet those of the file.
+
+    Parameters
+    ----------
+    text : str or None
+        What `write` returned; None if the file has no header.
+    place : str
+        The file, for messages.
+    backend : str
+        As in `build_model`.
+
+    Returns
+    -------
+    model, header : Model, dict
+
+    Raises
+    ------
+    CheckpointError
+        If the file has no header, or one that describes no network.
+    """
+    if text is None:
+        raise CheckpointError(f"{place} was not exported by igc_ref: it does not say which network")
+    try:
+        if len(text) > LONGEST:
+            raise ValueError(f"its header has {len(text):,} characters")
+        header = json.loads(text)
+        architecture = Architecture(**header["architecture"])
+        dtype = choice("dtype", header["dtype"], DTYPES)
+        metadata = header["metadata"] and Metadata.from_dict(header["metadata"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CheckpointError(f"{place} is damaged: {describe(error, 300)}") from error
+    model = build(architecture, backend, dtype)
+    model.metadata = metadata
+    return model, header
