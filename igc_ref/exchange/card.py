@@ -17,7 +17,7 @@ tags: [image-classification, interleaved-group-convolutions]
 datasets: [{data}]
 metrics: [accuracy]
 ---
-# {name} on {about.data}
+# {name} on {data}
 
 * Network: {cost.parameters:,} parameters, {cost.multiply_adds:,} multiply-adds at {intended}.
 * Input: `x = (pixels - mean) / std`, {dtype} (N, 3, H, W), RGB in 0..255, trained at {about.size},
