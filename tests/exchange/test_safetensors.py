@@ -94,7 +94,7 @@ def test_what_was_fine_tuned_in_pytorch_comes_back_also_without_its_metadata(pat
     library.save_file(arrays, path, about)
     assert np.array_equal(load(path, "numpy").state_dict()["linear.bias"], arrays["linear.bias"])
     library.save_file(arrays, path)
-    with pytest.raises(CheckpointError, match=r"not say of which network it is: give save_file metadata="):
+    with pytest.raises(CheckpointError, match=r"of which network: give save_file metadata="):
         load(path, "numpy")
     again = load(path, "numpy", like=model)
     assert np.array_equal(again.state_dict()["linear.bias"], arrays["linear.bias"])
