@@ -9,6 +9,7 @@ from igc_ref import bench, data, plots
 from igc_ref.bench.harness import TORCH
 from igc_ref.bench.rivals import RIVALS
 from igc_ref.cli.options import NETWORK, add_command, add_recipe, add_run, add_settings
+from igc_ref.cli.predict import confusion_table
 from igc_ref.errors import CheckpointError, SpecError, choice, integer, user_path
 from igc_ref.files import writable, write_csv
 from igc_ref.networks.architecture import ARCHITECTURES
@@ -22,6 +23,7 @@ from igc_ref.training.config import TrainConfig
 from igc_ref.training.evaluation import evaluate, precise_statistics
 from igc_ref.training.session import resume, train
 
+CONFUSION = "confusion.png"
 PARTITIONS = {
     "L": "primary partitions; default 4, with --arch only if M is not given either",
     "M": "secondary partitions; default 8, with --arch only if L is not given either",
@@ -46,6 +48,8 @@ def add_commands(commands: Any) -> None:
     add_run(add, "folder of the run")
     text = "first estimate the statistics of batch norm anew, on training images"
     add.add_argument("--precise-bn", action="store_true", help=text)
+    text = f"also print the confusion matrix, and draw it into RUN/{CONFUSION}"
+    add.add_argument("--confusion", action="store_true", help=text)
 
     add = add_command(commands, params_command)
     add_settings(add, NETWORK)
@@ -97,7 +101,11 @@ def train_command(resume_run: str | None = None, recipe: str | None = None, **gi
 
 
 def eval_command(
-    run: str, backend: str = "auto", data_dir: str | None = None, precise_bn: bool = False
+    run: str,
+    backend: str = "auto",
+    data_dir: str | None = None,
+    precise_bn: bool = False,
+    confusion: bool = False,
 ) -> None:
     """Evaluate a run on its test set."""
     model, saved = runs.load_run(run, backend, say)
@@ -114,6 +122,12 @@ def eval_command(
         f"accuracy {result.accuracy:.2%}, loss {result.loss:.4f}"
         + (" (batch statistics estimated anew)" if precise_bn else "")
     )
+    if confusion:
+        say(confusion_table(result.confusion, test_set.classes))
+        if plots.available():
+            path = user_path("run", run) / CONFUSION
+            plots.save(plots.draw_confusion(result.confusion, test_set.classes), path)
+        say(f"figure in {path}" if plots.available() else "no figure: no matplotlib")
 
 
 def params_command(paper: bool = False, **options: Any) -> None:

@@ -17,6 +17,7 @@ from igc_ref.networks.builder import Builder
 from igc_ref.networks.layer import Layer, Row
 from igc_ref.networks.layers import Conv2d
 from igc_ref.networks.metadata import Metadata
+from igc_ref.networks.prediction import Prediction, predict
 
 
 def build_model(
@@ -145,6 +146,42 @@ class Model:
         logits = self.network.forward(x, train)
         self._logits_shape = logits.shape
         return logits
+
+    def predict(self, images: Any, batch_size: int = 256) -> Prediction:
+        """Predict the classes of images (N, 3, H, W), or of one image (3, H, W).
+
+        Parameters
+        ----------
+        images : ndarray of uint8, or of the model's dtype
+            Bytes are normalised by the mean and std of `metadata`; floats must be already.
+            Also an array of another library: see `GenericBackend.asarray`.
+        batch_size : int
+            Images at a time; changes memory, not the result beyond rounding.
+
+        Returns
+        -------
+        Prediction
+            Its ``labels``, ``probabilities`` and ``top(k)``, in NumPy.
+
+        Raises
+        ------
+        TypeError
+            If images are no array, or of another dtype.
+        SpecError
+            If they have another shape, or are bytes and the model has no metadata.
+        TrainingError
+            If a logit is not finite.
+
+        Examples
+        --------
+        >>> model = build_model("plain", 5, width=4, num_classes=2, backend="numpy")
+        >>> statistics = [128, 128, 128], [64, 64, 64]
+        >>> model.metadata = Metadata("pets", ["cat", "dog"], *statistics, [32, 32])
+        >>> prediction = model.predict(np.zeros((5, 3, 32, 32), "uint8"))
+        >>> prediction.labels.shape, prediction.probabilities.shape, len(prediction.top(1))
+        ((5,), (5, 2), 5)
+        """
+        return predict(self, images, batch_size)
 
     def backward(self, dlogits: Array, input_gradient: bool = True) -> Array | None:
         """Pull dlogits (N, num_classes) back to the images, and fill `gradients`.

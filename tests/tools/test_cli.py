@@ -68,7 +68,8 @@ def test_the_command_tells_its_version(capsys):
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "eval", "params", "bench", "plot", "sweep", "compress", "doctor"]
+    "command",
+    ["train", "eval", "predict", "params", "bench", "plot", "sweep", "compress", "doctor"],
 )
 def test_every_command_explains_itself_and_every_option(command, capsys):
     with pytest.raises(SystemExit) as stop:

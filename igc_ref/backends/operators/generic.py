@@ -22,7 +22,7 @@ from igc_ref.backends.operators.library import DTYPES, Array, EpochRunner, Train
 from igc_ref.backends.operators.loss_and_sgd import LearningOperators
 from igc_ref.backends.operators.normalisation import NormalisationOperators
 from igc_ref.backends.operators.pointwise import PointwiseOperators
-from igc_ref.errors import is_array, kind_of
+from igc_ref.errors import MISREAD, describe, is_array, kind_of
 from igc_ref.report import Report
 
 
@@ -86,11 +86,42 @@ class GenericBackend(
         """
         return None
 
-    def asarray(self, array: npt.NDArray[Any], dtype: npt.DTypeLike | None = None) -> Array:
-        """Bring a NumPy array into this backend's library: the only way in."""
-        if not is_array(array):
-            raise TypeError(f"asarray takes a numpy.ndarray, not {kind_of(array)}")
-        return self._bring(array, dtype)
+    def asarray(self, array: Any, dtype: npt.DTypeLike | None = None) -> Array:
+        """Copy an array into this backend's library: the only way in.
+
+        Parameters
+        ----------
+        array : ndarray, or an array of another library that has ``__dlpack__``
+            It must lie where this backend's library reads it: on the CPU; cupy also reads a card.
+        dtype : dtype, optional
+
+        Raises
+        ------
+        TypeError
+            If it is no array, or lies elsewhere, or must not be read, as a PyTorch tensor that
+            requires gradients.
+        """
+        return self._bring(self.view(array), dtype)
+
+    def view(self, array: Any) -> Any:
+        """Return what `asarray` takes as an array to read, of NumPy or this library, not copied."""
+        if is_array(array):
+            return array
+        if isinstance(array, MISREAD) or not hasattr(array, "__dlpack__"):
+            raise TypeError(
+                f"asarray takes a numpy.ndarray, or an array with __dlpack__, not {kind_of(array)}"
+            )
+        try:
+            return self._library_of(array).from_dlpack(array)
+        except Exception as error:  # each library refuses in a way of its own
+            raise TypeError(
+                f"the {self.name} backend cannot read this {kind_of(array)} where it is, "
+                f"and nothing is moved silently: {describe(error)}"
+            ) from error
+
+    def _library_of(self, array: Any) -> ModuleType:  # noqa: ARG002
+        """Return the library that reads another library's array where it lies."""
+        return np
 
     def _bring(self, array: npt.NDArray[Any], dtype: npt.DTypeLike | None) -> Array:
         """Copy a NumPy array, in its own dtype or another."""
