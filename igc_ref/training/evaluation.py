@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,41 +18,14 @@ PRECISE_BATCH = 200  # images whose statistics are taken together
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well a network does on a data set.
+    """Mean loss (nats) and accuracy (0 to 1) over a data set, and its confusion matrix.
 
-    Attributes
-    ----------
-    loss : float
-        Mean over the images, in nats.
-    accuracy : float
-        From 0 to 1.
-    confusion : ndarray of int64, shape (classes, classes)
-        See `confusion_matrix`.
+    That is how many images of each class (rows) got each class as answer (columns).
     """
 
     loss: float
     accuracy: float
     confusion: npt.NDArray[np.int64] = field(repr=False, compare=False)
-
-
-def confusion_matrix(
-    labels: npt.NDArray[Any], answers: npt.NDArray[Any], classes: int
-) -> npt.NDArray[np.int64]:
-    """Count how many images of each class (rows) got each class as answer (columns).
-
-    Parameters
-    ----------
-    labels, answers : integer ndarray, shape (N,)
-        True class and answer of each image, from 0 to classes - 1.
-    classes : int
-
-    Examples
-    --------
-    >>> confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
-    [[1, 1], [0, 1]]
-    """
-    pairs = labels * classes + answers
-    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 def evaluate(model: Model, dataset: Dataset, batch_size: int = 256) -> Evaluation:
@@ -94,7 +66,8 @@ def evaluate(model: Model, dataset: Dataset, batch_size: int = 256) -> Evaluatio
     loss = sum(float(m) * n for m, n in zip(losses, sizes, strict=True)) / len(dataset)
     if not math.isfinite(loss):
         raise TrainingError(f"the loss on {dataset.name} is {loss}")
-    confusion = confusion_matrix(dataset.labels, answers, classes)
+    pairs = dataset.labels * classes + answers
+    confusion = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
     return Evaluation(loss, int(confusion.trace()) / len(dataset), confusion)
 
 

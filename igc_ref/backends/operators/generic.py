@@ -89,38 +89,21 @@ class GenericBackend(
     def asarray(self, array: Any, dtype: npt.DTypeLike | None = None) -> Array:
         """Copy an array into this backend's library: the only way in.
 
-        Parameters
-        ----------
-        array : ndarray, or an array of another library that has ``__dlpack__``
-            It must lie where this backend's library reads it: on the CPU; cupy also reads a card.
-        dtype : dtype, optional
-
-        Raises
-        ------
-        TypeError
-            If it is no array, or lies elsewhere, or must not be read, as a PyTorch tensor that
-            requires gradients.
+        It is a NumPy array, or another library's with ``__dlpack__`` that can be read where it
+        lies: on the CPU, by cupy also on a card. A TypeError for anything else.
         """
-        return self._bring(self.view(array), dtype)
+        if not is_array(array):
+            if isinstance(array, MISREAD) or not hasattr(array, "__dlpack__"):
+                raise TypeError(f"asarray takes a numpy.ndarray, not {kind_of(array)}")
+            try:
+                array = self._reader(array).from_dlpack(array)
+            except Exception as error:  # each library refuses in a way of its own
+                what = f"the {self.name} backend cannot read this {kind_of(array)} where it lies"
+                raise TypeError(f"{what}: {describe(error)}") from error
+        return self._bring(array, dtype)
 
-    def view(self, array: Any) -> Any:
-        """Return what `asarray` takes as an array to read, of NumPy or this library, not copied."""
-        if is_array(array):
-            return array
-        if isinstance(array, MISREAD) or not hasattr(array, "__dlpack__"):
-            raise TypeError(
-                f"asarray takes a numpy.ndarray, or an array with __dlpack__, not {kind_of(array)}"
-            )
-        try:
-            return self._library_of(array).from_dlpack(array)
-        except Exception as error:  # each library refuses in a way of its own
-            raise TypeError(
-                f"the {self.name} backend cannot read this {kind_of(array)} where it is, "
-                f"and nothing is moved silently: {describe(error)}"
-            ) from error
-
-    def _library_of(self, array: Any) -> ModuleType:  # noqa: ARG002
-        """Return the library that reads another library's array where it lies."""
+    def _reader(self, array: Any) -> ModuleType:  # noqa: ARG002
+        """Return the library that can read another library's array."""
         return np
 
     def _bring(self, array: npt.NDArray[Any], dtype: npt.DTypeLike | None) -> Array:
