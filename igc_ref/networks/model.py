@@ -192,7 +192,7 @@ class Model:
                         raise SpecError(f"{lacks}: set it, or give normalised {self.dtype}")
                     x = backend.normalise(x, about.mean, about.std, self.dtype)
                 results.append(self.forward(x))
-            self.forget()
+                self.forget()
             logits = backend.to_numpy(backend.xp.concatenate(results))
         return Prediction(softmax(logits), names)
 
