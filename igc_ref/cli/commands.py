@@ -176,8 +176,7 @@ def predict_command(
     model.backend.prepare(model.dtype, say)
     answers = model.predict(np.stack(images)).top(top)
     if fitted:
-        high, wide = size
-        say(f"{fitted} of {len(files)} images resized, and their middle cropped to {high}x{wide}")
+        say(f"{fitted} of {len(files)} images resized, their middle cropped to {size[0]}x{size[1]}")
     header = ["file", "class", "probability"]
     header += [f"{name} {rank}" for rank in range(2, top + 1) for name in header[1:]]
     rows = [[name, *sum(best, ())] for name, best in zip(files, answers, strict=True)]
