@@ -140,7 +140,7 @@ def test_the_cupy_backend_reads_a_card_by_its_own_library_and_uploads_nothing(mo
 def test_tensors_are_predicted_and_what_cannot_be_read_is_one_line():
     torch = pytest.importorskip("torch")
     model, x = network(), torch.from_numpy(IMAGES).to(memory_format=torch.channels_last)
-    expected = model.predict(IMAGES).probabilities
+    expected = model.predict(IMAGES, 2).probabilities
     assert np.array_equal(model.predict(x, 2).probabilities, expected)
     with pytest.raises(TypeError, match=r"torch\.Tensor where it lies: BufferError: .*detach"):
         model.predict(x.double().requires_grad_())
