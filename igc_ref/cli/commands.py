@@ -1,16 +1,21 @@
-"""The commands ``train``, ``eval``, ``params``, ``bench`` and ``plot``, and their options."""
+"""The commands ``train``, ``eval``, ``predict``, ``params``, ``bench`` and ``plot``."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from igc_ref import bench, data, plots
 from igc_ref.bench.harness import TORCH
 from igc_ref.bench.rivals import RIVALS
 from igc_ref.cli.exchange import weights_of
 from igc_ref.cli.options import NETWORK, add_command, add_recipe, add_run, add_settings
-from igc_ref.errors import CheckpointError, SpecError, choice, integer, user_path
+from igc_ref.data.images import read_image
+from igc_ref.errors import CheckpointError, SpecError, choice, integer, one_line, user_path
 from igc_ref.files import writable, write_csv
 from igc_ref.networks.architecture import ARCHITECTURES
 from igc_ref.networks.model import build
@@ -23,6 +28,7 @@ from igc_ref.training.config import TrainConfig
 from igc_ref.training.evaluation import evaluate, precise_statistics
 from igc_ref.training.session import resume, train
 
+WIDEST = 20  # classes whose confusion matrix is printed whole
 PARTITIONS = {
     "L": "primary partitions; default 4, with --arch only if M is not given either",
     "M": "secondary partitions; default 8, with --arch only if L is not given either",
@@ -49,6 +55,15 @@ def add_commands(commands: Any) -> None:
     add_run(add, "folder of the run")
     text = "first estimate the statistics of batch norm anew, on training images"
     add.add_argument("--precise-bn", action="store_true", help=text)
+    text = "print the confusion matrix, and draw it into RUN/confusion.png"
+    add.add_argument("--confusion", action="store_true", help=text)
+
+    add = add_command(commands, predict_command)
+    add.add_argument("run", metavar="RUN", help="folder of the run")
+    add.add_argument("files", metavar="FILE", nargs="+", help="PNG or JPEG files")
+    add.add_argument("--top", type=int, metavar="K", help="most probable classes; default 1")
+    add.add_argument("--csv", metavar="FILE", help="write the table to this file instead")
+    add_settings(add, ["backend"])
 
     add = add_command(commands, params_command)
     add_settings(add, NETWORK)
@@ -62,6 +77,15 @@ def add_commands(commands: Any) -> None:
     text = "count all networks of the paper; goes with no other option"
     add.add_argument("--paper", action="store_true", help=text)
 
+    _add_bench(commands)
+
+    add = add_command(commands, plot_command)
+    add.add_argument("run", metavar="RUN", help="folder of the run")
+    text = "file of the figure, may end in .svg; default RUN/curves.png"
+    add.add_argument("--out", metavar="FILE", help=text)
+
+
+def _add_bench(commands: Any) -> None:
     add = add_command(commands, bench_command)
     text = "time a training step of this kind of network; without it, a block is timed"
     add.add_argument("--arch", choices=tuple(ARCHITECTURES), help=text)
@@ -76,11 +100,6 @@ def add_commands(commands: Any) -> None:
     add.add_argument("--threads", type=int, metavar="N", help=text)
     add.add_argument("--rounds", type=int, metavar="N", help="turns of each contender; default 7")
     add.add_argument("--json", metavar="FILE", help="write all measurements to this file")
-
-    add = add_command(commands, plot_command)
-    add.add_argument("run", metavar="RUN", help="folder of the run")
-    text = "file of the figure, may end in .svg; default RUN/curves.png"
-    add.add_argument("--out", metavar="FILE", help=text)
 
 
 def train_command(
@@ -107,7 +126,11 @@ def train_command(
 
 
 def eval_command(
-    run: str, backend: str = "auto", data_dir: str | None = None, precise_bn: bool = False
+    run: str,
+    backend: str = "auto",
+    data_dir: str | None = None,
+    precise_bn: bool = False,
+    confusion: bool = False,
 ) -> None:
     """Evaluate a run on its test set."""
     model, saved = runs.load_run(run, backend, say)
@@ -124,6 +147,55 @@ def eval_command(
         f"accuracy {result.accuracy:.2%}, loss {result.loss:.4f}"
         + (" (batch statistics estimated anew)" if precise_bn else "")
     )
+    if confusion:
+        say(confusion_table(result.confusion, test_set.classes))
+        path = user_path("run", run) / "confusion.png"
+        if plots.available():
+            plots.save(plots.draw_confusion(result.confusion, test_set.classes), path)
+        say(f"figure in {path}" if plots.available() else "no figure: no matplotlib")
+
+
+def confusion_table(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> str:
+    """Lay out a confusion matrix; of many classes, what each is most often taken for."""
+    names, many = [one_line(name) for name in classes], len(classes) > WIDEST
+    rows = [["truth \\ answer", *names, "recall"]]
+    if many:
+        rows = [["truth", "most often taken for", "images", "recall"]]
+    for label, row in enumerate(counts.tolist()):
+        recall = f"{row[label] / sum(row):.1%}" if any(row) else "-"
+        if many:
+            row[label] = 0  # what is left are mistakes
+            row = [names[row.index(max(row))] if any(row) else "-", max(row)]
+        rows.append([names[label], *map(str, row), recall])
+    return aligned(rows)
+
+
+def predict_command(
+    run: str, files: list[str], top: int = 1, csv: str | None = None, backend: str = "auto"
+) -> None:
+    """Predict the classes of image files."""
+    table = None if csv is None else writable(user_path("csv", csv))
+    model, saved = runs.load_run(run, backend, say)
+    top = integer("top", top, maximum=saved.classes)
+    size, images, fitted = saved.metadata.size, [], 0
+    for path in (user_path("file", name) for name in files):
+        image = read_image(path)
+        if image.shape[1:] != size:
+            image, fitted = read_image(path, size), fitted + 1
+        images.append(image)
+    model.backend.prepare(model.dtype, say)
+    answers = model.predict(np.stack(images)).top(top)
+    if fitted:
+        say(f"{fitted} of {len(files)} images resized, their middle cropped to {size[0]}x{size[1]}")
+    header = ["file", "class", "probability"]
+    header += [f"{name} {rank}" for rank in range(2, top + 1) for name in header[1:]]
+    rows = [[name, *sum(best, ())] for name, best in zip(files, answers, strict=True)]
+    if table is None:
+        cells = [[f"{c:.2%}" if isinstance(c, float) else one_line(c) for c in row] for row in rows]
+        say(aligned([header, *cells], left=2))
+    else:
+        write_csv(table, [header, *rows])
+        say(f"predictions of {len(files)} images in {table}")
 
 
 def params_command(paper: bool = False, **options: Any) -> None:

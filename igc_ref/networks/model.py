@@ -11,12 +11,13 @@ import numpy.typing as npt
 
 from igc_ref.backends import GenericBackend, get_backend
 from igc_ref.backends.operators.library import DTYPES, Array
-from igc_ref.errors import CheckpointError, choice, instance, integer
+from igc_ref.errors import CheckpointError, SpecError, choice, instance, integer
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import Builder
 from igc_ref.networks.layer import Layer, Row
 from igc_ref.networks.layers import Conv2d
 from igc_ref.networks.metadata import Metadata
+from igc_ref.networks.prediction import Prediction, softmax
 
 
 def build_model(
@@ -145,6 +146,55 @@ class Model:
         logits = self.network.forward(x, train)
         self._logits_shape = logits.shape
         return logits
+
+    def predict(self, images: Array, batch_size: int = 256) -> Prediction:
+        """Predict the classes of images (N, 3, H, W), or of one image (3, H, W).
+
+        Parameters
+        ----------
+        images : array of uint8, or of the model's dtype; `GenericBackend.asarray` says of whose
+            Bytes are normalised by the mean and std of `metadata`; floats are taken as they are.
+        batch_size : int
+            Images at a time; changes memory, not the result beyond rounding.
+
+        Returns
+        -------
+        Prediction
+            Its ``labels``, ``probabilities`` and ``top(k)`` are in NumPy.
+
+        Raises
+        ------
+        TypeError, SpecError
+            If the images are none of these, or bytes for a network that has no metadata.
+        TrainingError
+            If a logit is not finite.
+
+        Examples
+        --------
+        >>> model = build_model("plain", 5, width=4, backend="numpy")
+        >>> model.predict(np.zeros((7, 3, 32, 32), "float32")).labels.shape
+        (7,)
+        """
+        backend, about, classes = self.backend, self.metadata, self.architecture.num_classes
+        batch_size = integer("batch_size", batch_size)
+        names = tuple(map(str, range(classes))) if about is None else about.classes
+        if len(names) != classes:
+            raise SpecError(f"the metadata has {len(names)} classes, the network {classes}")
+        images = images[None] if getattr(images, "ndim", 4) == 3 else images
+        results = []
+        with backend.session():
+            for start in range(0, max(1, len(images)), batch_size):
+                x = backend.asarray(images[start : start + batch_size])
+                backend.check("images", x, "uint8", self.dtype, shape="(N, 3, H, W)")
+                if x.dtype == np.uint8:
+                    if about is None:
+                        lacks = "this network has no metadata, and so no mean and std for bytes"
+                        raise SpecError(f"{lacks}: set it, or give normalised {self.dtype}")
+                    x = backend.normalise(x, about.mean, about.std, self.dtype)
+                results.append(self.forward(x))
+                self.forget()
+            logits = backend.to_numpy(backend.xp.concatenate(results))
+        return Prediction(softmax(logits), names)
 
     def backward(self, dlogits: Array, input_gradient: bool = True) -> Array | None:
         """Pull dlogits (N, num_classes) back to the images, and fill `gradients`.

@@ -137,19 +137,22 @@ def draw_answer(image: Array, probabilities: Array, classes: Sequence[str], trut
 def draw_confusion(counts: Array, classes: Sequence[str]) -> Figure:
     """Draw how often images of each class (rows) got each class as answer (columns).
 
+    Counts are written into the cells of at most 30 classes.
+
     Parameters
     ----------
     counts : integer ndarray, shape (classes, classes)
     classes : sequence of str
     """
-    figure, axes = subplots(figsize=(6, 5))
+    few, side = len(classes) <= 30, max(5, min(0.35 * len(classes), 14))  # inches: looked well
+    figure, axes = subplots(figsize=(side + 1, side))
     drawn = axes.imshow(counts, cmap="Greys", vmin=0)
-    places = range(len(classes))
-    axes.set(xticks=places, yticks=places, yticklabels=classes)
-    axes.set_xticklabels(classes, rotation=45, ha="right")
+    tilted = {"rotation": 45, "ha": "right"} if few else {"rotation": 90, "size": 7}
+    axes.set_xticks(range(len(classes)), classes, **tilted)
+    axes.set_yticks(range(len(classes)), classes, size=tilted.get("size"))
     axes.set(xlabel="answer of the network (class)", ylabel="truth (class)")
     for (row, column), count in np.ndenumerate(counts):
-        if count:
+        if few and count:
             dark = count > counts.max() / 2
             axes.text(column, row, count, ha="center", va="center", color="w" if dark else "k")
     figure.colorbar(drawn, label="images (number)")

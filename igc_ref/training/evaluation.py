@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
 
 from igc_ref.data import Dataset
 from igc_ref.errors import DataError, TrainingError, instance, integer
@@ -15,14 +18,18 @@ PRECISE_BATCH = 200  # images whose statistics are taken together
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean loss (nats) and accuracy (0 to 1) over a data set."""
+    """Mean loss (nats) and accuracy (0 to 1) over a data set, and its confusion matrix.
+
+    That is how many images of each class (rows) got each class as answer (columns).
+    """
 
     loss: float
     accuracy: float
+    confusion: npt.NDArray[np.int64] = field(repr=False, compare=False)
 
 
 def evaluate(model: Model, dataset: Dataset, batch_size: int = 256) -> Evaluation:
-    """Compute mean loss and accuracy of a network over a data set, without augmentation.
+    """Compute loss, accuracy and confusion matrix over a data set, without augmentation.
 
     Parameters
     ----------
@@ -50,16 +57,18 @@ def evaluate(model: Model, dataset: Dataset, batch_size: int = 256) -> Evaluatio
             batch = dataset[start : start + batch_size]
             labels, images = backend.asarray(batch.labels), backend.asarray(batch.images)
             logits = model.forward(backend.normalise(images, batch.mean, batch.std, model.dtype))
-            mean, count, _ = backend.loss(logits, labels)
-            results.append((len(batch), mean, count))
+            results.append((len(batch), backend.loss(logits, labels)[0], logits.argmax(axis=1)))
         model.forget()
-        sizes, means, counts = zip(*results, strict=True)
+        sizes, means, found = zip(*results, strict=True)
         # Fetched only now: to look at a result is to wait for the device.
-        losses, correct = (backend.to_numpy(backend.xp.stack(found)) for found in (means, counts))
+        losses = backend.to_numpy(backend.xp.stack(means))
+        answers = backend.to_numpy(backend.xp.concatenate(found))
     loss = sum(float(m) * n for m, n in zip(losses, sizes, strict=True)) / len(dataset)
     if not math.isfinite(loss):
         raise TrainingError(f"the loss on {dataset.name} is {loss}")
-    return Evaluation(loss, int(correct.sum()) / len(dataset))
+    pairs = dataset.labels * classes + answers
+    confusion = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    return Evaluation(loss, int(confusion.trace()) / len(dataset), confusion)
 
 
 def precise_statistics(model: Model, dataset: Dataset, batches: int = 50) -> None:

@@ -413,6 +413,15 @@ def test_a_confusion_writes_every_count_but_zero_in_its_place():
     assert written == {(0, 0): "5", (0, 1): "3", (1, 1): "120"}  # (column, row)
 
 
+@pytest.mark.parametrize(("classes", "numbers"), [(30, 900), (100, 0)])
+def test_a_confusion_of_many_classes_is_larger_and_names_all_without_counts(classes, numbers):
+    figure = plots.draw_confusion(np.ones((classes, classes), int), list(map(str, range(classes))))
+    assert len(figure.axes[0].texts) == numbers
+    for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis):
+        assert len(axis.get_ticklabels()) == classes
+    assert figure.get_size_inches()[1] >= 0.12 * classes  # room for a line of 7 points in each row
+
+
 def test_a_filter_s_zero_is_grey_and_its_greatest_weight_is_full():
     weight = np.zeros((1, 3, 1, 2))
     weight[0, 0, 0, 1] = -4.0

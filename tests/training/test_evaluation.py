@@ -34,6 +34,9 @@ def test_a_loaded_run_is_the_network_that_was_trained_and_evaluation_changes_not
         with pytest.raises(RuntimeError, match="needs a forward pass"):  # nothing is kept for it
             model.backward(np.zeros((len(test_set) % batch_size, 10), "float32"))
     assert all(np.array_equal(before[name], a) for name, a in model.state_dict().items())
+    pairs = [*zip(test_set.labels, model.predict(test_set.images).labels, strict=True)]
+    for pair in np.ndindex(10, 10):
+        assert result.confusion[pair] == pairs.count(pair)
 
 
 def test_an_evaluation_that_cannot_mean_anything_is_refused():

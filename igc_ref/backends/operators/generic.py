@@ -22,7 +22,7 @@ from igc_ref.backends.operators.library import DTYPES, Array, EpochRunner, Train
 from igc_ref.backends.operators.loss_and_sgd import LearningOperators
 from igc_ref.backends.operators.normalisation import NormalisationOperators
 from igc_ref.backends.operators.pointwise import PointwiseOperators
-from igc_ref.errors import is_array, kind_of
+from igc_ref.errors import MISREAD, describe, is_array, kind_of
 from igc_ref.report import Report
 
 
@@ -86,11 +86,25 @@ class GenericBackend(
         """
         return None
 
-    def asarray(self, array: npt.NDArray[Any], dtype: npt.DTypeLike | None = None) -> Array:
-        """Bring a NumPy array into this backend's library: the only way in."""
+    def asarray(self, array: Any, dtype: npt.DTypeLike | None = None) -> Array:
+        """Copy an array into this backend's library: the only way in.
+
+        It is a NumPy array, or another library's with ``__dlpack__`` that can be read where it
+        lies: on the CPU, by cupy also on a card. A TypeError for anything else.
+        """
         if not is_array(array):
-            raise TypeError(f"asarray takes a numpy.ndarray, not {kind_of(array)}")
+            if isinstance(array, MISREAD) or not hasattr(array, "__dlpack__"):
+                raise TypeError(f"asarray takes a numpy.ndarray, not {kind_of(array)}")
+            try:
+                array = self._reader(array).from_dlpack(array)
+            except Exception as error:  # each library refuses in a way of its own
+                what = f"the {self.name} backend cannot read this {kind_of(array)} where it lies"
+                raise TypeError(f"{what}: {describe(error)}") from error
         return self._bring(array, dtype)
+
+    def _reader(self, array: Any) -> ModuleType:  # noqa: ARG002
+        """Return the library that can read another library's array."""
+        return np
 
     def _bring(self, array: npt.NDArray[Any], dtype: npt.DTypeLike | None) -> Array:
         """Copy a NumPy array, in its own dtype or another."""
