@@ -80,8 +80,8 @@ def from_torch(
         raise CheckpointError(f"{kind_of(inner)} is no network that to_torch made")
     state = module.state_dict() if state is None else state
     instance("state", state, Mapping)
-    names = {name: re.sub(r"^((module|_orig_mod)\.)+", "", str(name)) for name in state}
-    tensors = {own: state[name] for name, own in names.items() if not own.endswith(COUNTER)}
+    bare = ((re.sub(r"^((module|_orig_mod)\.)+", "", str(n)), t) for n, t in state.items())
+    tensors = {name: tensor for name, tensor in bare if not name.endswith(COUNTER)}
     kinds = {str(getattr(tensor, "dtype", kind_of(tensor))) for tensor in tensors.values()}
     if kinds not in ({"torch.float32"}, {"torch.float64"}):
         found = ", ".join(sorted(kinds)) or "missing"
@@ -143,10 +143,8 @@ class Fusion(nn.Module):  # type: ignore[misc]
         self.primary, self.L = _conv(s.primary_shape, s.stride, s.L), s.L
 
     def forward(self, x: Any) -> Any:  # noqa: D102
-        y = self.primary(x)
-        N, C, H, W = y.shape
-        partitions = y.view(N, self.L, C // self.L, H, W)
-        return partitions.sum(1, keepdim=True).expand_as(partitions).reshape(N, C, H, W)
+        y = self.primary(x).unflatten(1, (self.L, -1))
+        return y.sum(1, keepdim=True).expand_as(y).flatten(1, 2)
 
 
 def _conv(shape: tuple[int, ...], stride: int, groups: int) -> nn.Conv2d:
