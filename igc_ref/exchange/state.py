@@ -63,7 +63,7 @@ def to_ours(state: Mapping[str, npt.NDArray[Any]], like: Mapping[str, npt.NDArra
     Raises
     ------
     CheckpointError
-        If arrays are missing or left over, or a secondary weight is not of a 1x1 convolution.
+        If arrays are missing or left over, a secondary weight is not 1x1, or a number not finite.
     """
     names = {their_name(name): name for name in like}
     given = {name for name in state if name.rpartition(".")[2] != COUNTER}
@@ -76,4 +76,6 @@ def to_ours(state: Mapping[str, npt.NDArray[Any]], like: Mapping[str, npt.NDArra
             if array.shape[2:] != (1, 1):
                 raise CheckpointError(f"{name} has shape {array.shape}; (out, out/M, 1, 1) needed")
             found[name] = array[:, :, 0, 0]
+        if not np.isfinite(array).all() or (name.endswith("running_var") and (array < 0).any()):
+            raise CheckpointError(f"{name} has a number that is not finite, or a negative variance")
     return found

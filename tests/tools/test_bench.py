@@ -14,10 +14,9 @@ from igc_ref.bench.clock import EventClock
 from igc_ref.bench.harness import Comparison, Measured, take_turns
 from igc_ref.cli import main
 from igc_ref.errors import BackendError
-from igc_ref.networks.architecture import ARCHITECTURES, Architecture, numbers_of
+from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.model import build
 from igc_ref.testing import assert_close
-from tests.support.strategies import depth_of
 
 BLOCK = BlockCase(IGCSpec(4, 6, 2, 3, stride=2), size=9, batch_size=2)
 STEP = StepCase(Architecture("resnet_igc", 8, L=2, M=2), batch_size=2)
@@ -189,24 +188,6 @@ def test_who_has_no_such_pass_does_not_compete(monkeypatch):
 
 
 # -- the rival computes the same -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_pytorch_s_network_is_ours(arch):
-    torch = pytest.importorskip("torch")
-    from igc_ref.bench import torch_twins
-
-    numbers = {name: {"L": 2, "M": 3, "width": 4}[name] for name in numbers_of(arch)}
-    depth = depth_of(arch)
-    model = build(Architecture(arch, depth, **numbers), "numpy", "float64")
-    twin = torch_twins.network(model.architecture).double()
-    ours = model.parameters()
-    assert len(ours) == len(list(twin.parameters()))
-    for parameter, array in zip(twin.parameters(), ours.values(), strict=True):
-        parameter.data[...] = torch.from_numpy(array.reshape(tuple(parameter.shape)))
-    x = np.random.default_rng(0).normal(size=(3, 3, 36, 36))
-    theirs = twin(torch.from_numpy(x)).detach().numpy()
-    assert_close(theirs, model.forward(x, train=True), 10_000)
 
 
 @pytest.mark.parametrize("contender", ["onnxruntime", "openvino"])

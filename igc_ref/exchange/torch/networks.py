@@ -1,0 +1,166 @@
+"""Our networks as PyTorch modules, and back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from igc_ref import networks as layers
+from igc_ref.backends import GenericBackend
+from igc_ref.errors import CheckpointError, instance, kind_of
+from igc_ref.exchange.state import COUNTER, to_ours, to_theirs
+from igc_ref.exchange.torch.block import InterleavedGroupConv2d
+from igc_ref.networks import layer as ours
+from igc_ref.networks.architecture import Architecture
+from igc_ref.networks.model import Model, build
+from igc_ref.spec.block import IGCSpec
+
+
+def to_torch(model: Model, **block: Any) -> nn.Module:
+    """Return a network as a PyTorch module with its weights and running statistics, on the CPU.
+
+    As torchvision's, it is in training mode: call ``eval()`` before it classifies. Its
+    ``state_dict`` has the names of `igc_ref.exchange.state.to_theirs`. Images are (N, 3, H, W),
+    normalised by ``module.metadata``. Gradients agree to rounding. Running variances do not:
+    PyTorch averages n/(n-1) times the batch's variance, n = N*H*W, and we that variance itself.
+
+    Parameters
+    ----------
+    model : Model
+        Its dtype becomes the module's.
+    block
+        Keywords of every `InterleavedGroupConv2d`, such as `shuffle`.
+
+    Examples
+    --------
+    >>> from igc_ref import build_model
+    >>> module = to_torch(build_model("plain_igc", 8, L=4, M=8, backend="numpy"))
+    >>> module.eval()(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
+    >>> from_torch(module, backend="numpy").num_parameters
+    78634
+    """
+    instance("model", model, Model)
+    state = to_theirs(model.state_dict())
+    module = module_of(model.network, **block).to(getattr(torch, model.dtype))
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+    module.architecture, module.metadata = model.architecture, model.metadata
+    return module
+
+
+def from_torch(
+    module: nn.Module,
+    state: Mapping[str, Any] | None = None,
+    backend: str | GenericBackend = "auto",
+) -> Model:
+    """Return a module of `to_torch` as our network, bit for bit.
+
+    Parameters
+    ----------
+    module : nn.Module
+        As made or trained since, in any mode, device and memory format; ``DataParallel`` and
+        ``torch.compile`` may wrap it.
+    state : dict of tensors, optional
+        A ``state_dict`` of such a module, from ``torch.load`` or safetensors, instead of its own.
+    backend : str
+        As in `build_model`.
+
+    Raises
+    ------
+    CheckpointError
+        If `to_torch` did not make the module, if names, shapes or dtypes differ from the network's,
+        or if a number is not finite.
+    """
+    inner = getattr(module, "module", module)
+    if not isinstance(getattr(inner, "architecture", None), Architecture):
+        raise CheckpointError(f"{kind_of(inner)} is no network that to_torch made")
+    state = module.state_dict() if state is None else state
+    instance("state", state, Mapping)
+    bare = ((re.sub(r"^((module|_orig_mod)\.)+", "", str(n)), t) for n, t in state.items())
+    tensors = {name: tensor for name, tensor in bare if not name.endswith(COUNTER)}
+    kinds = {str(getattr(tensor, "dtype", kind_of(tensor))) for tensor in tensors.values()}
+    if kinds not in ({"torch.float32"}, {"torch.float64"}):
+        found = ", ".join(sorted(kinds)) or "missing"
+        raise CheckpointError(f"weights are {found}; all torch.float32 or all torch.float64 needed")
+    model = build(inner.architecture, backend, kinds.pop().removeprefix("torch."))
+    model.metadata = inner.metadata
+    arrays = {name: tensor.numpy(force=True) for name, tensor in tensors.items()}
+    model.load_state_dict(to_ours(arrays, model.state_dict()))
+    return model
+
+
+def module_of(layer: ours.Layer, **block: Any) -> nn.Module:
+    """Return the same layer in PyTorch; weights are drawn anew, `block` is as in `to_torch`."""
+    if isinstance(layer, ours.Residual):
+        return Residual({name: module_of(part, **block) for name, part in layer.children.items()})
+    if type(layer) is layers.IGC:
+        return block_of(layer.spec, **block)
+    if not isinstance(layer, ours.Sequential):
+        return MODULES[type(layer)](layer)
+    adds = isinstance(layer, layers.IGCV3) and layer.spec.is_residual
+    parts = Bottleneck() if adds else nn.Sequential()
+    for name, part in layer.children.items():
+        stage, _, own = name.rpartition(".")  # PyTorch allows no dots: a stage is a module
+        if stage and not hasattr(parts, stage):
+            parts.add_module(stage, nn.Sequential())
+        place = parts.get_submodule(stage)
+        place.add_module(own, module_of(part, **block))
+        if getattr(part, "relu", False):
+            place.add_module(own.replace("bn", "relu"), nn.ReLU(inplace=True))
+    return parts
+
+
+def block_of(s: IGCSpec, **block: Any) -> InterleavedGroupConv2d:
+    """Return the block that a spec describes; `block` is as in `to_torch`."""
+    block |= {"kernel_size": s.kernel_size, "stride": s.stride}
+    return InterleavedGroupConv2d(s.in_channels, s.out_channels, s.L, s.M, **block)
+
+
+class Bottleneck(nn.Sequential):  # type: ignore[misc]
+    """A residual block of IGCV3: its layers, plus x."""
+
+    def forward(self, x: Any) -> Any:  # noqa: D102
+        return super().forward(x) + x
+
+
+class Residual(nn.ModuleDict):  # type: ignore[misc]
+    """relu(branch(x) + shortcut(x))."""
+
+    def forward(self, x: Any) -> Any:  # noqa: D102
+        y = self["branch"](x) + (self["shortcut"](x) if "shortcut" in self else x)
+        return nn.functional.relu(y, inplace=True)
+
+
+class Fusion(nn.Module):  # type: ignore[misc]
+    """Group convolution, the sum over its partitions, and that sum for every partition."""
+
+    def __init__(self, s: IGCSpec) -> None:
+        super().__init__()
+        self.primary, self.L = _conv(s.primary_shape, s.stride, s.L), s.L
+
+    def forward(self, x: Any) -> Any:  # noqa: D102
+        y = self.primary(x).unflatten(1, (self.L, -1))
+        return y.sum(1, keepdim=True).expand_as(y).flatten(1, 2)
+
+
+def _conv(shape: tuple[int, ...], stride: int, groups: int) -> nn.Conv2d:
+    out, per_group, k, _ = shape
+    options = {"stride": stride, "padding": k // 2, "groups": groups, "bias": False}
+    return nn.Conv2d(per_group * groups, out, k, **options)
+
+
+MODULES: dict[type, Callable[[Any], nn.Module]] = {
+    layers.BatchNorm: lambda n: nn.BatchNorm2d(
+        len(n.parameters["gamma"]), layers.BN_EPS, 1 - n.momentum
+    ),
+    layers.Conv2d: lambda c: _conv(c.parameters["weight"].shape, c.stride, c.groups),
+    layers.GlobalAveragePool: lambda _: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    layers.Linear: lambda f: nn.Linear(*f.parameters["weight"].shape[::-1]),
+    layers.MaxPool: lambda p: nn.MaxPool2d(*p.window),
+    layers.Shuffle: lambda s: nn.ChannelShuffle(s.groups),
+    layers.SummationFusion: lambda f: Fusion(f.spec),
+}
