@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx
 
 from igc_ref import errors
-from igc_ref.errors import BackendError, CheckpointError, SpecError, describe
+from igc_ref.errors import CheckpointError, SpecError
 from igc_ref.exchange import header
 from igc_ref.exchange.state import State
 from igc_ref.files import replacing
@@ -20,11 +21,7 @@ from igc_ref.networks.layers import BN_EPS, BatchNorm, Conv2d, GlobalAveragePool
 from igc_ref.networks.model import Model
 from igc_ref.reference.block import composed_kernel
 from igc_ref.reference.structure import Array
-
-try:
-    import onnx
-except ImportError as error:
-    raise BackendError('onnx is not installed: pip install "igc-ref[onnx]"') from error
+from igc_ref.training.checkpoint import check_numbers
 
 OPSET, IR_VERSION = 17, 8
 SHUFFLES = ("reshape", "gather", "composed")
@@ -65,19 +62,15 @@ def save(
 
     Notes
     -----
-    Opset 17, read by onnxruntime from 1.12 on. Weights are named as in `Model.state_dict`.
-    ``metadata_props`` has what `load` needs, and after training "classes", "mean" and "std", as
-    JSON. ONNX keeps batch norm's epsilon in float32: float64 logits differ from ours, relatively by
-    about 1e-12, unless it is folded.
+    Opset 17, read by onnxruntime from 1.12 on. Weights are named as in `Model.state_dict`. After
+    training, ``metadata_props`` has "classes", "mean" and "std" as JSON. ONNX keeps batch norm's
+    epsilon in float32: unless it is folded, float64 logits differ from ours by 1e-12 of their size.
 
     Examples
     --------
     >>> from igc_ref import build_model
-    >>> save(build_model("plain_igc", 8, L=4, M=8), "model.onnx")
-    >>> [node.op_type for node in onnx.load("model.onnx").graph.node][:4]
-    ['Conv', 'BatchNormalization', 'Relu', 'Conv']
+    >>> save(build_model("plain_igc", 8, L=4, M=8), "model.onnx", shuffle="gather")
     """
-    place = errors.user_path("path", path)
     errors.instance("model", model, Model)
     errors.choice("shuffle", shuffle, SHUFFLES)
     errors.instance("fold_bn", fold_bn, bool)
@@ -86,13 +79,13 @@ def save(
     graph.add(model.network, "images")
     graph.nodes[-1].output[0] = "logits"
     dtypes = {"i": "int64", "f": model.dtype}
-    arrays = {name: a.astype(dtypes[a.dtype.kind]) for name, a in graph.arrays.items()}
-    if sum(array.nbytes for array in arrays.values()) > MAX_BYTES:
+    typed = {name: a.astype(dtypes[a.dtype.kind]) for name, a in graph.arrays.items()}
+    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in typed.items()]
+    if sum(len(tensor.raw_data) for tensor in tensors) > MAX_BYTES:
         raise SpecError(f"{model.architecture} as ONNX has over 2 GB, which no ONNX file may have")
     kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(model.dtype))
     shapes = {"images": [N, 3, "H", "W"], "logits": [N, model.architecture.num_classes]}
     ends = [onnx.helper.make_tensor_value_info(name, kind, shape) for name, shape in shapes.items()]
-    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
     proto = onnx.helper.make_model(
         onnx.helper.make_graph(graph.nodes, str(model.architecture), ends[:1], ends[1:], tensors),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
@@ -104,7 +97,7 @@ def save(
     about |= {name: json.dumps(meaning[name]) for name in ("classes", "mean", "std") if meaning}
     onnx.helper.set_model_props(proto, about)
     onnx.checker.check_model(proto, full_check=True)
-    with replacing(place) as file:
+    with replacing(errors.user_path("path", path)) as file:
         file.write(proto.SerializeToString())
 
 
@@ -120,8 +113,7 @@ def load(path: str | os.PathLike[str], backend: str = "auto") -> Model:
     Raises
     ------
     CheckpointError
-        If there is no such file, it is damaged, `save` did not write it, or it has not all weights:
-        with ``fold_bn``, or "composed", they are lost.
+        If there is no such file, `save` did not write it, or with ``fold_bn`` or as "composed".
     """
     place = errors.user_path("path", path)
     if not place.is_file():
@@ -134,8 +126,11 @@ def load(path: str | os.PathLike[str], backend: str = "auto") -> Model:
                 raise ValueError(f"{tensor.name!r} is in another file")
             array = onnx.numpy_helper.to_array(tensor)
             arrays[tensor.name] = array[..., 0, 0] if tensor.name.endswith(".secondary") else array
+        check_numbers(arrays)
     except Exception as error:  # protobuf and onnx fail in many ways
-        raise CheckpointError(f"{place} is no readable ONNX: {describe(error, 300)}") from error
+        raise CheckpointError(
+            f"{place} is no ONNX file to read: {errors.describe(error, 300)}"
+        ) from error
     about = {entry.key: entry.value for entry in proto.metadata_props}
     shapes = [array.shape for array in arrays.values()]
     model, told = header.read(about.get(header.KEY), str(place), backend, shapes)
@@ -176,8 +171,8 @@ class _Graph:
                 return self.convolve(x, f"{place}.composed", kernel, layer.spec.stride)
             case IGC():
                 for (name, weight), f in zip(arrays.items(), layer.spec.factors, strict=True):
-                    weight = weight.reshape(f.weight_shape)
-                    x = self.permute(self.convolve(x, name, weight, f.stride, f.groups), f.deal)
+                    x = self.convolve(x, name, weight.reshape(f.weight_shape), f.stride, f.groups)
+                    x = self.permute(x, f.deal)
                 return x
             case Conv2d():
                 (name, weight), *_ = arrays.items()
@@ -234,7 +229,7 @@ class _Graph:
         terms = np.stack([scale, beta - mean * scale])
         terms[:, self.order] = terms.copy()
         conv = next(node for node in reversed(self.nodes) if node.op_type == "Conv")
-        weight, bias = conv.input[1], f"{conv.input[1].rpartition('.')[0]}.bias"
+        weight = conv.input[1]
         self.arrays[weight] = self.arrays[weight] * terms[0, :, None, None, None]
-        self.arrays[bias] = terms[1]
-        conv.input.append(bias)
+        conv.input.append(f"{weight}.bias")
+        self.arrays[f"{weight}.bias"] = terms[1]
