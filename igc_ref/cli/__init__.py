@@ -64,13 +64,13 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _parser() -> Any:
-    from igc_ref.cli import commands, doctor, studies
+    from igc_ref.cli import commands, doctor, exchange, studies
     from igc_ref.cli.options import Parser
 
     text = "Interleaved group convolutions: train, measure, compare."
     parser = Parser(prog="igc-ref", description=text)
     parser.add_argument("--version", action="version", version=f"igc-ref {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (commands, studies, doctor):
+    for group in (commands, exchange, studies, doctor):
         group.add_commands(subparsers)
     return parser

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +12,7 @@ import igc_ref
 from igc_ref.backends.operators.library import DTYPES
 from igc_ref.errors import CheckpointError, choice, describe
 from igc_ref.networks.architecture import Architecture
+from igc_ref.networks.builder import cost
 from igc_ref.networks.metadata import Metadata
 from igc_ref.networks.model import Model, build
 
@@ -36,7 +39,12 @@ def write(model: Model, **more: Any) -> str:
     return json.dumps(header | more)
 
 
-def read(text: str | None, place: str, backend: str = "auto") -> tuple[Model, dict[str, Any]]:
+def read(
+    text: str | None,
+    place: str,
+    backend: str = "auto",
+    shapes: Collection[tuple[int, ...]] | None = None,
+) -> tuple[Model, dict[str, Any]]:
     """Build the network that a header describes, its weights not yet those of the file.
 
     Parameters
@@ -47,6 +55,8 @@ def read(text: str | None, place: str, backend: str = "auto") -> tuple[Model, di
         The file, for messages.
     backend : str
         As in `build_model`.
+    shapes : collection of tuple of int, optional
+        Shapes of the file's arrays; they bound the network that is built.
 
     Returns
     -------
@@ -55,7 +65,7 @@ def read(text: str | None, place: str, backend: str = "auto") -> tuple[Model, di
     Raises
     ------
     CheckpointError
-        If the file has no header, or one that describes no network.
+        If the file has no header, or one that describes no network, or one too large for the file.
     """
     if text is None:
         raise CheckpointError(f"{place} was not exported by igc_ref: it does not say which network")
@@ -66,8 +76,22 @@ def read(text: str | None, place: str, backend: str = "auto") -> tuple[Model, di
         architecture = Architecture(**header["architecture"])
         dtype = choice("dtype", header["dtype"], DTYPES)
         metadata = header["metadata"] and Metadata.from_dict(header["metadata"])
+        if metadata and len(metadata.classes) != architecture.num_classes:
+            raise ValueError(f"{len(metadata.classes)} names of {architecture.num_classes} classes")
+        if shapes is not None:
+            _bound(architecture, shapes)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{place} is damaged: {describe(error, 300)}") from error
     model = build(architecture, backend, dtype)
     model.metadata = metadata
     return model, header
+
+
+def _bound(a: Architecture, shapes: Collection[tuple[int, ...]]) -> None:
+    """Raise a ValueError if a file's arrays cannot be those of a network; it takes no memory."""
+    numbers = sum(map(math.prod, shapes))
+    # Every layer has an array, their average is no smaller than the first stage has channels, and
+    # batch norm that is folded leaves more than half of a network's numbers.
+    too_small = a.depth > len(shapes) or max(a.num_classes, a.depth * a.channels) > numbers
+    if too_small or cost(a).parameters > 2 * numbers:
+        raise ValueError(f"{a}, {a.num_classes} classes, is not in {numbers:,} numbers")

@@ -193,7 +193,7 @@ class Cost(NamedTuple):
 
 def rows(architecture: Architecture) -> list[Row]:
     """Return a summary line for every layer of a network, without drawing its weights."""
-    network = Builder(architecture, NumpyBackend(), "float32", _Undrawn()).network()
+    network = Builder(architecture, _Unstored(), "float32", _Undrawn()).network()
     return list(network.rows(architecture.input_shape))
 
 
@@ -216,3 +216,10 @@ class _Undrawn:
         return np.broadcast_to(np.float64(0), shape)
 
     uniform = normal
+
+
+class _Unstored(NumpyBackend):
+    """Makes no copies, so that those weights take no memory however large a network is."""
+
+    def _bring(self, array: npt.NDArray[Any], dtype: npt.DTypeLike | None) -> npt.NDArray[Any]:
+        return array

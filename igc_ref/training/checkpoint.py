@@ -80,6 +80,7 @@ class Checkpoint:
         What the network's inputs and outputs mean.
     fingerprint, test_fingerprint : str
         Of all images and labels, and of the test set's alone; see `igc_ref.data.fingerprint`.
+        Empty if the weights were imported.
     records : list of dict
         One for each epoch done.
     partial : Partial
@@ -117,11 +118,23 @@ class Checkpoint:
         return len(self.records) >= self.config.epochs
 
     @property
+    def imported(self) -> bool:
+        """Whether the weights come from a file that does not say how they were trained."""
+        return not self.fingerprint
+
+    @property
     def position(self) -> str:
         """Say how far the run is."""
         if self.partial.step:
             return f"epoch {len(self.records) + 1}, step {self.partial.step}"
         return f"epoch {len(self.records)}"
+
+    @property
+    def progress(self) -> str:
+        """Say how far the run is, and of how many epochs; or that there was no run."""
+        if self.imported:
+            return "imported weights"
+        return f"{self.position} (of {self.config.epochs} epochs)"
 
 
 def save(path: Path, checkpoint: Checkpoint, keep: Path | None = None) -> None:
@@ -153,7 +166,7 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(f"there is no checkpoint {path}")
     try:
         arrays = read_arrays(path)
-        _check_numbers(arrays)
+        check_numbers(arrays)
         meta = {"test_fingerprint": ""} | _meta(arrays)  # an earlier version wrote none
         config = TrainConfig.from_dict(meta.get("config"))
         return Checkpoint(
@@ -181,7 +194,7 @@ def check_records(values: object) -> list[Record]:
     return records
 
 
-def _check_numbers(arrays: Arrays) -> None:
+def check_numbers(arrays: Arrays) -> None:
     """Raise a ValueError if a weight is not finite, or a variance is negative."""
     for name, array in arrays.items():
         if array.dtype.kind == "f":

@@ -45,7 +45,8 @@ def train(
         Receives a line of text at the start and after every epoch.
     initial : dict of ndarrays, optional
         Weights and statistics to begin with, as `Model.state_dict` gives them, instead of freshly
-        drawn ones.
+        drawn ones. If they are for another number of classes, the last layer is drawn anew, and
+        `report` says so.
 
     Returns
     -------
@@ -71,7 +72,7 @@ def train(
     instance("config", config, TrainConfig)
     session = Session(config, report)
     if initial is not None:
-        session.model.load_state_dict(initial)
+        session.begin_with(initial)
     with runs.create(config, report) as folder:
         return session.run(folder)
 
@@ -113,6 +114,11 @@ def resume(
         config = runs.read_config(folder) if saved is None else saved.config
         if found := runs.differing(config, settings):
             raise CheckpointError(f"{folder} holds another run: {found}")
+        if saved is not None and saved.imported:
+            raise CheckpointError(
+                f"{folder} holds imported weights, and no run to continue; begin one with them: "
+                f"igc-ref train --init {shlex.quote(str(folder))}"
+            )
         if saved is not None and saved.finished:
             runs.write_log(folder, saved.records)
             history = History(folder, saved.records)
@@ -174,6 +180,14 @@ class Session:
         self.saved = "epoch 0"  # position of the last checkpoint
         self.steps: EpochRunner  # once the backend is prepared
         self.signals: list[int] = []  # that came while it ran
+
+    def begin_with(self, initial: Mapping[str, Any]) -> None:
+        """Take over these weights, but for a last layer with another number of classes."""
+        drawn, head = self.model.state_dict(), ("linear.weight", "linear.bias")
+        if head[1] in initial and len(initial[head[1]]) != len(drawn[head[1]]):
+            self.report("another number of classes: the last layer is drawn anew")
+            initial = {**initial, **{name: drawn[name] for name in head}}
+        self.model.load_state_dict(initial)
 
     def restore(self, saved: Checkpoint) -> None:
         """Take up the state of a checkpoint.

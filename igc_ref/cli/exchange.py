@@ -1,0 +1,94 @@
+"""The commands ``export`` and ``import``, and what ``train --init`` begins with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from igc_ref import exchange
+from igc_ref.cli.options import NETWORK, add_command
+from igc_ref.errors import CheckpointError, SpecError, user_path
+from igc_ref.exchange.card import model_card
+from igc_ref.files import replacing, writable
+from igc_ref.networks.model import Model
+from igc_ref.report import say
+from igc_ref.training import checkpoint
+from igc_ref.training import folder as runs
+from igc_ref.training.checkpoint import Arrays, Checkpoint, Partial
+from igc_ref.training.config import TrainConfig
+
+
+def add_commands(commands: Any) -> None:
+    """Add the commands of this file to the command line."""
+    add = add_command(commands, export_command)
+    add.add_argument("run", metavar="RUN", help="folder of the run")
+    add.add_argument("file", metavar="FILE", help="a new .safetensors or .onnx file")
+    text = ".onnx: how a block permutes channels; default reshape"
+    add.add_argument("--shuffle", choices=("reshape", "gather", "composed"), help=text)
+    text = ".onnx: fold batch norm into the convolutions"
+    add.add_argument("--fold-bn", action="store_true", help=text)
+    text = ".onnx: images in a batch; default dynamic, any number"
+    add.add_argument("--batch", type=_batch, metavar="N", help=text)
+    add.add_argument("--card", metavar="FILE.md", help="write a model card as well")
+
+    add = add_command(commands, import_command)
+    add.add_argument("file", metavar="FILE", help="what export wrote, or fine-tuned in PyTorch")
+    add.add_argument("--out", required=True, metavar="DIR", help="folder for it, new or empty")
+    add.add_argument("--data-dir", metavar="DIR", help="where its data set lies")
+
+
+def _batch(text: str) -> int | None:
+    return None if text == "dynamic" else int(text)
+
+
+def export_command(run: str, file: str, card: str | None = None, **options: Any) -> None:
+    """Write the network of a run to a file for other programs."""
+    path, card_path = writable(user_path("file", file)), user_path("card", card or "none.md")
+    if card_path.suffix != ".md":
+        raise SpecError(f"card={card} must end in .md: it is Markdown")
+    if card is not None:
+        writable(card_path)
+    model, saved = runs.load_run(run, "numpy", say)
+    exchange.save(model, path, **options)
+    say(f"{model.architecture}, {saved.progress}, in {path}")
+    if card is not None:
+        with replacing(card_path) as stream:
+            stream.write(model_card(saved, path).encode())
+
+
+def import_command(file: str, out: str, data_dir: str | None = None) -> None:
+    """Make a run's folder of an exported file: to evaluate it, or to train on from it."""
+    model = exchange.load(file, "numpy")
+    about = model.metadata
+    if about is None:
+        raise CheckpointError(f"{file} was exported before any training: it names no data set")
+    config = TrainConfig(**_network(model), data=about.data, data_dir=data_dir, out=out)
+    with runs.create(config, say) as folder:
+        state = Checkpoint(config, about, "", "", [], Partial(), model.state_dict(), velocity={})
+        checkpoint.save(folder / runs.CHECKPOINT, state)
+    say(f"{model.architecture}, trained on {about.data}, in {folder}")
+
+
+def weights_of(source: str, given: dict[str, Any]) -> tuple[dict[str, Any], Arrays]:
+    """Return the settings of a run that begins with a run's or a file's weights, and the weights.
+
+    Its network is theirs, and so is its data if none is given; a SpecError for another network.
+    """
+    place, about = user_path("init", source), dict[str, Any]()
+    if place.is_dir() or place.suffix not in exchange.SUFFIXES:
+        model, saved = runs.load_run(place, "numpy", say)
+        about = {"data": saved.config.data, "data_dir": saved.config.data_dir}
+    else:
+        model = exchange.load(place, "numpy")
+        if model.metadata is not None:
+            about = {"data": model.metadata.data}
+    for name, value in _network(model).items():
+        if given.get(name, value) != value:
+            raise SpecError(f"{name}={given[name]}, but {source} has {name}={value}: leave it out")
+    say(f"begins with the weights of {source}")
+    about = {} if "data" in given else about
+    return _network(model) | about | given, model.state_dict()
+
+
+def _network(model: Model) -> dict[str, Any]:
+    """Return the fields of `TrainConfig` that say which network this is."""
+    return {n: getattr(model.architecture, n) for n in NETWORK} | {"dtype": model.dtype}
