@@ -27,7 +27,7 @@ def add_commands(commands: Any) -> None:
     text = ".onnx: fold batch norm into the convolutions"
     add.add_argument("--fold-bn", action="store_true", help=text)
     text = ".onnx: images in a batch; default dynamic, any number"
-    add.add_argument("--batch", type=_batch, metavar="N", help=text)
+    add.add_argument("--batch", type=batch, metavar="N", help=text)
     add.add_argument("--card", metavar="FILE.md", help="write a model card as well")
 
     add = add_command(commands, import_command)
@@ -36,7 +36,8 @@ def add_commands(commands: Any) -> None:
     add.add_argument("--data-dir", metavar="DIR", help="where its data set lies")
 
 
-def _batch(text: str) -> int | None:
+def batch(text: str) -> int | None:
+    """Read the images of a batch; None if their number is left open."""
     return None if text == "dynamic" else int(text)
 
 

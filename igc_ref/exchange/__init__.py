@@ -34,7 +34,7 @@ def save(model: Model, path: str | os.PathLike[str], **options: Any) -> None:
     >>> save(build_model("plain", 8, width=16), "model.onnx", fold_bn=True)  # doctest: +SKIP
     """
     module = _format(path)
-    if options and module.__name__.endswith(SUFFIXES[0]):
+    if options and str(path).endswith(SUFFIXES[0]):
         raise SpecError(f"{path} takes no {', '.join(options)}: only .onnx files do")
     module.save(model, path, **options)
 

@@ -183,10 +183,11 @@ class Session:
 
     def begin_with(self, initial: Mapping[str, Any]) -> None:
         """Take over these weights, but for a last layer with another number of classes."""
-        drawn, head = self.model.state_dict(), ("linear.weight", "linear.bias")
-        if head[1] in initial and len(initial[head[1]]) != len(drawn[head[1]]):
-            self.report("another number of classes: the last layer is drawn anew")
-            initial = {**initial, **{name: drawn[name] for name in head}}
+        drawn = self.model.state_dict()
+        before, classes = (len(state.get("linear.bias", ())) for state in (initial, drawn))
+        if before != classes:
+            self.report(f"{before} classes become {classes}: the last layer is drawn anew")
+            initial = {**initial, **{n: drawn[n] for n in drawn if n.startswith("linear.")}}
         self.model.load_state_dict(initial)
 
     def restore(self, saved: Checkpoint) -> None:

@@ -1,0 +1,120 @@
+"""export, import and train --init as a user meets them."""
+
+import json
+import re
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from igc_ref import build_model, train
+from igc_ref.cli import main
+from igc_ref.training import folder as runs
+from tests.support.runs import config, error_of
+
+pytest.importorskip("safetensors")
+pytestmark = pytest.mark.usefixtures("few_images")
+# Steps that change no weight of float32: what a run ends with is what it began with.
+STILL = ["--lr", "1e-20", "--momentum", "0", "--weight-decay", "0", "--epochs", "1"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with a trained run, its exported file, and what import makes of it."""
+    monkeypatch.chdir(tmp_path)
+    train(config(tmp_path, "r", epochs=1))
+    for command in ("export r m.safetensors --card r.md", "import m.safetensors --out r2"):
+        assert main(command.split()) == 0
+    return tmp_path
+
+
+def test_an_imported_run_evaluates_and_exports_as_the_run_itself(here, capsys):
+    capsys.readouterr()
+    for run in ("r", "r2"):
+        assert main(["eval", run, "--backend", "numpy"]) == 0
+    trained, imported = capsys.readouterr().out.splitlines()
+    assert trained.replace("epoch 1 (of 1 epochs)", "imported weights") == imported
+    assert main("export r2 again.safetensors --card r2.md".split()) == 0
+    assert (here / "again.safetensors").read_bytes() == (here / "m.safetensors").read_bytes()
+    assert (
+        "* Training: not recorded: imported weights.\n* Result: not recorded.\n"
+        in (here / "r2.md").read_text()
+    )
+
+
+def test_the_card_says_what_the_log_says(here):
+    text, record = (here / "r.md").read_text(), json.loads((here / "r/log.jsonl").read_text())
+    model, _ = runs.load_run(here / "r", "numpy")
+    head, body = re.fullmatch("---\n(.*)\n---\n(.*)", text, re.DOTALL).groups()
+    assert 'datasets: ["shapes"]' in head.splitlines()
+    assert f"test accuracy {record['test_accuracy']:.2%}" in body
+    assert f"\n{model.num_parameters:,} parameters; " in body
+    assert "epochs=1, batch_size=16, lr=0.05, " in body
+    assert "10 classes: disk, ring, " in body
+    assert str(here) not in text
+
+
+@pytest.mark.parametrize("source", ["r", "r2", "m.safetensors"])
+def test_a_run_begins_with_the_weights_and_the_network_of_another(here, source, capsys):
+    assert main(["train", "--init", source, "--out", "r3", "--backend", "numpy", *STILL]) == 0
+    assert f"begins with the weights of {source}" in capsys.readouterr().out
+    (one, _), (other, saved) = (runs.load_run(here / name, "numpy") for name in ("r", "r3"))
+    assert (saved.config.depth, saved.config.L, saved.config.M) == (5, 2, 2)
+    for name, array in one.parameters().items():
+        assert np.array_equal(array, other.parameters()[name]), name
+
+
+def test_for_other_classes_only_the_last_layer_is_drawn_anew(tmp_path):
+    other, lines = build_model("plain_igc", 5, L=2, M=2, num_classes=7, seed=9, backend="numpy"), []
+    still = {"lr": 1e-20, "momentum": 0, "weight_decay": 0, "epochs": 1}
+    train(config(tmp_path, "run", **still), lines.append, other.state_dict())
+    assert lines[0] == "7 classes become 10: the last layer is drawn anew"
+    fresh = build_model("plain_igc", 5, L=2, M=2, backend="numpy").parameters()
+    for name, array in runs.load_run(tmp_path / "run", "numpy")[0].parameters().items():
+        expected = fresh if name.startswith("linear.") else other.parameters()
+        assert np.allclose(array, expected[name], rtol=0, atol=1e-15), name
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("train --resume r2", "r2 holds imported weights, and no run to continue; begin one"),
+        ("train --init r2 --resume r", "--init begins a new run, --resume continues one"),
+        ("train --init m.safetensors -L 8", "L=8, but m.safetensors has L=2: leave it out"),
+        ("train --init r --dtype float64", "dtype=float64, but r has dtype=float32"),
+        ("train --init nowhere", "nowhere is no run"),
+        ("export r m.pt", "m.pt must end in .safetensors or .onnx"),
+        ("export r new.safetensors --fold-bn", "new.safetensors takes no fold_bn: only .onnx"),
+        ("export r nowhere/m.safetensors", "cannot use nowhere/m.safetensors: No such file"),
+        ("export r new.safetensors --card c.txt", "card=c.txt must end in .md"),
+        ("export nowhere new.safetensors", "nowhere is no run"),
+        ("import m.safetensors --out r", "r is not an empty folder"),
+        ("import r.md --out new", "r.md must end in .safetensors or .onnx"),
+        ("import none.safetensors --out new", "there is no file none.safetensors"),
+        ("import untrained.safetensors --out new", "exported before any training"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_leaves_nothing(here, command, message, capsys):
+    from igc_ref.exchange import save
+
+    save(build_model("plain", 5, width=4, backend="numpy"), "untrained.safetensors")
+    before = {path: path.read_bytes() for path in here.rglob("*.*") if path.is_file()}
+    assert message in error_of(capsys, *command.split())
+    assert {path: path.read_bytes() for path in here.rglob("*.*") if path.is_file()} == before
+
+
+def test_a_library_that_is_not_installed_is_named(here, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "igc_ref.exchange.safetensors", None)
+    needed = '.safetensors files need: pip install "igc-ref[safetensors]"'
+    assert needed in error_of(capsys, "export", "r", "m.safetensors")
+
+
+def test_the_options_of_an_onnx_file_are_passed_on(here, monkeypatch):
+    calls = []
+    fake = SimpleNamespace(save=lambda model, path, **options: calls.append((path.name, options)))
+    monkeypatch.setitem(sys.modules, "igc_ref.exchange.onnx", fake)
+    for options in ("", "--shuffle gather --fold-bn --batch 8", "--batch dynamic"):
+        assert main(["export", "r", "m.onnx", *options.split()]) == 0
+    every = {"shuffle": "gather", "fold_bn": True, "batch": 8}
+    assert calls == [("m.onnx", {}), ("m.onnx", every), ("m.onnx", {"batch": None})]
