@@ -104,7 +104,11 @@ def row(architecture: Architecture, path: Path, options: argparse.Namespace) -> 
         onnx.save(exact, path, fold_bn=fold_bn)
         differences.append(abs(ReferenceEvaluator(str(path)).run(None, {"images": x})[0] - y).max())
     differences.append(abs(in_torch(exact, x) - y).max())
-    return [str(architecture), f"{abs(y).max():.2g}", *(f"{d:.1e}" for d in differences)]
+    return [
+        str(architecture),
+        f"{abs(y).max():.2g}",
+        *("-" if np.isnan(d) else f"{d:.1e}" for d in differences),
+    ]
 
 
 def times(folder: Path, options: argparse.Namespace) -> list[list[str]]:

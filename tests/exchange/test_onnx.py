@@ -68,8 +68,8 @@ def test_others_compute_the_same_logits(architecture, shuffle, fold_bn, path):
         assert abs(found - logits).max() < 1e-5 * abs(logits).max()
     exchange.save(exact, path, shuffle=shuffle, fold_bn=fold_bn)
     (found,) = evaluator(onnx.load(path)).run(None, {"images": images.astype("float64")})
-    bound = 1e-13 if fold_bn else 1e-10  # epsilon is a float32 in the file
-    assert abs(found - logits).max() < bound * abs(logits).max()
+    # Unless it is folded, epsilon is a float32 in the file.
+    assert abs(found - logits).max() < (1e-13 if fold_bn else 1e-10) * abs(logits).max()
 
 
 SHUFFLES = {"reshape": {"Shape": 6, "Reshape": 12, "Transpose": 6}, "gather": {"Gather": 6}}
@@ -85,10 +85,14 @@ def test_the_graph_has_exactly_these_nodes(shuffle, fold_bn, path):
     convolutions = {"Conv": 4 if shuffle == "composed" else 7, "Relu": 4}
     norms = {} if fold_bn else {"BatchNormalization": 4}
     assert Counter(n.op_type for n in graph.node) == convolutions | norms | end | SHUFFLES[shuffle]
-    assert [len(n.input) for n in graph.node if n.op_type == "Conv"].count(3) == 4 * fold_bn
     if shuffle != "composed" and not fold_bn:
         weights = {t.name for t in graph.initializer if t.data_type == onnx.TensorProto.FLOAT}
         assert weights == set(model.state_dict())
+
+
+def test_shuffles_that_change_nothing_are_left_out(path):
+    exchange.save(trained(NETWORKS[3]), path, shuffle="gather")  # Xception: M = 1, L = in
+    assert Counter(n.op_type for n in onnx.load(path).graph.node)["Gather"] == 2  # where it widens
 
 
 @pytest.mark.parametrize("batch", [None, 5])
@@ -99,8 +103,7 @@ def test_a_file_says_how_to_use_it_without_us(batch, path):
         axes = value[0].type.tensor_type.shape.dim
         assert [a.dim_param or a.dim_value for a in axes] == [batch or "N", *shape[1:]]
     assert (proto.graph.input[0].name, proto.graph.output[0].name) == ("images", "logits")
-    assert [(o.domain, o.version) for o in proto.opset_import] == [("", 17)]
-    assert proto.ir_version == 8
+    assert [proto.ir_version, *((o.domain, o.version) for o in proto.opset_import)] == [8, ("", 17)]
     told = {entry.key: json.loads(entry.value) for entry in proto.metadata_props}
     assert told.pop("igc_ref")["shuffle"] == "reshape"
     assert told == {name: list(getattr(ABOUT, name)) for name in ("classes", "mean", "std")}
@@ -115,8 +118,7 @@ def test_weights_come_back_to_the_last_bit(architecture, shuffle, dtype, path):
     found = exchange.load(path, "numpy")
     assert (found.architecture, found.metadata, found.dtype) == (architecture, ABOUT, dtype)
     own, back = model.state_dict(), found.state_dict()
-    assert list(own) == list(back)
-    assert all(own[name].tobytes() == back[name].tobytes() for name in own)
+    assert all(array.tobytes() == back[name].tobytes() for name, array in own.items())
 
 
 def test_an_untrained_network_comes_back_too(path):
@@ -154,7 +156,6 @@ def external(_, tensors):
 
 DAMAGE = {
     "there is no file": lambda path: path.unlink(),
-    "not exported by igc_ref": lambda path: path.write_bytes(b""),
     "was not exported": edited(lambda proto, _: proto.ClearField("metadata_props")),
     "no ONNX file to read: DecodeError": lambda path: path.write_bytes(b"no ONNX file"),
     "to read: DecodeError: ": lambda path: path.write_bytes(path.read_bytes()[:-7]),
@@ -164,7 +165,6 @@ DAMAGE = {
     "plain-5 W400000, 3 classes, is not in": edited(header, width=400000),
     "3 names of 2000000000 classes": edited(header, num_classes=2000000000),
     "running_var has a negative number": edited(variances, change=np.negative),
-    "not finite": edited(variances, change=lambda array: array * np.float32(np.nan)),
     "running_var is float16": edited(variances, change=lambda array: array.astype("float16")),
     "has no 'linear.bias'": edited(lambda p, t: p.graph.initializer.remove(t["linear.bias"])),
     "has no 'stem.bn.gamma': it was written with shuffle='gather', fold_bn=True": lambda path: (
