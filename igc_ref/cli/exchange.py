@@ -43,17 +43,15 @@ def batch(text: str) -> int | None:
 
 def export_command(run: str, file: str, card: str | None = None, **options: Any) -> None:
     """Write the network of a run to a file for other programs."""
-    path, card_path = writable(user_path("file", file)), user_path("card", card or "none.md")
-    if card_path.suffix != ".md":
+    path = writable(user_path("file", file))
+    if card is not None and not writable(user_path("card", card)).name.endswith(".md"):
         raise SpecError(f"card={card} must end in .md: it is Markdown")
-    if card is not None:
-        writable(card_path)
     model, saved = runs.load_run(run, "numpy", say)
     exchange.save(model, path, **options)
-    say(f"{model.architecture}, {saved.progress}, in {path}")
     if card is not None:
-        with replacing(card_path) as stream:
+        with replacing(user_path("card", card)) as stream:
             stream.write(model_card(saved, path).encode())
+    say(f"{model.architecture}, {saved.progress}, in {path}")
 
 
 def import_command(file: str, out: str, data_dir: str | None = None) -> None:
@@ -77,17 +75,15 @@ def weights_of(source: str, given: dict[str, Any]) -> tuple[dict[str, Any], Arra
     place, about = user_path("init", source), dict[str, Any]()
     if place.is_dir() or place.suffix not in exchange.SUFFIXES:
         model, saved = runs.load_run(place, "numpy", say)
-        about = {"data": saved.config.data, "data_dir": saved.config.data_dir}
-    else:
-        model = exchange.load(place, "numpy")
-        if model.metadata is not None:
-            about = {"data": model.metadata.data}
+        about = {n: v for n, v in saved.config.to_dict().items() if n.startswith("data")}
+    elif (model := exchange.load(place, "numpy")).metadata is not None:
+        about = {"data": model.metadata.data}
     for name, value in _network(model).items():
         if given.get(name, value) != value:
             raise SpecError(f"{name}={given[name]}, but {source} has {name}={value}: leave it out")
     say(f"begins with the weights of {source}")
-    about = {} if "data" in given else about
-    return _network(model) | about | given, model.state_dict()
+    settings = _network(model) | ({} if "data" in given else about) | given
+    return settings, model.state_dict()
 
 
 def _network(model: Model) -> dict[str, Any]:

@@ -17,31 +17,28 @@ tags: [image-classification, interleaved-group-convolutions]
 datasets: [{data}]
 metrics: [accuracy]
 ---
-# {name} on {about.data}
+# {name} on {data}
 
-{cost.parameters:,} parameters; {cost.multiply_adds:,} multiply-adds for an image of {intended}.
-{count} classes: {classes}.
-Input: `x = (pixels - mean) / std`, {dtype} (N, 3, H, W), RGB in 0..255, images of {about.size},
-mean {about.mean}, std {about.std}. Output: logits (N, {count}).
+* Network: {cost.parameters:,} parameters, {cost.multiply_adds:,} multiply-adds at {intended}.
+* Input: `x = (pixels - mean) / std`, {dtype} (N, 3, H, W), RGB in 0..255, trained at {about.size},
+  mean {about.mean}, std {about.std}. Output: logits (N, {count}).
+* Classes: {classes}.
+* Training: {training}.
+* Result: {result}.
+* Limits: nothing is recorded of other data, image sizes or seeds, nor of weights it began with.
+* Method: Zhang, Qi, Xiao, Wang, "Interleaved Group Convolutions", ICCV 2017, arXiv:1707.02725.
 
 ```python
 from igc_ref import exchange
 model = exchange.load("{file.name}")
 logits = model.forward(x)
-
-import onnxruntime  # a file of: igc-ref export RUN {file.stem}.onnx
+import onnxruntime  # for this, igc-ref export RUN {file.stem}.onnx
 session = onnxruntime.InferenceSession("{file.stem}.onnx")
 logits = session.run(None, {{session.get_inputs()[0].name: x}})[0]
-
-from igc_ref.exchange.torch import to_torch  # PyTorch
-module = to_torch(model).eval()
+import torch, igc_ref.exchange.torch
+module = igc_ref.exchange.torch.to_torch(model).eval()
 logits = module(torch.from_numpy(x))
 ```
-
-* Training: {training}.
-* Result: {result}.
-* Limits: nothing is recorded of other data, image sizes or seeds, nor of weights it began with.
-* Method: Zhang, Qi, Xiao, Wang, "Interleaved Group Convolutions", ICCV 2017, arXiv:1707.02725.
 """
 
 

@@ -18,6 +18,7 @@ from igc_ref.networks.model import Model, build
 
 KEY = "igc_ref"  # of the header in a file's own key-value table
 LONGEST = 1 << 20  # characters
+Shapes = Collection[tuple[int, ...]]
 
 
 def write(model: Model, **more: Any) -> str:
@@ -40,10 +41,7 @@ def write(model: Model, **more: Any) -> str:
 
 
 def read(
-    text: str | None,
-    place: str,
-    backend: str = "auto",
-    shapes: Collection[tuple[int, ...]] | None = None,
+    text: str | None, place: str, backend: str = "auto", shapes: Shapes | None = None
 ) -> tuple[Model, dict[str, Any]]:
     """Build the network that a header describes, its weights not yet those of the file.
 
@@ -56,7 +54,7 @@ def read(
     backend : str
         As in `build_model`.
     shapes : collection of tuple of int, optional
-        Shapes of the file's arrays; they bound the network that is built.
+        Of the file's arrays; a header that they cannot be of builds no network.
 
     Returns
     -------
@@ -87,7 +85,7 @@ def read(
     return model, header
 
 
-def _bound(a: Architecture, shapes: Collection[tuple[int, ...]]) -> None:
+def _bound(a: Architecture, shapes: Shapes) -> None:
     """Raise a ValueError if a file's arrays cannot be those of a network; it takes no memory."""
     numbers = sum(map(math.prod, shapes))
     # Every layer has an array, their average is no smaller than the first stage has channels, and

@@ -60,7 +60,9 @@ def load(path: str | os.PathLike[str], backend: str = "auto", like: Model | None
             text = (file.metadata() or {}).get(header.KEY) if like is None else header.write(like)
             if text is None:
                 hint = "metadata=safe_open(ORIGINAL, 'pt').metadata(), or load(FILE, like=MODEL)"
-                raise CheckpointError(f"{place} does not say of which network it is: save {hint}")
+                raise CheckpointError(
+                    f"{place} does not say of which network: give save_file {hint}"
+                )
             found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             shapes = [tuple(array.get_shape()) for array in found.values()]
             model, _ = header.read(text, str(place), backend, shapes)

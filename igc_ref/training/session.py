@@ -184,7 +184,8 @@ class Session:
     def begin_with(self, initial: Mapping[str, Any]) -> None:
         """Take over these weights, but for a last layer with another number of classes."""
         drawn = self.model.state_dict()
-        before, classes = (len(state.get("linear.bias", ())) for state in (initial, drawn))
+        classes = len(drawn["linear.bias"])
+        before = len(initial.get("linear.bias", drawn["linear.bias"]))
         if before != classes:
             self.report(f"{before} classes become {classes}: the last layer is drawn anew")
             initial = {**initial, **{n: drawn[n] for n in drawn if n.startswith("linear.")}}

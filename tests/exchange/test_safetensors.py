@@ -1,4 +1,4 @@
-"""Networks as safetensors files: read by a parser of our own, written by PyTorch, hostile."""
+"""Networks as safetensors files: read by a parser of our own, and what a hostile file may do."""
 
 import json
 import tracemalloc
@@ -24,13 +24,12 @@ DTYPES = {"F32": np.float32, "F64": np.float64}
 
 
 def narrow(arch, dtype="float32"):
-    """The narrowest network of its kind, with statistics that are not those of a new one."""
+    """The narrowest network of its kind, every number of it drawn."""
     family, unit = ARCHITECTURES[arch]
     sizes = {"L": 1, "M": 1} if unit in ("igc", "fusion") else {"width": 4}
     model = build_model(arch, NARROW[family], **sizes, num_classes=2, backend="numpy", dtype=dtype)
-    rng = np.random.default_rng(0)
-    for array in model._collect("parameters", "buffers").values():
-        array[...] = rng.random(array.shape)
+    rng, state = np.random.default_rng(0), model.state_dict()
+    model.load_state_dict({n: rng.random(a.shape).astype(dtype) for n, a in state.items()})
     model.metadata = PETS
     return model
 
@@ -52,7 +51,7 @@ def path(tmp_path):
     return tmp_path / "m.safetensors"
 
 
-def rewritten(path, edit=lambda arrays, about: None):
+def rewritten(path, edit=lambda arrays, header: None):
     """Save a small network; let `edit` change what the file holds."""
     save(narrow("plain_igc"), path)
     arrays, about = parsed(path)
@@ -76,40 +75,41 @@ def test_arrays_that_are_not_c_contiguous_are_written_in_their_order(path):
     model = build_model("plain_igc", 5, L=2, M=4, backend="numpy")
     for _, layer in model.network.named_layers():
         layer.parameters |= {name: np.asfortranarray(a) for name, a in layer.parameters.items()}
-    state = model.state_dict()
+    state, prefix = model.state_dict(), "stage1.block1.igc"
+    assert not state[f"{prefix}.primary"].flags.c_contiguous
     save(model, path)
     arrays, about = parsed(path)
     assert about["format"] == "pt"
-    primary, secondary = (state[f"stage1.block1.igc.{part}"] for part in ("primary", "secondary"))
-    assert not primary.flags.c_contiguous
-    assert np.array_equal(arrays["stage1.block1.igc.primary.weight"], primary)
-    of_conv2d = arrays["stage1.block1.igc.secondary.weight"]
+    assert np.array_equal(arrays[f"{prefix}.primary.weight"], state[f"{prefix}.primary"])
+    of_conv2d = arrays[f"{prefix}.secondary.weight"]
     assert of_conv2d.shape == (8, 2, 1, 1)
-    assert np.array_equal(of_conv2d[:, :, 0, 0], secondary)
-    assert np.array_equal(arrays["stem.bn.weight"], state["stem.bn.gamma"])
+    assert np.array_equal(of_conv2d[:, :, 0, 0], state[f"{prefix}.secondary"])
+
+
+def test_what_was_fine_tuned_in_pytorch_comes_back_also_without_its_metadata(path):
+    save(model := narrow("resnet_igc"), path)
+    arrays, about = parsed(path)
+    arrays["linear.bias"] = arrays["linear.bias"] + 1
+    arrays["stem.bn.num_batches_tracked"] = np.array(7)
+    library.save_file(arrays, path, about)
+    assert np.array_equal(load(path, "numpy").state_dict()["linear.bias"], arrays["linear.bias"])
+    library.save_file(arrays, path)
+    with pytest.raises(CheckpointError, match=r"of which network: give save_file metadata="):
+        load(path, "numpy")
+    again = load(path, "numpy", like=model)
+    assert np.array_equal(again.state_dict()["linear.bias"], arrays["linear.bias"])
+    assert again.metadata == PETS
 
 
 @pytest.mark.slow
-def test_pytorch_reads_a_file_and_its_own_file_is_read(path):
-    torch = pytest.importorskip("torch")
+def test_pytorch_reads_a_file_and_one_of_its_half_precisions_is_refused(path):
     safe = pytest.importorskip("safetensors.torch")
-    save(model := narrow("resnet_igc"), path)
-    state = safe.load_file(path)
-    state["linear.bias"] += 1
-    state["stem.bn.num_batches_tracked"] = torch.tensor(7)
-    tuned = path.with_name("tuned.safetensors")
-    safe.save_file(state, tuned, parsed(path)[1])
-    bias = load(tuned, "numpy").state_dict()["linear.bias"]
-    assert np.array_equal(bias, model.state_dict()["linear.bias"] + 1)
-    safe.save_file(state, tuned)
-    with pytest.raises(CheckpointError, match=r"not say of which network it is: save metadata="):
-        load(tuned, "numpy")
-    again = load(tuned, "numpy", like=model)
-    assert np.array_equal(again.state_dict()["linear.bias"], bias)
-    assert again.metadata == PETS
-    safe.save_file({name: array.bfloat16() for name, array in state.items()}, tuned)
-    with pytest.raises(CheckpointError, match=r"linear\.bias is BF16; F32 or F64 is needed"):
-        load(tuned, "numpy", like=model)
+    save(model := narrow("plain"), path)
+    state, about = safe.load_file(path), parsed(path)[1]
+    assert np.array_equal(state["stem.bn.weight"].numpy(), model.state_dict()["stem.bn.gamma"])
+    safe.save_file({name: array.bfloat16() for name, array in state.items()}, path, about)
+    with pytest.raises(CheckpointError, match=r" is BF16; F32 or F64 is needed"):
+        load(path, "numpy")
 
 
 def put(name, value):
@@ -120,7 +120,6 @@ def put(name, value):
     ("edit", "message"),
     [
         (put("linear.weight", np.nan), r"linear\.weight has a number that is not finite"),
-        (put("linear.bias", -np.inf), r"linear\.bias has a number that is not finite"),
         (put("stem.bn.running_var", -1), r"stem\.bn\.running_var has a negative number"),
         (lambda a, _: a.pop("linear.bias"), r"the state lacks 'linear\.bias'"),
         (lambda a, _: a.update(more=np.ones(2)), "has, but the network has not, 'more'"),
@@ -131,7 +130,7 @@ def put(name, value):
         (lambda _, header: header["metadata"].update(classes=["cat"]), "1 names of 2 classes"),
         (lambda _, header: header.pop("architecture"), "damaged: KeyError"),
     ],
-)  # fmt: skip
+)
 def test_a_file_of_another_content_is_refused_by_name(edit, message, path):
     rewritten(path, edit)
     with pytest.raises(CheckpointError, match=message):
@@ -141,25 +140,22 @@ def test_a_file_of_another_content_is_refused_by_name(edit, message, path):
 @pytest.mark.parametrize(
     "hostile",
     [
-        {"depth": 1_999_999_997},
-        {"L": 2**30},
-        {"M": 2**15, "L": 2**15},
-        {"num_classes": 2**31 - 1},
-        {"arch": "plain", "L": None, "M": None, "width": 200},
-        {"arch": "igcv3", "depth": 54, "L": None, "M": None, "width": 64},
+        {"depth": 1_999_999_997}, {"depth": 30_002}, {"L": 2**30}, {"num_classes": 2**31 - 1},
+        {"M": 1000}, {"arch": "igcv3", "depth": 54, "L": None, "M": None, "width": 200},
     ],
-)
+)  # fmt: skip
 def test_a_header_larger_than_its_file_builds_no_network(hostile, path):
-    def edit(_, header):
+    def edit(arrays, header):
+        arrays["more"] = np.zeros(1_000_000, "f4")
         header["architecture"].update(hostile)
         header["metadata"] = None
 
     rewritten(path, edit)
     tracemalloc.start()
     try:
-        with pytest.raises(CheckpointError, match=r"classes, is not in \d+ numbers"):
+        with pytest.raises(CheckpointError, match="classes, is not in 1,000,"):
             load(path, "numpy")
-        assert tracemalloc.get_traced_memory()[1] < 1e6
+        assert tracemalloc.get_traced_memory()[1] < path.stat().st_size
     finally:
         tracemalloc.stop()
 
@@ -169,20 +165,8 @@ def test_a_damaged_file_is_refused_or_read(data, tmp_path_factory):
     path = tmp_path_factory.mktemp("damaged") / "m.safetensors"
     rewritten(path)
     content = bytearray(path.read_bytes())
-    at = data.draw(st.integers(0, len(content) - 1))
-    if data.draw(st.booleans()):
-        del content[at:]
-    else:
-        content[at] = data.draw(st.integers(0, 255))
+    at, byte = data.draw(st.integers(0, len(content) - 1)), data.draw(st.binary(max_size=1))
+    content[at:] = byte + content[at + 1 :] if byte else b""
     path.write_bytes(content)
     with suppress(CheckpointError):
         load(path, "numpy")
-
-
-def test_what_is_no_file_of_this_kind_is_refused(path, tmp_path):
-    for place in (path, tmp_path):
-        with pytest.raises(CheckpointError, match="there is no file"):
-            load(place)
-    library.save_file({"x": np.ones(1)}, path)
-    with pytest.raises(CheckpointError, match="does not say of which network"):
-        load(path)
