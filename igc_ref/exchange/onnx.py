@@ -61,7 +61,7 @@ def save(
 
     Notes
     -----
-    Opset 17, read by onnxruntime from 1.12 on. Weights are named as in `Model.state_dict`. After
+    Opset 17, tried in onnxruntime 1.15 and 1.32. Weights are named as in `Model.state_dict`. After
     training, ``metadata_props`` has "classes", "mean" and "std" as JSON. ONNX keeps batch norm's
     epsilon in float32: unless it is folded, float64 logits differ from ours, relatively by 1e-11.
 
