@@ -102,7 +102,6 @@ def test_a_file_says_how_to_use_it_without_us(batch, path):
     for value, shape in (proto.graph.input, ["N", 3, "H", "W"]), (proto.graph.output, ["N", 3]):
         axes = value[0].type.tensor_type.shape.dim
         assert [a.dim_param or a.dim_value for a in axes] == [batch or "N", *shape[1:]]
-    assert (proto.graph.input[0].name, proto.graph.output[0].name) == ("images", "logits")
     assert [proto.ir_version, *((o.domain, o.version) for o in proto.opset_import)] == [8, ("", 17)]
     told = {entry.key: json.loads(entry.value) for entry in proto.metadata_props}
     assert told.pop("igc_ref")["shuffle"] == "reshape"
@@ -157,16 +156,13 @@ def external(_, tensors):
 DAMAGE = {
     "there is no file": lambda path: path.unlink(),
     "was not exported": edited(lambda proto, _: proto.ClearField("metadata_props")),
-    "no ONNX file to read: DecodeError": lambda path: path.write_bytes(b"no ONNX file"),
-    "to read: DecodeError: ": lambda path: path.write_bytes(path.read_bytes()[:-7]),
+    "no ONNX file to read: DecodeError: ": lambda path: path.write_bytes(path.read_bytes()[:-7]),
     "'stem.conv.weight' is in another file": edited(external),
     "to read: ValueError: cannot reshape": edited(lambda _, t: t["linear.bias"].dims.append(10**9)),
     "plain-1999999997 W4, 3 classes, is not in": edited(header, depth=1999999997),
-    "plain-5 W400000, 3 classes, is not in": edited(header, width=400000),
     "3 names of 2000000000 classes": edited(header, num_classes=2000000000),
     "running_var has a negative number": edited(variances, change=np.negative),
     "running_var is float16": edited(variances, change=lambda array: array.astype("float16")),
-    "has no 'linear.bias'": edited(lambda p, t: p.graph.initializer.remove(t["linear.bias"])),
     "has no 'stem.bn.gamma': it was written with shuffle='gather', fold_bn=True": lambda path: (
         exchange.save(trained(SMALL), path, shuffle="gather", fold_bn=True)
     ),
@@ -197,4 +193,8 @@ def test_bad_options_write_nothing(path, monkeypatch):
     with pytest.raises(SpecError, match="plain-5 W4 as ONNX has over 2 GB"):
         exchange.save(model, path)
     assert path.read_bytes() == b"before"
+    monkeypatch.undo()
+    with path.open("rb") as before:
+        exchange.save(model, path)
+        assert before.read() == b"before"  # the new file took its place
     assert [file.name for file in path.parent.iterdir()] == ["model.onnx"]
