@@ -1,0 +1,230 @@
+"""Networks as ONNX files, of standard operators only, and our own files back. Needs onnx."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+
+from igc_ref import errors
+from igc_ref.errors import CheckpointError, SpecError, describe
+from igc_ref.exchange import header
+from igc_ref.exchange.state import State
+from igc_ref.files import replacing
+from igc_ref.networks.blocks import IGC, IGCV3, Shuffle
+from igc_ref.networks.layer import Layer, Residual, Sequential
+from igc_ref.networks.layers import BN_EPS, BatchNorm, Conv2d, GlobalAveragePool, Linear, MaxPool
+from igc_ref.networks.model import Model
+from igc_ref.reference.block import composed_kernel
+from igc_ref.reference.structure import Array
+from igc_ref.training.checkpoint import check_numbers
+
+OPSET, IR_VERSION = 17, 8
+MAX_BYTES = 2_000_000_000  # of weights: protobuf reads no file of 2 GiB
+
+
+def save(
+    model: Model,
+    path: str | os.PathLike[str],
+    *,
+    shuffle: str = "reshape",
+    fold_bn: bool = False,
+    batch: int | None = None,
+) -> None:
+    """Write a network in evaluation mode as an ONNX file, whole or not at all.
+
+    The input is ``images`` (N, 3, H, W), of any height and width, normalised: ``(pixel - mean) /
+    std``, pixels from 0 to 255. The output is ``logits`` (N, num_classes).
+
+    Parameters
+    ----------
+    model : Model
+        Float32; or float64, for which onnxruntime has no convolution on a CPU.
+    path : str or path
+    shuffle : {"reshape", "gather", "composed"}
+        Channels are permuted by Reshape, Transpose, Reshape, or by one Gather. "composed": every
+        IGC and fusion block is one dense convolution, with more multiply-adds (10 times as many at
+        L24M2); IGCV2 and IGCV3 have Gather.
+    fold_bn : bool
+        Multiply batch norm into the weights, and a bias, of the convolution before it.
+    batch : int, optional
+        N; by default any.
+
+    Raises
+    ------
+    SpecError
+        If an argument is none of these, or the file would have more than 2 GiB.
+
+    Notes
+    -----
+    Opset 17, tried in onnxruntime 1.15 and 1.32. Weights are named as in `Model.state_dict`. After
+    training, ``metadata_props`` has "classes", "mean" and "std" as JSON. ONNX keeps batch norm's
+    epsilon in float32: unless it is folded, float64 logits differ from ours, relatively by 1e-11.
+
+    Examples
+    --------
+    >>> from igc_ref import build_model
+    >>> save(build_model("plain_igc", 8, L=4, M=8), "model.onnx", shuffle="gather")
+    """
+    errors.instance("model", model, Model)
+    errors.choice("shuffle", shuffle, ("reshape", "gather", "composed"))
+    errors.instance("fold_bn", fold_bn, bool)
+    N = "N" if batch is None else errors.integer("batch", batch)
+    graph = _Graph(model.backend.to_numpy, shuffle, fold_bn)
+    graph.add(model.network, "images")
+    graph.nodes[-1].output[0] = "logits"
+    dtypes = {"i": "int64", "f": model.dtype}
+    typed = {name: a.astype(dtypes[a.dtype.kind]) for name, a in graph.arrays.items()}
+    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in typed.items()]
+    if sum(len(tensor.raw_data) for tensor in tensors) > MAX_BYTES:
+        raise SpecError(f"{model.architecture} as ONNX has over 2 GB, which no ONNX file may have")
+    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(model.dtype))
+    shapes = {"images": [N, 3, "H", "W"], "logits": [N, model.architecture.num_classes]}
+    ends = [onnx.helper.make_tensor_value_info(name, kind, shape) for name, shape in shapes.items()]
+    proto = onnx.helper.make_model(
+        onnx.helper.make_graph(graph.nodes, str(model.architecture), ends[:1], ends[1:], tensors),
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="igc_ref",
+    )
+    about = {header.KEY: header.write(model, shuffle=shuffle, fold_bn=fold_bn)}
+    meaning = model.metadata.to_dict() if model.metadata else {}
+    about |= {name: json.dumps(meaning[name]) for name in ("classes", "mean", "std") if meaning}
+    onnx.helper.set_model_props(proto, about)
+    onnx.checker.check_model(proto, full_check=True)
+    with replacing(errors.user_path("path", path)) as file:
+        file.write(proto.SerializeToString())
+
+
+def load(path: str | os.PathLike[str], backend: str = "auto") -> Model:
+    """Read the network of a file that `save` wrote: every weight, bit for bit, not the graph.
+
+    Parameters
+    ----------
+    path : str or path
+    backend : str
+        As in `build_model`.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such file, `save` did not write it, or with ``fold_bn`` or as "composed".
+    """
+    place = errors.user_path("path", path)
+    if not place.is_file():
+        raise CheckpointError(f"there is no file {place}")
+    data, arrays = place.read_bytes(), State()
+    try:
+        proto = onnx.load_model_from_string(data)
+        about = {entry.key: entry.value for entry in proto.metadata_props}
+        for tensor in proto.graph.initializer if header.KEY in about else ():
+            if onnx.external_data_helper.uses_external_data(tensor):
+                raise ValueError(f"{tensor.name!r} is in another file")
+            array = onnx.numpy_helper.to_array(tensor)
+            arrays[tensor.name] = array[..., 0, 0] if tensor.name.endswith(".secondary") else array
+        check_numbers(arrays)
+    except Exception as error:  # protobuf and onnx fail in many ways
+        raise CheckpointError(f"{place} is no ONNX file to read: {describe(error, 300)}") from error
+    shapes = [array.shape for array in arrays.values()]
+    model, told = header.read(about.get(header.KEY), str(place), backend, shapes)
+    names = list(model.state_dict())
+    if lost := [name for name in names if name not in arrays]:
+        how = f"shuffle={told.get('shuffle')!r}, fold_bn={told.get('fold_bn')!r}"
+        raise CheckpointError(f"{place} has no {lost[0]!r}: it was written with {how}")
+    model.load_state_dict({name: arrays[name] for name in names})
+    return model
+
+
+class _Graph:
+    """Nodes and constants of a network, in the order in which data flows."""
+
+    def __init__(self, to_numpy: Callable[[Any], Array], shuffle: str, fold_bn: bool) -> None:
+        self.to_numpy, self.shuffle, self.fold_bn = to_numpy, shuffle, fold_bn
+        self.nodes: list[Any] = []
+        self.arrays: State = {}
+        self.order: Array  # which channel of the last convolution is where
+
+    def add(self, layer: Layer, x: str, place: str = "") -> str:
+        """Add a layer on the value x; return its output's name."""
+        own = layer.parameters | layer.buffers | getattr(layer, "fixed", {})
+        arrays = {f"{place}.{name}": self.to_numpy(array) for name, array in own.items()}
+        match layer:
+            case Residual():
+                ends = [self.add(c, x, f"{place}.{name}") for name, c in layer.children.items()]
+                return self.node("Relu", [self.node("Add", [x, *ends][-2:])])
+            case Sequential():
+                y = x
+                for name, child in layer.children.items():
+                    y = self.add(child, y, f"{place}.{name}" if place else name)
+                plus_x = isinstance(layer, IGCV3) and layer.spec.is_residual
+                return self.node("Add", [y, x]) if plus_x else y
+            case IGC() if self.shuffle == "composed":
+                primary, secondary = arrays.values()
+                kernel = composed_kernel(primary, secondary, layer.spec)
+                return self.convolve(x, f"{place}.composed", kernel, layer.spec.stride)
+            case IGC():
+                for (name, weight), f in zip(arrays.items(), layer.spec.factors, strict=True):
+                    x = self.convolve(x, name, weight.reshape(f.weight_shape), f.stride, f.groups)
+                    x = self.permute(x, f.deal)
+                return x
+            case Conv2d():
+                (name, weight), *_ = arrays.items()
+                return self.convolve(x, name, weight, layer.stride, layer.groups)
+            case Shuffle():
+                return self.permute(x, layer.groups)
+            case BatchNorm():
+                if self.fold_bn:
+                    self.fold(*arrays.values())
+                else:
+                    x = self.node("BatchNormalization", [x], arrays, epsilon=BN_EPS)
+                return self.node("Relu", [x]) if layer.relu else x
+            case MaxPool():
+                k, s, p = layer.window
+                return self.node("MaxPool", [x], kernel_shape=[k, k], strides=[s, s], pads=[p] * 4)
+            case GlobalAveragePool():
+                return self.node("Flatten", [self.node("GlobalAveragePool", [x])])
+            case Linear():
+                return self.node("Gemm", [x], arrays, transB=1)
+        raise NotImplementedError(f"{layer.describe()} in ONNX")
+
+    def node(self, kind: str, inputs: list[str], constants: Any = (), **attributes: Any) -> str:
+        """Add an operator, whose constants come last; return its output's name."""
+        self.arrays |= constants
+        names, y = [*inputs, *constants], f"{kind}_{len(self.nodes)}"
+        self.nodes.append(onnx.helper.make_node(kind, names, [y], y, **attributes))
+        return y
+
+    def convolve(self, x: str, name: str, weight: Array, stride: int, groups: int = 1) -> str:
+        """Add a convolution."""
+        self.order, k = np.arange(len(weight)), weight.shape[-1]
+        window: Any = {"kernel_shape": [k, k], "strides": [stride] * 2, "pads": [k // 2] * 4}
+        return self.node("Conv", [x], {name: weight}, group=groups, **window)
+
+    def permute(self, x: str, groups: int) -> str:
+        """Add a shuffle of channels, unless it changes nothing."""
+        C = len(self.order)
+        dealt = np.arange(C).reshape(groups, -1).T.ravel()
+        self.order = self.order[dealt]
+        if groups in (1, C):
+            return x
+        if self.shuffle != "reshape":
+            return self.node("Gather", [x], {f"shuffle_{groups}_of_{C}": dealt}, axis=1)
+        apart = np.array([0, groups, C // groups, -1])  # (N, groups, C/groups, H*W)
+        y = self.node("Reshape", [x], {f"shape_{groups}_of_{C}": apart})
+        y = self.node("Transpose", [y], perm=[0, 2, 1, 3])
+        return self.node("Reshape", [y, self.node("Shape", [x])])
+
+    def fold(self, gamma: Array, beta: Array, mean: Array, var: Array) -> None:
+        """Multiply batch norm into the last convolution, whose channels may have been shuffled."""
+        scale = gamma / np.sqrt(var.astype("float64") + BN_EPS)
+        terms = np.stack([scale, beta - mean * scale])
+        terms[:, self.order] = terms.copy()
+        conv = next(node for node in reversed(self.nodes) if node.op_type == "Conv")
+        weight = conv.input[1]
+        self.arrays[weight] = self.arrays[weight] * terms[0, :, None, None, None]
+        conv.input.append(f"{weight}.bias")
+        self.arrays[f"{weight}.bias"] = terms[1]
