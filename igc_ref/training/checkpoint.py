@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from igc_ref.data import ABOUT
+from igc_ref.data.npz import read_arrays
 from igc_ref.errors import CheckpointError, describe, integer, shown
 from igc_ref.files import replacing
 from igc_ref.networks.metadata import Metadata
 from igc_ref.training.config import TrainConfig
-from igc_ref.training.npz import read_arrays
 
 FORMAT = 2
 FIELDS = (
