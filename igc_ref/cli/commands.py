@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from igc_ref import bench, data, plots
+from igc_ref import bench, plots
 from igc_ref.bench.harness import TORCH
 from igc_ref.bench.rivals import RIVALS
 from igc_ref.cli.options import NETWORK, add_command, add_recipe, add_run, add_settings
@@ -105,7 +105,7 @@ def eval_command(
     model.backend.prepare(model.dtype, say)
     place = config.data_dir if data_dir is None else data_dir
     if precise_bn:
-        precise_statistics(model, data.load(config.data, "train", place, say))
+        precise_statistics(model, runs.load_set(saved, "train", place, say))
     test_set = runs.load_test_set(saved, place, say)
     result = evaluate(model, test_set)
     say(

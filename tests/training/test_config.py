@@ -158,7 +158,7 @@ def test_what_is_given_wins_and_a_recipe_is_not_changed_by_its_use():
 def grey(monkeypatch):
     """Let every published set be 60 grey images."""
 
-    def load(name, split, data_dir=None, report=print):
+    def load(name, split, data_dir=None, report=print, size=None):
         images = np.full((60, 3, 32, 32), 128, np.uint8)
         labels = np.arange(60, dtype=np.int64) % 10
         statistics = (128.0,) * 3, (64.0,) * 3
