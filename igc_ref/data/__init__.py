@@ -36,7 +36,7 @@ ABOUT = {
     **dict.fromkeys(SVHN_PARTS, (DIGITS, SVHN_MEAN, SVHN_STD)),
 }
 NUM_CLASSES = {name: len(classes) for name, (classes, _, _) in ABOUT.items()}
-OWN = ("folder", "npz")  # a user's images: their classes are known once they are read
+OWN = {"folder": load_folder, "npz": load_npz}  # their classes are known once they are read
 NAMES = (*ABOUT, *OWN)
 
 
@@ -77,22 +77,18 @@ def load(
         fetched; if `size` is more than there are.
     """
     choice("data", name, NAMES, DataError)
-    size = size if size is None else integer("data_size", size)
     if name == "shapes":
-        return shapes(split) if size is None or split == "test" else shapes(split, size)
-    if name in OWN and data_dir is None:
-        raise DataError(f"data={name} needs data_dir, the {'file' if name == 'npz' else name}")
+        return shapes(split, size if split == "train" else None)
     if data_dir is None:
+        if name in OWN:
+            raise DataError(f"data={name} needs data_dir: where your images are")
         data_dir = fetch(name, report=report, split=split)
-    place = user_path("data_dir", data_dir)
-    if name == "folder":
-        dataset = load_folder(place, split, report)
-    elif name == "npz":
-        dataset = load_npz(place, split)
+    path = user_path("data_dir", data_dir)
+    if name in OWN:
+        dataset = OWN[name](path, split, report)
     else:
-        dataset = (load_svhn if name in SVHN_PARTS else load_cifar)(place, name, split)
+        dataset = (load_svhn if name in SVHN_PARTS else load_cifar)(path, name, split)
     if size is None or split == "test":
         return dataset
-    if size > len(dataset):
-        raise DataError(f"data_size={size:,}, but {dataset.name} has {len(dataset):,} images")
+    size = integer("data_size", size, maximum=len(dataset))
     return dataset[np.sort(np.random.default_rng(0).permutation(len(dataset))[:size])]

@@ -252,7 +252,7 @@ class TrainConfig:
     def architecture(self, num_classes: int | None = None) -> Architecture:
         """Return the network of this run; its number of classes is the data set's by default.
 
-        The user's own data are read for it.
+        Your own images are read for it.
         """
         sizes = self.L, self.M, self.width
         if num_classes is None and (num_classes := data.NUM_CLASSES.get(self.data)) is None:

@@ -166,10 +166,7 @@ def load_set(saved: Checkpoint, split: str, data_dir: str | None, report: Report
     config, about = saved.config, saved.metadata
     found = data.load(config.data, split, data_dir, report, config.data_size)
     if config.data in data.OWN and found.classes != about.classes:
-        raise DataError(
-            f"the classes of {data_dir} are {one_line(found.classes)}, "
-            f"those of the run {one_line(about.classes)}"
-        )
+        raise DataError(f"{data_dir} has the classes {one_line(found.classes)}, not the run's")
     return replace(found, mean=about.mean, std=about.std)
 
 
