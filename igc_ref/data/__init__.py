@@ -63,8 +63,8 @@ def load(
     report : callable
         Receives a line of text about every step of a download.
     size : int, optional
-        Number of training images: so many shapes are drawn; of other sets a random choice is taken,
-        always the same one, in the set's order. The test split is always whole.
+        Number of training images: shapes are drawn; of others it is a random choice, the same every
+        time.
 
     Returns
     -------
@@ -77,6 +77,7 @@ def load(
         fetched; if `size` is more than there are.
     """
     choice("data", name, NAMES, DataError)
+    choice("split", split, ("train", "test"), DataError)
     if name == "shapes":
         return shapes(split, size if split == "train" else None)
     if data_dir is None:

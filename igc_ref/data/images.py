@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.errors import DataError, describe, integer
+from igc_ref.errors import DataError, describe
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -46,8 +46,6 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> npt.NDArray[n
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
         raise DataError('images are read with Pillow: pip install "igc-ref[images]"') from None
-    if size is not None:
-        size = integer("height", size[0]), integer("width", size[1])
     if not path.is_file():  # to open a pipe may take for ever
         raise DataError(f"{path} is {'no file' if path.exists() else 'not there'}")
     try:

@@ -26,7 +26,7 @@ from igc_ref.data.dataset import Dataset
 from igc_ref.data.download import cache_folder
 from igc_ref.data.images import SUFFIXES, read_image
 from igc_ref.data.npz import read_arrays
-from igc_ref.errors import DataError, choice, one_line
+from igc_ref.errors import DataError, one_line
 from igc_ref.files import locked, replacing
 from igc_ref.report import Report, silent
 
@@ -37,7 +37,6 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 def load_npz(path: Path, split: str, _: Report = silent) -> Dataset:
     """Read one split of an ``.npz`` file; a DataError if its arrays are not as above."""
-    choice("split", split, SPLITS, DataError)
     if not path.is_file():
         raise DataError(f"{path} is no file; data=npz is one that numpy.savez has written")
     try:
@@ -49,17 +48,11 @@ def load_npz(path: Path, split: str, _: Report = silent) -> Dataset:
 
 
 def load_folder(folder: Path, split: str, report: Report = silent) -> Dataset:
-    """Read one split of a folder; a DataError for what is wrong with it.
-
-    The cache is read instead while name, size and time of change of every image are the same.
-    """
-    choice("split", split, SPLITS, DataError)
+    """Read one split, or the cache while name, size and time of every image are the same."""
+    folder = folder.absolute()
     files = {name: _files(folder / name, report if name == split else silent) for name in SPLITS}
     states = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for of in files.values() for p in of]
-    key, place = (
-        hashlib.sha256(repr(of).encode()).hexdigest()[:32]
-        for of in (states, str(folder.absolute()))
-    )
+    key, place = (hashlib.sha256(repr(of).encode()).hexdigest()[:32] for of in (states, folder))
     cache = cache_folder() / f"folder-{place}.npz"
     try:
         found = read_arrays(cache)

@@ -250,10 +250,7 @@ class TrainConfig:
             raise SpecError(f"storage={self.storage} is for dtype=float32, not {self.dtype}")
 
     def architecture(self, num_classes: int | None = None) -> Architecture:
-        """Return the network of this run; its number of classes is the data set's by default.
-
-        Your own images are read for it.
-        """
+        """Return the network of this run; for how many classes, its data say (read if need be)."""
         sizes = self.L, self.M, self.width
         if num_classes is None and (num_classes := data.NUM_CLASSES.get(self.data)) is None:
             num_classes = len(data.load(self.data, "test", self.data_dir).classes)
