@@ -27,16 +27,18 @@ def saved(path, images=IMAGES, classes=("cat", "dog", "owl")):
 def test_images_of_another_size_train_and_others_are_normalised_as_they(tmp_path, backend):
     pytest.importorskip(backend)
     settings = saved(tmp_path / "a.npz") | {"data_size": 20, "backend": backend}
-    run = train(config(tmp_path, **settings)).run
+    lines = []
+    run = train(config(tmp_path, **settings), lines.append).run
     model, state = runs.load_run(run, backend)
-    about, lines = state.metadata, []
+    about = state.metadata
+    assert "; 20 images of npz; " in lines[0]
     assert (about.classes, about.size) == (("cat", "dog", "owl"), (24, 20))
     assert model.num_parameters == cost(state.config.architecture()).parameters  # 3 classes
     assert len(runs.load_set(state, "train", settings["data_dir"], print)) == 20
     dark = saved(tmp_path / "dark.npz", IMAGES // 9)["data_dir"]
     elsewhere = runs.load_test_set(state, dark, lines.append)
     assert (elsewhere.mean, elsewhere.std) == (about.mean, about.std)
-    assert "not the images of npz/test that the run was tested on" in lines[0]
+    assert "not the images of npz/test that the run was tested on" in lines[-1]
     with pytest.raises(CheckpointError, match="trained on other images of npz"):
         Session(replace(state.config, data_dir=dark)).restore(state)
     other = saved(tmp_path / "b.npz", IMAGES, ("a", "b", "c"))["data_dir"]
