@@ -109,7 +109,8 @@ def backend(request):
     return chosen
 
 
-drawn = cache(lambda split, draw=data.shapes: draw(split, {"train": 60, "test": 30}[split]))
+FEW = {"train": 60, "test": 30}
+drawn = cache(lambda split, size=None, draw=data.shapes: draw(split, size or FEW[split]))
 
 
 @pytest.fixture

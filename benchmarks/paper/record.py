@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-from igc_ref import data
 from igc_ref.bench.record import available_threads, machine
 from igc_ref.errors import CheckpointError
 from igc_ref.files import write_json
@@ -53,12 +52,11 @@ def _run(path, commit, data_dir):
         return None
     config = saved.config
     settings = {k: v for k, v in config.to_dict().items() if k not in PATHS and v is not None}
-    network = str(config.architecture())
     model, _ = runs.load_run(path)
-    precise_statistics(model, data.load(config.data, "train", data_dir))
+    precise_statistics(model, runs.load_set(saved, "train", data_dir, print))
     test_set = runs.load_test_set(saved, data_dir, print)
     return {
-        "network": network,
+        "network": str(model.architecture),
         "config": settings,
         "records": saved.records,
         "precise_bn_accuracy": evaluate(model, test_set).accuracy,

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref import bench, data, plots
+from igc_ref import bench, plots
 from igc_ref.bench.harness import TORCH
 from igc_ref.bench.rivals import RIVALS
 from igc_ref.cli.exchange import weights_of
 from igc_ref.cli.options import NETWORK, add_command, add_recipe, add_run, add_settings
-from igc_ref.data.images import read_image
+from igc_ref.data import read_image
 from igc_ref.errors import CheckpointError, SpecError, choice, integer, one_line, user_path
 from igc_ref.files import writable, write_csv
 from igc_ref.networks.architecture import ARCHITECTURES
@@ -138,7 +138,7 @@ def eval_command(
     model.backend.prepare(model.dtype, say)
     place = config.data_dir if data_dir is None else data_dir
     if precise_bn:
-        precise_statistics(model, data.load(config.data, "train", place, say))
+        precise_statistics(model, runs.load_set(saved, "train", place, say))
     test_set = runs.load_test_set(saved, place, say)
     result = evaluate(model, test_set)
     say(

@@ -1,4 +1,4 @@
-"""Data sets: the built-in ``shapes``, and readers of CIFAR-10, CIFAR-100 and SVHN.
+"""Data sets: the built-in ``shapes``, readers of CIFAR-10, CIFAR-100 and SVHN, and of own images.
 
 ``load(name, split, data_dir)`` is the one way in; ``fetch(name)`` only downloads.
 """
@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from igc_ref.data.cifar import load_cifar
 from igc_ref.data.dataset import Dataset, fingerprint
 from igc_ref.data.download import fetch
+from igc_ref.data.images import read_image
+from igc_ref.data.own import load_folder, load_npz
 from igc_ref.data.published import PUBLISHED, SVHN_PARTS
 from igc_ref.data.shapes import FIGURES, shapes
 from igc_ref.data.shapes import MEAN as SHAPES_MEAN
@@ -17,41 +21,50 @@ from igc_ref.data.shapes import STD as SHAPES_STD
 from igc_ref.data.svhn import DIGITS, load_svhn
 from igc_ref.data.svhn import MEAN as SVHN_MEAN
 from igc_ref.data.svhn import STD as SVHN_STD
-from igc_ref.errors import DataError, choice, user_path
+from igc_ref.errors import DataError, choice, integer, user_path
 from igc_ref.report import Report, silent
 
 __all__ = [
-    "NAMES", "NUM_CLASSES", "Dataset", "fetch", "fingerprint", "load", "load_cifar", "load_svhn",
-    "shapes",
+    "NAMES", "NUM_CLASSES", "OWN", "Dataset", "fetch", "fingerprint", "load", "load_cifar",
+    "load_svhn", "read_image", "shapes",
 ]  # fmt: skip
 
-# Class names, mean and std of every data set, known before any is loaded.
+# Class names, mean and std of the data sets of which they are known before one is loaded.
 ABOUT = {
     "shapes": (tuple(FIGURES), SHAPES_MEAN, SHAPES_STD),
     **{name: (of.classes, of.mean, of.std) for name, of in PUBLISHED.items()},
     **dict.fromkeys(SVHN_PARTS, (DIGITS, SVHN_MEAN, SVHN_STD)),
 }
 NUM_CLASSES = {name: len(classes) for name, (classes, _, _) in ABOUT.items()}
-NAMES = tuple(ABOUT)
+OWN = {"folder": load_folder, "npz": load_npz}  # their classes are known once they are read
+NAMES = (*ABOUT, *OWN)
 
 
 def load(
-    name: str, split: str, data_dir: str | Path | None = None, report: Report = silent
+    name: str,
+    split: str,
+    data_dir: str | Path | None = None,
+    report: Report = silent,
+    size: int | None = None,
 ) -> Dataset:
     """Load one split of a data set by name.
 
     Parameters
     ----------
-    name : {"shapes", "cifar10", "cifar100", "svhn", "svhn_extra"}
-        ``shapes`` is drawn on the spot; the others are published files. ``svhn_extra`` trains on
-        SVHN's 531,131 further images too, as the paper does (3.5 GB of memory while it loads).
+    name : {"shapes", "cifar10", "cifar100", "svhn", "svhn_extra", "folder", "npz"}
+        ``shapes`` is drawn on the spot; ``folder`` and ``npz`` are your own: see `data.own`; the
+        others are published files. ``svhn_extra`` trains on SVHN's 531,131 further images too, as
+        the paper does (3.5 GB of memory while it loads).
     split : {"train", "test"}
         Which part.
     data_dir : path, optional
         Folder with the published files or, of CIFAR, their archive. Without it they are fetched,
-        once, into the cache folder: see `fetch`.
+        once, into the cache folder: see `fetch`. Your own folder, or ``.npz`` file.
     report : callable
         Receives a line of text about every step of a download.
+    size : int, optional
+        Number of training images: shapes are drawn; of others it is a random choice, the same every
+        time.
 
     Returns
     -------
@@ -61,12 +74,22 @@ def load(
     ------
     DataError
         For an unknown name or split, for files that are missing or damaged, or if they cannot be
-        fetched.
+        fetched; if `size` is more than there are.
     """
     choice("data", name, NAMES, DataError)
+    choice("split", split, ("train", "test"), DataError)
     if name == "shapes":
-        return shapes(split)
+        return shapes(split, size if split == "train" else None)
     if data_dir is None:
+        if name in OWN:
+            raise DataError(f"data={name} needs data_dir: where your images are")
         data_dir = fetch(name, report=report, split=split)
-    read = load_svhn if name in SVHN_PARTS else load_cifar
-    return read(user_path("data_dir", data_dir), name, split)
+    path = user_path("data_dir", data_dir)
+    if name in OWN:
+        dataset = OWN[name](path, split, report)
+    else:
+        dataset = (load_svhn if name in SVHN_PARTS else load_cifar)(path, name, split)
+    if size is None or split == "test":
+        return dataset
+    size = integer("data_size", size, maximum=len(dataset))
+    return dataset[np.sort(np.random.default_rng(0).permutation(len(dataset))[:size])]

@@ -56,14 +56,14 @@ class Dataset:
                 f"{self.name}: {len(self.images)} images, but labels are "
                 f"{self.labels.dtype} of shape {self.labels.shape}; int64 is needed"
             )
-        if len(self) == 0:
-            raise DataError(f"{self.name} is empty")
+        if 0 in self.images.shape:
+            raise DataError(f"{self.name} is empty: its images have shape {self.images.shape}")
         check_labels(self.name, self.labels, range(len(self.classes)))
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, rows: slice) -> Dataset:
+    def __getitem__(self, rows: slice | npt.NDArray[np.int64]) -> Dataset:
         """The same set restricted to some of its images: ``dataset[:500]``."""
         return replace(self, images=self.images[rows], labels=self.labels[rows])
 

@@ -159,7 +159,8 @@ def _project(
 ) -> tuple[Model, dict[str, float], dict[str, float]]:
     """Return the projected network, the accuracies up to it, and the errors of its layers."""
     model.backend.prepare(model.dtype, report)
-    train_set = data.load(settings.data, "train", settings.data_dir, report)
+    where = settings.data_dir, report, settings.data_size
+    train_set = data.load(settings.data, "train", *where)
     accuracies = {"before": evaluate(model, test_set).accuracy}
     report(f"{model.architecture}: {accuracies['before']:.2%}")
     state, errors = project_network(model, target)

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.data import ABOUT
+from igc_ref.data import ABOUT, OWN
+from igc_ref.data.npz import read_arrays
 from igc_ref.errors import CheckpointError, describe, integer, shown
 from igc_ref.files import replacing
 from igc_ref.networks.metadata import Metadata
 from igc_ref.training.config import TrainConfig
-from igc_ref.training.npz import read_arrays
 
 FORMAT = 2
 FIELDS = (
@@ -217,8 +217,8 @@ def _meta(arrays: Arrays) -> dict[str, Any]:
 
 def _metadata(meta: dict[str, Any], config: TrainConfig) -> Metadata:
     """Return what the network's inputs and outputs mean; an earlier version did not write it."""
-    if "metadata" in meta:
-        return Metadata.from_dict(meta["metadata"])
+    if "metadata" in meta or config.data in OWN:
+        return Metadata.from_dict(meta.get("metadata"))
     return Metadata(config.data, *ABOUT[config.data], config.architecture().input_shape[1:])
 
 

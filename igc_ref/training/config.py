@@ -197,8 +197,13 @@ class TrainConfig:
     doubling: str = _field("M", str, "which of M and L doubles with the width", choices=DOUBLINGS)
     data: str = _field("shapes", str, "data set", choices=data.NAMES)
     data_dir: str | None = _field(
-        None, str, "folder of the published files, or a CIFAR archive", none="a downloaded copy"
-    )
+        None, str, "folder of the published files, or a CIFAR archive; for folder, the one that "
+        "holds train/CLASS/*.png and test/CLASS/*.png; for npz, the file", none="a downloaded copy",
+    )  # fmt: skip
+    data_size: int | None = _field(
+        None, int, "number of training images: drawn for shapes, else a random choice, always the "
+        "same", none="all",
+    )  # fmt: skip
     backend: str = _field("auto", str, "library that does the computing", choices=backends.NAMES)
     dtype: str = _field("float32", str, "precision of the computation", choices=DTYPES)
     storage: str = _field(
@@ -240,14 +245,15 @@ class TrainConfig:
         if all(getattr(self, name) is None for name in needed):
             for name in needed:
                 object.__setattr__(self, name, SMALL[name])
-        self.architecture()
+        self.architecture(1)
         if self.storage != "float32" and self.dtype != "float32":
             raise SpecError(f"storage={self.storage} is for dtype=float32, not {self.dtype}")
 
     def architecture(self, num_classes: int | None = None) -> Architecture:
-        """Return the network of this run; its number of classes is the data set's by default."""
+        """Return the network of this run; for how many classes, its data say (read if need be)."""
         sizes = self.L, self.M, self.width
-        num_classes = data.NUM_CLASSES[self.data] if num_classes is None else num_classes
+        if num_classes is None and (num_classes := data.NUM_CLASSES.get(self.data)) is None:
+            num_classes = len(data.load(self.data, "test", self.data_dir).classes)
         return Architecture(self.arch, self.depth, *sizes, num_classes, self.doubling)
 
     @classmethod

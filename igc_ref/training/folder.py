@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from igc_ref import data, files
 from igc_ref.data import Dataset
-from igc_ref.errors import CheckpointError, user_path
+from igc_ref.errors import CheckpointError, DataError, one_line, user_path
 from igc_ref.files import replacing, write_json
 from igc_ref.networks.model import Model, build
 from igc_ref.report import Report, silent
@@ -61,7 +62,7 @@ def locked(folder: Path, report: Report = silent) -> AbstractContextManager[obje
 
 def _new_folder(config: TrainConfig) -> Path:
     """Make the first folder ``runs/<network>-<data>-<number>`` that does not exist."""
-    name = str(config.architecture()).replace(" ", "-")
+    name = str(config.architecture(1)).replace(" ", "-")
     for number in count(1):
         folder = Path("runs") / f"{name}-{config.data}-{number}"
         with suppress(FileExistsError):  # also one that another process made just now
@@ -160,10 +161,18 @@ def load_run(
     return model, saved
 
 
+def load_set(saved: Checkpoint, split: str, data_dir: str | None, report: Report) -> Dataset:
+    """Load a data set for a run, normalised as it was trained; a DataError for other classes."""
+    config, about = saved.config, saved.metadata
+    found = data.load(config.data, split, data_dir, report, config.data_size)
+    if config.data in data.OWN and found.classes != about.classes:
+        raise DataError(f"{data_dir} has the classes {one_line(found.classes)}, not the run's")
+    return replace(found, mean=about.mean, std=about.std)
+
+
 def load_test_set(saved: Checkpoint, data_dir: str | None, report: Report) -> Dataset:
     """Load the test set of a run; report if its images are not those that the run was tested on."""
-    name = saved.config.data
-    test_set = data.load(name, "test", data_dir, report)
+    test_set = load_set(saved, "test", data_dir, report)
     if saved.test_fingerprint not in ("", data.fingerprint(test_set)):
         report(f"these are not the images of {test_set.name} that the run was tested on")
     return test_set

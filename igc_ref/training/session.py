@@ -163,7 +163,8 @@ class Session:
         # The backend first: it fails at once, data may take a while.
         backend = get_backend(config.backend, config.storage)
         self.train_set, self.test_set = (
-            data.load(config.data, split, config.data_dir, report) for split in ("train", "test")
+            data.load(config.data, split, config.data_dir, report, config.data_size)
+            for split in ("train", "test")
         )
         architecture = config.architecture(len(self.train_set.classes))
         self.model = build(

@@ -97,6 +97,9 @@ def test_a_run_of_an_earlier_version_is_read_with_the_authors_batch_norm(run):
     assert found.config.bn_momentum is None
     assert model.metadata.classes[:2] == ("disk", "ring")
     assert (model.metadata.mean, model.metadata.size) == ((128.7, 127.8, 128.0), (32, 32))
+    rewrite(run / "checkpoint.npz", lambda meta: meta["config"].update(data="npz"))
+    with pytest.raises(CheckpointError, match="None is no metadata"):  # no such version had these
+        checkpoint.load(run / "checkpoint.npz")
 
 
 def test_a_checkpoint_that_hides_a_pickle_is_not_unpickled(tmp_path):

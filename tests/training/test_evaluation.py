@@ -103,7 +103,7 @@ def test_the_command_evaluates_with_fresh_statistics_and_on_other_images_and_wri
     assert "estimated anew" in shown
     other, draw = "these are not the images of shapes/test that the run was tested on", data.shapes
     assert other not in shown
-    monkeypatch.setattr(data, "shapes", lambda split: draw(split)[1:])
+    monkeypatch.setattr(data, "shapes", lambda split, _: draw(split)[1:])
     assert main(["eval", str(folder), "--backend", "numpy"]) == 0
     assert other in capsys.readouterr().out
     assert (folder / "checkpoint.npz").read_bytes() == before

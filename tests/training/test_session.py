@@ -200,7 +200,7 @@ def test_a_continued_run_may_find_its_data_elsewhere_but_not_change_its_epochs(
         resume(stopped, epochs=9)
     seen, load = [], data.load
     monkeypatch.setattr(
-        data, "load", lambda name, split, where, _: seen.append(where) or load(name, split, where)
+        data, "load", lambda name, split, where, *_: seen.append(where) or load(name, split, where)
     )
     resume(stopped, data_dir="elsewhere")
     assert seen == [os.path.abspath("elsewhere")] * 2
@@ -209,7 +209,7 @@ def test_a_continued_run_may_find_its_data_elsewhere_but_not_change_its_epochs(
 def test_a_run_is_not_continued_on_other_images(stopped, monkeypatch):
     draw = data.shapes
 
-    def one_pixel_off(split):
+    def one_pixel_off(split, _):
         images = draw(split).images.copy()
         images[0, 0, 0, 0] ^= 1
         return replace(draw(split), images=images)

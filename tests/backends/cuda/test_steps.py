@@ -36,7 +36,7 @@ def few_images(monkeypatch):
     images = rng.integers(0, 256, (SIZE, 3, SIDE, SIDE), dtype=np.uint8)
     statistics = (120.0, 121.0, 122.0), (60.0, 61.0, 62.0)
     few = Dataset("few", images, rng.integers(0, 10, SIZE), classes, *statistics)
-    monkeypatch.setattr(data, "shapes", lambda split: few if split == "train" else few[:BATCH])
+    monkeypatch.setattr(data, "shapes", lambda split, *_: few if split == "train" else few[:BATCH])
 
 
 @pytest.fixture

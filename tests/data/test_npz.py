@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from igc_ref.training.npz import read_arrays
+from igc_ref.data.npz import read_arrays
 from tests.stress.hostile_files import overlapping
 
 ARRAYS = {

@@ -54,7 +54,7 @@ def _arrays(stream: BinaryIO, size: int) -> dict[str, npt.NDArray[Any]]:
         warnings.simplefilter("error")  # NumPy warns of headers that it does not write itself
         members = archive.infolist()
         if any(m.compress_type or m.compress_size != m.file_size for m in members):
-            raise ValueError("it has compressed members")
+            raise ValueError("it has compressed members; numpy.savez writes none")
         if sum(member.file_size for member in members) > size:
             raise ValueError("its members claim more bytes than it has")
         for member in members:
