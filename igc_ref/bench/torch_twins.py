@@ -56,6 +56,7 @@ def block(spec: IGCSpec, shuffle: Shuffle = shuffle) -> nn.Module:
         "kernel_size": spec.kernel_size,
         "stride": spec.stride,
         "shuffle": shuffle,
+        "accelerate": False,  # the rival
     }
     return InterleavedGroupConv2d(*channels, spec.L, spec.M, **shape)
 
