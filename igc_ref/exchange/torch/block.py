@@ -104,8 +104,7 @@ class InterleavedGroupConv2d(nn.Module):  # type: ignore[misc]
 
     def forward(self, x: Any) -> Any:  # noqa: D102
         if self._obstacle(x) is None:
-            weights, s = (self.primary.weight, self.secondary.weight), self.spec
-            return operator.igc(x, *weights, s.L, s.stride)
+            return operator.igc(x, *self._weights(), self.spec.stride)
         y = self.shuffle(self.primary(x), self.spec.L)
         return self.shuffle(self.secondary(y), self.spec.M)
 
@@ -118,17 +117,19 @@ class InterleavedGroupConv2d(nn.Module):  # type: ignore[misc]
     def extra_repr(self) -> str:  # noqa: D102
         return f"{self.spec}, accelerate={self.accelerate}"
 
+    def _weights(self) -> tuple[Any, Any, int]:
+        return self.primary.weight, self.secondary.weight, self.spec.L
+
     def _obstacle(self, x: Any) -> str | None:
         """Say why x does not take our kernels; a BackendError if they were insisted on."""
         if self.accelerate is False:
             return "accelerate=False"
-        convolutions = self.primary, self.secondary
         if not isinstance(x, torch.Tensor):
             found: str | None = "x is no tensor"  # torch.fx has a stand-in
-        elif not all(map(_is_plain, convolutions)):
+        elif not (_is_plain(self.primary) and _is_plain(self.secondary)):
             found = "a convolution has been replaced, or has hooks"
         else:
-            found = operator.obstacle(x, *(conv.weight for conv in convolutions), self.spec.L)
+            found = operator.obstacle(x, *self._weights())
         if self.accelerate and found:
             raise BackendError(f"accelerate=True, but {found}")
         return found if found or self.accelerate else slower(self.spec, x)
