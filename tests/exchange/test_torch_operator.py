@@ -83,7 +83,7 @@ def test_gradients_are_differences_and_second_ones_an_error():
     *tensors, L, stride = arguments(IGCSpec(4, 6, 2, 3, stride=2), (2, 4, 3, 5))
     assert torch.autograd.gradcheck(lambda *t: op.igc(*t, L, stride), tensors)
     first = torch.autograd.grad(op.igc(*tensors, L, stride).sum(), tensors[0], create_graph=True)
-    with pytest.raises(RuntimeError, match="backward through igc_ref.igc_backward"):
+    with pytest.raises(RuntimeError, match=r"backward through igc_ref.igc_backward"):
         first[0].sum().backward()
 
 
@@ -135,7 +135,7 @@ def test_the_module_s_two_paths_train_a_small_residual_network_alike(compiled, l
 
 
 def test_a_module_says_which_path_it_takes_and_why():
-    spec, x = IGCSpec(6, 12, 3, 2), torch.zeros(2, 6, 4, 4)
+    spec, x = IGCSpec(6, 12, 3, 2), torch.zeros(16, 6, 4, 4)
     module = block(spec)
     assert module.path(x) == "igc_ref: numba"
     assert "igc 3x3 6-12 L3 M2, accelerate=None" in repr(module)
@@ -157,7 +157,8 @@ def test_a_module_says_which_path_it_takes_and_why():
     module.secondary.register_forward_hook(lambda module, inputs, y: 2 * y)
     assert torch.allclose(module(x + 1), 2 * insisting(x + 1), atol=1e-5)
     assert block(spec, accelerate=False).path(x) == "PyTorch: accelerate=False"
-    assert block(IGCSpec.square(6, 1)).path(x) == "PyTorch: M = 1"
+    assert block(IGCSpec.square(6, 1)).path(x) == "PyTorch: M = 1, for which it is faster"
+    assert block(spec).path(x[:8]) == "PyTorch: N = 8, for which it is faster"
     with pytest.raises(SpecError, match="accelerate='yes' is not None, True or False"):
         block(spec, accelerate="yes")
 
