@@ -42,7 +42,7 @@ def igc_backward(
             backend.to_layout(array(dy.contiguous())), saved
         )
         dx = tensor(backend.from_layout(dx, gradient=True))
-        return dx, tensor(dsecondary[:, :1].repeat(primary[0].numel(), 1)).reshape(primary.shape), tensor(dsecondary).reshape(secondary.shape)
+        return dx, tensor(dprimary), tensor(dsecondary).reshape(secondary.shape)
 
 
 @igc.register_fake  # type: ignore[untyped-decorator]
