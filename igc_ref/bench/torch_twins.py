@@ -18,12 +18,12 @@ from igc_ref.spec.block import IGCSpec
 
 def block(spec: IGCSpec, shuffle: Shuffle = shuffle) -> nn.Module:
     """Return the block that `spec` describes; `shuffle` as in `InterleavedGroupConv2d`."""
-    return block_of(spec, shuffle=shuffle)
+    return block_of(spec, shuffle=shuffle, accelerate=False)  # the rival
 
 
 def network(a: Architecture, shuffle: Shuffle = shuffle) -> nn.Module:
     """Return the network that `a` names, with PyTorch's own draw of its weights."""
-    return module_of(build(a, "numpy").network, shuffle=shuffle)
+    return module_of(build(a, "numpy").network, shuffle=shuffle, accelerate=False)
 
 
 def block_step(

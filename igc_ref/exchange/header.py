@@ -91,5 +91,6 @@ def _bound(a: Architecture, shapes: Shapes) -> None:
     # Every layer has an array, their average is no smaller than the first stage has channels, and
     # batch norm that is folded leaves more than half of a network's numbers.
     too_small = a.depth > len(shapes) or max(a.num_classes, a.depth * a.channels) > numbers
-    if too_small or cost(a).parameters > 2 * numbers:
+    fixed = a.depth * a.channels * (a.L or 1) if a.unit == "fusion" else 0  # ones, not in the file
+    if too_small or cost(a).parameters > 2 * numbers or fixed > 64 * numbers:
         raise ValueError(f"{a}, {a.num_classes} classes, is not in {numbers:,} numbers")

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from igc_ref.errors import CheckpointError
+from igc_ref.training.checkpoint import check_numbers
 
 State = dict[str, npt.NDArray[Any]]
 THEIRS = {
@@ -76,6 +77,5 @@ def to_ours(state: Mapping[str, npt.NDArray[Any]], like: Mapping[str, npt.NDArra
             if array.shape[2:] != (1, 1):
                 raise CheckpointError(f"{name} has shape {array.shape}; (out, out/M, 1, 1) needed")
             found[name] = array[:, :, 0, 0]
-        if not np.isfinite(array).all() or (name.endswith("running_var") and (array < 0).any()):
-            raise CheckpointError(f"{name} has a number that is not finite, or a negative variance")
+    check_numbers(found)
     return found

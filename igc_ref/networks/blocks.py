@@ -74,7 +74,8 @@ class SummationFusion(IGC):
     """
 
     def _add_secondary(self, rng: np.random.Generator, dtype: str) -> None:
-        self.fixed["secondary"] = self.backend.asarray(np.ones(self.spec.secondary_shape), dtype)
+        ones = np.broadcast_to(1.0, self.spec.secondary_shape)  # no memory, however large
+        self.fixed["secondary"] = self.backend.asarray(ones, dtype)
 
     def describe(self) -> str:
         s = self.spec

@@ -195,13 +195,13 @@ def check_records(values: object) -> list[Record]:
 
 
 def check_numbers(arrays: Arrays) -> None:
-    """Raise a ValueError if a weight is not finite, or a variance is negative."""
+    """Raise a CheckpointError if a weight is not finite, or a variance is negative."""
     for name, array in arrays.items():
         if array.dtype.kind == "f":
             if not np.isfinite(array).all():
-                raise ValueError(f"{name} has a number that is not finite")
+                raise CheckpointError(f"{name} has a number that is not finite")
             if name.endswith("running_var") and (array < 0).any():
-                raise ValueError(f"{name} has a negative number")
+                raise CheckpointError(f"{name} has a negative number")
 
 
 def _meta(arrays: Arrays) -> dict[str, Any]:

@@ -33,4 +33,4 @@ def test_the_walk_of_the_page_runs_as_it_stands(tmp_path, monkeypatch):
             )
             assert done.returncode == 0, done.stderr
             print(done.stdout)
-    assert len(STEPS) == 9
+    assert len(STEPS) == 7

@@ -32,7 +32,7 @@ import errno, json, os, sys
 from igc_ref import TrainConfig, data, resume, train
 order = json.loads(sys.argv[1])
 draw = data.shapes
-data.shapes = lambda split: draw(split, size=order["images"])
+data.shapes = lambda split, size=None: draw(split, size=size or order["images"])
 if order["fail"]:
     left, fsync = [order["fail"]], os.fsync
     def failing(descriptor):

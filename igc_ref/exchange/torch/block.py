@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from igc_ref.errors import BackendError, SpecError, shown
+from igc_ref.exchange.torch import operator
 from igc_ref.spec.block import IGCSpec
 
 Shuffle = Callable[[Any, int], Any]
@@ -40,10 +42,19 @@ def _by_view(x: Any, groups: int) -> Any:
 class InterleavedGroupConv2d(nn.Module):  # type: ignore[misc]
     """x' = P W_d Pᵀ W_p x (arXiv:1707.02725) in the place of an ``nn.Conv2d`` without bias.
 
+    The forward pass takes one of two paths, to the same numbers but for rounding: PyTorch's
+    convolutions, or our kernels, the operator ``torch.ops.igc_ref.igc``. That works in training,
+    in `torch.compile` and in ``inference_mode``; it is differentiable once. `path` says which it
+    is, and why.
+
     Parameters
     ----------
     in_channels, out_channels, L, M, kernel_size, stride : int
         As in `IGCSpec`; padding is ``kernel_size // 2``.
+    accelerate : bool, optional
+        True: our kernels, or a BackendError that says why they cannot run. False: PyTorch's
+        convolutions, for second derivatives as well. By default our kernels wherever they can run
+        and were measured to be faster, see `slower`.
     shuffle : callable
         How channels are shuffled in PyTorch: `shuffle` or `shuffle_in_format`. Which of them is
         faster depends on device and memory format.
@@ -56,13 +67,17 @@ class InterleavedGroupConv2d(nn.Module):  # type: ignore[misc]
     Raises
     ------
     SpecError
-        If there is no such block.
+        If there is no such block, or `accelerate` is none of these.
+    BackendError
+        In the forward pass, if `accelerate` is True and our kernels cannot run.
 
     Examples
     --------
     >>> block = InterleavedGroupConv2d(32, 64, L=4, M=16, stride=2)
     >>> block(torch.zeros(1, 32, 8, 8)).shape
     torch.Size([1, 64, 4, 4])
+    >>> block.path(torch.zeros(1, 32, 8, 8, dtype=torch.float16))
+    'PyTorch: x is torch.float16; torch.float32 or torch.float64 is needed'
     """
 
     def __init__(
@@ -74,16 +89,66 @@ class InterleavedGroupConv2d(nn.Module):  # type: ignore[misc]
         *,
         kernel_size: int = 3,
         stride: int = 1,
+        accelerate: bool | None = None,
         shuffle: Shuffle = shuffle,
     ) -> None:
         super().__init__()
+        if not (accelerate is None or isinstance(accelerate, bool)):
+            raise SpecError(f"accelerate={shown(accelerate)} is not None, True or False")
         spec = IGCSpec(in_channels, out_channels, L, M, kernel_size=kernel_size, stride=stride)
         options = {"stride": spec.stride, "padding": spec.padding, "groups": spec.L, "bias": False}
         out = spec.out_channels
         self.primary = nn.Conv2d(spec.in_channels, out, spec.kernel_size, **options)
         self.secondary = nn.Conv2d(out, out, 1, groups=spec.M, bias=False)
-        self.spec, self.shuffle = spec, shuffle
+        self.spec, self.accelerate, self.shuffle = spec, accelerate, shuffle
 
     def forward(self, x: Any) -> Any:  # noqa: D102
+        if self._obstacle(x) is None:
+            return operator.igc(x, *self._weights(), self.spec.stride)
         y = self.shuffle(self.primary(x), self.spec.L)
         return self.shuffle(self.secondary(y), self.spec.M)
+
+    def path(self, x: Any) -> str:
+        """Say which path x would take: ``"igc_ref: numba"``, or ``"PyTorch: "`` and why."""
+        obstacle = self._obstacle(x)
+        ours = "cupy" if x.is_cuda else "numba"
+        return f"igc_ref: {ours}" if obstacle is None else f"PyTorch: {obstacle}"
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"{self.spec}, accelerate={self.accelerate}"
+
+    def _weights(self) -> tuple[Any, Any, int]:
+        return self.primary.weight, self.secondary.weight, self.spec.L
+
+    def _obstacle(self, x: Any) -> str | None:
+        """Say why x does not take our kernels; a BackendError if they were insisted on."""
+        if self.accelerate is False:
+            return "accelerate=False"
+        if not isinstance(x, torch.Tensor):
+            found: str | None = "x is no tensor"  # torch.fx has a stand-in
+        elif not (_is_plain(self.primary) and _is_plain(self.secondary)):
+            found = "a convolution has been replaced, or has hooks"
+        else:
+            found = operator.obstacle(x, *self._weights())
+        if self.accelerate and found:
+            raise BackendError(f"accelerate=True, but {found}")
+        return found if found or self.accelerate else slower(self.spec, x)
+
+
+def slower(spec: IGCSpec, x: Any) -> str | None:
+    """Say why our kernels are not faster than PyTorch, or return None if they are.
+
+    Measured forward and backward by ``python -m benchmarks.torch_module --sweep`` on a CPU (AMD
+    Zen 4); depthwise convolutions (M = 1) and batches below 16 are where PyTorch is faster.
+    """
+    if x.is_cuda:
+        return "our kernels have not been measured in PyTorch on a GPU"
+    if spec.M == 1:
+        return "M = 1, for which it is faster"
+    return f"N = {len(x)}, for which it is faster" if len(x) < 16 else None
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a convolution does no more than its weight says."""
+    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+    return isinstance(module, nn.Conv2d) and module.bias is None and not hooks
