@@ -63,8 +63,7 @@ def load(
     report : callable
         Receives a line of text about every step of a download.
     size : int, optional
-        Number of training images: shapes are drawn; of others it is a random choice, the same every
-        time.
+        Number of training images: shapes are drawn; of others, it is always the same random choice.
 
     Returns
     -------
@@ -91,5 +90,5 @@ def load(
         dataset = (load_svhn if name in SVHN_PARTS else load_cifar)(path, name, split)
     if size is None or split == "test":
         return dataset
-    size = integer("data_size", size, maximum=len(dataset))
-    return dataset[np.sort(np.random.default_rng(0).permutation(len(dataset))[:size])]
+    order = np.random.default_rng(0).permutation(len(dataset))
+    return dataset[order[: integer("data_size", size, maximum=len(dataset))]]
