@@ -151,9 +151,8 @@ def eval_command(
         for number, counted in enumerate(result.confusion.tolist()):
             rows.append([f"{number} {classes[number]}", *map(str, counted)])
         say(aligned(rows))
-        if plots.available():
-            plots.save(plots.draw_confusion(result.confusion, classes), path)
-        say(f"figure in {path}" if plots.available() else "no figure: no matplotlib")
+        plots.save(plots.draw_confusion(result.confusion, classes), path)
+        say(f"figure in {path}")
 
 
 def predict_command(

@@ -18,10 +18,8 @@ class Metadata:
 
     Parameters
     ----------
-    data : str
-        Name of the data set that it was trained on.
-    classes : sequence of str
-        Name of each class, in the order of the logits.
+    data, classes : str, sequence of str
+        Names of the data set that it was trained on and, in the order of the logits, its classes.
     mean, std : sequence of three floats
         Channel statistics in 0..255: the network takes ``(pixel - mean) / std``.
     size : sequence of two ints

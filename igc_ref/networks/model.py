@@ -178,7 +178,7 @@ class Model:
 
         Parameters
         ----------
-        images : array of uint8, or of the model's dtype; `GenericBackend.asarray` says of whose
+        images : array of uint8 or the model's dtype, of a library as in `GenericBackend.asarray`
             Bytes are normalised by the mean and std of `metadata`; floats are taken as they are.
         batch_size : int
             Images at a time; changes memory, not the result beyond rounding.
@@ -213,9 +213,9 @@ class Model:
                 results.append(self.forward(batch))
             self.forget()
             logits = backend.to_numpy(backend.xp.concatenate(results)).astype(np.float64)
+            if not (finite := np.isfinite(logits).all(axis=1)).all():
+                raise TrainingError(f"image {int(finite.argmin())} has logits that are not finite")
             exp = np.exp(logits - logits.max(axis=1, keepdims=True))
-        if not (finite := np.isfinite(logits).all(axis=1)).all():
-            raise TrainingError(f"image {int(finite.argmin())} has logits that are not finite")
         return Prediction(exp / exp.sum(axis=1, keepdims=True), names)
 
     def backward(self, dlogits: Array, input_gradient: bool = True) -> Array | None:
