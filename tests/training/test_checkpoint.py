@@ -43,7 +43,7 @@ def rewrite(path, edit):
         ({"metadata": {"classes": ["a\nb"]}}, r"'a\\nb' is no printable name"),
         ({"metadata": {"mean": ["1", 1, 1]}}, r"'mean': \['1', 1, 1\].* is no metadata"),
         ({"metadata": {"std": [1, 1, 0]}}, r"std=\(1, 1, 0\) must be 3 numbers from 1e-06"),
-        ({"metadata": {"mean": [1, 1, float("nan")]}}, r"mean=\(1, 1, nan\) must be 3 numbers"),
+        ({"metadata": {"mean": [1, 1, float("inf")]}}, r"mean=\(1, 1, inf\) must be 3 numbers"),
         ({"metadata": {"size": [32]}}, r"size=\(32,\) must be 2 numbers from 1"),
         ({"metadata": {"data": 3}}, "3 is no printable name of a data set or class"),
         ({"metadata": 3}, "3 is no metadata"),
