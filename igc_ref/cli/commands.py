@@ -13,7 +13,7 @@ from igc_ref.bench.rivals import RIVALS
 from igc_ref.cli.exchange import weights_of
 from igc_ref.cli.options import NETWORK, add_command, add_recipe, add_run, add_settings
 from igc_ref.data import read_image
-from igc_ref.errors import CheckpointError, SpecError, choice, integer, user_path
+from igc_ref.errors import CheckpointError, SpecError, choice, integer, one_line, user_path
 from igc_ref.files import writable, write_csv
 from igc_ref.networks.architecture import ARCHITECTURES
 from igc_ref.networks.model import build
@@ -149,7 +149,7 @@ def eval_command(
         classes, path = test_set.classes, user_path("run", run) / "confusion.png"
         rows = [["truth \\ answer", *map(str, range(len(classes)))]]
         for number, counted in enumerate(result.confusion.tolist()):
-            rows.append([f"{number} {classes[number]}", *map(str, counted)])
+            rows.append([f"{number} {one_line(classes[number])}", *map(str, counted)])
         say(aligned(rows))
         plots.save(plots.draw_confusion(result.confusion, classes), path)
         say(f"figure in {path}")
@@ -159,11 +159,13 @@ def predict_command(
     run: str, files: list[str], top: int = 1, csv: str | None = None, backend: str = "auto"
 ) -> None:
     """Predict the classes of image files."""
+    if csv is not None and not csv.endswith(".csv"):  # --csv A.png B.png would lose an image
+        raise SpecError(f"csv={csv} must end in .csv")
     model, saved = runs.load_run(run, backend, say)
     images = [read_image(user_path("file", name), saved.metadata.size) for name in files]
     model.backend.prepare(model.dtype, say)
     answers = zip(files, model.predict(np.stack(images)).top(top), strict=True)
-    rows = [[file, name, f"{p:.6f}"] for file, best in answers for name, p in best]
+    rows = [[file, one_line(name), f"{p:.6f}"] for file, best in answers for name, p in best]
     rows = [["file", "class", "probability"], *rows]
     if csv is None:
         say(aligned(rows, left=2))

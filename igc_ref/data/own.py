@@ -31,13 +31,11 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 def load_npz(path: Path, split: str, _: Report = silent) -> Dataset:
     """Read one split of an ``.npz`` file; a DataError if its arrays are not as above."""
-    if not path.is_file():
-        raise DataError(f"{path} is no file; data=npz is one that numpy.savez has written")
     try:
         return _dataset(split, read_arrays(path))
     except KeyError as error:
         raise DataError(f"{path} has no array {error}") from error
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"cannot use {path}: {error}") from error
 
 

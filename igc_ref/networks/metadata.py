@@ -46,8 +46,8 @@ class Metadata:
         for name in ("classes", *NUMBERS):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for text in (self.data, *self.classes):
-            if not isinstance(text, str) or not text.isprintable():
-                raise SpecError(f"{shown(text)} is no printable name of a data set or class")
+            if not isinstance(text, str):
+                raise SpecError(f"{shown(text)} is no name of a data set or class")
         for name, (count, low) in NUMBERS.items():
             values = getattr(self, name)
             if len(values) != count or not all(low <= number < math.inf for number in values):

@@ -128,6 +128,8 @@ def test_arrays_that_are_not_as_described_are_refused_with_their_numbers(tmp_pat
     for split in ("train", "test"):
         with pytest.raises(DataError, match=rf"a\.npz.*{match}"):
             data.load("npz", split, saved(tmp_path, **changes))
+    with pytest.raises(DataError, match=r"cannot use .*No such file"):
+        data.load("npz", "train", tmp_path / "b.npz")
 
 
 def test_a_size_draws_so_many_shapes_and_chooses_of_other_images_always_the_same(tmp_path):

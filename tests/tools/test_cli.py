@@ -98,6 +98,26 @@ def test_a_file_that_cannot_be_read_is_named_before_anything_is_written(run, cap
     assert str(bad) in error_of(capsys, "predict", run, good, bad, "--csv", table)
     assert "k=11 is too large; at most 10" in error_of(capsys, "predict", run, good, "--top", 11)
     assert not table.exists()
+    assert "good.png must end in .csv" in error_of(capsys, "predict", run, bad, "--csv", good)
+    assert good.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_class_name_of_two_lines_stays_in_its_row(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    Image = pytest.importorskip("PIL.Image")
+    images, labels = np.zeros((4, 3, 8, 8), "u1"), np.arange(4) % 2
+    arrays = {"images": images, "labels": labels, "test_images": images, "test_labels": labels}
+    np.savez(tmp_path / "own.npz", **arrays, classes=np.array(["a\nb", "c"]))
+    Image.fromarray(np.zeros((9, 9, 3), "u1")).save(tmp_path / "a.png")
+    run, own = str(tmp_path / "run"), ["--data", "npz", "--data-dir", str(tmp_path / "own.npz")]
+    assert main(["train", *SMALL, *own, "--out", run]) == 0
+    for command in (
+        ["eval", run, "--confusion"],
+        ["predict", run, str(tmp_path / "a.png"), "--top=2"],
+    ):
+        capsys.readouterr()
+        assert main([*command, "--backend", "numpy"]) == 0
+        assert "a\\nb " in capsys.readouterr().out
 
 
 def test_plot_draws_the_curves(run, capsys):

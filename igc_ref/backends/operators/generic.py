@@ -25,8 +25,6 @@ from igc_ref.backends.operators.pointwise import PointwiseOperators
 from igc_ref.errors import MISREAD, describe, is_array, kind_of
 from igc_ref.report import Report
 
-ON_A_CARD = (2, 13)  # DLPack's numbers for memory of CUDA, and managed by it
-
 
 class GenericBackend(
     ConvolutionOperators,
@@ -98,7 +96,7 @@ class GenericBackend(
             if isinstance(array, MISREAD) or not hasattr(array, "__dlpack__"):
                 raise TypeError(f"asarray takes a numpy.ndarray, not {kind_of(array)}")
             try:
-                on_a_card = array.__dlpack_device__()[0] in ON_A_CARD
+                on_a_card = array.__dlpack_device__()[0] in (2, 13)  # of CUDA, managed by CUDA
                 array = (self.xp if on_a_card else np).from_dlpack(array)
             except Exception as error:  # each library refuses in a way of its own
                 what = f"the {self.name} backend cannot read this {kind_of(array)} where it lies"
