@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from igc_ref import bench, plots
 from igc_ref.bench.harness import TORCH
@@ -28,7 +26,6 @@ from igc_ref.training.config import TrainConfig
 from igc_ref.training.evaluation import evaluate, precise_statistics
 from igc_ref.training.session import resume, train
 
-WIDEST = 20  # classes whose confusion matrix is printed whole
 PARTITIONS = {
     "L": "primary partitions; default 4, with --arch only if M is not given either",
     "M": "secondary partitions; default 8, with --arch only if L is not given either",
@@ -60,7 +57,8 @@ def add_commands(commands: Any) -> None:
 
     add = add_command(commands, predict_command)
     add.add_argument("run", metavar="RUN", help="folder of the run")
-    add.add_argument("files", metavar="FILE", nargs="+", help="PNG or JPEG files")
+    text = "PNG or JPEG; resized to cover the size that was trained on, and its middle taken"
+    add.add_argument("files", metavar="FILE", nargs="+", help=text)
     add.add_argument("--top", type=int, metavar="K", help="most probable classes; default 1")
     add.add_argument("--csv", metavar="FILE", help="write the table to this file instead")
     add_settings(add, ["backend"])
@@ -148,54 +146,31 @@ def eval_command(
         + (" (batch statistics estimated anew)" if precise_bn else "")
     )
     if confusion:
-        say(confusion_table(result.confusion, test_set.classes))
-        path = user_path("run", run) / "confusion.png"
-        if plots.available():
-            plots.save(plots.draw_confusion(result.confusion, test_set.classes), path)
-        say(f"figure in {path}" if plots.available() else "no figure: no matplotlib")
-
-
-def confusion_table(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> str:
-    """Lay out a confusion matrix; of many classes, what each is most often taken for."""
-    names, many = [one_line(name) for name in classes], len(classes) > WIDEST
-    rows = [["truth \\ answer", *names, "recall"]]
-    if many:
-        rows = [["truth", "most often taken for", "images", "recall"]]
-    for label, row in enumerate(counts.tolist()):
-        recall = f"{row[label] / sum(row):.1%}" if any(row) else "-"
-        if many:
-            row[label] = 0  # what is left are mistakes
-            row = [names[row.index(max(row))] if any(row) else "-", max(row)]
-        rows.append([names[label], *map(str, row), recall])
-    return aligned(rows)
+        classes, path = test_set.classes, user_path("run", run) / "confusion.png"
+        rows = [["truth \\ answer", *map(str, range(len(classes)))]]
+        for number, counted in enumerate(result.confusion.tolist()):
+            rows.append([f"{number} {one_line(classes[number])}", *map(str, counted)])
+        say(aligned(rows))
+        plots.save(plots.draw_confusion(result.confusion, classes), path)
+        say(f"figure in {path}")
 
 
 def predict_command(
     run: str, files: list[str], top: int = 1, csv: str | None = None, backend: str = "auto"
 ) -> None:
     """Predict the classes of image files."""
-    table = None if csv is None else writable(user_path("csv", csv))
+    if csv is not None and not csv.endswith(".csv"):  # --csv A.png B.png would lose an image
+        raise SpecError(f"csv={csv} must end in .csv")
     model, saved = runs.load_run(run, backend, say)
-    top = integer("top", top, maximum=saved.classes)
-    size, images, fitted = saved.metadata.size, [], 0
-    for path in (user_path("file", name) for name in files):
-        image = read_image(path)
-        if image.shape[1:] != size:
-            image, fitted = read_image(path, size), fitted + 1
-        images.append(image)
+    images = [read_image(user_path("file", name), saved.metadata.size) for name in files]
     model.backend.prepare(model.dtype, say)
-    answers = model.predict(np.stack(images)).top(top)
-    if fitted:
-        say(f"{fitted} of {len(files)} images resized, their middle cropped to {size[0]}x{size[1]}")
-    header = ["file", "class", "probability"]
-    header += [f"{name} {rank}" for rank in range(2, top + 1) for name in header[1:]]
-    rows = [[name, *sum(best, ())] for name, best in zip(files, answers, strict=True)]
-    if table is None:
-        cells = [[f"{c:.2%}" if isinstance(c, float) else one_line(c) for c in row] for row in rows]
-        say(aligned([header, *cells], left=2))
+    answers = zip(files, model.predict(np.stack(images)).top(top), strict=True)
+    rows = [[file, one_line(name), f"{p:.6f}"] for file, best in answers for name, p in best]
+    rows = [["file", "class", "probability"], *rows]
+    if csv is None:
+        say(aligned(rows, left=2))
     else:
-        write_csv(table, [header, *rows])
-        say(f"predictions of {len(files)} images in {table}")
+        write_csv(user_path("csv", csv), rows)
 
 
 def params_command(paper: bool = False, **options: Any) -> None:

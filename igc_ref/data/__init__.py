@@ -52,19 +52,18 @@ def load(
     Parameters
     ----------
     name : {"shapes", "cifar10", "cifar100", "svhn", "svhn_extra", "folder", "npz"}
-        ``shapes`` is drawn on the spot; ``folder`` and ``npz`` are your own: see `data.own`; the
-        others are published files. ``svhn_extra`` trains on SVHN's 531,131 further images too, as
-        the paper does (3.5 GB of memory while it loads).
+        ``shapes`` is drawn on the spot; of `data.own` are ``folder`` and ``npz``; the others are
+        published files. ``svhn_extra`` trains on SVHN's 531,131 further images too, as the paper
+        does (3.5 GB of memory while it loads).
     split : {"train", "test"}
         Which part.
     data_dir : path, optional
-        Folder with the published files or, of CIFAR, their archive. Without it they are fetched,
-        once, into the cache folder: see `fetch`. Your own folder, or ``.npz`` file.
+        Your folder or ``.npz``; or a folder with the published files or, of CIFAR, their archive.
+        Without it they are fetched, once, into the cache folder: see `fetch`.
     report : callable
         Receives a line of text about every step of a download.
     size : int, optional
-        Number of training images: shapes are drawn; of others it is a random choice, the same every
-        time.
+        Training images: shapes are drawn; of others, it is always the same random choice.
 
     Returns
     -------
@@ -91,5 +90,5 @@ def load(
         dataset = (load_svhn if name in SVHN_PARTS else load_cifar)(path, name, split)
     if size is None or split == "test":
         return dataset
-    size = integer("data_size", size, maximum=len(dataset))
-    return dataset[np.sort(np.random.default_rng(0).permutation(len(dataset))[:size])]
+    order = np.random.default_rng(0).permutation(len(dataset))
+    return dataset[order[: integer("data_size", size, maximum=len(dataset))]]

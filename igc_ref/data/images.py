@@ -17,9 +17,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 def read_image(path: Path, size: tuple[int, int] | None = None) -> npt.NDArray[np.uint8]:
     """Read a PNG or JPEG image; its contents tell which.
 
-    EXIF's orientation is applied. Grey becomes three equal channels; palettes and CMYK are
-    converted; transparency is dropped, as torchvision does. All checksums of a PNG are verified; a
-    JPEG has none.
+    EXIF's orientation is applied, grey becomes three equal channels, transparency is dropped, other
+    modes are converted by Pillow. A PNG's checksums are verified; a JPEG has none.
 
     Parameters
     ----------
@@ -34,8 +33,7 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> npt.NDArray[n
     Raises
     ------
     DataError
-        If the file is missing, damaged, no such image, has 16 bits a channel, or more pixels than
-        Pillow takes to be safe (89 million); or if Pillow is not installed.
+        If the file is damaged, no such image, has 16 bits a channel or more than 89 million pixels.
 
     Examples
     --------
@@ -43,11 +41,11 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> npt.NDArray[n
     (3, 32, 32)
     """
     try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
+        from PIL import Image, ImageOps
     except ImportError:
         raise DataError('images are read with Pillow: pip install "igc-ref[images]"') from None
     if not path.is_file():  # to open a pipe may take for ever
-        raise DataError(f"{path} is {'no file' if path.exists() else 'not there'}")
+        raise DataError(f"{path} is no file")
     try:
         with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -60,8 +58,6 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> npt.NDArray[n
             image = ImageOps.exif_transpose(image).convert("RGB")
             if size is not None:
                 image = ImageOps.fit(image, size[::-1], Image.Resampling.BICUBIC)
-    except UnidentifiedImageError as error:
-        raise DataError(f"{path} is no PNG or JPEG image") from error
     except Exception as error:  # damaged files make Pillow fail in many ways
-        raise DataError(f"cannot read {path}: {describe(error)}") from error
+        raise DataError(f"cannot read {path} as a PNG or JPEG: {describe(error)}") from error
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))  # from (height, width, 3)

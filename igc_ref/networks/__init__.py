@@ -5,7 +5,6 @@
 - `blocks`: the IGC block, its baseline with summation fusion, IGCV2 and IGCV3.
 - `architecture`: which networks exist, and the numbers that name them.
 - `metadata`: what a trained network's inputs and outputs mean.
-- `prediction`: what a network says of images.
 - `builder`: from these numbers to layers, and what a network costs.
 - `model`: `build_model`, and a network with its parameters by name.
 """

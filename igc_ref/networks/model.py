@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,12 @@ import numpy.typing as npt
 
 from igc_ref.backends import GenericBackend, get_backend
 from igc_ref.backends.operators.library import DTYPES, Array
-from igc_ref.errors import CheckpointError, SpecError, choice, instance, integer
+from igc_ref.errors import CheckpointError, SpecError, TrainingError, choice, instance, integer
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import Builder
 from igc_ref.networks.layer import Layer, Row
 from igc_ref.networks.layers import Conv2d
 from igc_ref.networks.metadata import Metadata
-from igc_ref.networks.prediction import Prediction, softmax
 
 
 def build_model(
@@ -98,6 +98,32 @@ def build(
     return Model(architecture, network, backend, dtype)
 
 
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a network says of N images: ``probabilities`` (N, classes), and names of the classes.
+
+    Examples
+    --------
+    >>> Prediction(np.array([[0.25, 0.75]]), ("cat", "dog")).top(2)
+    [[('dog', 0.75), ('cat', 0.25)]]
+    """
+
+    probabilities: npt.NDArray[np.float64]
+    classes: tuple[str, ...]
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Number of the most probable class of each image, shape (N,); of equals the first."""
+        return np.asarray(self.probabilities.argmax(axis=1), np.int64)
+
+    def top(self, k: int) -> list[list[tuple[str, float]]]:
+        """Return name and probability of the k most probable classes of each image, in order."""
+        k = integer("k", k, maximum=len(self.classes))
+        order = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :k]
+        rows = zip(self.probabilities, order, strict=True)
+        return [[(self.classes[c], float(row[c])) for c in best] for row, best in rows]
+
+
 class Model:
     """A network on public images (N, 3, H, W), with its parameters by name.
 
@@ -148,19 +174,14 @@ class Model:
         return logits
 
     def predict(self, images: Array, batch_size: int = 256) -> Prediction:
-        """Predict the classes of images (N, 3, H, W), or of one image (3, H, W).
+        """Predict the classes of images (N, 3, H, W).
 
         Parameters
         ----------
-        images : array of uint8, or of the model's dtype; `GenericBackend.asarray` says of whose
+        images : array of uint8 or the model's dtype, of a library as in `GenericBackend.asarray`
             Bytes are normalised by the mean and std of `metadata`; floats are taken as they are.
         batch_size : int
             Images at a time; changes memory, not the result beyond rounding.
-
-        Returns
-        -------
-        Prediction
-            Its ``labels``, ``probabilities`` and ``top(k)`` are in NumPy.
 
         Raises
         ------
@@ -175,26 +196,27 @@ class Model:
         >>> model.predict(np.zeros((7, 3, 32, 32), "float32")).labels.shape
         (7,)
         """
-        backend, about, classes = self.backend, self.metadata, self.architecture.num_classes
-        batch_size = integer("batch_size", batch_size)
+        backend, about, batch_size = self.backend, self.metadata, integer("batch_size", batch_size)
+        classes, results = self.architecture.num_classes, []
         names = tuple(map(str, range(classes))) if about is None else about.classes
         if len(names) != classes:
             raise SpecError(f"the metadata has {len(names)} classes, the network {classes}")
-        images = images[None] if getattr(images, "ndim", 4) == 3 else images
-        results = []
+        x = backend.asarray(images)
+        backend.check("images", x, "uint8", self.dtype, shape="(N, 3, H, W)")
         with backend.session():
-            for start in range(0, max(1, len(images)), batch_size):
-                x = backend.asarray(images[start : start + batch_size])
-                backend.check("images", x, "uint8", self.dtype, shape="(N, 3, H, W)")
-                if x.dtype == np.uint8:
+            for start in range(0, len(x), batch_size):
+                batch = x[start : start + batch_size]
+                if batch.dtype == np.uint8:
                     if about is None:
-                        lacks = "this network has no metadata, and so no mean and std for bytes"
-                        raise SpecError(f"{lacks}: set it, or give normalised {self.dtype}")
-                    x = backend.normalise(x, about.mean, about.std, self.dtype)
-                results.append(self.forward(x))
-                self.forget()
-            logits = backend.to_numpy(backend.xp.concatenate(results))
-        return Prediction(softmax(logits), names)
+                        raise SpecError(f"without metadata, images must be normalised {self.dtype}")
+                    batch = backend.normalise(batch, about.mean, about.std, self.dtype)
+                results.append(self.forward(batch))
+            self.forget()
+            logits = backend.to_numpy(backend.xp.concatenate(results)).astype(np.float64)
+            if not (finite := np.isfinite(logits).all(axis=1)).all():
+                raise TrainingError(f"image {int(finite.argmin())} has logits that are not finite")
+            exp = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return Prediction(exp / exp.sum(axis=1, keepdims=True), names)
 
     def backward(self, dlogits: Array, input_gradient: bool = True) -> Array | None:
         """Pull dlogits (N, num_classes) back to the images, and fill `gradients`.

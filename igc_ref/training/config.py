@@ -197,13 +197,12 @@ class TrainConfig:
     doubling: str = _field("M", str, "which of M and L doubles with the width", choices=DOUBLINGS)
     data: str = _field("shapes", str, "data set", choices=data.NAMES)
     data_dir: str | None = _field(
-        None, str, "folder of the published files, or a CIFAR archive; for folder, the one that "
-        "holds train/CLASS/*.png and test/CLASS/*.png; for npz, the file", none="a downloaded copy",
+        None, str, "folder of the published files, or a CIFAR archive; of folder, what holds "
+        "train/CLASS/*.png and test/CLASS/*.png; of npz, the file", none="a downloaded copy",
     )  # fmt: skip
     data_size: int | None = _field(
-        None, int, "number of training images: drawn for shapes, else a random choice, always the "
-        "same", none="all",
-    )  # fmt: skip
+        None, int, "training images: shapes are drawn; of others, a random choice", none="all"
+    )
     backend: str = _field("auto", str, "library that does the computing", choices=backends.NAMES)
     dtype: str = _field("float32", str, "precision of the computation", choices=DTYPES)
     storage: str = _field(

@@ -18,10 +18,7 @@ PRECISE_BATCH = 200  # images whose statistics are taken together
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean loss (nats) and accuracy (0 to 1) over a data set, and its confusion matrix.
-
-    That is how many images of each class (rows) got each class as answer (columns).
-    """
+    """Mean loss (nats), accuracy (0 to 1), and counts of each class (row) by answer (column)."""
 
     loss: float
     accuracy: float

@@ -53,10 +53,10 @@ def test_what_is_no_image_of_8_bits_is_refused_in_a_line(tmp_path, monkeypatch):
             read_image(path)
 
     path, sixteen = tmp_path / "a.png", io.BytesIO()
-    for name, match in (("a.png", "is not there"), ("", "is no file")):
-        with pytest.raises(DataError, match=match):
+    for name in ("a.png", ""):
+        with pytest.raises(DataError, match="is no file"):
             read_image(tmp_path / name)
-    fails("is no PNG or JPEG image", encoded(kind="EPS"))
+    fails("as a PNG or JPEG: UnidentifiedImageError", encoded(kind="EPS"))
     Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(sixteen, "PNG")
     fails("it has 16 bits a channel; save it with 8", sixteen.getvalue())
     stored = bytearray(encoded(compress_level=0))

@@ -16,6 +16,7 @@ PETS = ("bird", "cat", "dog")
 TRAIN, TEST = np.split(np.random.default_rng(0).integers(0, 256, (12, 24, 20, 3), np.uint8), [9])
 ARRAYS = {
     "images": TRAIN, "labels": np.arange(9) // 3, "test_images": TEST, "test_labels": np.arange(3),
+    "classes": np.array(PETS),
 }  # fmt: skip
 
 
@@ -44,31 +45,26 @@ def test_a_folder_is_read_by_class_and_normalised_by_its_training_images(pets):
     assert (train.labels.tolist(), test.labels.tolist()) == ([0, 0, 0, 1, 1, 1, 2, 2, 2], [1, 2])
     pixels = TRAIN.astype(np.float64).reshape(-1, 3)
     for dataset in (train, test):
-        assert dataset.classes == PETS
+        assert (dataset.name.split("/")[0], dataset.classes) == ("folder", PETS)
         np.testing.assert_allclose(dataset.mean, pixels.mean(axis=0), rtol=1e-14)
         np.testing.assert_allclose(dataset.std, pixels.std(axis=0), rtol=1e-12)
-    assert [line.split()[:2] for line in lines] == [["1", "files"], ["reading", "11"]]
+    assert [line.split()[:3] for line in lines] == [["reading", "11", "images"]]
 
 
-def test_the_cache_is_read_until_a_file_changes_or_it_is_damaged(pets, monkeypatch):
+def test_the_cache_is_read_until_a_file_changes(pets):
     def loads():
         lines = []
         images = data.load("folder", "train", pets, lines.append).images
         return images[0, :, 0, 0].tolist(), len(lines)
 
     file, old, new = pets / "train/bird/0.PNG", TRAIN[0], 255 - TRAIN[0]
+    before = len([*cache_folder().glob("folder-*.npz")])
     assert [loads() for _ in range(2)] == [(old[0, 0].tolist(), lines) for lines in (1, 0)]
     time = file.stat().st_mtime_ns
     write(file, new)
     os.utime(file, ns=(time, time + 1))
     assert loads() == (new[0, 0].tolist(), 1)
-    cache = max(cache_folder().glob("folder-*.npz"), key=os.path.getmtime)
-    content = cache.read_bytes()
-    cache.write_bytes(content.replace(new.transpose(2, 0, 1).tobytes(), bytes(new.size)))
-    assert loads() == (new[0, 0].tolist(), 1)
-    assert cache.read_bytes() == content
-    monkeypatch.setenv("IGC_REF_CACHE", str(file))  # nothing can be cached in a file
-    assert loads() == (new[0, 0].tolist(), 2)
+    assert len([*cache_folder().glob("folder-*.npz")]) == before + 1  # in place of the old one
 
 
 BROKEN = {
@@ -78,23 +74,23 @@ BROKEN = {
     "unknown": (lambda p: (p / "test/cat").rename(p / "test/cow"), "cow is a class that train"),
     "sizes": (
         lambda p: write(p / "train/dog/7.png", np.zeros((30, 40, 3), np.uint8)),
-        r"7\.png has 40x30 pixels, .*0\.PNG has 20x24: .* mogrify -resize .*pets/\*/\*/\*$",
+        r"7\.png has shape \(3, 30, 40\), .*0\.PNG \(3, 24, 20\): all .* one size",
     ),
     "truncated": (lambda p: os.truncate(p / "train/dog/8.PNG", 300), r"cannot read .*8\.PNG"),
-    "a name": (lambda p: (p / "train/bird").rename(p / "train/b\td"), "not different printable"),
+    "a file": (lambda p: (p / "train/dog/9.png").mkdir(), r"9\.png is no file"),
     "no Pillow": (lambda p: None, r'pip install "igc-ref\[images\]"'),
 }
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_folder_that_cannot_be_read_is_refused_and_not_cached(pets, name, monkeypatch):
-    before, (spoil, match) = sorted(cache_folder().glob("*")), BROKEN[name]
+    before, (spoil, match) = sorted(cache_folder().glob("*.npz")), BROKEN[name]
     spoil(pets)
     if name == "no Pillow":
         monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(DataError, match=match):
         data.load("folder", "test", pets)
-    assert sorted(cache_folder().glob("*")) == before
+    assert sorted(cache_folder().glob("*.npz")) == before
 
 
 def saved(tmp_path, **changes):
@@ -102,16 +98,12 @@ def saved(tmp_path, **changes):
     return tmp_path / "a.npz"
 
 
-def test_arrays_are_taken_in_three_layouts_with_names_or_without(tmp_path):
-    first = data.load("npz", "train", saved(tmp_path))
-    np.testing.assert_array_equal(first.images, TRAIN.transpose(0, 3, 1, 2))
-    assert (first.labels.tolist(), first.classes) == (ARRAYS["labels"].tolist(), ("0", "1", "2"))
+def test_arrays_are_taken_in_three_layouts(tmp_path):
     turned = {n: ARRAYS[n].transpose(0, 3, 1, 2) for n in ("images", "test_images")}
-    turned |= {"labels": ARRAYS["labels"].astype("u1")[:, None], "classes": np.array(PETS)}
-    again = data.load("npz", "train", saved(tmp_path, **turned))
-    assert data.fingerprint(again) != data.fingerprint(first)  # of the names
-    assert np.array_equal(again.images, first.images)
-    assert (again.labels.tolist(), again.classes) == (first.labels.tolist(), PETS)
+    for changes in ({}, turned | {"labels": ARRAYS["labels"].astype("u1")[:, None]}):
+        found = data.load("npz", "train", saved(tmp_path, **changes))
+        np.testing.assert_array_equal(found.images, TRAIN.transpose(0, 3, 1, 2))
+        assert (found.labels.tolist(), found.classes) == (ARRAYS["labels"].tolist(), PETS)
     grey = saved(tmp_path, images=np.full((9, 24, 20), 7, np.uint8), test_images=TEST[..., 0])
     constant, test = (data.load("npz", split, grey) for split in ("train", "test"))
     assert (constant.mean, constant.std) == ((7.0,) * 3, (1.0,) * 3)
@@ -128,17 +120,16 @@ def test_arrays_are_taken_in_three_layouts_with_names_or_without(tmp_path):
         ({"labels": np.array(["cat"] * 9)}, r"labels are <U3 of shape \(9,\); int64 is needed"),
         ({"test_labels": np.arange(2)}, r"npz/test: 3 images, but labels are int64 of shape \(2,"),
         ({"test_labels": np.arange(3) + 1}, "npz/test: record 2 has label 3; allowed are 0 to 2"),
-        ({"labels": np.arange(9) + 10**12}, "9 labels, up to 1000000000008: 'classes' must name"),
-        ({"classes": np.array(["a", "b", "a"])}, "classes=.*'a'.* are not different"),
-        ({"classes": np.arange(3)}, "are not different printable names"),
-        ({"test_labels": None}, "a.npz has no array 'test_labels'"),
+        ({"classes": None}, "has no array 'classes'"),
         ({"test_images": TEST[:, :8]}, r"\(3, 24, 20\) and test_images of \(3, 8, 20\)"),
     ],
 )
 def test_arrays_that_are_not_as_described_are_refused_with_their_numbers(tmp_path, changes, match):
     for split in ("train", "test"):
-        with pytest.raises(DataError, match=rf"a\.npz.*{match.removeprefix('a.npz')}"):
+        with pytest.raises(DataError, match=rf"a\.npz.*{match}"):
             data.load("npz", split, saved(tmp_path, **changes))
+    with pytest.raises(DataError, match=r"cannot use .*No such file"):
+        data.load("npz", "train", tmp_path / "b.npz")
 
 
 def test_a_size_draws_so_many_shapes_and_chooses_of_other_images_always_the_same(tmp_path):
@@ -147,7 +138,8 @@ def test_a_size_draws_so_many_shapes_and_chooses_of_other_images_always_the_same
     part, again = (data.load("npz", "train", path, silent, 5) for _ in range(2))
     rows = [[(image == one).all() for one in TRAIN].index(True)
             for image in part.images.transpose(0, 2, 3, 1)]  # fmt: skip
-    assert rows == sorted(set(rows)) != list(range(5))
+    assert len(set(rows)) == 5
+    assert sorted(rows) != list(range(5))
     assert part.labels.tolist() == [row // 3 for row in rows]
     assert data.fingerprint(part) == data.fingerprint(again)
     assert len(data.load("npz", "test", path, silent, 2)) == 3

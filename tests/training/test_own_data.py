@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from igc_ref import train
-from igc_ref.errors import CheckpointError, DataError
+from igc_ref.errors import CheckpointError, DataError, SpecError
 from igc_ref.networks.builder import cost
 from igc_ref.studies.compress import compress
 from igc_ref.studies.sweep import Sweep
@@ -56,3 +56,6 @@ def test_studies_count_the_classes_of_own_images(tmp_path):
     assert result["run"]["data"] == "npz"
     with pytest.raises(DataError, match="data=npz needs data_dir"):
         config(tmp_path, data="npz").architecture()
+    with pytest.raises(SpecError, match="0 is no name of a data set or class"):
+        train(config(tmp_path, "numbers", **saved(tmp_path / "a.npz", classes=(0, 1, 2))))
+    assert not (tmp_path / "numbers").exists()

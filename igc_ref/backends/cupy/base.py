@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from igc_ref.errors import BackendError, choice
 THREADS = 256  # of every kernel but those of the block: a guess
 WAITING_BYTES = 32 << 20  # of shares of weight gradients that wait to be added up: a guess
 MOST = 2**31 - 2**18  # numbers that a 32-bit index reaches, and a step of the widest grid beyond
-ON_A_CARD = (2, 13)  # DLPack's numbers for memory of CUDA, and managed by it
 LOSS_SCALE = 4096.0  # of gradients stored as float16: they would be too small for it; a guess
 
 
@@ -60,11 +58,8 @@ class CudaBase(LazyBackend):
         macros = {"HALF": int(self.half)}
         self.kernels.launch(file, name, grid, threads, arguments, macros)
 
-    def _reader(self, array: Any) -> ModuleType:
-        return self.xp if array.__dlpack_device__()[0] in ON_A_CARD else np
-
     def _bring(self, array: Array, dtype: npt.DTypeLike | None) -> Array:
-        """Copy an array to the device; maybe it is there."""
+        """Copy an array to the device, or within it."""
         if not isinstance(array, np.ndarray):
             return self.xp.array(array, dtype=dtype, order="C")
         return self.device.upload(np.array(array, dtype=dtype, order="C"))

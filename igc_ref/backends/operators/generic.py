@@ -96,15 +96,12 @@ class GenericBackend(
             if isinstance(array, MISREAD) or not hasattr(array, "__dlpack__"):
                 raise TypeError(f"asarray takes a numpy.ndarray, not {kind_of(array)}")
             try:
-                array = self._reader(array).from_dlpack(array)
+                on_a_card = array.__dlpack_device__()[0] in (2, 13)  # of CUDA, managed by CUDA
+                array = (self.xp if on_a_card else np).from_dlpack(array)
             except Exception as error:  # each library refuses in a way of its own
                 what = f"the {self.name} backend cannot read this {kind_of(array)} where it lies"
                 raise TypeError(f"{what}: {describe(error)}") from error
         return self._bring(array, dtype)
-
-    def _reader(self, array: Any) -> ModuleType:  # noqa: ARG002
-        """Return the library that can read another library's array."""
-        return np
 
     def _bring(self, array: npt.NDArray[Any], dtype: npt.DTypeLike | None) -> Array:
         """Copy a NumPy array, in its own dtype or another."""
