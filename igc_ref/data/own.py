@@ -51,6 +51,9 @@ def load_folder(folder: Path, split: str, report: Report = silent) -> Dataset:
         if not cache.exists():
             report(f"reading {len(states):,} images of {folder}, to be cached in {cache}")
             arrays = _read(files)
+            tested = {path.parent.name for path in files["test"]}
+            if untested := [name for name in arrays["classes"] if name not in tested]:
+                report(f"there are no test images of {', '.join(untested)}")
             for old in cache.parent.glob(f"folder-{place}-*"):
                 old.unlink()
             with replacing(cache) as file:
@@ -62,7 +65,7 @@ def _files(folder: Path) -> list[Path]:
     """List the images of a split, by class."""
     classes = [path for path in folder.glob("[!.]*") if path.is_dir()]
     if not classes:
-        raise DataError(f"{folder} has no classes: it must hold a folder of images for each")
+        raise DataError(f"{folder} holds no classes: DIR/train/CLASS/*.png, DIR/test/... are read")
     images = sorted(p for p in folder.glob("[!.]*/[!.]*") if p.suffix.lower() in SUFFIXES)
     if empty := sorted({*classes} - {path.parent for path in images}):
         raise DataError(f"the class {empty[0]} has no image ({', '.join(SUFFIXES)})")
