@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from igc_ref.reference.structure import Array
 from igc_ref.training.checkpoint import check_numbers
 
 OPSET, IR_VERSION = 17, 8
+Shape = tuple[int | str, ...]
 MAX_BYTES = 2_000_000_000  # of weights: protobuf reads no file of 2 GiB
 
 
@@ -61,9 +61,9 @@ def save(
 
     Notes
     -----
-    Opset 17, tried in onnxruntime 1.15 and 1.32. Weights are named as in `Model.state_dict`. After
-    training, ``metadata_props`` has "classes", "mean" and "std" as JSON. ONNX keeps batch norm's
-    epsilon in float32: unless it is folded, float64 logits differ from ours, relatively by 1e-11.
+    Opset 17. Weights are named as in `Model.state_dict`. After training, ``metadata_props`` has
+    "classes", "mean" and "std" as JSON. ONNX keeps batch norm's epsilon in float32: unless it is
+    folded, float64 logits differ from ours, relatively by 1e-11.
 
     Examples
     --------
@@ -74,30 +74,47 @@ def save(
     errors.choice("shuffle", shuffle, ("reshape", "gather", "composed"))
     errors.instance("fold_bn", fold_bn, bool)
     N = "N" if batch is None else errors.integer("batch", batch)
-    graph = _Graph(model.backend.to_numpy, shuffle, fold_bn)
-    graph.add(model.network, "images")
-    graph.nodes[-1].output[0] = "logits"
-    dtypes = {"i": "int64", "f": model.dtype}
-    typed = {name: a.astype(dtypes[a.dtype.kind]) for name, a in graph.arrays.items()}
-    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in typed.items()]
-    if sum(len(tensor.raw_data) for tensor in tensors) > MAX_BYTES:
-        raise SpecError(f"{model.architecture} as ONNX has over 2 GB, which no ONNX file may have")
-    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(model.dtype))
-    shapes = {"images": [N, 3, "H", "W"], "logits": [N, model.architecture.num_classes]}
-    ends = [onnx.helper.make_tensor_value_info(name, kind, shape) for name, shape in shapes.items()]
-    proto = onnx.helper.make_model(
-        onnx.helper.make_graph(graph.nodes, str(model.architecture), ends[:1], ends[1:], tensors),
-        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="igc_ref",
-    )
+    ends = (N, 3, "H", "W"), (N, model.architecture.num_classes)
+    proto = to_proto(model.network, *ends, model.dtype, shuffle, fold_bn)
     about = {header.KEY: header.write(model, shuffle=shuffle, fold_bn=fold_bn)}
     meaning = model.metadata.to_dict() if model.metadata else {}
     about |= {name: json.dumps(meaning[name]) for name in ("classes", "mean", "std") if meaning}
     onnx.helper.set_model_props(proto, about)
-    onnx.checker.check_model(proto, full_check=True)
     with replacing(errors.user_path("path", path)) as file:
         file.write(proto.SerializeToString())
+
+
+def to_proto(
+    layer: Layer,
+    images: Shape,
+    logits: Shape,
+    dtype: str = "float32",
+    shuffle: str = "reshape",
+    fold_bn: bool = False,
+) -> Any:
+    """Return a layer as an ``onnx.ModelProto``; the shapes of its ends are numbers or names."""
+    graph = _Graph(shuffle, fold_bn)
+    graph.add(layer, "images")
+    graph.nodes[-1].output[0] = "logits"
+    dtypes = {"i": "int64", "f": dtype}
+    arrays = {name: a.astype(dtypes[a.dtype.kind]) for name, a in graph.arrays.items()}
+    if sum(array.nbytes for array in arrays.values()) > MAX_BYTES:
+        raise SpecError("the network has over 2 GB, which no ONNX file may have")
+    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    proto = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            graph.nodes,
+            "igc_ref",
+            [onnx.helper.make_tensor_value_info("images", kind, images)],
+            [onnx.helper.make_tensor_value_info("logits", kind, logits)],
+            [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()],
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="igc_ref",
+    )
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
 
 
 def load(path: str | os.PathLike[str], backend: str = "auto") -> Model:
@@ -142,16 +159,16 @@ def load(path: str | os.PathLike[str], backend: str = "auto") -> Model:
 class _Graph:
     """Nodes and constants of a network, in the order in which data flows."""
 
-    def __init__(self, to_numpy: Callable[[Any], Array], shuffle: str, fold_bn: bool) -> None:
-        self.to_numpy, self.shuffle, self.fold_bn = to_numpy, shuffle, fold_bn
+    def __init__(self, shuffle: str, fold_bn: bool) -> None:
+        self.shuffle, self.fold_bn = shuffle, fold_bn
         self.nodes: list[Any] = []
         self.arrays: State = {}
         self.order: Array  # which channel of the last convolution is where
 
-    def add(self, layer: Layer, x: str, place: str = "") -> str:
+    def add(self, layer: Any, x: str, place: str = "") -> str:
         """Add a layer on the value x; return its output's name."""
         own = layer.parameters | layer.buffers | getattr(layer, "fixed", {})
-        arrays = {f"{place}.{name}": self.to_numpy(array) for name, array in own.items()}
+        arrays = {f"{place}.{name}": layer.backend.to_numpy(array) for name, array in own.items()}
         match layer:
             case Residual():
                 ends = [self.add(c, x, f"{place}.{name}") for name, c in layer.children.items()]
