@@ -47,7 +47,7 @@ def forward(contender: str, layer: Layer, x: Any, threads: int) -> Callable[[], 
     from igc_ref.exchange.onnx import to_proto
 
     y_shape = (len(x), *layer.output_shape(x.shape[1:]))
-    graph = to_proto(layer, x.shape, y_shape, fold_bn=True).SerializeToString()
+    graph = to_proto(layer, x.shape, y_shape, "float32").SerializeToString()
     if contender == "onnxruntime":
         import onnxruntime
 

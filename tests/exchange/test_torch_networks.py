@@ -19,7 +19,7 @@ from igc_ref.training.optim import SGD
 from tests.support.strategies import depth_of
 
 torch = pytest.importorskip("torch")
-from igc_ref.exchange.torch import block, from_torch, to_torch  # noqa: E402
+from igc_ref.exchange.torch import from_torch, to_torch  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -111,7 +111,7 @@ def test_a_module_comes_back_from_what_users_put_it_into():
 
 def test_what_was_fine_tuned_in_pytorch_classifies_the_same_here():
     images, model, loss = shapes("train", 40), network("plain_igc"), torch.nn.CrossEntropyLoss()
-    module = to_torch(model, shuffle=block.shuffle_in_format).to(memory_format=torch.channels_last)
+    module = to_torch(model).to(memory_format=torch.channels_last)
     x = model.backend.normalise(images.images, images.mean, images.std, "float32")
     x, labels = torch.from_numpy(x), torch.from_numpy(images.labels)
     optimiser = torch.optim.AdamW(module.parameters(), lr=0.01)

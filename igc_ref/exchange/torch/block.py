@@ -18,7 +18,7 @@ def shuffle(x: Any, groups: int) -> Any:
 
     PyTorch's own leaves the memory format channels_last, and takes batches only.
     """
-    if torch.compiler.is_compiling() or x.ndim == 3:
+    if torch.compiler.is_compiling() or not isinstance(x, torch.Tensor) or x.ndim == 3:
         return x.unflatten(-3, (groups, -1)).transpose(-4, -3).flatten(-4, -3)
     return functional.channel_shuffle(x, groups)
 
@@ -27,9 +27,8 @@ class InterleavedGroupConv2d(nn.Module):  # type: ignore[misc]
     """x' = P W_d Pᵀ W_p x (arXiv:1707.02725) in the place of an ``nn.Conv2d`` without bias.
 
     The forward pass takes one of two paths, to the same numbers but for rounding: PyTorch's
-    convolutions, or our kernels, the operator ``torch.ops.igc_ref.igc``. That works in training,
-    in `torch.compile` and in ``inference_mode``; it is differentiable once. `path` says which it
-    is, and why.
+    convolutions, or our kernels, the operator ``torch.ops.igc_ref.igc``, which is differentiable
+    once. `path` says which it is, and why.
 
     Parameters
     ----------
@@ -113,8 +112,7 @@ class InterleavedGroupConv2d(nn.Module):  # type: ignore[misc]
 def slower(spec: IGCSpec, x: Any) -> str | None:
     """Say why our kernels are not faster than PyTorch, or return None if they are.
 
-    Measured forward and backward by ``python -m benchmarks.torch_module --sweep`` on a CPU (AMD
-    Zen 4).
+    Measured by ``python -m benchmarks.torch_module --sweep``, forward and backward, on an AMD Zen 4.
     """
     if x.is_cuda:
         return "our kernels have not been measured in PyTorch on a GPU"
