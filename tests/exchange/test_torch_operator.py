@@ -144,6 +144,7 @@ def test_a_module_says_which_path_it_takes_and_why():
         "no kernels for meta": x.to("meta"),
     }
     insisting = block(spec, accelerate=True)
+    assert insisting.path(x[:1]) == "igc_ref: numba"
     for reason, images in reasons.items():
         with pytest.raises(BackendError, match=f"accelerate=True, but .*{reason}"):
             insisting(images)
@@ -180,7 +181,8 @@ def test_without_numba_pytorch_s_convolutions_run(monkeypatch):
 
 
 def test_transforms_and_exports_take_pytorch_s_operators():
-    module, x = block(IGCSpec(6, 12, 3, 2)).double(), torch.randn(2, 6, 4, 4).double()
+    module, x = block(IGCSpec(6, 12, 3, 2)).double(), torch.randn(16, 6, 4, 4).double()
+    assert module.path(x) == "igc_ref: numba"
     tangent = torch.func.jvp(module, (x,), (x,))[1]
     assert torch.allclose(tangent, module(x))  # it is linear
     assert "igc_ref" not in str(torch.export.export(module, (x,)).graph)
