@@ -76,9 +76,8 @@ def test_images_and_gradients_are_those_of_the_explicit_matrices(spec, shape, la
         np.testing.assert_allclose(gradient.numpy(), true, rtol=1e-11, atol=1e-11)
 
 
-def test_gradients_are_differences_and_second_ones_an_error():
+def test_second_derivatives_are_an_error():
     *tensors, L, stride = arguments(IGCSpec(4, 6, 2, 3, stride=2), (2, 4, 3, 5))
-    assert torch.autograd.gradcheck(lambda *t: op.igc(*t, L, stride), tensors)
     first = torch.autograd.grad(op.igc(*tensors, L, stride).sum(), tensors[0], create_graph=True)
     with pytest.raises(RuntimeError, match=r"backward through igc_ref.igc_backward"):
         first[0].sum().backward()

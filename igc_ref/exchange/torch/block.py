@@ -112,7 +112,7 @@ class InterleavedGroupConv2d(nn.Module):  # type: ignore[misc]
 def slower(spec: IGCSpec, x: Any) -> str | None:
     """Say why our kernels are not faster than PyTorch, or return None if they are.
 
-    Measured by ``python -m benchmarks.torch_module --sweep``, forward and backward, on an AMD Zen 4.
+    Measured by ``python -m benchmarks.torch_module --sweep`` on a CPU (AMD Zen 4).
     """
     if x.is_cuda:
         return "our kernels have not been measured in PyTorch on a GPU"
