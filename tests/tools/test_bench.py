@@ -209,6 +209,9 @@ def test_the_exported_graph_computes_our_block_and_our_network(contender):
         y = layer.forward(model.backend.to_layout(x))
         expected = y if y.ndim == 2 else model.backend.from_layout(y)
         assert_close(rivals.forward(contender, layer, x, 1)(), expected, 10_000)
+    for case, shape in (BLOCK, (2, 6, 5, 5)), (replace(STEP, train=False), (2, 10)):
+        x = np.zeros((2, 4, 9, 9) if case is BLOCK else (2, 3, 32, 32), "float32")
+        assert rivals.functions(contender, case, x, None, 1)["forward"]().shape == shape
 
 
 def test_jax_computes_our_block_and_its_gradients():
