@@ -22,7 +22,7 @@ from benchmarks.gpu.contenders import Contender, Each
 from benchmarks.gpu.ours import VARIANTS, block_inputs
 from igc_ref.bench import BlockCase, torch_twins
 from igc_ref.bench.clock import Clock, EventClock
-from igc_ref.exchange.torch.block import shuffle_in_format
+from igc_ref.exchange.torch import InterleavedGroupConv2d
 from igc_ref.networks import BN_EPS
 from igc_ref.networks.architecture import Architecture
 from igc_ref.reference import composed_kernel
@@ -108,6 +108,23 @@ def graphed(f: Each, sets: int, device: str) -> Callable[[], object]:
     return replay
 
 
+def shuffle_in_format(x: Any, groups: int) -> Any:
+    """Shuffle channels in the memory format that x has."""
+    N, C, H, W = x.shape
+    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        last = x.permute(0, 2, 3, 1).reshape(N, H, W, groups, C // groups)
+        return last.transpose(3, 4).reshape(N, H, W, C).permute(0, 3, 1, 2)
+    return x.view(N, groups, C // groups, H, W).transpose(1, 2).reshape(N, C, H, W)
+
+
+def in_format(module: nn.Module) -> nn.Module:
+    """Let every block in a module shuffle so."""
+    for part in module.modules():
+        if isinstance(part, InterleavedGroupConv2d):
+            part.shuffle = shuffle_in_format
+    return module
+
+
 class Blocks:
     """One block shape: inputs, shared by all ways of one memory format."""
 
@@ -128,7 +145,7 @@ class Blocks:
     def functions(self, way: Way) -> dict[str, Each]:
         """Return the variants of the block, each a function of the number of the set."""
         s = self.case.spec
-        block = torch_twins.block(s, shuffle_in_format)
+        block = in_format(torch_twins.block(s))
         with torch.no_grad():
             for parameter, array in zip(block.parameters(), self.weights, strict=True):
                 parameter.copy_(torch.from_numpy(array).reshape(parameter.shape))
@@ -194,7 +211,7 @@ class Step:
 
     def __init__(self, a: Architecture, batch_size: int, way: Way, device: str) -> None:
         torch.manual_seed(0)
-        model = torch_twins.network(a, shuffle_in_format)
+        model = in_format(torch_twins.network(a))
         self.way, self.model = way, model.to(device).to(memory_format=way.format)
         self.run = self.model
         if way.how == "compile":

@@ -5,19 +5,23 @@ No other file of the package imports these libraries.
 
 from __future__ import annotations
 
-import io
 import os
-import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
+
+from igc_ref.backends import NumpyBackend
 from igc_ref.bench.cases import BlockCase, Case
+from igc_ref.networks.blocks import IGC
+from igc_ref.networks.layer import Layer
+from igc_ref.networks.model import build
 from igc_ref.spec.block import IGCSpec
 
 RIVALS = {  # what each needs
-    "onnxruntime": ("torch", "onnx", "onnxruntime"),
-    "openvino": ("torch", "onnx", "openvino"),
+    "onnxruntime": ("onnx", "onnxruntime"),
+    "openvino": ("onnx", "openvino"),
     "jax": ("jax",),
 }
 
@@ -26,39 +30,31 @@ def functions(
     contender: str, case: Case, x: Any, dy: Any, threads: int
 ) -> dict[str, Callable[[], object]]:
     """Return what is timed of a rival on public images x."""
-    if isinstance(case, BlockCase) and contender == "jax":
+    if not isinstance(case, BlockCase):
+        layer: Layer = build(case.architecture, "numpy").network
+    elif contender == "jax":
         return jax_block(case.spec, x, dy, threads, *case.weights())
-    from igc_ref.bench import torch_twins
-    from igc_ref.exchange.torch.block import shuffle_in_format
-
-    shuffle = shuffle_in_format  # made of operators that ONNX has
-    if isinstance(case, BlockCase):
-        module = torch_twins.block(case.spec, shuffle)
     else:
-        module = torch_twins.network(case.architecture, shuffle)
-    return {"forward": forward(contender, module, x, threads)}
+        layer = IGC(NumpyBackend(), case.spec, rng=np.random.default_rng(0))
+    return {"forward": forward(contender, layer, x, threads)}
 
 
-def forward(contender: str, module: Any, x: Any, threads: int) -> Callable[[], Any]:
-    """Return a function that computes a PyTorch module's output for x, in evaluation mode.
+def forward(contender: str, layer: Layer, x: Any, threads: int) -> Callable[[], Any]:
+    """Return a function that computes a layer's output for x, in evaluation mode.
 
-    The graph that PyTorch exports is fixed to the shape of x. Its newer exporter needs one more
-    package and up to twenty times as long; the graphs that it makes were not faster.
+    The graph is fixed to the shape of x, and batch norm is folded.
     """
-    import torch
+    from igc_ref.exchange.onnx import to_proto
 
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        images = torch.from_numpy(x)
-        torch.onnx.export(module.eval(), (images,), file, dynamo=False, input_names=["x"])
+    y_shape = (len(x), *layer.output_shape(x.shape[1:]))
+    graph = to_proto(layer, x.shape, y_shape, "float32").SerializeToString()
     if contender == "onnxruntime":
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(file.getvalue(), options)
-        return lambda: session.run(None, {"x": x})[0]
+        session = onnxruntime.InferenceSession(graph, options)
+        return lambda: session.run(None, {"images": x})[0]
     import openvino
 
     settings = {
@@ -67,7 +63,7 @@ def forward(contender: str, module: Any, x: Any, threads: int) -> Callable[[], A
         "PERFORMANCE_HINT": "LATENCY",
     }
     core = openvino.Core()
-    model = core.compile_model(core.read_model(file.getvalue()), "CPU", settings)
+    model = core.compile_model(core.read_model(graph), "CPU", settings)
     request = model.create_infer_request()  # whose output the next call overwrites
     return lambda: request.infer([x], share_inputs=True, share_outputs=True)[0]
 

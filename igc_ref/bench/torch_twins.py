@@ -9,21 +9,21 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from igc_ref.exchange.torch.block import Shuffle, shuffle
-from igc_ref.exchange.torch.networks import block_of, module_of
+from igc_ref.exchange.torch.block import InterleavedGroupConv2d
+from igc_ref.exchange.torch.networks import module_of
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.model import build
 from igc_ref.spec.block import IGCSpec
 
 
-def block(spec: IGCSpec, shuffle: Shuffle = shuffle) -> nn.Module:
-    """Return the block that `spec` describes; `shuffle` as in `InterleavedGroupConv2d`."""
-    return block_of(spec, shuffle=shuffle, accelerate=False)  # the rival
+def block(spec: IGCSpec) -> nn.Module:
+    """Return the block that `spec` describes, of PyTorch's convolutions."""
+    return InterleavedGroupConv2d(**vars(spec), accelerate=False)
 
 
-def network(a: Architecture, shuffle: Shuffle = shuffle) -> nn.Module:
+def network(a: Architecture) -> nn.Module:
     """Return the network that `a` names, with PyTorch's own draw of its weights."""
-    return module_of(build(a, "numpy").network, shuffle=shuffle, accelerate=False)
+    return module_of(build(a, "numpy").network, accelerate=False)
 
 
 def block_step(

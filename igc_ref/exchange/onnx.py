@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,10 @@ from igc_ref.exchange import header
 from igc_ref.exchange.state import State
 from igc_ref.files import replacing
 from igc_ref.networks.blocks import IGC, IGCV3, Shuffle
-from igc_ref.networks.layer import Layer, Residual, Sequential
+from igc_ref.networks.layer import Residual, Sequential
 from igc_ref.networks.layers import BN_EPS, BatchNorm, Conv2d, GlobalAveragePool, Linear, MaxPool
 from igc_ref.networks.model import Model
 from igc_ref.reference.block import composed_kernel
-from igc_ref.reference.structure import Array
 from igc_ref.training.checkpoint import check_numbers
 
 OPSET, IR_VERSION = 17, 8
@@ -35,10 +33,11 @@ def save(
     fold_bn: bool = False,
     batch: int | None = None,
 ) -> None:
-    """Write a network in evaluation mode as an ONNX file, whole or not at all.
+    """Write a network in evaluation mode as an ONNX file of opset 17, whole or not at all.
 
     The input is ``images`` (N, 3, H, W), of any height and width, normalised: ``(pixel - mean) /
-    std``, pixels from 0 to 255. The output is ``logits`` (N, num_classes).
+    std``, pixels from 0 to 255. The output is ``logits`` (N, num_classes). After training,
+    ``metadata_props`` has "classes", "mean" and "std" as JSON. Epsilon is a float32 unless folded.
 
     Parameters
     ----------
@@ -57,13 +56,7 @@ def save(
     Raises
     ------
     SpecError
-        If an argument is none of these, or the file would have more than 2 GiB.
-
-    Notes
-    -----
-    Opset 17, tried in onnxruntime 1.15 and 1.32. Weights are named as in `Model.state_dict`. After
-    training, ``metadata_props`` has "classes", "mean" and "std" as JSON. ONNX keeps batch norm's
-    epsilon in float32: unless it is folded, float64 logits differ from ours, relatively by 1e-11.
+        If an argument is none of these, or the file would have more than 2 GB.
 
     Examples
     --------
@@ -74,40 +67,45 @@ def save(
     errors.choice("shuffle", shuffle, ("reshape", "gather", "composed"))
     errors.instance("fold_bn", fold_bn, bool)
     N = "N" if batch is None else errors.integer("batch", batch)
-    graph = _Graph(model.backend.to_numpy, shuffle, fold_bn)
-    graph.add(model.network, "images")
-    graph.nodes[-1].output[0] = "logits"
-    dtypes = {"i": "int64", "f": model.dtype}
-    typed = {name: a.astype(dtypes[a.dtype.kind]) for name, a in graph.arrays.items()}
-    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in typed.items()]
-    if sum(len(tensor.raw_data) for tensor in tensors) > MAX_BYTES:
-        raise SpecError(f"{model.architecture} as ONNX has over 2 GB, which no ONNX file may have")
-    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(model.dtype))
-    shapes = {"images": [N, 3, "H", "W"], "logits": [N, model.architecture.num_classes]}
-    ends = [onnx.helper.make_tensor_value_info(name, kind, shape) for name, shape in shapes.items()]
-    proto = onnx.helper.make_model(
-        onnx.helper.make_graph(graph.nodes, str(model.architecture), ends[:1], ends[1:], tensors),
-        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="igc_ref",
-    )
+    ends = (N, 3, "H", "W"), (N, model.architecture.num_classes)
+    proto = to_proto(model.network, *ends, model.dtype, shuffle, fold_bn)
     about = {header.KEY: header.write(model, shuffle=shuffle, fold_bn=fold_bn)}
     meaning = model.metadata.to_dict() if model.metadata else {}
     about |= {name: json.dumps(meaning[name]) for name in ("classes", "mean", "std") if meaning}
     onnx.helper.set_model_props(proto, about)
-    onnx.checker.check_model(proto, full_check=True)
     with replacing(errors.user_path("path", path)) as file:
         file.write(proto.SerializeToString())
 
 
+def to_proto(
+    layer: Any, images: Any, logits: Any, dtype: str, shuffle: str = "reshape", fold_bn: bool = True
+) -> Any:
+    """Return a layer as an ``onnx.ModelProto``; the shapes of its ends are numbers or names."""
+    graph = _Graph(shuffle, fold_bn)
+    graph.add(layer, "images")
+    graph.nodes[-1].output[0] = "logits"
+    dtypes = {"i": "int64", "f": dtype}
+    arrays = {name: a.astype(dtypes[a.dtype.kind]) for name, a in graph.arrays.items()}
+    if sum(array.nbytes for array in arrays.values()) > MAX_BYTES:
+        raise SpecError("the network has over 2 GB, which no ONNX file may have")
+    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    ends = [
+        [onnx.helper.make_tensor_value_info(name, kind, shape)]
+        for name, shape in (("images", images), ("logits", logits))
+    ]
+    proto = onnx.helper.make_model(
+        onnx.helper.make_graph(graph.nodes, "igc_ref", *ends, tensors),
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="igc_ref",
+    )
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
 def load(path: str | os.PathLike[str], backend: str = "auto") -> Model:
     """Read the network of a file that `save` wrote: every weight, bit for bit, not the graph.
-
-    Parameters
-    ----------
-    path : str or path
-    backend : str
-        As in `build_model`.
 
     Raises
     ------
@@ -131,27 +129,27 @@ def load(path: str | os.PathLike[str], backend: str = "auto") -> Model:
         raise CheckpointError(f"{place} is no ONNX file to read: {describe(error, 300)}") from error
     shapes = [array.shape for array in arrays.values()]
     model, told = header.read(about.get(header.KEY), str(place), backend, shapes)
-    names = list(model.state_dict())
-    if lost := [name for name in names if name not in arrays]:
+    own = model.state_dict()
+    if lost := own.keys() - arrays:
         how = f"shuffle={told.get('shuffle')!r}, fold_bn={told.get('fold_bn')!r}"
-        raise CheckpointError(f"{place} has no {lost[0]!r}: it was written with {how}")
-    model.load_state_dict({name: arrays[name] for name in names})
+        raise CheckpointError(f"{place} has no {min(lost)!r}: it was written with {how}")
+    model.load_state_dict({name: arrays[name] for name in own})
     return model
 
 
 class _Graph:
     """Nodes and constants of a network, in the order in which data flows."""
 
-    def __init__(self, to_numpy: Callable[[Any], Array], shuffle: str, fold_bn: bool) -> None:
-        self.to_numpy, self.shuffle, self.fold_bn = to_numpy, shuffle, fold_bn
+    def __init__(self, shuffle: str, fold_bn: bool) -> None:
+        self.shuffle, self.fold_bn = shuffle, fold_bn
         self.nodes: list[Any] = []
         self.arrays: State = {}
-        self.order: Array  # which channel of the last convolution is where
+        self.order: Any  # which channel of the last convolution is where
 
-    def add(self, layer: Layer, x: str, place: str = "") -> str:
+    def add(self, layer: Any, x: str, place: str = "") -> str:
         """Add a layer on the value x; return its output's name."""
         own = layer.parameters | layer.buffers | getattr(layer, "fixed", {})
-        arrays = {f"{place}.{name}": self.to_numpy(array) for name, array in own.items()}
+        arrays = {f"{place}.{name}": layer.backend.to_numpy(array) for name, array in own.items()}
         match layer:
             case Residual():
                 ends = [self.add(c, x, f"{place}.{name}") for name, c in layer.children.items()]
@@ -172,8 +170,7 @@ class _Graph:
                     x = self.permute(x, f.deal)
                 return x
             case Conv2d():
-                (name, weight), *_ = arrays.items()
-                return self.convolve(x, name, weight, layer.stride, layer.groups)
+                return self.convolve(x, *arrays.popitem(), layer.stride, layer.groups)
             case Shuffle():
                 return self.permute(x, layer.groups)
             case BatchNorm():
@@ -198,7 +195,7 @@ class _Graph:
         self.nodes.append(onnx.helper.make_node(kind, names, [y], y, **attributes))
         return y
 
-    def convolve(self, x: str, name: str, weight: Array, stride: int, groups: int = 1) -> str:
+    def convolve(self, x: str, name: str, weight: Any, stride: int, groups: int = 1) -> str:
         """Add a convolution."""
         self.order, k = np.arange(len(weight)), weight.shape[-1]
         window: Any = {"kernel_shape": [k, k], "strides": [stride] * 2, "pads": [k // 2] * 4}
@@ -218,7 +215,7 @@ class _Graph:
         y = self.node("Transpose", [y], perm=[0, 2, 1, 3])
         return self.node("Reshape", [y, self.node("Shape", [x])])
 
-    def fold(self, gamma: Array, beta: Array, mean: Array, var: Array) -> None:
+    def fold(self, gamma: Any, beta: Any, mean: Any, var: Any) -> None:
         """Multiply batch norm into the last convolution, whose channels may have been shuffled."""
         scale = gamma / np.sqrt(var.astype("float64") + BN_EPS)
         terms = np.stack([scale, beta - mean * scale])

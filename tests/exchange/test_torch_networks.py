@@ -6,20 +6,18 @@ import pickle
 import numpy as np
 import pytest
 
-from igc_ref.data import shapes
 from igc_ref.errors import CheckpointError
 from igc_ref.exchange.state import to_theirs
 from igc_ref.networks.architecture import ARCHITECTURES, Architecture, numbers_of
 from igc_ref.networks.metadata import Metadata
 from igc_ref.networks.model import build
 from igc_ref.testing import assert_close
-from igc_ref.training.evaluation import evaluate
 from igc_ref.training.loop import training_step
 from igc_ref.training.optim import SGD
 from tests.support.strategies import depth_of
 
 torch = pytest.importorskip("torch")
-from igc_ref.exchange.torch import block, from_torch, to_torch  # noqa: E402
+from igc_ref.exchange.torch import from_torch, to_torch  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -88,38 +86,15 @@ def test_every_network_trains_alike(arch):
         assert_close(theirs[name].numpy(), array, 10**8)  # batch norm of 4 numbers magnifies
 
 
-def test_a_file_of_tensors_is_loaded_strictly_and_brought_back(tmp_path):
-    safetensors = pytest.importorskip("safetensors.torch")
-    model, module, path = network(), to_torch(network(seed=2)), tmp_path / "model.safetensors"
-    theirs = to_theirs(model.state_dict())
-    safetensors.save_file({name: torch.from_numpy(theirs[name]) for name in theirs}, path)
-    assert_same(from_torch(module, safetensors.load_file(path), "numpy"), model)
-    module.load_state_dict(safetensors.load_file(path), strict=True)
-    assert_same(from_torch(module, backend="numpy"), model)
-
-
 def test_a_module_comes_back_from_what_users_put_it_into():
     model, parallel = network("resnet_fusion"), torch.nn.DataParallel
-    plain = to_torch(model)
+    plain, other = to_torch(model), to_torch(network("resnet_fusion", seed=2))
     copies = copy.deepcopy(plain), pickle.loads(pickle.dumps(plain))  # noqa: S301
     last = copy.deepcopy(plain).to(memory_format=torch.channels_last)
     compiled = [torch.compile(module, backend="eager") for module in (plain, parallel(plain))]
     for module in (*copies, last, parallel(plain), *compiled):
         assert_same(from_torch(module, backend="numpy"), model)
-        assert_same(from_torch(plain, module.state_dict(), "numpy"), model)
-
-
-def test_what_was_fine_tuned_in_pytorch_classifies_the_same_here():
-    images, model, loss = shapes("train", 40), network("plain_igc"), torch.nn.CrossEntropyLoss()
-    module = to_torch(model, shuffle=block.shuffle_in_format).to(memory_format=torch.channels_last)
-    x = model.backend.normalise(images.images, images.mean, images.std, "float32")
-    x, labels = torch.from_numpy(x), torch.from_numpy(images.labels)
-    optimiser = torch.optim.AdamW(module.parameters(), lr=0.01)
-    for _ in range(3):
-        loss(module(x), labels).backward()  # gradients add up, all the better
-        optimiser.step()
-    back, expected = from_torch(module, None, "numpy"), loss(module.eval()(x), labels).item()
-    assert evaluate(back, images).loss == pytest.approx(expected, rel=1e-4)
+        assert_same(from_torch(other, module.state_dict(), "numpy"), model)
 
 
 REFUSED = {  # what is changed in a state, and the message

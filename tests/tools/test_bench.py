@@ -14,6 +14,7 @@ from igc_ref.bench.clock import EventClock
 from igc_ref.bench.harness import Comparison, Measured, take_turns
 from igc_ref.cli import main
 from igc_ref.errors import BackendError
+from igc_ref.networks import IGC
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.model import build
 from igc_ref.testing import assert_close
@@ -192,31 +193,25 @@ def test_who_has_no_such_pass_does_not_compete(monkeypatch):
 
 @pytest.mark.parametrize("contender", ["onnxruntime", "openvino"])
 def test_the_exported_graph_computes_our_block_and_our_network(contender):
-    for package in ("torch", "onnx", contender):
+    for package in ("onnx", contender):
         pytest.importorskip(package)
-    import torch
+    from igc_ref.bench import rivals
 
-    from igc_ref.bench import rivals, torch_twins
-    from igc_ref.exchange.torch.block import shuffle_in_format
-
-    rng, s = np.random.default_rng(0), IGCSpec(6, 12, 3, 4, kernel_size=5, stride=2)
-    block = torch_twins.block(s, shuffle_in_format)
-    x = rng.normal(size=(3, 6, 9, 7)).astype("float32")
-    primary, secondary = BlockCase(s, 9).weights()
-    block.primary.weight.data[...] = torch.from_numpy(primary)
-    block.secondary.weight.data[...] = torch.from_numpy(secondary[..., None, None])
-    backend = get_backend("numpy")
-    y, _ = backend.igc(backend.to_layout(x), primary, secondary, s)
-    assert_close(rivals.forward(contender, block, x, 1)(), backend.from_layout(y), 75 + 3)
-
+    rng = np.random.default_rng(0)
+    spec = IGCSpec(6, 12, 3, 4, kernel_size=5, stride=2)
     model = build(Architecture("resnet_igc", 8, L=2, M=3), "numpy")
     model.forward(rng.normal(size=(4, 3, 32, 32)).astype("float32"), train=True)  # statistics
-    twin = torch_twins.network(model.architecture, shuffle_in_format)
-    theirs = [t for name, t in twin.state_dict().items() if "num_batches" not in name]
-    for tensor, array in zip(theirs, model.state_dict().values(), strict=True):
-        tensor[...] = torch.from_numpy(array.reshape(tuple(tensor.shape)))
-    x = rng.normal(size=(3, 3, 31, 33)).astype("float32")
-    assert_close(rivals.forward(contender, twin, x, 1)(), model.forward(x), 10_000)
+    for layer, shape in (
+        (IGC(model.backend, spec, rng=rng), (3, 6, 9, 7)),
+        (model.network, (3, 3, 31, 33)),
+    ):
+        x = rng.normal(size=shape).astype("float32")
+        y = layer.forward(model.backend.to_layout(x))
+        expected = y if y.ndim == 2 else model.backend.from_layout(y)
+        assert_close(rivals.forward(contender, layer, x, 1)(), expected, 10_000)
+    for case, shape in (BLOCK, (2, 6, 5, 5)), (replace(STEP, train=False), (2, 10)):
+        x = np.zeros((2, 4, 9, 9) if case is BLOCK else (2, 3, 32, 32), "float32")
+        assert rivals.functions(contender, case, x, None, 1)["forward"]().shape == shape
 
 
 def test_jax_computes_our_block_and_its_gradients():

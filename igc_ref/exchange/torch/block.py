@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,39 +12,23 @@ from igc_ref.errors import BackendError, SpecError, shown
 from igc_ref.exchange.torch import operator
 from igc_ref.spec.block import IGCSpec
 
-Shuffle = Callable[[Any, int], Any]
-
 
 def shuffle(x: Any, groups: int) -> Any:
     """Shuffle channels, in the faster way: PyTorch's own, or one its compiler sees through.
 
-    PyTorch's own leaves the memory format channels_last.
+    PyTorch's own leaves the memory format channels_last, and takes batches only.
     """
-    compiling = torch.compiler.is_compiling()
-    return _by_view(x, groups) if compiling else functional.channel_shuffle(x, groups)
-
-
-def shuffle_in_format(x: Any, groups: int) -> Any:
-    """Shuffle channels in the memory format that x has."""
-    N, C, H, W = x.shape
-    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
-        last = x.permute(0, 2, 3, 1).reshape(N, H, W, groups, C // groups)
-        return last.transpose(3, 4).reshape(N, H, W, C).permute(0, 3, 1, 2)
-    return _by_view(x, groups)
-
-
-def _by_view(x: Any, groups: int) -> Any:
-    N, C, H, W = x.shape
-    return x.view(N, groups, C // groups, H, W).transpose(1, 2).reshape(N, C, H, W)
+    if torch.compiler.is_compiling() or not isinstance(x, torch.Tensor) or x.ndim == 3:
+        return x.unflatten(-3, (groups, -1)).transpose(-4, -3).flatten(-4, -3)
+    return functional.channel_shuffle(x, groups)
 
 
 class InterleavedGroupConv2d(nn.Module):  # type: ignore[misc]
     """x' = P W_d Pᵀ W_p x (arXiv:1707.02725) in the place of an ``nn.Conv2d`` without bias.
 
     The forward pass takes one of two paths, to the same numbers but for rounding: PyTorch's
-    convolutions, or our kernels, the operator ``torch.ops.igc_ref.igc``. That works in training,
-    in `torch.compile` and in ``inference_mode``; it is differentiable once. `path` says which it
-    is, and why.
+    convolutions, or our kernels, the operator ``torch.ops.igc_ref.igc``, which is differentiable
+    once. `path` says which it is, and why.
 
     Parameters
     ----------
@@ -55,9 +38,6 @@ class InterleavedGroupConv2d(nn.Module):  # type: ignore[misc]
         True: our kernels, or a BackendError that says why they cannot run. False: PyTorch's
         convolutions, for second derivatives as well. By default our kernels wherever they can run
         and were measured to be faster, see `slower`.
-    shuffle : callable
-        How channels are shuffled in PyTorch: `shuffle` or `shuffle_in_format`. Which of them is
-        faster depends on device and memory format.
 
     Attributes
     ----------
@@ -90,16 +70,13 @@ class InterleavedGroupConv2d(nn.Module):  # type: ignore[misc]
         kernel_size: int = 3,
         stride: int = 1,
         accelerate: bool | None = None,
-        shuffle: Shuffle = shuffle,
     ) -> None:
         super().__init__()
         if not (accelerate is None or isinstance(accelerate, bool)):
             raise SpecError(f"accelerate={shown(accelerate)} is not None, True or False")
         spec = IGCSpec(in_channels, out_channels, L, M, kernel_size=kernel_size, stride=stride)
-        options = {"stride": spec.stride, "padding": spec.padding, "groups": spec.L, "bias": False}
-        out = spec.out_channels
-        self.primary = nn.Conv2d(spec.in_channels, out, spec.kernel_size, **options)
-        self.secondary = nn.Conv2d(out, out, 1, groups=spec.M, bias=False)
+        self.primary = convolution(spec.primary_shape, spec.stride, spec.L)
+        self.secondary = convolution((*spec.secondary_shape, 1, 1), 1, spec.M)
         self.spec, self.accelerate, self.shuffle = spec, accelerate, shuffle
 
     def forward(self, x: Any) -> Any:  # noqa: D102
@@ -124,11 +101,8 @@ class InterleavedGroupConv2d(nn.Module):  # type: ignore[misc]
         """Say why x does not take our kernels; a BackendError if they were insisted on."""
         if self.accelerate is False:
             return "accelerate=False"
-        if not isinstance(x, torch.Tensor):
-            found: str | None = "x is no tensor"  # torch.fx has a stand-in
-        elif not (_is_plain(self.primary) and _is_plain(self.secondary)):
-            found = "a convolution has been replaced, or has hooks"
-        else:
+        found: str | None = "a convolution has been replaced, or has hooks"
+        if _is_plain(self.primary) and _is_plain(self.secondary):
             found = operator.obstacle(x, *self._weights())
         if self.accelerate and found:
             raise BackendError(f"accelerate=True, but {found}")
@@ -138,17 +112,23 @@ class InterleavedGroupConv2d(nn.Module):  # type: ignore[misc]
 def slower(spec: IGCSpec, x: Any) -> str | None:
     """Say why our kernels are not faster than PyTorch, or return None if they are.
 
-    Measured forward and backward by ``python -m benchmarks.torch_module --sweep`` on a CPU (AMD
-    Zen 4); depthwise convolutions (M = 1) and batches below 16 are where PyTorch is faster.
+    Measured by ``python -m benchmarks.torch_module --sweep`` on a CPU (AMD Zen 4).
     """
     if x.is_cuda:
         return "our kernels have not been measured in PyTorch on a GPU"
     if spec.M == 1:
         return "M = 1, for which it is faster"
-    return f"N = {len(x)}, for which it is faster" if len(x) < 16 else None
+    return "N < 16, for which it is faster" if len(x) < 16 else None
+
+
+def convolution(shape: tuple[int, ...], stride: int, groups: int) -> nn.Conv2d:
+    """Return a group convolution without bias, whose weights have this shape."""
+    out, per_group, k, _ = shape
+    return nn.Conv2d(per_group * groups, out, k, stride, k // 2, groups=groups, bias=False)
 
 
 def _is_plain(module: nn.Module) -> bool:
     """Whether a convolution does no more than its weight says."""
     hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
-    return isinstance(module, nn.Conv2d) and module.bias is None and not hooks
+    is_conv = type(module).forward is nn.Conv2d.forward
+    return is_conv and module.bias is None and not hooks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from igc_ref import networks as layers
 from igc_ref.backends import GenericBackend
 from igc_ref.errors import CheckpointError, instance, kind_of
 from igc_ref.exchange.state import COUNTER, to_ours, to_theirs
-from igc_ref.exchange.torch.block import InterleavedGroupConv2d
+from igc_ref.exchange.torch.block import InterleavedGroupConv2d, convolution
 from igc_ref.networks import layer as ours
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.model import Model, build
@@ -23,17 +23,17 @@ from igc_ref.spec.block import IGCSpec
 def to_torch(model: Model, **block: Any) -> nn.Module:
     """Return a network as a PyTorch module with its weights and running statistics, on the CPU.
 
-    As torchvision's, it is in training mode: call ``eval()`` before it classifies. Its
-    ``state_dict`` has the names of `igc_ref.exchange.state.to_theirs`. Images are (N, 3, H, W),
-    normalised by ``module.metadata``. Gradients agree to rounding. Running variances do not:
-    PyTorch averages n/(n-1) times the batch's variance, n = N*H*W, and we that variance itself.
+    It is in training mode: call ``eval()`` before it classifies. Its ``state_dict`` has the names
+    of `igc_ref.exchange.state.to_theirs`. Images are (N, 3, H, W), normalised by
+    ``module.metadata``. PyTorch averages n/(n-1) times the batch's variance, n = N*H*W, and we
+    that variance itself; all else agrees to rounding.
 
     Parameters
     ----------
     model : Model
         Its dtype becomes the module's.
     block
-        Keywords of every `InterleavedGroupConv2d`, such as `shuffle`.
+        Keywords of every `InterleavedGroupConv2d`, such as `accelerate`.
 
     Examples
     --------
@@ -93,31 +93,42 @@ def from_torch(
     return model
 
 
-def module_of(layer: ours.Layer, **block: Any) -> nn.Module:
+def module_of(layer: Any, **block: Any) -> nn.Module:
     """Return the same layer in PyTorch; weights are drawn anew, `block` is as in `to_torch`."""
-    if isinstance(layer, ours.Residual):
-        return Residual({name: module_of(part, **block) for name, part in layer.children.items()})
-    if type(layer) is layers.IGC:
-        return block_of(layer.spec, **block)
-    if not isinstance(layer, ours.Sequential):
-        return MODULES[type(layer)](layer)
-    adds = isinstance(layer, layers.IGCV3) and layer.spec.is_residual
-    parts = Bottleneck() if adds else nn.Sequential()
-    for name, part in layer.children.items():
-        stage, _, own = name.rpartition(".")  # PyTorch allows no dots: a stage is a module
-        if stage and not hasattr(parts, stage):
-            parts.add_module(stage, nn.Sequential())
-        place = parts.get_submodule(stage)
-        place.add_module(own, module_of(part, **block))
-        if getattr(part, "relu", False):
-            place.add_module(own.replace("bn", "relu"), nn.ReLU(inplace=True))
-    return parts
-
-
-def block_of(s: IGCSpec, **block: Any) -> InterleavedGroupConv2d:
-    """Return the block that a spec describes; `block` is as in `to_torch`."""
-    block |= {"kernel_size": s.kernel_size, "stride": s.stride}
-    return InterleavedGroupConv2d(s.in_channels, s.out_channels, s.L, s.M, **block)
+    parts = {name: module_of(part, **block) for name, part in layer.children.items()}
+    match layer:
+        case ours.Residual():
+            return Residual(parts)
+        case ours.Sequential():
+            adds = isinstance(layer, layers.IGCV3) and layer.spec.is_residual
+            stages: dict[str, Any] = {"": Bottleneck() if adds else nn.Sequential()}
+            for name, part in parts.items():
+                stage, _, own = name.rpartition(".")  # PyTorch allows no dots: a stage is a module
+                if stage not in stages:
+                    stages[stage] = nn.Sequential()
+                    stages[""].add_module(stage, stages[stage])
+                stages[stage].add_module(own, part)
+                if getattr(layer.children[name], "relu", False):
+                    stages[stage].add_module(own.replace("bn", "relu"), nn.ReLU(inplace=True))
+            return stages[""]
+        case layers.SummationFusion():
+            return Fusion(layer.spec)
+        case layers.IGC():
+            return InterleavedGroupConv2d(**vars(layer.spec), **block)
+        case layers.Conv2d():
+            return convolution(layer.parameters["weight"].shape, layer.stride, layer.groups)
+        case layers.BatchNorm():
+            channels, momentum = len(layer.parameters["gamma"]), 1 - layer.momentum
+            return nn.BatchNorm2d(channels, layers.BN_EPS, momentum)
+        case layers.Shuffle():
+            return nn.ChannelShuffle(layer.groups)
+        case layers.MaxPool():
+            return nn.MaxPool2d(*layer.window)
+        case layers.GlobalAveragePool():
+            return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        case layers.Linear():
+            return nn.Linear(*layer.parameters["weight"].shape[::-1])
+    raise NotImplementedError(f"{layer.describe()} in PyTorch")
 
 
 class Bottleneck(nn.Sequential):  # type: ignore[misc]
@@ -140,27 +151,8 @@ class Fusion(nn.Module):  # type: ignore[misc]
 
     def __init__(self, s: IGCSpec) -> None:
         super().__init__()
-        self.primary, self.L = _conv(s.primary_shape, s.stride, s.L), s.L
+        self.primary, self.L = convolution(s.primary_shape, s.stride, s.L), s.L
 
     def forward(self, x: Any) -> Any:  # noqa: D102
         y = self.primary(x).unflatten(1, (self.L, -1))
         return y.sum(1, keepdim=True).expand_as(y).flatten(1, 2)
-
-
-def _conv(shape: tuple[int, ...], stride: int, groups: int) -> nn.Conv2d:
-    out, per_group, k, _ = shape
-    options = {"stride": stride, "padding": k // 2, "groups": groups, "bias": False}
-    return nn.Conv2d(per_group * groups, out, k, **options)
-
-
-MODULES: dict[type, Callable[[Any], nn.Module]] = {
-    layers.BatchNorm: lambda n: nn.BatchNorm2d(
-        len(n.parameters["gamma"]), layers.BN_EPS, 1 - n.momentum
-    ),
-    layers.Conv2d: lambda c: _conv(c.parameters["weight"].shape, c.stride, c.groups),
-    layers.GlobalAveragePool: lambda _: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-    layers.Linear: lambda f: nn.Linear(*f.parameters["weight"].shape[::-1]),
-    layers.MaxPool: lambda p: nn.MaxPool2d(*p.window),
-    layers.Shuffle: lambda s: nn.ChannelShuffle(s.groups),
-    layers.SummationFusion: lambda f: Fusion(f.spec),
-}

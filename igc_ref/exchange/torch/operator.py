@@ -11,7 +11,7 @@ but that is no tensor: checkpointing could not free it, and compilers would have
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
 
@@ -26,8 +26,7 @@ from igc_ref.spec.block import IGCSpec, output_length
 @torch.library.custom_op("igc_ref::igc", mutates_args=())  # type: ignore[untyped-decorator]
 def igc(x: Tensor, primary: Tensor, secondary: Tensor, L: int, stride: int) -> Tensor:
     """Compute x' = P W_d Pᵀ W_p x, once differentiable; `obstacle` says of what."""
-    with _kernels(x) as (backend, array, tensor):
-        y, _ = backend.igc(*_inside(backend, array, x, primary, secondary, L, stride))
+    with _computed(x, primary, secondary, L, stride) as (backend, _, tensor, y, _saved):
         return tensor(backend.from_layout(y))
 
 
@@ -36,11 +35,9 @@ def igc_backward(
     dy: Tensor, x: Tensor, primary: Tensor, secondary: Tensor, L: int, stride: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of `igc` with respect to x, primary and secondary."""
-    with _kernels(x) as (backend, array, tensor):
-        _, saved = backend.igc(*_inside(backend, array, x, primary, secondary, L, stride))
-        dx, dprimary, dsecondary = backend.igc_backward(
-            backend.to_layout(array(dy.contiguous())), saved
-        )
+    with _computed(x, primary, secondary, L, stride) as (backend, array, tensor, _, saved):
+        dy = backend.to_layout(array(dy.contiguous()))
+        dx, dprimary, dsecondary = backend.igc_backward(dy, saved)
         dx = tensor(backend.from_layout(dx, gradient=True))
         return dx, tensor(dprimary), tensor(dsecondary).reshape(secondary.shape)
 
@@ -68,9 +65,10 @@ def _derive(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
 igc.register_autograd(_derive, setup_context=_save)
 
 
-def obstacle(x: Tensor, primary: Tensor, secondary: Tensor, L: int) -> str | None:
+def obstacle(x: Any, primary: Tensor, secondary: Tensor, L: int) -> str | None:
     """Say why `igc` cannot compute this, or return None if it can."""
-    channels = L * primary.shape[1]
+    if not isinstance(x, Tensor):
+        return "x is no tensor"  # torch.fx has a stand-in
     if torch.jit.is_tracing() or torch.compiler.is_exporting():
         return "a network that is exported has PyTorch's operators only"
     if torch._C._are_functorch_transforms_active():
@@ -84,6 +82,7 @@ def obstacle(x: Tensor, primary: Tensor, secondary: Tensor, L: int) -> str | Non
         return f"x is {x.dtype}; torch.float32 or torch.float64 is needed"
     if not x.dtype == primary.dtype == secondary.dtype or x.device != primary.device:
         return "x and the weights differ in dtype or device"
+    channels = L * primary.shape[1]
     if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape:
         return f"x has shape {tuple(x.shape)}; (N, {channels}, H, W) is needed, N at least 1"
     return None
@@ -102,36 +101,36 @@ def _problem(device: str) -> str | None:
 
 
 @cache
-def _backend(name: str, index: int | None, threads: int, dtype: str) -> GenericBackend:  # noqa: ARG001
-    """Return a backend; kernels for CPUs are compiled."""
-    backend = get_backend(name)  # or an error that says what is missing
-    if name == "numba":
-        from igc_ref.backends.numba.backend import NumbaBackend
-
-        backend = NumbaBackend(threads)
-        backend.prepare(dtype, say)
+def _on_cpu(threads: int, dtype: str) -> GenericBackend:
+    """Return the numba backend with its kernels compiled, or an error that says what is missing."""
+    backend = type(get_backend("numba"))(threads)  # type: ignore[call-arg]
+    backend.prepare(dtype, say)
     return backend
 
 
+@cache
+def _on_gpu(index: int) -> GenericBackend:  # noqa: ARG001
+    return get_backend("cupy")
+
+
 @contextmanager
-def _kernels(x: Tensor) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield the backend for a tensor, and functions from tensors to its arrays and back."""
-    if x.is_cuda:
-        with torch.cuda.device(x.device):
-            xp = (backend := _backend("cupy", x.device.index, 0, "")).xp
-            with xp.cuda.ExternalStream(torch.cuda.current_stream().cuda_stream):
-                yield backend, xp.from_dlpack, torch.from_dlpack
-    else:
-        dtype = str(x.dtype).removeprefix("torch.")
-        backend = _backend("numba", None, torch.get_num_threads(), dtype)
-        yield backend, Tensor.numpy, torch.from_numpy
-
-
-def _inside(
-    backend: Any, array: Any, x: Tensor, primary: Tensor, secondary: Tensor, L: int, stride: int
-) -> tuple[Any, ...]:
-    """Return the arguments of ``backend.igc``."""
-    (out, each, k, _), mix = primary.shape, secondary.shape[1]
-    spec = IGCSpec(each * L, out, L, out // mix, k, stride)
-    images, *weights = (array(t.detach().contiguous()) for t in (x, primary, secondary))
-    return backend.to_layout(images), weights[0], weights[1].reshape(spec.secondary_shape), spec
+def _computed(
+    x: Tensor, primary: Tensor, secondary: Tensor, L: int, stride: int
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the backend, functions from tensors to its arrays and back, and what it computed."""
+    with ExitStack() as stack:
+        if x.is_cuda:
+            stack.enter_context(torch.cuda.device(x.device))
+            backend: Any = _on_gpu(x.device.index)
+            stream = torch.cuda.current_stream().cuda_stream
+            stack.enter_context(backend.xp.cuda.ExternalStream(stream))
+            array, tensor = backend.xp.from_dlpack, torch.from_dlpack
+        else:
+            backend = _on_cpu(torch.get_num_threads(), str(x.dtype).removeprefix("torch."))
+            array, tensor = Tensor.numpy, torch.from_numpy
+        (out, each, k, _), mix = primary.shape, secondary.shape[1]
+        spec = IGCSpec(each * L, out, L, out // mix, k, stride)
+        images, *weights = (array(t.detach().contiguous()) for t in (x, primary, secondary))
+        weights[1] = weights[1].reshape(spec.secondary_shape)
+        computed = backend.igc(backend.to_layout(images), *weights, spec)
+        yield backend, array, tensor, *computed
