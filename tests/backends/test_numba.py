@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 import igc_ref
@@ -116,14 +116,18 @@ VIEWS = {
     "swapped": lambda x: x.swapaxes(0, 1),
     "mirrored": lambda x: x[:, :, ::-1, ::-2],
     "read-only": lambda x: np.broadcast_to(x, x.shape),
+    "channels last": lambda x: np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
 }
 
 
 @given(
-    shape=st.tuples(st.integers(1, 40), st.integers(1, 4), st.integers(1, 35), sizes),
+    shape=st.tuples(
+        st.integers(1, 40), st.sampled_from([1, 3, 17, 20]), st.integers(1, 35), sizes
+    ),
     view=st.sampled_from([*VIEWS]), dtype=st.sampled_from(["float32", "float64"]),
     start=st.integers(0, 15), threads=st.integers(1, 3), seed=seeds,
 )  # fmt: skip
+@example(shape=(37, 17, 3, 2), view="channels last", dtype="float32", start=0, threads=2, seed=0)
 def test_images_lie_side_by_side_in_blocks_filled_up_with_zeros(
     shape, view, dtype, start, threads, seed
 ):
@@ -143,8 +147,12 @@ def test_images_lie_side_by_side_in_blocks_filled_up_with_zeros(
     expected = np.moveaxis(expected, (3, 1), (-2, -1)).reshape(inside.data.shape)
     assert np.array_equal(inside.data, expected)
     assert np.array_equal(backend.from_layout(inside), x)
+    y = backend.from_layout(inside, channels_last=True)
+    assert np.array_equal(y, x)
+    assert y.transpose(0, 2, 3, 1).flags.c_contiguous
     memory.check()
-    assert len(pointwise.interleave.signatures) <= 2  # one for each dtype, none for a view
+    for kernel in (pointwise.interleave, pointwise.interleave_last):
+        assert len(kernel.signatures) <= 2  # one for each dtype, none for a view
 
 
 # -- pieces of images, and what is handed over between operators ----------------------------------

@@ -51,7 +51,8 @@ def test_pytorch_s_checks_of_an_operator_pass(spec, shape):
     x = given[0].detach().contiguous(memory_format=torch.channels_last)
     torch.library.opcheck(op.igc, (x, *given[1:]))
     tensors = [t.detach() for t in given[:3]]
-    torch.library.opcheck(op.igc_backward, (op.igc(*given).detach(), *tensors, *given[3:]))
+    y, ticket = op.igc(*given)
+    torch.library.opcheck(op.igc_backward, (y.detach(), *tensors, ticket, *given[3:]))
 
 
 @pytest.mark.parametrize("layout", ["contiguous_format", "channels_last", "every other column"])
@@ -66,7 +67,7 @@ def test_images_and_gradients_are_those_of_the_explicit_matrices(spec, shape, la
     primary, secondary = (p.detach().numpy() for p in parameters)
     exact = x.numpy(), primary, secondary[..., 0, 0], spec
     expected = forward(*exact)
-    y = op.igc(inside, *parameters, L, stride)
+    y, _ = op.igc(inside, *parameters, L, stride)
     np.testing.assert_allclose(y.detach().numpy(), expected, rtol=1e-11, atol=1e-11)
     dy = normal(np.random.default_rng(1), expected.shape)
     stretched = torch.from_numpy(dy).contiguous(memory_format=torch.channels_last)
@@ -78,16 +79,31 @@ def test_images_and_gradients_are_those_of_the_explicit_matrices(spec, shape, la
 
 def test_second_derivatives_are_an_error():
     *tensors, L, stride = arguments(IGCSpec(4, 6, 2, 3, stride=2), (2, 4, 3, 5))
-    first = torch.autograd.grad(op.igc(*tensors, L, stride).sum(), tensors[0], create_graph=True)
+    first = torch.autograd.grad(op.igc(*tensors, L, stride)[0].sum(), tensors[0], create_graph=True)
     with pytest.raises(RuntimeError, match=r"backward through igc_ref.igc_backward"):
         first[0].sum().backward()
+
+
+def test_what_the_way_forward_computed_is_kept_as_long_as_its_ticket():
+    x, *given = (t.detach() if torch.is_tensor(t) else t for t in arguments(*SPECS[0]))
+    y, ticket = op.igc(x, *given)
+    weights, numbers = given[:2], given[2:]
+    expected = op.igc_backward(y, x, *weights, ticket, *numbers)
+    blank = torch.zeros_like(x)  # the images themselves are needed only where there is no ticket
+    for images, paper, same in ((blank, ticket, True), (x, ticket.clone(), True),
+                               (blank, ticket.clone(), False)):  # fmt: skip
+        found = op.igc_backward(y, images, *weights, paper, *numbers)
+        assert torch.equal(found[1], expected[1]) is same
+    before = len(op.TICKETS)
+    del ticket
+    assert len(op.TICKETS) == before - 1
 
 
 def test_what_the_operator_returns_is_not_overwritten_by_later_calls():
     (spec, shape), kept = SPECS[0], []
     for seed in range(6):
         given = arguments(spec, shape, seed=seed)
-        y = op.igc(*given)
+        y, _ = op.igc(*given)
         gradients = torch.autograd.grad(y.square().sum(), given[:3])
         kept.append([(t, t.clone()) for t in (y.detach(), *gradients)])
     assert all(torch.equal(t, copied) for pairs in kept for t, copied in pairs)
@@ -143,6 +159,7 @@ def test_a_module_says_which_path_it_takes_and_why():
         "no kernels for meta": x.to("meta"),
     }
     insisting = block(spec, accelerate=True)
+    assert insisting.path(x[:1]) == "igc_ref: numba"
     for reason, images in reasons.items():
         with pytest.raises(BackendError, match=f"accelerate=True, but .*{reason}"):
             insisting(images)
@@ -179,7 +196,8 @@ def test_without_numba_pytorch_s_convolutions_run(monkeypatch):
 
 
 def test_transforms_and_exports_take_pytorch_s_operators():
-    module, x = block(IGCSpec(6, 12, 3, 2)).double(), torch.randn(2, 6, 4, 4).double()
+    module, x = block(IGCSpec(6, 12, 3, 2)).double(), torch.randn(16, 6, 4, 4).double()
+    assert module.path(x) == "igc_ref: numba"
     tangent = torch.func.jvp(module, (x,), (x,))[1]
     assert torch.allclose(tangent, module(x))  # it is linear
     assert "igc_ref" not in str(torch.export.export(module, (x,)).graph)

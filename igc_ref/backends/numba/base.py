@@ -30,14 +30,33 @@ class NumbaBase(LazyBackend, NumpyBackend):
         """Interleave public images (N, C, H, W) into blocks."""
         self.check("images", images, *DTYPES, shape="(N, C, H, W)")
         N, C, H, W = images.shape
-        # One long row of one kind, or numba would compile the kernel anew for every other kind.
-        row = np.require(images, requirements=["C", "A", "W", "E"]).reshape(-1)
-        return self._laid_out(row, self.pool.batch((C, N, H, W), images.dtype))
+        x = self.pool.batch((C, N, H, W), images.dtype)
+        last = images.transpose(0, 2, 3, 1)
+        if one_in_a_lane(x) and last.flags.c_contiguous and not images.flags.c_contiguous:
+            self.team.run(pointwise.interleave_last, x.rows, x.flat, _row(last), C, W, x.layout)
+            return x
+        return self._laid_out(_row(images), x)
 
-    def from_layout(self, x: NumbaBatch, gradient: bool = False) -> Array:  # noqa: ARG002
-        """Write blocks as public images (N, C, H, W), with what is pending applied."""
+    def from_layout(
+        self,
+        x: NumbaBatch,
+        gradient: bool = False,  # noqa: ARG002
+        channels_last: bool = False,
+    ) -> Array:
+        """Write blocks as public images (N, C, H, W), with what is pending applied.
+
+        `channels_last` puts the channels of a pixel side by side in memory.
+        """
         self.check_batch("x", x)
-        return self._images(self._plain(x))
+        x, (C, N, H, W) = self._plain(x), x.shape
+        if not channels_last:
+            return self._images(x)
+        if not one_in_a_lane(x):
+            last = np.ascontiguousarray(self._images(x).transpose(0, 2, 3, 1))
+        else:
+            last = self.pool.array((N, H, W, C), x.dtype)
+            self.team.run(pointwise.separate_last, x.rows, last.reshape(-1), x.flat, C, W, x.layout)
+        return last.transpose(0, 3, 1, 2)
 
     def _laid_out(self, row: Numbers, x: NumbaBatch) -> NumbaBatch:
         self._planes(pointwise.interleave, x, x.flat, row, x.shape[0], x.shape[3], x.layout)
@@ -97,6 +116,16 @@ class NumbaBase(LazyBackend, NumpyBackend):
             return d, d.pending
         d = self._plain(d)
         return d, Derivative(unchanged(d.shape[0], d.dtype), d.dtype.type(NO_FLOOR), d.flat)
+
+
+def one_in_a_lane(x: NumbaBatch) -> bool:
+    """Return whether every lane has an image of its own."""
+    return x.layout.together == x.layout.lanes
+
+
+def _row(images: Array) -> Numbers:
+    """Return one long row of one kind, or numba would compile a kernel anew for every other."""
+    return np.require(images, requirements=["C", "A", "W", "E"]).reshape(-1)
 
 
 @lru_cache

@@ -39,6 +39,11 @@ class NumbaBatch(Batch):
         self.shape = data.shape[1], layout.images, layout.height, data.shape[3]
 
     @property
+    def rows(self) -> int:
+        """How many rows all blocks have, of all channels each."""
+        return self.layout.blocks * self.layout.rows
+
+    @property
     def plane(self) -> tuple[int, int]:
         """How many numbers one channel of one block has, and V."""
         R, W, V = self.data.shape[2:]

@@ -31,7 +31,7 @@ def interleave(first, last, thread, data, images, C, W, a):
         b, c = first // C, first % C
         if a.together == V:
             planes = min(C - c, last - first)  # as many as lie in one row
-            to_lanes(data, first * each * V, images, (b * V * C + c) * each, C * each,
+            to_lanes(data, first * each * V, V, images, (b * V * C + c) * each, C * each,
                      planes * each, min(V, a.images - b * V))  # fmt: skip
             first += planes
             continue
@@ -39,9 +39,9 @@ def interleave(first, last, thread, data, images, C, W, a):
             at, cut = first * each * V, ((a.height - 1) % a.rows + 1) * W
             start, used = first * a.height * W, -(-a.height // a.rows)
             data[at : at + each * V] = 0
-            to_lanes(data, at, images, start, each, cut, used)
+            to_lanes(data, at, V, images, start, each, cut, used)
             if used > 1 and cut < each:
-                to_lanes(data, at + cut * V, images, start + cut, each, each - cut, used - 1)
+                to_lanes(data, at + cut * V, V, images, start + cut, each, each - cut, used - 1)
         else:
             for r in range(a.rows):
                 for v in range(V):
@@ -60,16 +60,16 @@ def separate(first, last, thread, images, data, C, W, a):
         b, c = first // C, first % C
         if a.together == V:
             planes = min(C - c, last - first)
-            from_lanes(images, (b * V * C + c) * each, C * each, data, first * each * V,
+            from_lanes(images, (b * V * C + c) * each, C * each, data, first * each * V, V,
                        planes * each, min(V, a.images - b * V))  # fmt: skip
             first += planes
             continue
         if a.together == 1:
             at, cut = first * each * V, ((a.height - 1) % a.rows + 1) * W
             start, used = first * a.height * W, -(-a.height // a.rows)
-            from_lanes(images, start, each, data, at, cut, used)
+            from_lanes(images, start, each, data, at, V, cut, used)
             if used > 1 and cut < each:
-                from_lanes(images, start + cut, each, data, at + cut * V, each - cut, used - 1)
+                from_lanes(images, start + cut, each, data, at + cut * V, V, each - cut, used - 1)
         else:
             for r in range(a.rows):
                 for v in range(V):
@@ -77,6 +77,26 @@ def separate(first, last, thread, images, data, C, W, a):
                     for q in range(W if n < a.images and h < a.height else 0):
                         images[start + q] = data[at + q * V]
         first += 1
+
+
+@kernel
+def interleave_last(first, last, thread, data, images, C, W, a):
+    """Lay out images (N, H, W, C), one in a lane, as blocks: rows `first` to `last` of all."""
+    plane, image = a.rows * W * a.lanes, a.rows * W * C
+    for row in range(first * W, last * W):
+        b, at = row // W // a.rows, row % (a.rows * W)
+        to_lanes(data, b * C * plane + at * a.lanes, plane, images, b * a.lanes * image + at * C,
+                 image, C, min(a.lanes, a.images - b * a.lanes))  # fmt: skip
+
+
+@kernel
+def separate_last(first, last, thread, images, data, C, W, a):
+    """Write blocks of images, one in a lane, as (N, H, W, C)."""
+    plane, image = a.rows * W * a.lanes, a.rows * W * C
+    for row in range(first * W, last * W):
+        b, at = row // W // a.rows, row % (a.rows * W)
+        from_lanes(images, b * a.lanes * image + at * C, image, data, b * C * plane + at * a.lanes,
+                   plane, C, min(a.lanes, a.images - b * a.lanes))  # fmt: skip
 
 
 @INNER

@@ -83,53 +83,52 @@ def sums_row(e, d, x, x0, count, scale, shift, floor, mean, lanes):
 
 
 @INNER
-def to_lanes(y, y0, x, x0, x_step, count, valid):
-    """y[y0 + i*V + v] = x[x0 + v*x_step + i] for i < count; 0 in lanes v >= valid >= 1.
+def to_lanes(y, y0, y_step, x, x0, x_step, count, valid):
+    """y[y0 + i*y_step + v] = x[x0 + v*x_step + i] for i < count; 0 in lanes v >= valid >= 1.
 
     x may lie anywhere. The first and the last tile overlap their neighbours, and those between are
     aligned in x: 256x3x32x32 float32 images came in a third faster so (measured, AVX-512).
     """
     V = VECTOR_BYTES // y.itemsize
     if count < V:
-        y[y0 : y0 + count * V] = 0
         for i in range(count):
-            for v in range(valid):
-                y[y0 + i * V + v] = x[x0 + v * x_step + i]
+            for v in range(V):
+                y[y0 + i * y_step + v] = x[x0 + v * x_step + i] if v < valid else 0
         return
     for t in range(-((x.ctypes.data // x.itemsize + x0) % V), count, V):
         i = max(0, min(t, count - V))
-        _tile_to_lanes(y, y0 + i * V, x, x0 + i, x_step, valid)
+        _tile_to_lanes(y, y0 + i * y_step, y_step, x, x0 + i, x_step, valid)
 
 
 @INNER
-def from_lanes(y, y0, y_step, x, x0, count, valid):
-    """y[y0 + v*y_step + i] = x[x0 + i*V + v] for i < count and v < valid: back from `to_lanes`."""
+def from_lanes(y, y0, y_step, x, x0, x_step, count, valid):
+    """y[y0 + v*y_step + i] = x[x0 + i*x_step + v] for i < count, v < valid: `to_lanes` undone."""
     V = VECTOR_BYTES // y.itemsize
     if count < V:
         for i in range(count):
             for v in range(valid):
-                y[y0 + v * y_step + i] = x[x0 + i * V + v]
+                y[y0 + v * y_step + i] = x[x0 + i * x_step + v]
         return
     for t in range(-((y.ctypes.data // y.itemsize + y0) % V), count, V):
         i = max(0, min(t, count - V))
-        _tile_from_lanes(y, y0 + i, y_step, x, x0 + i * V, valid)
+        _tile_from_lanes(y, y0 + i, y_step, x, x0 + i * x_step, x_step, valid)
 
 
 @vectorised
-def _tile_to_lanes(e, y, y0, x, x0, x_step, valid):
+def _tile_to_lanes(e, y, y0, y_step, x, x0, x_step, valid):
     y, x, rows = e.at(y, y0), e.at(x, x0), []
     for v in map(e.integer, range(e.lanes)):
         there = e.builder.icmp_signed("<", v, valid)
         row = e.at(x, e.builder.select(there, v, e.integer(0)), x_step)  # one that exists
         rows.append(e.builder.select(there, e.load(row, align=1), e.zero))
     for i, vector in enumerate(e.transpose(rows)):
-        e.store(vector, e.at(y, e.integer(i), e.lanes))
+        e.store(vector, e.at(y, e.integer(i), y_step))
 
 
 @vectorised
-def _tile_from_lanes(e, y, y0, y_step, x, x0, valid):
+def _tile_from_lanes(e, y, y0, y_step, x, x0, x_step, valid):
     y, x = e.at(y, y0), e.at(x, x0)
-    positions = [e.load(e.at(x, e.integer(i), e.lanes)) for i in range(e.lanes)]
+    positions = [e.load(e.at(x, e.integer(i), x_step)) for i in range(e.lanes)]
     for v, row in enumerate(e.transpose(positions)):
         with e.builder.if_then(e.builder.icmp_signed("<", e.integer(v), valid)):
             e.store(row, e.at(y, e.integer(v), y_step), align=1)

@@ -93,5 +93,7 @@ def _step(backend: Any, dtype: str) -> None:
     dx, *_ = backend.batch_norm_backward(backend.add(dx, d), norm)
     dx, dweight = backend.conv2d_backward(dx, conv)
     backend.from_layout(dx)
+    many = np.ones((16, 2, 2, 2), dtype).transpose(0, 3, 1, 2)
+    backend.from_layout(backend.to_layout(many), channels_last=True)
     numbers = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
     backend.sgd_step(weight, dweight, np.zeros_like(weight), **numbers)

@@ -81,7 +81,7 @@ class InterleavedGroupConv2d(nn.Module):  # type: ignore[misc]
 
     def forward(self, x: Any) -> Any:  # noqa: D102
         if self._obstacle(x) is None:
-            return operator.igc(x, *self._weights(), self.spec.stride)
+            return operator.igc(x, *self._weights(), self.spec.stride)[0]
         y = self.shuffle(self.primary(x), self.spec.L)
         return self.shuffle(self.secondary(y), self.spec.M)
 

@@ -4,8 +4,9 @@ Tensors on the CPU go to the numba backend, on ``torch.get_num_threads()`` threa
 NVIDIA GPU to the cupy backend, by DLPack, on PyTorch's stream (not run on a GPU yet). Images are
 laid out for the kernels as they come in, and back as they go out.
 
-The way back computes the block anew. To save what the way forward knew would be a quarter faster,
-but that is no tensor: checkpointing could not free it, and compilers would have to know its shape.
+What the way back needs is no tensor, and only tensors go through PyTorch's graphs. So the way
+forward returns a ticket as well, a tensor of one byte, and all is kept as long as this byte. Where
+checkpointing or a compiler has dropped or copied it, the way back computes the block anew.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
+from weakref import WeakValueDictionary
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,42 +26,61 @@ from igc_ref.report import say
 from igc_ref.spec.block import IGCSpec, output_length
 
 
+class Ticket(np.ndarray[Any, Any]):
+    """The byte of a tensor, with what the way back needs."""
+
+    saved: Any
+
+
+TICKETS: WeakValueDictionary[int, Ticket] = WeakValueDictionary()  # by the address of the byte
+
+
 @torch.library.custom_op("igc_ref::igc", mutates_args=())  # type: ignore[untyped-decorator]
-def igc(x: Tensor, primary: Tensor, secondary: Tensor, L: int, stride: int) -> Tensor:
-    """Compute x' = P W_d Pᵀ W_p x, once differentiable; `obstacle` says of what."""
-    with _computed(x, primary, secondary, L, stride) as (backend, _, tensor, y, _saved):
-        return tensor(backend.from_layout(y))
+def igc(
+    x: Tensor, primary: Tensor, secondary: Tensor, L: int, stride: int
+) -> tuple[Tensor, Tensor]:
+    """Return x' = P W_d Pᵀ W_p x, once differentiable, and a ticket; `obstacle` says of what."""
+    with _kernels(x) as (backend, array, tensor):
+        y, saved = _compute(backend, array, x, primary, secondary, L, stride)
+        ticket = np.zeros(1, np.uint8).view(Ticket)
+        ticket.saved, TICKETS[ticket.ctypes.data] = saved, ticket
+        return tensor(y), torch.from_numpy(ticket)
 
 
 @torch.library.custom_op("igc_ref::igc_backward", mutates_args=())  # type: ignore[untyped-decorator]
 def igc_backward(
-    dy: Tensor, x: Tensor, primary: Tensor, secondary: Tensor, L: int, stride: int
+    dy: Tensor, x: Tensor, primary: Tensor, secondary: Tensor, ticket: Tensor, L: int, stride: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of `igc` with respect to x, primary and secondary."""
-    with _computed(x, primary, secondary, L, stride) as (backend, array, tensor, _, saved):
-        dy = backend.to_layout(array(dy.contiguous()))
-        dx, dprimary, dsecondary = backend.igc_backward(dy, saved)
-        dx = tensor(backend.from_layout(dx, gradient=True))
-        return dx, tensor(dprimary), tensor(dsecondary).reshape(secondary.shape)
+    with _kernels(x) as (backend, array, tensor):
+        if (kept := TICKETS.get(ticket.data_ptr())) is None:
+            _, saved = _compute(backend, array, x, primary, secondary, L, stride)
+        else:
+            saved = kept.saved
+        dx, *dweights = backend.igc_backward(backend.to_layout(array(dy)), saved)
+        dprimary, dsecondary = map(torch.from_dlpack, dweights)
+        return tensor(dx, gradient=True), dprimary, dsecondary.reshape(secondary.shape)
 
 
 @igc.register_fake  # type: ignore[untyped-decorator]
-def _(x: Tensor, primary: Tensor, secondary: Tensor, L: int, stride: int) -> Tensor:  # noqa: ARG001
+def _(x: Tensor, primary: Tensor, secondary: Tensor, L: int, stride: int) -> tuple[Tensor, Tensor]:  # noqa: ARG001
     size = (output_length(n, primary.shape[2], stride) for n in x.shape[2:])
-    return x.new_empty(len(x), len(primary), *size)
+    y = x.new_empty(len(x), len(primary), *size)
+    return y.contiguous(memory_format=_format(x)), torch.empty(1, dtype=torch.uint8)
 
 
 @igc_backward.register_fake  # type: ignore[untyped-decorator]
-def _(dy: Tensor, *arguments: Any) -> tuple[Tensor, ...]:  # noqa: ARG001
-    return tuple(tensor.new_empty(tensor.shape) for tensor in arguments[:3])
+def _(dy: Tensor, x: Tensor, *weights: Any) -> tuple[Tensor, ...]:  # noqa: ARG001
+    dx = x.new_empty(x.shape).contiguous(memory_format=_format(x))
+    return dx, *(tensor.new_empty(tensor.shape) for tensor in weights[:2])
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, ctx.L, ctx.stride = inputs
-    ctx.save_for_backward(*tensors)
+    ctx.save_for_backward(*tensors, output[1])
 
 
-def _derive(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
+def _derive(ctx: Any, dy: Tensor, _: None) -> tuple[Any, ...]:
     return *igc_backward(dy, *ctx.saved_tensors, ctx.L, ctx.stride), None, None
 
 
@@ -114,23 +136,37 @@ def _on_gpu(index: int) -> GenericBackend:  # noqa: ARG001
 
 
 @contextmanager
-def _computed(
-    x: Tensor, primary: Tensor, secondary: Tensor, L: int, stride: int
-) -> Iterator[tuple[Any, ...]]:
-    """Yield the backend, functions from tensors to its arrays and back, and what it computed."""
+def _kernels(x: Tensor) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield the backend for x, what makes its arrays of tensors, and tensors of its batches."""
     with ExitStack() as stack:
         if x.is_cuda:
             stack.enter_context(torch.cuda.device(x.device))
             backend: Any = _on_gpu(x.device.index)
             stream = torch.cuda.current_stream().cuda_stream
             stack.enter_context(backend.xp.cuda.ExternalStream(stream))
-            array, tensor = backend.xp.from_dlpack, torch.from_dlpack
+            array, form = backend.xp.from_dlpack, {}
         else:
             backend = _on_cpu(torch.get_num_threads(), str(x.dtype).removeprefix("torch."))
-            array, tensor = Tensor.numpy, torch.from_numpy
-        (out, each, k, _), mix = primary.shape, secondary.shape[1]
-        spec = IGCSpec(each * L, out, L, out // mix, k, stride)
-        images, *weights = (array(t.detach().contiguous()) for t in (x, primary, secondary))
-        weights[1] = weights[1].reshape(spec.secondary_shape)
-        computed = backend.igc(backend.to_layout(images), *weights, spec)
-        yield backend, array, tensor, *computed
+            array, form = Tensor.numpy, {"channels_last": _format(x) == torch.channels_last}
+        yield (
+            backend,
+            lambda t: array(t.detach().contiguous(memory_format=_format(t))),
+            lambda y, **more: torch.from_dlpack(backend.from_layout(y, **form, **more)),
+        )
+
+
+def _compute(
+    backend: Any, array: Any, x: Tensor, primary: Tensor, secondary: Tensor, L: int, stride: int
+) -> tuple[Any, Any]:
+    (out, each, k, _), mix = primary.shape, secondary.shape[1]
+    spec = IGCSpec(each * L, out, L, out // mix, k, stride)
+    weights = array(primary.contiguous()), array(secondary.contiguous().reshape(out, mix))
+    result: tuple[Any, Any] = backend.igc(backend.to_layout(array(x)), *weights, spec)
+    return result
+
+
+def _format(x: Tensor) -> torch.memory_format:
+    """Return the memory format that x has, or NCHW if it has neither."""
+    last = x.ndim == 4 and not x.is_contiguous()
+    last = last and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
