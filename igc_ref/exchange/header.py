@@ -63,9 +63,9 @@ def read(
 def _bound(a: Architecture, shapes: Shapes) -> None:
     """Raise a ValueError if a network needs far more numbers than a file has; takes no memory."""
     numbers = sum(map(math.prod, shapes))
-    # Folding batch norm leaves more than half of a network's numbers. A fusion network takes as
-    # much as an IGC network, whose W_d is in the file, and not, as its own, all ones.
+    # Folding batch norm leaves more than half of a network's numbers. The ones of a fusion network,
+    # which are not in its file, take as much memory as an IGC network's W_d.
     twin = replace(a, arch=a.arch.replace("fusion", "igc"))
-    most = numbers * (2 if twin == a else 64)
-    if a.depth > len(shapes) or a.channels > numbers or cost(twin).parameters > most:
+    too_small = a.depth > len(shapes) or a.channels > numbers
+    if too_small or cost(a).parameters > 2 * numbers or cost(twin).parameters > 64 * numbers:
         raise ValueError(f"{a}, {a.num_classes} classes, is not in {numbers:,} numbers")
