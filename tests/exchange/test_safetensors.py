@@ -131,7 +131,7 @@ def test_a_file_of_another_content_is_refused_by_name(edit, message, path):
 
 HUGE = [
     {name: size} for name in ("L", "M", "width", "num_classes") for size in (50_000, 2**31 - 4)
-] + [{"L": 20_000, "M": 1}, {"depth": 302}, {"depth": 30_002}, {"depth": 1_999_999_997 // 9 * 9}]
+] + [{"L": 2000, "M": 1}, {"depth": 302}, {"depth": 30_002}, {"depth": 1_999_999_997 // 9 * 9}]
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
