@@ -45,7 +45,7 @@ def add_commands(commands: Any) -> None:
     add_settings(add, [field.name for field in fields(TrainConfig)])
     add_recipe(add)
     add.add_argument("--resume", metavar="RUN", dest="resume_run", help="continue this run")
-    text = "begin with the weights, network and data of this run or exported file"
+    text = "begin with the network and weights of this run or exported file"
     add.add_argument("--init", metavar="RUN", help=text)
 
     add = add_command(commands, eval_command)

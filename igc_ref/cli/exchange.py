@@ -24,8 +24,7 @@ def add_commands(commands: Any) -> None:
     add.add_argument("file", metavar="FILE", help="a new .safetensors or .onnx file")
     text = ".onnx: how a block permutes channels; default reshape"
     add.add_argument("--shuffle", choices=("reshape", "gather", "composed"), help=text)
-    text = ".onnx: fold batch norm into the convolutions"
-    add.add_argument("--fold-bn", action="store_true", help=text)
+    add.add_argument("--fold-bn", action="store_true", help=".onnx: fold batch norm into weights")
     text = ".onnx: images in a batch; default dynamic, any number"
     add.add_argument("--batch", type=batch, metavar="N", help=text)
     add.add_argument("--card", metavar="FILE.md", help="write a model card as well")
@@ -33,7 +32,6 @@ def add_commands(commands: Any) -> None:
     add = add_command(commands, import_command)
     add.add_argument("file", metavar="FILE", help="what export wrote, or fine-tuned in PyTorch")
     add.add_argument("--out", required=True, metavar="DIR", help="folder for it, new or empty")
-    add.add_argument("--data-dir", metavar="DIR", help="where its data set lies")
 
 
 def batch(text: str) -> int | None:
@@ -43,24 +41,23 @@ def batch(text: str) -> int | None:
 
 def export_command(run: str, file: str, card: str | None = None, **options: Any) -> None:
     """Write the network of a run to a file for other programs."""
-    path = writable(user_path("file", file))
-    if card is not None and not writable(user_path("card", card)).name.endswith(".md"):
-        raise SpecError(f"card={card} must end in .md: it is Markdown")
+    path = user_path("file", file)
+    page = None if card is None else writable(user_path("card", card))
     model, saved = runs.load_run(run, "numpy", say)
     exchange.save(model, path, **options)
-    if card is not None:
-        with replacing(user_path("card", card)) as stream:
+    if page is not None:
+        with replacing(page) as stream:
             stream.write(model_card(saved, path).encode())
     say(f"{model.architecture}, {saved.progress}, in {path}")
 
 
-def import_command(file: str, out: str, data_dir: str | None = None) -> None:
+def import_command(file: str, out: str) -> None:
     """Make a run's folder of an exported file: to evaluate it, or to train on from it."""
     model = exchange.load(file, "numpy")
     about = model.metadata
     if about is None:
         raise CheckpointError(f"{file} was exported before any training: it names no data set")
-    config = TrainConfig(**_network(model), data=about.data, data_dir=data_dir, out=out)
+    config = TrainConfig(**_network(model), data=about.data, out=out)
     with runs.create(config, say) as folder:
         state = Checkpoint(config, about, "", "", [], Partial(), model.state_dict(), velocity={})
         checkpoint.save(folder / runs.CHECKPOINT, state)
@@ -70,20 +67,19 @@ def import_command(file: str, out: str, data_dir: str | None = None) -> None:
 def weights_of(source: str, given: dict[str, Any]) -> tuple[dict[str, Any], Arrays]:
     """Return the settings of a run that begins with a run's or a file's weights, and the weights.
 
-    Its network is theirs, and so is its data if none is given; a SpecError for another network.
+    The network and dtype are theirs, all else is as given; a SpecError for another network.
     """
-    place, about = user_path("init", source), dict[str, Any]()
-    if place.is_dir() or place.suffix not in exchange.SUFFIXES:
-        model, saved = runs.load_run(place, "numpy", say)
-        about = {n: v for n, v in saved.config.to_dict().items() if n.startswith("data")}
-    elif (model := exchange.load(place, "numpy")).metadata is not None:
-        about = {"data": model.metadata.data}
-    for name, value in _network(model).items():
+    place = user_path("init", source)
+    if place.suffix in exchange.SUFFIXES and not place.is_dir():
+        model = exchange.load(place, "numpy")
+    else:
+        model, _ = runs.load_run(place, "numpy", say)
+    network = _network(model)
+    for name, value in network.items():
         if given.get(name, value) != value:
             raise SpecError(f"{name}={given[name]}, but {source} has {name}={value}: leave it out")
     say(f"begins with the weights of {source}")
-    settings = _network(model) | ({} if "data" in given else about) | given
-    return settings, model.state_dict()
+    return given | network, model.state_dict()
 
 
 def _network(model: Model) -> dict[str, Any]:

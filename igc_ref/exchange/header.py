@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import igc_ref
@@ -22,48 +22,23 @@ Shapes = Collection[tuple[int, ...]]
 
 
 def write(model: Model, **more: Any) -> str:
-    """Return the header of a network as JSON.
-
-    Parameters
-    ----------
-    model : Model
-    more
-        What the format adds, ready for JSON.
-    """
-    about = None if model.metadata is None else model.metadata.to_dict()
+    """Return the header of a network as JSON; `more` is what the format adds."""
     header = {
         "version": igc_ref.__version__,
         "architecture": asdict(model.architecture),
         "dtype": model.dtype,
-        "metadata": about,
+        "metadata": model.metadata and model.metadata.to_dict(),
     }
     return json.dumps(header | more)
 
 
 def read(
-    text: str | None, place: str, backend: str = "auto", shapes: Shapes | None = None
+    text: str | None, place: str, backend: str, shapes: Shapes
 ) -> tuple[Model, dict[str, Any]]:
-    """Build the network that a header describes, its weights not yet those of the file.
+    """Build the network of a header, its weights not yet the file's; return also the header.
 
-    Parameters
-    ----------
-    text : str or None
-        What `write` returned; None if the file has no header.
-    place : str
-        The file, for messages.
-    backend : str
-        As in `build_model`.
-    shapes : collection of tuple of int, optional
-        Of the file's arrays; a header that they cannot be of builds no network.
-
-    Returns
-    -------
-    model, header : Model, dict
-
-    Raises
-    ------
-    CheckpointError
-        If the file has no header, or one that describes no network, or one too large for the file.
+    Raises a CheckpointError, which names `place`, if there is no header, or it describes no
+    network, or one that is too large for the file's arrays, of these shapes.
     """
     if text is None:
         raise CheckpointError(f"{place} was not exported by igc_ref: it does not say which network")
@@ -73,11 +48,11 @@ def read(
         header = json.loads(text)
         architecture = Architecture(**header["architecture"])
         dtype = choice("dtype", header["dtype"], DTYPES)
-        metadata = header["metadata"] and Metadata.from_dict(header["metadata"])
+        about = header["metadata"]
+        metadata = None if about is None else Metadata.from_dict(about)
         if metadata and len(metadata.classes) != architecture.num_classes:
             raise ValueError(f"{len(metadata.classes)} names of {architecture.num_classes} classes")
-        if shapes is not None:
-            _bound(architecture, shapes)
+        _bound(architecture, shapes)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{place} is damaged: {describe(error, 300)}") from error
     model = build(architecture, backend, dtype)
@@ -86,11 +61,11 @@ def read(
 
 
 def _bound(a: Architecture, shapes: Shapes) -> None:
-    """Raise a ValueError if a file's arrays cannot be those of a network; it takes no memory."""
+    """Raise a ValueError if a network needs far more numbers than a file has; takes no memory."""
     numbers = sum(map(math.prod, shapes))
-    # Every layer has an array, their average is no smaller than the first stage has channels, and
-    # batch norm that is folded leaves more than half of a network's numbers.
-    too_small = a.depth > len(shapes) or max(a.num_classes, a.depth * a.channels) > numbers
-    fixed = a.depth * a.channels * (a.L or 1) if a.unit == "fusion" else 0  # ones, not in the file
-    if too_small or cost(a).parameters > 2 * numbers or fixed > 64 * numbers:
+    # Folding batch norm leaves more than half of a network's numbers. The ones of a fusion network,
+    # which are not in its file, take as much memory as an IGC network's W_d.
+    twin = replace(a, arch=a.arch.replace("fusion", "igc"))
+    too_small = a.depth > len(shapes) or a.channels > numbers
+    if too_small or cost(a).parameters > 2 * numbers or cost(twin).parameters > 64 * numbers:
         raise ValueError(f"{a}, {a.num_classes} classes, is not in {numbers:,} numbers")

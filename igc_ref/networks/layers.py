@@ -97,7 +97,7 @@ class BatchNorm(Layer):
     ) -> None:
         super().__init__()
         self.backend, self.momentum, self.relu = backend, momentum, relu
-        ones, zeros = np.ones(channels), np.zeros(channels)
+        ones, zeros = (np.broadcast_to(number, channels) for number in (1.0, 0.0))  # no memory
         self.parameters["gamma"] = backend.asarray(ones, dtype)
         self.parameters["beta"] = backend.asarray(zeros, dtype)
         self.buffers["running_mean"] = backend.asarray(zeros, dtype)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.data import ABOUT, OWN
+from igc_ref.data import ABOUT
 from igc_ref.data.npz import read_arrays
 from igc_ref.errors import CheckpointError, describe, integer, shown
 from igc_ref.files import replacing
@@ -118,11 +118,6 @@ class Checkpoint:
         return len(self.records) >= self.config.epochs
 
     @property
-    def imported(self) -> bool:
-        """Whether the weights come from a file that does not say how they were trained."""
-        return not self.fingerprint
-
-    @property
     def position(self) -> str:
         """Say how far the run is."""
         if self.partial.step:
@@ -132,9 +127,8 @@ class Checkpoint:
     @property
     def progress(self) -> str:
         """Say how far the run is, and of how many epochs; or that there was no run."""
-        if self.imported:
-            return "imported weights"
-        return f"{self.position} (of {self.config.epochs} epochs)"
+        of_epochs = f"{self.position} (of {self.config.epochs} epochs)"
+        return of_epochs if self.fingerprint else "imported weights"
 
 
 def save(path: Path, checkpoint: Checkpoint, keep: Path | None = None) -> None:
@@ -169,9 +163,12 @@ def load(path: Path) -> Checkpoint:
         check_numbers(arrays)
         meta = {"test_fingerprint": ""} | _meta(arrays)  # an earlier version wrote none
         config = TrainConfig.from_dict(meta.get("config"))
+        if "metadata" not in meta and config.data in ABOUT:  # nor this
+            size = config.architecture().input_shape[1:]
+            meta["metadata"] = Metadata(config.data, *ABOUT[config.data], size).to_dict()
         return Checkpoint(
             config=config,
-            metadata=_metadata(meta, config),
+            metadata=Metadata.from_dict(meta.get("metadata")),
             **{n: _text(meta, n) for n in ("fingerprint", "test_fingerprint", "numpy")},
             records=check_records(meta.get("records")),
             partial=_partial(meta.get("partial")),
@@ -213,13 +210,6 @@ def _meta(arrays: Arrays) -> dict[str, Any]:
     if meta.get("format") != FORMAT:
         raise ValueError(f"format {meta.get('format')}; this version reads format {FORMAT}")
     return meta
-
-
-def _metadata(meta: dict[str, Any], config: TrainConfig) -> Metadata:
-    """Return what the network's inputs and outputs mean; an earlier version did not write it."""
-    if "metadata" in meta or config.data in OWN:
-        return Metadata.from_dict(meta.get("metadata"))
-    return Metadata(config.data, *ABOUT[config.data], config.architecture().input_shape[1:])
 
 
 def _partial(values: object) -> Partial:

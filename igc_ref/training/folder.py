@@ -165,8 +165,9 @@ def load_set(saved: Checkpoint, split: str, data_dir: str | None, report: Report
     """Load a data set for a run, normalised as it was trained; a DataError for other classes."""
     config, about = saved.config, saved.metadata
     found = data.load(config.data, split, data_dir, report, config.data_size)
-    if config.data in data.OWN and found.classes != about.classes:
-        raise DataError(f"{data_dir} has the classes {one_line(found.classes)}, not the run's")
+    if found.classes != about.classes:
+        place = data_dir or found.name
+        raise DataError(f"{place} has the classes {one_line(found.classes)}, not the run's")
     return replace(found, mean=about.mean, std=about.std)
 
 

@@ -114,11 +114,8 @@ def resume(
         config = runs.read_config(folder) if saved is None else saved.config
         if found := runs.differing(config, settings):
             raise CheckpointError(f"{folder} holds another run: {found}")
-        if saved is not None and saved.imported:
-            raise CheckpointError(
-                f"{folder} holds imported weights, and no run to continue; begin one with them: "
-                f"igc-ref train --init {shlex.quote(str(folder))}"
-            )
+        if saved is not None and not saved.fingerprint:
+            raise CheckpointError(f"{folder} holds imported weights, no run: begin one with --init")
         if saved is not None and saved.finished:
             runs.write_log(folder, saved.records)
             history = History(folder, saved.records)
@@ -131,7 +128,7 @@ def resume(
         else:
             report(f"{folder} has no checkpoint yet: it starts from the beginning")
             if initial is not None:
-                session.model.load_state_dict(initial)
+                session.begin_with(initial)
         return session.run(folder)
 
 
@@ -171,8 +168,7 @@ class Session:
             architecture, backend, config.dtype, config.seed, bn_momentum=config.bn_momentum
         )
         t = self.train_set
-        about = t.classes, t.mean, t.std, t.images.shape[2:]
-        self.model.metadata = self.metadata = Metadata(config.data, *about)
+        self.metadata = Metadata(config.data, t.classes, t.mean, t.std, t.images.shape[2:])
         self.optimiser = SGD(self.model, config.momentum, config.weight_decay)
         self.fingerprint = data.fingerprint(self.train_set, self.test_set)
         self.test_fingerprint = data.fingerprint(self.test_set)
@@ -184,12 +180,11 @@ class Session:
 
     def begin_with(self, initial: Mapping[str, Any]) -> None:
         """Take over these weights, but for a last layer with another number of classes."""
-        drawn = self.model.state_dict()
-        classes = len(drawn["linear.bias"])
-        before = len(initial.get("linear.bias", drawn["linear.bias"]))
-        if before != classes:
-            self.report(f"{before} classes become {classes}: the last layer is drawn anew")
-            initial = {**initial, **{n: drawn[n] for n in drawn if n.startswith("linear.")}}
+        last = {n: a for n, a in self.model.state_dict().items() if n.startswith("linear.")}
+        now = len(last["linear.bias"])
+        if (before := len(initial.get("linear.bias", last["linear.bias"]))) != now:
+            self.report(f"{before} classes become {now}: the last layer is drawn anew")
+            initial = {**initial, **last}
         self.model.load_state_dict(initial)
 
     def restore(self, saved: Checkpoint) -> None:
