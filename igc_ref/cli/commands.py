@@ -10,7 +10,6 @@ import numpy as np
 from igc_ref import bench, plots
 from igc_ref.bench.harness import TORCH
 from igc_ref.bench.rivals import RIVALS
-from igc_ref.cli.exchange import weights_of
 from igc_ref.cli.options import NETWORK, add_command, add_recipe, add_run, add_settings
 from igc_ref.data import read_image
 from igc_ref.errors import CheckpointError, SpecError, choice, integer, one_line, user_path
@@ -45,8 +44,6 @@ def add_commands(commands: Any) -> None:
     add_settings(add, [field.name for field in fields(TrainConfig)])
     add_recipe(add)
     add.add_argument("--resume", metavar="RUN", dest="resume_run", help="continue this run")
-    text = "begin with the network and weights of this run or exported file"
-    add.add_argument("--init", metavar="RUN", help=text)
 
     add = add_command(commands, eval_command)
     add_run(add, "folder of the run")
@@ -100,24 +97,17 @@ def _add_bench(commands: Any) -> None:
     add.add_argument("--json", metavar="FILE", help="write all measurements to this file")
 
 
-def train_command(
-    resume_run: str | None = None, recipe: str | None = None, init: str | None = None, **given: Any
-) -> None:
+def train_command(resume_run: str | None = None, recipe: str | None = None, **given: Any) -> None:
     """Train a network; by default a small one on shapes.
 
     A recipe gives the settings that are not given otherwise. A run that is continued must have
     the settings that are given, by option or by recipe.
     """
-    initial = None
-    if init is not None:
-        if resume_run is not None:
-            raise SpecError("--init begins a new run, --resume continues one: give one of them")
-        given, initial = weights_of(init, given)
     if recipe is not None:
         run = TrainConfig() if resume_run is None else runs.read_config(resume_run)
         given = recipes.recipe(recipe, given.get("data", run.data)) | given
     if resume_run is None:
-        history = train(TrainConfig(**given), say, initial)
+        history = train(TrainConfig(**given), say)
     else:
         history = resume(resume_run, say, **given)
     say(f"test accuracy {history.test_accuracy:.2%}; checkpoint and log in {history.run}")

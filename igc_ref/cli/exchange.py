@@ -1,4 +1,4 @@
-"""The commands ``export`` and ``import``, and what ``train --init`` begins with."""
+"""The commands ``export`` and ``import``."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any
 
 from igc_ref import exchange
 from igc_ref.cli.options import NETWORK, add_command
-from igc_ref.errors import CheckpointError, SpecError, user_path
+from igc_ref.errors import CheckpointError, user_path
 from igc_ref.exchange.card import model_card
+from igc_ref.exchange.header import momentum
 from igc_ref.files import replacing, writable
-from igc_ref.networks.model import Model
 from igc_ref.report import say
 from igc_ref.training import checkpoint
 from igc_ref.training import folder as runs
-from igc_ref.training.checkpoint import Arrays, Checkpoint, Partial
+from igc_ref.training.checkpoint import Checkpoint, Partial
 from igc_ref.training.config import TrainConfig
 
 
@@ -21,7 +21,7 @@ def add_commands(commands: Any) -> None:
     """Add the commands of this file to the command line."""
     add = add_command(commands, export_command)
     add.add_argument("run", metavar="RUN", help="folder of the run")
-    add.add_argument("file", metavar="FILE", help="a new .safetensors or .onnx file")
+    add.add_argument("file", metavar="FILE", help=".safetensors or .onnx; replaced if it is there")
     text = ".onnx: how a block permutes channels; default reshape"
     add.add_argument("--shuffle", choices=("reshape", "gather", "composed"), help=text)
     add.add_argument("--fold-bn", action="store_true", help=".onnx: fold batch norm into weights")
@@ -52,36 +52,15 @@ def export_command(run: str, file: str, card: str | None = None, **options: Any)
 
 
 def import_command(file: str, out: str) -> None:
-    """Make a run's folder of an exported file: to evaluate it, or to train on from it."""
+    """Make a run's folder of an exported file, for other commands."""
     model = exchange.load(file, "numpy")
     about = model.metadata
     if about is None:
         raise CheckpointError(f"{file} was exported before any training: it names no data set")
-    config = TrainConfig(**_network(model), data=about.data, out=out)
+    network: dict[str, Any] = {name: getattr(model.architecture, name) for name in NETWORK}
+    network |= {"dtype": model.dtype, "bn_momentum": momentum(model)}
+    config = TrainConfig(**network, data=about.data, out=out)
     with runs.create(config, say) as folder:
         state = Checkpoint(config, about, "", "", [], Partial(), model.state_dict(), velocity={})
         checkpoint.save(folder / runs.CHECKPOINT, state)
     say(f"{model.architecture}, trained on {about.data}, in {folder}")
-
-
-def weights_of(source: str, given: dict[str, Any]) -> tuple[dict[str, Any], Arrays]:
-    """Return the settings of a run that begins with a run's or a file's weights, and the weights.
-
-    The network and dtype are theirs, all else is as given; a SpecError for another network.
-    """
-    place = user_path("init", source)
-    if place.suffix in exchange.SUFFIXES and not place.is_dir():
-        model = exchange.load(place, "numpy")
-    else:
-        model, _ = runs.load_run(place, "numpy", say)
-    network = _network(model)
-    for name, value in network.items():
-        if given.get(name, value) != value:
-            raise SpecError(f"{name}={given[name]}, but {source} has {name}={value}: leave it out")
-    say(f"begins with the weights of {source}")
-    return given | network, model.state_dict()
-
-
-def _network(model: Model) -> dict[str, Any]:
-    """Return the fields of `TrainConfig` that say which network this is."""
-    return {n: getattr(model.architecture, n) for n in NETWORK} | {"dtype": model.dtype}

@@ -13,11 +13,11 @@ from igc_ref.backends.operators.library import DTYPES
 from igc_ref.errors import CheckpointError, choice, describe
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import cost
+from igc_ref.networks.layers import BatchNorm
 from igc_ref.networks.metadata import Metadata
 from igc_ref.networks.model import Model, build
 
 KEY = "igc_ref"  # of the header in a file's own key-value table
-LONGEST = 1 << 20  # characters
 Shapes = Collection[tuple[int, ...]]
 
 
@@ -27,9 +27,16 @@ def write(model: Model, **more: Any) -> str:
         "version": igc_ref.__version__,
         "architecture": asdict(model.architecture),
         "dtype": model.dtype,
+        "bn_momentum": momentum(model),
         "metadata": model.metadata and model.metadata.to_dict(),
     }
     return json.dumps(header | more)
+
+
+def momentum(model: Model) -> float:
+    """Return the momentum of a network's batch norms."""
+    layers = (layer for _, layer in model.network.named_layers())
+    return next(layer.momentum for layer in layers if isinstance(layer, BatchNorm))
 
 
 def read(
@@ -43,8 +50,6 @@ def read(
     if text is None:
         raise CheckpointError(f"{place} was not exported by igc_ref: it does not say which network")
     try:
-        if len(text) > LONGEST:
-            raise ValueError(f"its header has {len(text):,} characters")
         header = json.loads(text)
         architecture = Architecture(**header["architecture"])
         dtype = choice("dtype", header["dtype"], DTYPES)
@@ -53,9 +58,9 @@ def read(
         if metadata and len(metadata.classes) != architecture.num_classes:
             raise ValueError(f"{len(metadata.classes)} names of {architecture.num_classes} classes")
         _bound(architecture, shapes)
+        model = build(architecture, backend, dtype, bn_momentum=header["bn_momentum"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{place} is damaged: {describe(error, 300)}") from error
-    model = build(architecture, backend, dtype)
     model.metadata = metadata
     return model, header
 

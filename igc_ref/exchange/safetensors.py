@@ -56,5 +56,8 @@ def load(path: str | os.PathLike[str], backend: str = "auto") -> Model:
         )
     shapes = [array.shape for array in arrays.values()]
     model, _ = header.read(about[header.KEY], str(place), backend, shapes)
-    model.load_state_dict(to_ours(arrays, model.state_dict()))
+    try:
+        model.load_state_dict(to_ours(arrays, model.state_dict()))
+    except CheckpointError as error:
+        raise CheckpointError(f"{place}: {error}") from error
     return model

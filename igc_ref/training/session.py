@@ -45,8 +45,7 @@ def train(
         Receives a line of text at the start and after every epoch.
     initial : dict of ndarrays, optional
         Weights and statistics to begin with, as `Model.state_dict` gives them, instead of freshly
-        drawn ones. If they are for another number of classes, the last layer is drawn anew, and
-        `report` says so.
+        drawn ones.
 
     Returns
     -------
@@ -72,7 +71,7 @@ def train(
     instance("config", config, TrainConfig)
     session = Session(config, report)
     if initial is not None:
-        session.begin_with(initial)
+        session.model.load_state_dict(initial)
     with runs.create(config, report) as folder:
         return session.run(folder)
 
@@ -115,7 +114,7 @@ def resume(
         if found := runs.differing(config, settings):
             raise CheckpointError(f"{folder} holds another run: {found}")
         if saved is not None and not saved.fingerprint:
-            raise CheckpointError(f"{folder} holds imported weights, no run: begin one with --init")
+            raise CheckpointError(f"{folder} holds imported weights, and no run to continue")
         if saved is not None and saved.finished:
             runs.write_log(folder, saved.records)
             history = History(folder, saved.records)
@@ -128,7 +127,7 @@ def resume(
         else:
             report(f"{folder} has no checkpoint yet: it starts from the beginning")
             if initial is not None:
-                session.begin_with(initial)
+                session.model.load_state_dict(initial)
         return session.run(folder)
 
 
@@ -177,15 +176,6 @@ class Session:
         self.saved = "epoch 0"  # position of the last checkpoint
         self.steps: EpochRunner  # once the backend is prepared
         self.signals: list[int] = []  # that came while it ran
-
-    def begin_with(self, initial: Mapping[str, Any]) -> None:
-        """Take over these weights, but for a last layer with another number of classes."""
-        last = {n: a for n, a in self.model.state_dict().items() if n.startswith("linear.")}
-        now = len(last["linear.bias"])
-        if (before := len(initial.get("linear.bias", last["linear.bias"]))) != now:
-            self.report(f"{before} classes become {now}: the last layer is drawn anew")
-            initial = {**initial, **last}
-        self.model.load_state_dict(initial)
 
     def restore(self, saved: Checkpoint) -> None:
         """Take up the state of a checkpoint.
