@@ -147,9 +147,9 @@ def draw_confusion(counts: Array, classes: Sequence[str]) -> Figure:
     few, side = len(classes) <= 30, max(5, min(0.35 * len(classes), 14))  # inches: looked well
     figure, axes = subplots(figsize=(side + 1, side))
     drawn = axes.imshow(counts, cmap="Greys", vmin=0)
-    tilted = {"rotation": 45, "ha": "right"} if few else {"rotation": 90, "size": 7}
-    axes.set_xticks(range(len(classes)), classes, **tilted)
-    axes.set_yticks(range(len(classes)), classes, size=tilted.get("size"))
+    size = None if few else 7
+    axes.set_xticks(range(len(classes)), classes, rotation=90, size=size)
+    axes.set_yticks(range(len(classes)), classes, size=size)
     axes.set(xlabel="answer of the network (class)", ylabel="truth (class)")
     for (row, column), count in np.ndenumerate(counts):
         if few and count:

@@ -178,8 +178,8 @@ def test_a_module_says_which_path_it_takes_and_why():
     with pytest.raises(BackendError, match="a convolution has been replaced"):
         insisting(x)
     assert block(spec, accelerate=False).path(x) == "PyTorch: accelerate=False"
-    assert block(IGCSpec.square(6, 1)).path(x) == "PyTorch: M = 1, for which it is faster"
-    assert block(spec).path(x[:8]) == "PyTorch: N < 16, for which it is faster"
+    assert block(IGCSpec.square(6, 1)).path(x) == "PyTorch: it is faster where M = 1"
+    assert block(spec).path(x[:8]) == "PyTorch: it is faster where N < 16"
     with pytest.raises(SpecError, match="accelerate='yes' is not None, True or False"):
         block(spec, accelerate="yes")
 

@@ -117,8 +117,10 @@ def slower(spec: IGCSpec, x: Any) -> str | None:
     if x.is_cuda:
         return "our kernels have not been measured in PyTorch on a GPU"
     if spec.M == 1:
-        return "M = 1, for which it is faster"
-    return "N < 16, for which it is faster" if len(x) < 16 else None
+        return "it is faster where M = 1"
+    if min(spec.L, spec.M) >= 16 and x.shape[2] * x.shape[3] <= 64:
+        return "it is faster for wide groups and small images"
+    return "it is faster where N < 16" if len(x) < 16 else None
 
 
 def convolution(shape: tuple[int, ...], stride: int, groups: int) -> nn.Conv2d:
