@@ -38,7 +38,7 @@ project = "igc_ref"
 author = "The igc_ref founders"
 release = igc_ref.__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc"]
-exclude_patterns = ["README.md", "**/.ipynb_checkpoints"]  # index.md includes README.md
+exclude_patterns = ["README.md", "weights", "**/.ipynb_checkpoints"]  # index.md includes README.md
 templates_path = ["templates"]
 
 html_theme = "furo"

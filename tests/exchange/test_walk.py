@@ -1,4 +1,4 @@
-"""docs/exchange.md, step by step, as a new user would go: every block, in order, in one folder."""
+"""docs/exchange.md, step by step, as a new user would go; and the weights that it offers."""
 
 import os
 import re
@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from igc_ref import exchange
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/exchange.md").read_text(encoding="utf-8")
@@ -33,3 +36,17 @@ def test_the_walk_of_the_page_runs_as_it_stands(tmp_path, monkeypatch):
             assert done.returncode == 0, done.stderr
             print(done.stdout)
     assert len(STEPS) == 9
+
+
+@pytest.mark.slow
+def test_both_files_of_published_weights_hold_one_network_and_are_small():
+    for library in ("onnx", "safetensors"):
+        pytest.importorskip(library)
+    paths = sorted((ROOT / "docs/weights").glob("*-cifar10.*"))
+    assert [path.suffix for path in paths] == [".onnx", ".safetensors"]
+    assert max(path.stat().st_size for path in paths) < 1_000_000
+    first, second = (exchange.load(path, "numpy") for path in paths)
+    assert first.num_parameters == 155_962
+    assert first.metadata == second.metadata
+    for name, array in first.state_dict().items():
+        assert np.array_equal(array, second.state_dict()[name]), name

@@ -191,6 +191,7 @@ def test_who_has_no_such_pass_does_not_compete(monkeypatch):
 # -- the rival computes the same -------------------------------------------------------------------
 
 
+@pytest.mark.slow  # CI has these libraries then
 @pytest.mark.parametrize("contender", ["onnxruntime", "openvino"])
 def test_the_exported_graph_computes_our_block_and_our_network(contender):
     for package in ("onnx", contender):
