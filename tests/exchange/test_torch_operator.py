@@ -200,6 +200,9 @@ def test_transforms_and_exports_take_pytorch_s_operators():
     assert module.path(x) == "igc_ref: numba"
     tangent = torch.func.jvp(module, (x,), (x,))[1]
     assert torch.allclose(tangent, module(x))  # it is linear
+    with torch.autograd.forward_ad.dual_level():
+        dual = module(torch.autograd.forward_ad.make_dual(x, x))
+        assert torch.equal(torch.autograd.forward_ad.unpack_dual(dual).tangent, tangent)
     assert "igc_ref" not in str(torch.export.export(module, (x,)).graph)
     assert torch.allclose(torch.fx.symbolic_trace(module)(x), module(x))
     assert torch.allclose(module(x[0]), module(x)[0])  # no batch

@@ -21,6 +21,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from igc_ref.backends import GenericBackend, cupy_problem, get_backend, numba_problem
 from igc_ref.report import say
@@ -97,8 +98,9 @@ def obstacle(x: Any, primary: Tensor, secondary: Tensor, L: int) -> str | None:
         return "x is no tensor"  # torch.fx has a stand-in
     if torch.jit.is_tracing() or torch.compiler.is_exporting():
         return "a network that is exported has PyTorch's operators only"
-    if torch._C._are_functorch_transforms_active():
-        return "our kernels have no rule for torch.func"
+    dual = not torch.compiler.is_compiling() and forward_ad.unpack_dual(x).tangent is not None
+    if dual or torch._C._are_functorch_transforms_active():
+        return "our kernels have no rule for torch.func and forward-mode derivatives"
     missing: str | None = _missing(x.device.type)
     if missing:
         return missing
