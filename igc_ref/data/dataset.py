@@ -54,7 +54,7 @@ class Dataset:
         if self.labels.shape != (len(self.images),) or self.labels.dtype != np.int64:
             raise DataError(
                 f"{self.name}: {len(self.images)} images, but labels are "
-                f"{self.labels.dtype} of shape {self.labels.shape}; int64 is needed"
+                f"{self.labels.dtype} of shape {self.labels.shape}; one int64 an image is needed"
             )
         if 0 in self.images.shape:
             raise DataError(f"{self.name} is empty: its images have shape {self.images.shape}")

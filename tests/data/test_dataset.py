@@ -21,7 +21,7 @@ def make(images=None, labels=(0, 1, 2), classes=("a", "b", "c")):
         ({"images": np.zeros((3, 1, 4, 5), np.uint8)}, r"not uint8 of shape \(3, 1, 4, 5\)"),
         ({"images": np.zeros((3, 4, 5), np.uint8)}, r"of shape \(3, 4, 5\)"),
         ({"labels": (0, 1)}, r"3 images, but labels are int64 of shape \(2,\)"),
-        ({"labels": (0.0, 1.0, 2.0)}, "labels are float64 .*; int64 is needed"),
+        ({"labels": (0.0, 1.0, 2.0)}, "labels are float64 .*; one int64 an image is needed"),
         ({"labels": (0, -1, 2)}, "record 1 has label -1; allowed are 0 to 2"),
         ({"labels": (0, 1, 3)}, "record 2 has label 3; allowed are 0 to 2"),
     ],

@@ -118,7 +118,7 @@ def test_arrays_are_taken_in_three_layouts(tmp_path):
         ({"images": TRAIN[..., :2]}, r"not uint8 of shape \(9, 24, 20, 2\)"),
         ({"images": TRAIN[:, :0]}, r"is empty: its images have shape \(9, 3, 0, 20\)"),
         ({"labels": np.arange(9.0)}, r"npz/train: 9 images, but labels are float64"),
-        ({"labels": np.array(["cat"] * 9)}, r"labels are <U3 of shape \(9,\); int64 is needed"),
+        ({"labels": np.array(["cat"] * 9)}, r"labels are <U3 of shape \(9,\); one int64"),
         ({"test_labels": np.arange(2)}, r"npz/test: 3 images, but labels are int64 of shape \(2,"),
         ({"test_labels": np.arange(3) + 1}, "npz/test: record 2 has label 3; allowed are 0 to 2"),
         ({"classes": None}, "has no array 'classes'"),

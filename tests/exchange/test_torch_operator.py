@@ -24,7 +24,7 @@ pytestmark = [
 ]
 SPECS = [  # small or wide groups (transformed, intermediate kept), rectangular, P not the inverse
     (IGCSpec(6, 12, 3, 2, stride=2), (3, 6, 5, 7)),
-    (IGCSpec(4, 6, 2, 3, kernel_size=2), (2, 4, 3, 4)),
+    (IGCSpec(4, 6, 2, 3, kernel_size=2), (9, 4, 3, 4)),
     (IGCSpec.square(3, 1, kernel_size=1), (1, 3, 4, 3)),
     (IGCSpec(16, 26, 2, 13), (2, 16, 4, 5)),
 ]
