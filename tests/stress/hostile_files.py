@@ -233,7 +233,7 @@ def checkpoint() -> bytes:
     settings = {"depth": 5, "L": 1, "M": 2, "epochs": 1, "batch_size": 2, "backend": "numpy"}
     with TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        with mock.patch.object(data, "shapes", lambda split: draw(split, size=sizes[split])):
+        with mock.patch.object(data, "shapes", lambda split, _: draw(split, size=sizes[split])):
             train(TrainConfig(out=str(run), **settings))
         return max(run.rglob("*.npz")).read_bytes()
 
