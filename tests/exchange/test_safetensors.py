@@ -116,7 +116,7 @@ def put(name, value):
 )
 def test_a_file_of_another_content_is_refused_by_name(edit, message, path):
     rewritten(path, edit)
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(CheckpointError, match=f"{path.name}.*{message}"):
         load(path, "numpy")
 
 

@@ -48,11 +48,12 @@ def block(spec, **options):
 def test_pytorch_s_checks_of_an_operator_pass(spec, shape):
     given = arguments(spec, shape, "float32")
     torch.library.opcheck(op.igc, given)
-    x = given[0].detach().contiguous(memory_format=torch.channels_last)
-    torch.library.opcheck(op.igc, (x, *given[1:]))
-    tensors = [t.detach() for t in given[:3]]
-    y, ticket = op.igc(*given)
-    torch.library.opcheck(op.igc_backward, (y.detach(), *tensors, ticket, *given[3:]))
+    kernels, numbers = [t.detach() for t in given[1:3]], given[3:]
+    for form in (torch.contiguous_format, torch.channels_last):
+        x = given[0].detach().contiguous(memory_format=form)
+        torch.library.opcheck(op.igc, (x, *given[1:]))
+        y, ticket = op.igc(x, *kernels, *numbers)
+        torch.library.opcheck(op.igc_backward, (y, x, *kernels, ticket, *numbers))
 
 
 @pytest.mark.parametrize("layout", ["contiguous_format", "channels_last", "every other column"])
@@ -180,6 +181,9 @@ def test_a_module_says_which_path_it_takes_and_why():
     assert block(spec, accelerate=False).path(x) == "PyTorch: accelerate=False"
     assert block(IGCSpec.square(6, 1)).path(x) == "PyTorch: it is faster where M = 1"
     assert block(spec).path(x[:8]) == "PyTorch: it is faster where N < 16"
+    wide = block(IGCSpec.square(16, 16))
+    for side, expected in ((8, "PyTorch: it is faster for wide groups"), (9, "igc_ref: numba")):
+        assert wide.path(torch.zeros(16, 256, side, side)).startswith(expected)
     with pytest.raises(SpecError, match="accelerate='yes' is not None, True or False"):
         block(spec, accelerate="yes")
 
