@@ -151,16 +151,17 @@ def predict_command(
     """Predict the classes of image files."""
     if csv is not None and not csv.endswith(".csv"):  # --csv A.png B.png would lose an image
         raise SpecError(f"csv={csv} must end in .csv")
+    path = None if csv is None else writable(user_path("csv", csv))
     model, saved = runs.load_run(run, backend, say)
     images = [read_image(user_path("file", name), saved.metadata.size) for name in files]
     model.backend.prepare(model.dtype, say)
     answers = zip(files, model.predict(np.stack(images)).top(top), strict=True)
     rows = [[file, one_line(name), f"{p:.6f}"] for file, best in answers for name, p in best]
     rows = [["file", "class", "probability"], *rows]
-    if csv is None:
+    if path is None:
         say(aligned(rows, left=2))
     else:
-        write_csv(user_path("csv", csv), rows)
+        write_csv(path, rows)
 
 
 def params_command(paper: bool = False, **options: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.errors import CheckpointError
+from igc_ref.networks.model import check_state
 from igc_ref.training.checkpoint import check_numbers
 
 State = dict[str, npt.NDArray[Any]]
@@ -40,17 +40,11 @@ def to_theirs(state: Mapping[str, npt.NDArray[Any]]) -> State:
 def to_ours(state: Mapping[str, npt.NDArray[Any]], like: Mapping[str, npt.NDArray[Any]]) -> State:
     """Return arrays by PyTorch's names as the model takes them whose ``state_dict`` is `like`.
 
-    A CheckpointError if arrays are missing or left over, or a number is not finite.
+    A CheckpointError if a name, shape or dtype differs, or a number is not finite.
     """
-    names = {_their_name(name): name for name in like}
-    given = {name for name in state if not name.endswith(f".{COUNTER}")}
-    for name in sorted(given ^ set(names)):
-        where = "has, but the network has not," if name in given else "lacks"
-        raise CheckpointError(f"the state {where} {name!r}: another architecture?")
-    found = {names[name]: np.asarray(state[name]) for name in names}
-    for name, array in found.items():
-        if name.endswith(".secondary") and array.shape[2:] == (1, 1):
-            found[name] = array[:, :, 0, 0]
+    given = {n: np.asarray(a) for n, a in state.items() if not n.endswith(f".{COUNTER}")}
+    check_state(to_theirs(like), given)
+    found = {name: given[_their_name(name)].reshape(array.shape) for name, array in like.items()}
     check_numbers(found)
     return found
 

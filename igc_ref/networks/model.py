@@ -293,6 +293,13 @@ def overwrite(
     own: Mapping[str, Array], state: Mapping[str, npt.NDArray[Any]], backend: GenericBackend
 ) -> None:
     """Overwrite arrays by name, or raise a CheckpointError before the first if any differs."""
+    check_state(own, state)
+    for name, array in own.items():
+        array[...] = backend.asarray(np.asarray(state[name]))
+
+
+def check_state(own: Mapping[str, Array], state: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Raise a CheckpointError that names the first array whose name, shape or dtype differs."""
     instance("state", state, Mapping)
     for name in [*own, *state]:
         if name not in state or name not in own:
@@ -304,5 +311,3 @@ def overwrite(
                 f"{name} is {found.dtype} of shape {found.shape}; "
                 f"the network needs {needed.dtype} of shape {needed.shape}"
             )
-    for name, array in own.items():
-        array[...] = backend.asarray(np.asarray(state[name]))
