@@ -1,4 +1,4 @@
-"""What benchmarks time of PyTorch, the rival: no other file of the package imports it."""
+"""What benchmarks time of PyTorch, the rival: the modules of `igc_ref.exchange.torch`."""
 
 from __future__ import annotations
 
