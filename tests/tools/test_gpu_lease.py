@@ -131,6 +131,7 @@ def test_a_lease_is_rehearsed_on_the_emulator(tmp_path, profiler):
     skipped = ["compile TF32", "eager channels_last 0", "ahead 1", "ahead 3", "ahead 4", "ahead 5"]
     plants = [f"{name}:skip" for name in skipped] + ["step 1:raise", "operators 3:die"]
     command = [sys.executable, "-m", "benchmarks.gpu", "--lease", "--emulate", "--json", str(path)]
+    command += ["--seed", "0"]  # else drawn; float16 ties in a window fail 1 of 40
     command += [word for plant in plants for word in ("--plant", plant)]
     root, one = lease.ROOT, {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=root, env=os.environ | one, capture_output=True, text=True)
