@@ -52,7 +52,8 @@ def evaluate(model: Model, dataset: Dataset, batch_size: int = 256) -> Evaluatio
     with backend.session():
         for start in range(0, len(dataset), batch_size):
             batch = dataset[start : start + batch_size]
-            labels, images = backend.asarray(batch.labels), backend.asarray(batch.images)
+            images = backend.asarray(batch.images[backend.share(len(batch))])
+            labels = backend.asarray(batch.labels)
             logits = model.forward(backend.normalise(images, batch.mean, batch.std, model.dtype))
             results.append((len(batch), backend.loss(logits, labels)[0], logits.argmax(axis=1)))
         model.forget()

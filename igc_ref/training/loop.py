@@ -83,14 +83,15 @@ class StepByStep:
             yield float(loss), int(correct)
 
     def batch(self, sampling: Sampling, number: int) -> tuple[Array, Array]:
-        """Return a batch of normalised, augmented images (N, 3, H, W), and its labels (N,)."""
+        """Return this process's images of a batch, normalised and augmented, and all its labels."""
         backend, dataset = self.model.backend, self.dataset
         chosen = slice(number * self.batch_size, (number + 1) * self.batch_size)
         rows = sampling.order[chosen]
-        images = backend.asarray(dataset.images[rows])
+        mine = backend.share(len(rows))
+        images = backend.asarray(dataset.images[rows[mine]])
         x = backend.normalise(images, dataset.mean, dataset.std, self.model.dtype)
         if sampling.crops is not None:
-            top, left, mirror = (backend.asarray(draw[chosen]) for draw in sampling.crops)
+            top, left, mirror = (backend.asarray(draw[chosen][mine]) for draw in sampling.crops)
             x = backend.pad_crop_mirror(x, top, left, mirror, PADDING)
         return x, backend.asarray(dataset.labels[rows])
 

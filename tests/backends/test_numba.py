@@ -283,7 +283,9 @@ def test_a_batch_is_cut_into_pieces_by_its_shape_alone(images, size, pieces):
     from igc_ref.backends.numba.plan import Shape, plan
 
     def cut(backward, tile_bytes):
-        p = plan(Shape(48, 48, 24, 2, 3, 1, images, size, size, 16, 4, tile_bytes), backward)
+        p = plan(
+            Shape(48, 48, 24, 2, 3, 1, images, images, size, size, 16, 4, tile_bytes), backward
+        )
         assert p.counts.sum() == images * size * size  # every position is in one piece
         return len(p.counts)
 

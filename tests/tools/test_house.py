@@ -23,9 +23,12 @@ LAW = dict.fromkeys(GROUND, (set(), set())) | {
     "backends.cupy": ({"spec", "backends"}, {"cupy"}),
     "data": (set(), {"scipy", "pooch", "PIL"}),
     "networks": ({"spec", "backends"}, set()),
-    "training": ({"networks", "data", "backends"}, set()),
+    "training": ({"networks", "data", "backends"}, {"mpi4py"}),
     "plots": ({"spec"}, {"matplotlib"}),
-    "studies": ({"spec", "reference", "networks", "training", "data", "plots"}, set()),
+    "studies": (
+        {"spec", "reference", "networks", "training", "data", "plots"},
+        {"joblib", "submitit"},
+    ),
     "exchange": (
         {"spec", "reference", "backends", "networks", "training"},
         {"onnx", "safetensors", "torch"},

@@ -170,7 +170,7 @@ class Convolutions(Packing):
         ), rule=x.pending is not None, derive=d.pending is not None, sums=sums_wanted,
            dx=dx)  # fmt: skip
         if sums_wanted:
-            result.sums = Sums(rule.table, sums)
+            result.sums = Sums(rule.table, sums, tile.NP)
         if parts > 1:
             each = (Batch(result.data[part * C : part * C + C]) for part in range(parts))
             result = reduce(self.add, each)

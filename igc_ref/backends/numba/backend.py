@@ -14,7 +14,7 @@ from igc_ref.backends.numba import pointwise
 from igc_ref.backends.numba.base import unchanged
 from igc_ref.backends.numba.batch import NumbaBatch
 from igc_ref.backends.numba.convolution import Convolutions
-from igc_ref.backends.numba.layout import apart, counts_of, layout_of
+from igc_ref.backends.numba.layout import apart, counts_of
 from igc_ref.backends.numba.vectors import UNCACHED
 from igc_ref.backends.numba.warm_up import warm_up
 from igc_ref.backends.operators.lazy import NO_FLOOR, BatchNormSaved, Derivative, Moments, Rule
@@ -59,11 +59,17 @@ class NumbaBackend(Convolutions):
         x = self._plain(x)
         if x.moments is None:
             size, a = x.plane[0], x.layout
-            counts = counts_of(a, x.shape[3], 1)
+            counts = counts_of(a._replace(images=self.in_all(a.images)), x.shape[3], 1)
             x.moments = Moments(np.empty((a.blocks, len(gamma), 3)), counts)
             self._planes(pointwise.find_moments, x, x.moments.values, x.flat, size, a)
         rule = Rule(np.empty((len(gamma), 4), x.dtype), x.dtype.type(0 if relu else NO_FLOOR))
-        pointwise.normalise_by(rule.table, *x.moments, gamma, beta, *running, momentum, eps, train)
+        values, counts = x.moments
+        if train:
+            blocks = x.layout._replace(images=self.in_all(x.layout.images)).blocks
+            values = self.gathered(values, x.layout.together, len(counts) // blocks)
+        pointwise.normalise_by(
+            rule.table, values, counts, gamma, beta, *running, momentum, eps, train
+        )
         return NumbaBatch(x.data, x.layout, rule), BatchNormSaved(x, rule, gamma, train)
 
     def batch_norm_backward(
@@ -75,11 +81,12 @@ class NumbaBackend(Convolutions):
         dy = self._plain(dy)
         C, N, H, W = x.shape
         if dy.sums is not None and dy.sums.rule is rule.table:
-            sums = dy.sums.values  # taken while dy was written
+            _, sums, *each = dy.sums  # taken while dy was written
         else:
+            each, size = [x.layout.together], x.plane[0]
             sums = np.empty((len(x.data), C, 2))
-            size = x.plane[0]
             self._planes(pointwise.find_sums, x, sums, dy.flat, x.flat, *rule, size, x.layout)
+        sums, N = self.gathered(sums, *each), self.in_all(N)
         table = np.empty((C, 8), x.dtype)
         dgamma, dbeta = np.empty_like(gamma), np.empty_like(gamma)
         pointwise.derive_by(table, dgamma, dbeta, sums, rule.table, gamma, N * H * W, train)
@@ -98,7 +105,7 @@ class NumbaBackend(Convolutions):
     def _add(self, a: NumbaBatch, b: NumbaBatch, lowest: float) -> NumbaBatch:
         self.check_pair("a", a, "b", b)
         (a, a_rule), (b, b_rule) = self._by_rule(a), self._by_rule(b)
-        y, floor = self.pool.batch(a.shape, a.dtype), a.dtype.type(lowest)
+        y, floor = self._empty(a.shape, a.dtype), a.dtype.type(lowest)
         self._planes(pointwise.add, a, y.flat, a.flat, *a_rule, b.flat, *b_rule, floor, *a.plane)
         return y
 
@@ -113,7 +120,7 @@ class NumbaBackend(Convolutions):
         """Return P x, P = interleave(groups, C/groups); see `GenericBackend.shuffle`."""
         groups = self.check_shuffle(x, groups)
         x, rule = self._by_rule(x)
-        y = self.pool.batch(x.shape, x.dtype)
+        y = self._empty(x.shape, x.dtype)
         self._planes(pointwise.shuffle, x, y.flat, x.flat, *rule, groups, *x.plane)
         if x.moments is not None:  # pending numbers have none; these are the same, elsewhere
             dealt = np.arange(x.shape[0]).reshape(groups, -1).T.ravel()
@@ -126,13 +133,14 @@ class NumbaBackend(Convolutions):
         x, rule = self._by_rule(x)
         y = np.empty((x.shape[1], x.shape[0]), x.dtype)
         self._planes(pointwise.average, x, y, x.flat, *rule, x.plane[0], x.layout)
-        return y, x.shape
+        return self.gathered(y), x.shape
 
     def global_average_pool_backward(self, dy: Array, shape: tuple[int, ...]) -> NumbaBatch:
         """Spread dy, shape (N, C), evenly over the positions."""
         C, N, H, W = shape
-        self.check("the gradient", dy, *DTYPES, shape=(N, C))
-        dx = self.pool.batch((C, N, H, W), dy.dtype)
+        self.check("the gradient", dy, *DTYPES, shape=(self.in_all(N), C))
+        dy = dy[self.mine]
+        dx = self._empty((C, N, H, W), dy.dtype)
         self._planes(pointwise.spread, dx, dx.flat, dy, dx.plane[0], dx.layout)
         return dx
 
@@ -143,15 +151,15 @@ class NumbaBackend(Convolutions):
         window = self.check_window(x, kernel_size, stride, padding)
         C, N, H, W = x.shape
         rows, columns = (output_length(n, *window) for n in (H, W))
-        x, whole = self._plain(x), layout_of(N, rows, V := x.layout.lanes).together == V
+        x, whole = self._plain(x), self._layout(N, rows, V := x.layout.lanes).together == V
         if not whole or x.layout.together < V:  # planes lie in the lanes, as if each were an image
             x = self._relaid(x, apart(N * C, H, V), (1, N * C, H, W))
-        y = self.pool.batch((*x.shape[:2], rows, columns), x.dtype, apart(x.shape[1], rows, V))
+        y = self._empty((*x.shape[:2], rows, columns), x.dtype, apart(x.shape[1], rows, V))
         winner = np.empty(y.data.shape, np.int32)
         self._planes(pointwise.max_pool, y, y.data, winner, x.data, *window)
         saved = MaxPoolSaved((C, N, H, W), x.dtype, winner)
         shape = C, N, rows, columns
-        return self._relaid(y, layout_of(N, rows, V), shape), saved
+        return self._relaid(y, self._layout(N, rows, V), shape), saved
 
     def max_pool_backward(self, dy: NumbaBatch, saved: MaxPoolSaved) -> NumbaBatch:
         """Send every gradient to the pixel that won its window."""
@@ -162,9 +170,9 @@ class NumbaBackend(Convolutions):
         dy = self._relaid(
             self._plain(dy), apart(images, rows, V), (channels, images, rows, columns)
         )
-        dx = self.pool.batch((channels, images, H, W), dtype, apart(images, H, V))
+        dx = self._empty((channels, images, H, W), dtype, apart(images, H, V))
         self._planes(pointwise.max_pool_backward, dx, dx.data, dy.data, winner)
-        return self._relaid(dx, layout_of(N, H, V), (C, N, H, W))
+        return self._relaid(dx, self._layout(N, H, V), (C, N, H, W))
 
     def sgd_step(self, weight: Array, gradient: Array, velocity: Array, **numbers: float) -> None:
         """Take one step of Nesterov's accelerated gradient, in place."""

@@ -10,8 +10,9 @@ import numpy as np
 
 from igc_ref.backends.numba import pointwise
 from igc_ref.backends.numba.batch import NumbaBatch, Numbers, Pool
-from igc_ref.backends.numba.layout import Layout
+from igc_ref.backends.numba.layout import Layout, layout_of
 from igc_ref.backends.numba.threads import Team
+from igc_ref.backends.numba.vectors import VECTOR_BYTES, lanes
 from igc_ref.backends.numpy import NumpyBackend
 from igc_ref.backends.operators.lazy import NO_FLOOR, Derivative, LazyBackend, Rule
 from igc_ref.backends.operators.library import DTYPES, Array
@@ -22,6 +23,8 @@ SMALL = 1 << 16  # numbers that one thread has done before another has woken up:
 class NumbaBase(LazyBackend, NumpyBackend):
     """The numba backend's memory and threads, and a batch in both layouts."""
 
+    unit = VECTOR_BYTES // 4  # images that lie side by side; whole blocks in every layout
+
     def __init__(self, threads: int | None = None) -> None:
         super().__init__()
         self.pool, self.team = Pool(), Team(threads)
@@ -30,7 +33,7 @@ class NumbaBase(LazyBackend, NumpyBackend):
         """Interleave public images (N, C, H, W) into blocks."""
         self.check("images", images, *DTYPES, shape="(N, C, H, W)")
         N, C, H, W = images.shape
-        x = self.pool.batch((C, N, H, W), images.dtype)
+        x = self._empty((C, N, H, W), images.dtype)
         last = images.transpose(0, 2, 3, 1)
         if one_in_a_lane(x) and last.flags.c_contiguous and not images.flags.c_contiguous:
             self.team.run(pointwise.interleave_last, x.rows, x.flat, _row(last), C, W, x.layout)
@@ -57,6 +60,17 @@ class NumbaBase(LazyBackend, NumpyBackend):
             last = self.pool.array((N, H, W, C), x.dtype)
             self.team.run(pointwise.separate_last, x.rows, last.reshape(-1), x.flat, C, W, x.layout)
         return last.transpose(0, 3, 1, 2)
+
+    def _layout(self, images: int, height: int, lanes: int) -> Layout:
+        """Return the layout of this process's images: that of the whole batch, if it is shared."""
+        return layout_of(self.in_all(images), height, lanes)._replace(images=images)
+
+    def _empty(
+        self, shape: tuple[int, int, int, int], dtype: Any, layout: Layout | None = None
+    ) -> NumbaBatch:
+        """Return an uninitialised batch (C, N, H, W), in the layout of its shape or another."""
+        C, N, H, W = shape
+        return self.pool.batch(C, W, dtype, layout or self._layout(N, H, lanes(dtype)))
 
     def _laid_out(self, row: Numbers, x: NumbaBatch) -> NumbaBatch:
         self._planes(pointwise.interleave, x, x.flat, row, x.shape[0], x.shape[3], x.layout)
@@ -89,7 +103,7 @@ class NumbaBase(LazyBackend, NumpyBackend):
         if x.layout == layout and shape in (None, x.shape):
             return x
         images = self._images(x).reshape(-1)
-        y = self._laid_out(images, self.pool.batch(shape or x.shape, x.dtype, layout))
+        y = self._laid_out(images, self._empty(shape or x.shape, x.dtype, layout))
         y.pending = x.pending
         return y
 
@@ -97,7 +111,7 @@ class NumbaBase(LazyBackend, NumpyBackend):
         """Apply what is pending."""
         if x.pending is None:
             return x
-        y = self.pool.batch(x.shape, x.dtype)
+        y = self._empty(x.shape, x.dtype)
         if isinstance(x.pending, Rule):  # one group: channels stay where they are
             self._planes(pointwise.shuffle, x, y.flat, x.flat, *x.pending, 1, *x.plane)
         else:

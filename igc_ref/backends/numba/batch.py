@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.backends.numba.layout import Layout, layout_of
-from igc_ref.backends.numba.vectors import VECTOR_BYTES, lanes
+from igc_ref.backends.numba.layout import Layout
+from igc_ref.backends.numba.vectors import VECTOR_BYTES
 from igc_ref.backends.operators.lazy import Batch, Derivative, Rule
 
 Numbers = npt.NDArray[Any]
@@ -76,12 +76,8 @@ class Pool:
         """Bytes that are kept to be used again."""
         return sum(memory.size for memory in self._memories if memory.idle)
 
-    def batch(
-        self, shape: tuple[int, int, int, int], dtype: npt.DTypeLike, layout: Layout | None = None
-    ) -> NumbaBatch:
-        """Return an uninitialised batch (C, N, H, W), in the layout of its shape or another."""
-        C, N, H, W = shape
-        a = layout or layout_of(N, H, lanes(dtype))
+    def batch(self, C: int, W: int, dtype: npt.DTypeLike, a: Layout) -> NumbaBatch:
+        """Return an uninitialised batch of C channels and W columns."""
         return NumbaBatch(self.array((a.blocks, C, a.rows, W, a.lanes), dtype), a)
 
     def array(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Numbers:

@@ -12,7 +12,6 @@ import numpy as np
 from igc_ref.backends.numba import convolve, pointwise, winograd
 from igc_ref.backends.numba.base import NumbaBase
 from igc_ref.backends.numba.batch import NumbaBatch, Numbers
-from igc_ref.backends.numba.layout import layout_of
 from igc_ref.backends.numba.plan import BEYOND, Shape, Sizes, plan
 from igc_ref.backends.operators.lazy import Moments, Sums
 from igc_ref.backends.operators.library import Array
@@ -105,11 +104,12 @@ class Convolutions(NumbaBase):
         out, L, M, k, stride = block
         stride = min(stride, max(H, W) + 2 * (k // 2) + 1)  # so far, the first position is alone
         V, size = x.data.shape[-1], x.dtype.itemsize
-        shape = Shape(C, out, L, M, k, stride, N, H, W, V, size, self.tile_bytes)
+        whole = self.in_all(N)
+        shape = Shape(C, out, L, M, k, stride, N, whole, H, W, V, size, self.tile_bytes)
         p = plan(shape, backward=False)
         g = p.sizes
         x = self._relaid(x, g.x)
-        y = self.pool.batch((out, N, g.y.height, g.columns), x.dtype, g.y)
+        y = self._empty((out, N, g.y.height, g.columns), x.dtype, g.y)
         kept = g.blocks * out * g.kept_plane + BEYOND * V
         ybar = self.pool.array((kept if g.kept_plane else 0,), x.dtype)
         scratch = self.pool.array((self.team.count, p.size), x.dtype)  # a row for every thread
@@ -128,7 +128,7 @@ class Convolutions(NumbaBase):
         self.check_batch("the gradient", d, x.dtype, (len(primary), *g.y[:2], g.columns))
         (x, rule), (d, derivative) = self._by_rule(x), self._by_derivative(d)
         pieces, points = g.blocks * g.spans, _points(g)
-        dx, sums = self.pool.batch(x.shape, x.dtype, g.x), np.zeros((pieces, shape.in_channels, 2))
+        dx, sums = self._empty(x.shape, x.dtype, g.x), np.zeros((pieces, shape.in_channels, 2))
         sizes = points.shape[1] * g.L * g.share, g.M * g.mix_share
         shares = [self.pool.array((pieces, size), x.dtype) for size in sizes]
         scratch = self.pool.array((self.team.count, p.size), x.dtype)
@@ -143,11 +143,11 @@ class Convolutions(NumbaBase):
             convolve.backward, g, dx.flat, *shares, sums, (d.flat, *derivative),
             (x.flat, *rule), ybar, weights, g, scratch,
         )  # fmt: skip
-        dx = self._relaid(dx, layout_of(*g.x[:3]))
-        dx.sums = Sums(rule.table, sums)
+        dx = self._relaid(dx, self._layout(*g.x[:3]))
+        dx.sums = Sums(rule.table, sums, g.x.together, g.spans)
         back = winograd.C if g.tiles else ONE
-        dW_p = self._add_up(shares[0], primary, p.shares, back)
-        return dx, dW_p, self._add_up(shares[1], secondary, p.mix_shares, ONE)
+        dW_p = self._add_up(shares[0], g, primary, p.shares, back)
+        return dx, dW_p, self._add_up(shares[1], g, secondary, p.mix_shares, ONE)
 
     def _share_out(self, kernel: Any, g: Sizes, *arguments: Any) -> None:
         """Let every thread take pieces, one after the other, until there are none left."""
@@ -169,18 +169,24 @@ class Convolutions(NumbaBase):
         return convolve.Weights(packed, taps)
 
     def _pack(self, packed: Numbers, weights: Array, table: Numbers, points: Numbers) -> None:
-        self._strips(pointwise.pack, table, packed, weights, table, points)
+        self._strips(pointwise.pack, len(table), packed, weights, table, points)
 
-    def _add_up(self, shares: Numbers, like: Numbers, table: Numbers, points: Numbers) -> Numbers:
-        """Add up the pieces' shares of a weight's gradient."""
-        self._strips(pointwise.add_up, shares[0], shares)
+    def _add_up(
+        self, shares: Numbers, g: Sizes, like: Numbers, table: Numbers, points: Numbers
+    ) -> Numbers:
+        """Add up the pieces' shares of a weight's gradient: those of a unit, then the units."""
+        each, size = self.unit // g.y.together * g.spans, shares.shape[1]
+        self._strips(pointwise.add_up, size, shares, 1, each)
+        if self.communicator is not None:
+            shares, each = self.gathered(np.ascontiguousarray(shares[::each]), self.unit), 1
+        self._strips(pointwise.add_up, size, shares, each, len(shares))
         gradient = np.empty(like.shape, like.dtype)
-        self._strips(pointwise.unpack, table, gradient.reshape(-1), shares[0], table, points)
+        self._strips(pointwise.unpack, len(table), gradient.reshape(-1), shares[0], table, points)
         return gradient
 
-    def _strips(self, kernel: Any, numbers: Numbers, *arguments: Any) -> None:
+    def _strips(self, kernel: Any, length: int, *arguments: Any) -> None:
         """Share out a row of numbers among the threads."""
-        self.team.run(kernel, -(-len(numbers) // pointwise.STRIP), *arguments)
+        self.team.run(kernel, -(-length // pointwise.STRIP), *arguments)
 
 
 def _points(g: Sizes) -> Numbers:

@@ -41,6 +41,7 @@ class Shape(NamedTuple):
     k: int
     stride: int
     images: int
+    whole: int  # images of the batch, if several processes share it; it decides how it is cut
     height: int
     width: int
     lanes: int
@@ -137,7 +138,7 @@ def plan(shape: Shape, backward: bool) -> Plan:
         back_secondary=_packed(mixing.swapaxes(1, 2), g.mix_height),
         shares=_shared(g.L, g.out, g.taps, g.height, g.lanes),
         mix_shares=_shared(g.M, g.mix, g.mix, g.mix_height, g.lanes),
-        counts=counts_of(g.y, g.columns, g.spans),
+        counts=counts_of(g.y._replace(images=shape.whole), g.columns, g.spans),
         size=_scratch(g, backward),
     )
 
@@ -145,12 +146,13 @@ def plan(shape: Shape, backward: bool) -> Plan:
 def _sizes(s: Shape, backward: bool) -> Sizes:
     inp, out, mix = s.in_channels // s.L, s.out_channels // s.L, s.out_channels // max(s.M, 1)
     rows, columns = (output_length(n, s.k, s.stride) for n in (s.height, s.width))
-    y, p = layout_of(s.images, rows, s.lanes), s.k // 2
+    y, p = layout_of(s.whole, rows, s.lanes), s.k // 2
     x = apart(s.images, s.height, s.lanes)
     if y.together < s.lanes:  # a lane of x has the rows that the same lane of y is made of
         x = x._replace(together=y.together, rows=y.rows * s.stride)
     above, below = (s.k - 1 - p) // s.stride, (s.stride - 1 + p) // s.stride
     spans = _spans(s, y, columns * (inp * s.k**2 + mix * (s.M > 0)))
+    y = y._replace(images=s.images)
     bytes_each = s.out_channels * columns * s.lanes * s.itemsize
     # A band of few positions would read all weights, and add up vectors of dW, for little work.
     longest, fit = -(-y.rows // spans), max(1, s.tile_bytes // bytes_each, LEAST // columns)

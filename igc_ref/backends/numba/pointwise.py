@@ -337,8 +337,9 @@ def sgd_step(weight, gradient, velocity, lr, momentum, weight_decay):
 
 
 @kernel
-def add_up(first, last, thread, parts):
-    """Add up the pieces' shares of a gradient into the first one, in a fixed order."""
-    for p in range(1, len(parts)):
-        for i in range(STRIP * first, min(STRIP * last, parts.shape[1])):
-            parts[0, i] += parts[p, i]
+def add_up(first, last, thread, parts, step, each):
+    """Add every `step`-th of `each` shares of a gradient to the first of them, in their order."""
+    for start in range(0, len(parts), each):
+        for p in range(start + step, min(start + each, len(parts)), step):
+            for i in range(STRIP * first, min(STRIP * last, parts.shape[1])):
+                parts[start, i] += parts[p, i]

@@ -22,6 +22,7 @@ from igc_ref.backends.operators.library import DTYPES, Array, EpochRunner, Train
 from igc_ref.backends.operators.loss_and_sgd import LearningOperators
 from igc_ref.backends.operators.normalisation import NormalisationOperators
 from igc_ref.backends.operators.pointwise import PointwiseOperators
+from igc_ref.backends.operators.shared import SharedBatches
 from igc_ref.errors import MISREAD, describe, is_array, kind_of
 from igc_ref.report import Report
 
@@ -32,6 +33,7 @@ class GenericBackend(
     PointwiseOperators,
     LearningOperators,
     AugmentationOperators,
+    SharedBatches,
 ):
     """One library and the operators on its arrays.
 

@@ -79,10 +79,15 @@ class Moments(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Sums for the derivative of the batch norm that made the table `rule`, (parts, C, 2)."""
+    """Sums for the derivative of the batch norm that made the table `rule`, (parts, C, 2).
+
+    Every `images` images have as many parts as `pieces` says.
+    """
 
     rule: Array
     values: Array
+    images: int
+    pieces: int = 1
 
 
 class BatchNormSaved(NamedTuple):
