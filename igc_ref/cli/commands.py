@@ -1,4 +1,4 @@
-"""The commands ``train``, ``eval``, ``predict``, ``params``, ``bench`` and ``plot``."""
+"""The commands ``train``, ``hash``, ``eval``, ``predict``, ``params``, ``bench``, ``plot``."""
 
 from __future__ import annotations
 
@@ -44,6 +44,9 @@ def add_commands(commands: Any) -> None:
     add_settings(add, [field.name for field in fields(TrainConfig)])
     add_recipe(add)
     add.add_argument("--resume", metavar="RUN", dest="resume_run", help="continue this run")
+
+    add = add_command(commands, hash_command)
+    add.add_argument("folders", metavar="RUN", nargs="+", help="folder of a run")
 
     add = add_command(commands, eval_command)
     add_run(add, "folder of the run")
@@ -111,6 +114,13 @@ def train_command(resume_run: str | None = None, recipe: str | None = None, **gi
     else:
         history = resume(resume_run, say, **given)
     say(f"test accuracy {history.test_accuracy:.2%}; checkpoint and log in {history.run}")
+
+
+def hash_command(folders: list[str]) -> None:
+    """Print the SHA-256 of the weights of runs, a line each, as sha256sum does of files."""
+    for folder in folders:
+        model, saved = runs.load_run(folder, "numpy", say)
+        say(f"{model.sha256()}  {folder}{'' if saved.finished else f', {saved.progress}'}")
 
 
 def eval_command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -261,6 +262,10 @@ class Model:
         state = self._collect("parameters", "buffers")
         return {name: self.backend.to_numpy(array) for name, array in state.items()}
 
+    def sha256(self) -> str:
+        """Return the SHA-256 of all parameters and running statistics; see `sha256`."""
+        return sha256(self.state_dict())
+
     def load_state_dict(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Overwrite all parameters and running statistics.
 
@@ -287,6 +292,24 @@ class Model:
             for kind in kinds
             for key, array in getattr(layer, kind).items()
         }
+
+
+def sha256(state: Mapping[str, npt.NDArray[Any]]) -> str:
+    """Return the SHA-256 of a state as 64 hexadecimal digits.
+
+    Of each array, in the order of their names, it hashes a line ``name dtype shape`` and then the
+    numbers, little-endian, the last axis fastest.
+
+    Examples
+    --------
+    >>> sha256({"bias": np.array([1.0, 2.0], "float32")})[:16]
+    '4c60bef8da21bb95'
+    """
+    digest = hashlib.sha256()
+    for name, array in sorted(state.items()):
+        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode() + array.tobytes())
+    return digest.hexdigest()
 
 
 def overwrite(

@@ -37,10 +37,13 @@ class History:
         Folder with ``config.json``, ``log.jsonl`` and ``checkpoint.npz``.
     records : list of dict
         For each epoch: train and test loss (nats) and accuracy (0 to 1), seconds, images/s.
+    sha256 : str
+        Of the final weights and running statistics; see `Model.sha256`.
     """
 
     run: Path
     records: list[Record]
+    sha256: str
 
     @property
     def test_accuracy(self) -> float:

@@ -17,10 +17,10 @@ from igc_ref import data, files
 from igc_ref.data import Dataset
 from igc_ref.errors import CheckpointError, DataError, one_line, user_path
 from igc_ref.files import replacing, write_json
-from igc_ref.networks.model import Model, build
+from igc_ref.networks.model import Model, build, sha256
 from igc_ref.report import Report, silent
 from igc_ref.training import checkpoint
-from igc_ref.training.checkpoint import Checkpoint, Record
+from igc_ref.training.checkpoint import Checkpoint
 from igc_ref.training.config import TrainConfig
 
 CHECKPOINT, PREVIOUS = "checkpoint.npz", "checkpoint-previous.npz"
@@ -71,12 +71,15 @@ def _new_folder(config: TrainConfig) -> Path:
     return folder
 
 
-def write_log(folder: Path, records: list[Record]) -> None:
+def write_log(folder: Path, saved: Checkpoint) -> None:
     """Write the log, one line for each epoch, unless it says that already.
 
-    It is for people and other programs: this package reads the records in the checkpoint.
+    The last line of a finished run has the SHA-256 of its weights as well. The log is for people
+    and other programs: this package reads the checkpoint.
     """
-    path = folder / LOG
+    path, records = folder / LOG, list[Mapping[str, object]](saved.records)
+    if saved.finished:
+        records[-1] = {**records[-1], "sha256": sha256(saved.model)}
     text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records).encode()
     if text != (path.read_bytes() if path.is_file() else b""):
         with replacing(path) as file:

@@ -22,7 +22,7 @@ from igc_ref.backends import get_backend
 from igc_ref.backends.operators.library import EpochRunner, Sampling
 from igc_ref.errors import CheckpointError, TrainingError, instance, user_path
 from igc_ref.networks.metadata import Metadata
-from igc_ref.networks.model import build
+from igc_ref.networks.model import build, sha256
 from igc_ref.report import Report, progress_bar, silent
 from igc_ref.training import checkpoint
 from igc_ref.training import folder as runs
@@ -116,9 +116,10 @@ def resume(
         if saved is not None and not saved.fingerprint:
             raise CheckpointError(f"{folder} holds imported weights, and no run to continue")
         if saved is not None and saved.finished:
-            runs.write_log(folder, saved.records)
-            history = History(folder, saved.records)
+            runs.write_log(folder, saved)
+            history = History(folder, saved.records, sha256(saved.model))
             report(f"{folder} is finished: {history.test_accuracy:.2%}")
+            report(f"SHA-256 of the weights {history.sha256}")
             return history
         config = replace(config, **{n: v for n, v in settings.items() if n in runs.MAY_CHANGE})
         session = Session(config, report)
@@ -216,7 +217,7 @@ class Session:
             velocity=self.optimiser.state_dict(),
         )
         checkpoint.save(folder / runs.CHECKPOINT, state, folder / runs.PREVIOUS if keep else None)
-        runs.write_log(folder, self.records)
+        runs.write_log(folder, state)
         self.saved = state.position
 
     def run(self, folder: Path) -> History:
@@ -244,6 +245,8 @@ class Session:
                     self.report(_line(self.records[-1], c.epochs))
                     if self.signals:
                         self._stop(folder, self.signals[0])
+            history = History(folder, self.records, m.sha256())
+            self.report(f"SHA-256 of the weights {history.sha256}")
         except BrokenPipeError:  # nobody reads the report any more, as after `| head`
             self._stop(folder, 13)  # SIGPIPE, which Windows does not name
         except KeyboardInterrupt as stop:
@@ -257,7 +260,7 @@ class Session:
             raise TrainingError(
                 f"out of memory with batch size {c.batch_size}{smaller}: {reason}"
             ) from error
-        return History(folder, self.records)
+        return history
 
     def _train(self, epoch: int, folder: Path) -> None:
         """Take the steps of an epoch, or those that are left of it; pause to save or to stop."""
