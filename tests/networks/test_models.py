@@ -4,7 +4,9 @@
 """
 
 import copy
+import hashlib
 import pickle
+import struct
 from functools import cache
 from itertools import pairwise
 
@@ -16,7 +18,7 @@ from igc_ref.errors import CheckpointError, SpecError
 from igc_ref.networks import BatchNorm
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import cost, igcv3_blocks
-from igc_ref.networks.model import build
+from igc_ref.networks.model import build, sha256
 from igc_ref.reference.products import is_loosely_complementary
 from igc_ref.spec.block import IGCSpec
 from igc_ref.testing import assert_close
@@ -193,6 +195,19 @@ def test_a_network_computes_what_its_definition_says(backend, arch, depth, numbe
 
 
 NORM = ["gamma", "beta", "running_mean", "running_var"]
+
+
+def test_a_state_s_hash_is_of_names_dtypes_shapes_and_little_endian_numbers_in_order():
+    state = {"b": np.array([[1.5, -0.0, 3], [4, 5, 6]], "f4"), "a": np.array([2.5], "f8")}
+    written = b"a <f8 (1,)\n" + struct.pack("<d", 2.5) + b"b <f4 (2, 3)\n"
+    written += struct.pack("<6f", 1.5, -0.0, 3, 4, 5, 6)
+    found = hashlib.sha256(written).hexdigest()
+    assert sha256(state) == found
+    assert sha256({"a": state["a"].astype(">f8"), "b": np.asfortranarray(state["b"])}) == found
+    others = [{**state, "a": -state["a"]}, {**state, "b": abs(state["b"])}, {"b": state["b"]}]
+    others += [{"b": state["a"], "a": state["b"]}, {**state, "b": state["b"].view("i4")}]
+    others += [{**state, "b": state["b"].reshape(3, 2)}]
+    assert len({found, *map(sha256, others)}) == 7
 
 
 def test_the_state_is_in_the_order_in_which_data_flows():

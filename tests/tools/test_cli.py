@@ -49,6 +49,17 @@ def test_train_ends_by_saying_what_it_reached_and_where_it_lies(tmp_path, capsys
         assert last.endswith(f"checkpoint and log in runs/plain_igc-5-L2M2-shapes-{number}")
 
 
+def test_hash_prints_the_hash_of_the_log_and_of_which_epoch_it_is_if_not_the_last(run, capsys):
+    record = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    assert main(["hash", str(run), str(run)]) == 0
+    assert capsys.readouterr().out == f"{record['sha256']}  {run}\n" * 2
+    (run / "checkpoint.npz").unlink()
+    assert main(["hash", str(run)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"{load_run(run, 'numpy')[0].sha256()}  {run}, epoch 0 (of 1 epochs)"
+    assert record["sha256"] not in last
+
+
 def test_eval_repeats_the_accuracy_of_the_log(run, capsys):
     assert main(["eval", str(run), "--backend", "numpy"]) == 0
     record = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
@@ -136,7 +147,7 @@ def test_the_command_tells_its_version(capsys):
 
 @pytest.mark.parametrize(
     "command",
-    ["train", "eval", "predict", "params", "bench", "plot", "sweep", "compress", "doctor"],
+    ["train", "hash", "eval", "predict", "params", "bench", "plot", "sweep", "compress", "doctor"],
 )
 def test_every_command_explains_itself_and_every_option(command, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -175,7 +186,7 @@ def test_what_cannot_be_trained_is_one_line_and_leaves_no_folder(
 
 
 def test_a_folder_that_is_no_run_is_an_error(capsys, tmp_path):
-    for command in ("eval", "plot"):
+    for command in ("hash", "eval", "plot"):
         assert "is no run: there is no" in error_of(capsys, command, tmp_path)
     for folder in (tmp_path, tmp_path / "nowhere"):
         assert "is no run: there is no" in error_of(capsys, "train", "--resume", folder)
