@@ -198,16 +198,11 @@ NORM = ["gamma", "beta", "running_mean", "running_var"]
 
 
 def test_a_state_s_hash_is_of_names_dtypes_shapes_and_little_endian_numbers_in_order():
-    state = {"b": np.array([[1.5, -0.0, 3], [4, 5, 6]], "f4"), "a": np.array([2.5], "f8")}
-    written = b"a <f8 (1,)\n" + struct.pack("<d", 2.5) + b"b <f4 (2, 3)\n"
-    written += struct.pack("<6f", 1.5, -0.0, 3, 4, 5, 6)
-    found = hashlib.sha256(written).hexdigest()
-    assert sha256(state) == found
-    assert sha256({"a": state["a"].astype(">f8"), "b": np.asfortranarray(state["b"])}) == found
-    others = [{**state, "a": -state["a"]}, {**state, "b": abs(state["b"])}, {"b": state["b"]}]
-    others += [{"b": state["a"], "a": state["b"]}, {**state, "b": state["b"].view("i4")}]
-    others += [{**state, "b": state["b"].reshape(3, 2)}]
-    assert len({found, *map(sha256, others)}) == 7
+    state = {"b": np.array([[1.5, -0.0], [3, 4]], "f4"), "a": np.array([2.5])}
+    numbers = b"a <f8 (1,)\n", 2.5, b"b <f4 (2, 2)\n", 1.5, -0.0, 3, 4
+    found = hashlib.sha256(struct.pack("<11sd13s4f", *numbers)).hexdigest()
+    swapped = {"a": state["a"].astype(">f8"), "b": np.asfortranarray(state["b"])}
+    assert sha256(state) == sha256(swapped) == found
 
 
 def test_the_state_is_in_the_order_in_which_data_flows():
