@@ -9,7 +9,7 @@ pytest.importorskip("numba")
 from benchmarks import scale
 
 
-@pytest.mark.parametrize(("arch", "batch"), [("plain_igc", 40), ("resnet_igc", 6)])
+@pytest.mark.parametrize(("arch", "batch"), [("plain_igc", 6), ("resnet_igc", 40)])
 def test_a_step_gathers_the_bytes_that_the_plans_say(arch, batch):
     a, sizes = scale.Architecture(arch, 8, L=6, M=8), []
     alone = SimpleNamespace(rank=0, size=1, allgather=lambda rows, _: sizes.append(rows) or rows)
