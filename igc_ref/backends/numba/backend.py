@@ -15,7 +15,7 @@ from igc_ref.backends.numba.base import unchanged
 from igc_ref.backends.numba.batch import NumbaBatch
 from igc_ref.backends.numba.convolution import Convolutions
 from igc_ref.backends.numba.layout import apart, counts_of
-from igc_ref.backends.numba.vectors import UNCACHED
+from igc_ref.backends.numba.vectors import AUTO, UNCACHED
 from igc_ref.backends.numba.warm_up import warm_up
 from igc_ref.backends.operators.lazy import NO_FLOOR, BatchNormSaved, Derivative, Moments, Rule
 from igc_ref.backends.operators.library import DTYPES, Array, Saved
@@ -186,5 +186,8 @@ class NumbaBackend(Convolutions):
 
 
 def facts() -> dict[str, Callable[[], str]]:
-    """Return where the kernels are kept: not in NUMBA_CACHE_DIR if that cannot be used."""
-    return {"numba cache": lambda: pointwise.interleave.stats.cache_path or f"none: {UNCACHED}"}
+    """Return where kernels are kept, not in NUMBA_CACHE_DIR if that cannot be used; the lanes."""
+    return {
+        "numba cache": lambda: pointwise.interleave.stats.cache_path or f"none: {UNCACHED}",
+        "numba lanes": lambda: f"auto is {AUTO}",
+    }
