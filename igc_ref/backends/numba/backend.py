@@ -11,12 +11,13 @@ from collections.abc import Callable
 import numpy as np
 
 from igc_ref.backends.numba import pointwise
-from igc_ref.backends.numba.base import unchanged
+from igc_ref.backends.numba.base import plain, unchanged
 from igc_ref.backends.numba.batch import NumbaBatch
 from igc_ref.backends.numba.convolution import Convolutions
 from igc_ref.backends.numba.layout import apart, counts_of
 from igc_ref.backends.numba.vectors import AUTO, UNCACHED
 from igc_ref.backends.numba.warm_up import warm_up
+from igc_ref.backends.operators.checks import within
 from igc_ref.backends.operators.lazy import NO_FLOOR, BatchNormSaved, Derivative, Moments, Rule
 from igc_ref.backends.operators.library import DTYPES, Array, Saved
 from igc_ref.backends.operators.pointwise import MaxPoolSaved
@@ -173,6 +174,20 @@ class NumbaBackend(Convolutions):
         dx = self._empty((channels, images, H, W), dtype, apart(images, H, V))
         self._planes(pointwise.max_pool_backward, dx, dx.data, dy.data, winner)
         return self._relaid(dx, self._layout(N, H, V), (C, N, H, W))
+
+    def product(self, a: Array, b: Array) -> Array:
+        """Return a @ b, with the same bits on any processor."""
+        y = np.empty((len(a), b.shape[1]), a.dtype)
+        pointwise.product(y, plain(a), plain(b))
+        return y
+
+    def loss(self, logits: Array, labels: Array) -> tuple[Array, Array, Array]:
+        """Return mean loss, number of correct answers, and the gradient of the loss."""
+        self.check_loss(logits, labels)
+        within("labels", labels, logits.shape[1] - 1)
+        dlogits = np.empty(logits.shape, logits.dtype)
+        mean = pointwise.loss(dlogits, plain(logits), plain(labels.astype(np.int64)))
+        return logits.dtype.type(mean), (logits.argmax(axis=1) == labels).sum(), dlogits
 
     def sgd_step(self, weight: Array, gradient: Array, velocity: Array, **numbers: float) -> None:
         """Take one step of Nesterov's accelerated gradient, in place."""

@@ -190,11 +190,11 @@ class Emitter:
         vector.align = align
         return vector
 
-    def _call(self, name: str, result: Any, *arguments: Any, **options: Any) -> Any:
+    def _call(self, name: str, result: Any, *arguments: Any) -> Any:
         """Call one of LLVM's own functions."""
         kind = ir.FunctionType(result, [argument.type for argument in arguments])
         function = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.{name}")
-        return self.builder.call(function, arguments, **options)
+        return self.builder.call(function, arguments)
 
     def store(self, vector: Any, address: Any, align: int = VECTOR_BYTES) -> None:
         """Store one vector."""
@@ -288,10 +288,10 @@ class Emitter:
         self.accumulate(count, [], one)
 
     def sum_of_lanes(self, vector: Any, lanes: Any) -> Any:
-        """Return the sum of some lanes, given as bits, in an order that the type fixes."""
-        start, some = ir.Constant(self.number, 0.0), self.only(vector, self.mask(lanes))
-        name = f"vector.reduce.fadd.{self.suffix}"
-        return self._call(name, self.number, start, some, fastmath=("reassoc",))
+        """Return the sum of some lanes, given as bits: again and again, the halves are added."""
+        some = self.only(vector, self.mask(lanes))
+        total = self._merged([some] * self.lanes)
+        return self.builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
 
     def sums_of_lanes(self, vectors: list[Any], lanes: Any) -> list[Any]:
         """Return the sums of some lanes of every vector, V of them in a vector."""

@@ -17,13 +17,17 @@ class LearningOperators(Checks):
     def linear(self, x: Array, weight: Array, bias: Array) -> tuple[Array, tuple[Array, Array]]:
         """Return x Wᵀ + b for x (N, in), weight (out, in), bias (out,)."""
         self.check_linear(x, weight, bias)
-        return x @ weight.T + bias, (x, weight)
+        return self.product(x, weight.T) + bias, (x, weight)
 
     def linear_backward(self, dy: Array, saved: tuple[Array, Array]) -> tuple[Array, Array, Array]:
         """Return the gradients of `linear` with respect to x, weight and bias."""
         x, weight = saved
         self.check("the gradient", dy, x.dtype, shape=(len(x), len(weight)))
-        return dy @ weight, dy.T @ x, dy.sum(axis=0)
+        return self.product(dy, weight), self.product(dy.T, x), dy.sum(axis=0)
+
+    def product(self, a: Array, b: Array) -> Array:
+        """Return a @ b."""
+        return a @ b
 
     @np.errstate(under="ignore")  # of exp: right for a logit far below the greatest
     def loss(self, logits: Array, labels: Array) -> tuple[Array, Array, Array]:
