@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from importlib.util import find_spec
 
-from igc_ref.backends.numba import width
+from igc_ref.backends import numba as compiled
 from igc_ref.backends.numpy import NumpyBackend
 from igc_ref.backends.operators.generic import GenericBackend
 from igc_ref.backends.operators.library import LANES, STORAGES
@@ -50,7 +50,7 @@ def get_backend(
         name = "numba" if name == "auto" else name
         if name != "numba":
             raise BackendError(f"lanes={lanes} needs the numba backend, not {name}")
-        width.asked = width.asked or int(lanes)
+        compiled.asked_lanes = compiled.asked_lanes or int(lanes)
     if name == "auto":
         passed = ""
         for other, find_problem in _PROBLEMS.items():
@@ -69,22 +69,16 @@ def get_backend(
     if problem := _PROBLEMS[name]():
         raise BackendError(f"backend {name!r} cannot run: {problem}")
     if name == "numba":
-        return _numba_backend(lanes)
+        from igc_ref.backends.numba.backend import NumbaBackend
+        from igc_ref.backends.numba.vectors import AUTO, VECTOR_BYTES
+
+        if lanes is not None and (AUTO if lanes == "auto" else int(lanes)) * 4 != VECTOR_BYTES:
+            here = f"lanes={VECTOR_BYTES // 4}, and auto is {AUTO} here"
+            raise BackendError(f"lanes={lanes} needs a new process: this one computes with {here}")
+        return NumbaBackend()
     from igc_ref.backends.cupy.backend import CupyBackend
 
     return CupyBackend(storage)
-
-
-def _numba_backend(lanes: str | None) -> GenericBackend:
-    from igc_ref.backends.numba.backend import NumbaBackend
-    from igc_ref.backends.numba.vectors import AUTO, VECTOR_BYTES
-
-    if lanes is not None and (AUTO if lanes == "auto" else int(lanes)) * 4 != VECTOR_BYTES:
-        raise BackendError(
-            f"lanes={lanes} needs a new process: this one computes with lanes={VECTOR_BYTES // 4}, "
-            f"and auto is {AUTO} here"
-        )
-    return NumbaBackend()
 
 
 def cupy_problem() -> str | None:

@@ -6,18 +6,18 @@ forward and backward. `igc_ref.backends.operators.lazy` explains this.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
 from igc_ref.backends.numba import pointwise
-from igc_ref.backends.numba.base import plain, unchanged
+from igc_ref.backends.numba.base import unchanged
 from igc_ref.backends.numba.batch import NumbaBatch
 from igc_ref.backends.numba.convolution import Convolutions
 from igc_ref.backends.numba.layout import apart, counts_of
 from igc_ref.backends.numba.vectors import AUTO, UNCACHED
 from igc_ref.backends.numba.warm_up import warm_up
-from igc_ref.backends.operators.checks import within
 from igc_ref.backends.operators.lazy import NO_FLOOR, BatchNormSaved, Derivative, Moments, Rule
 from igc_ref.backends.operators.library import DTYPES, Array, Saved
 from igc_ref.backends.operators.pointwise import MaxPoolSaved
@@ -177,17 +177,14 @@ class NumbaBackend(Convolutions):
 
     def product(self, a: Array, b: Array) -> Array:
         """Return a @ b, with the same bits on any processor."""
-        y = np.empty((len(a), b.shape[1]), a.dtype)
-        pointwise.product(y, plain(a), plain(b))
+        y = np.zeros((len(a), b.shape[1]), a.dtype)
+        pointwise.product(y, a.copy(), b.copy())  # of one kind: see `_row`
         return y
 
-    def loss(self, logits: Array, labels: Array) -> tuple[Array, Array, Array]:
-        """Return mean loss, number of correct answers, and the gradient of the loss."""
-        self.check_loss(logits, labels)
-        within("labels", labels, logits.shape[1] - 1)
-        dlogits = np.empty(logits.shape, logits.dtype)
-        mean = pointwise.loss(dlogits, plain(logits), plain(labels.astype(np.int64)))
-        return logits.dtype.type(mean), (logits.argmax(axis=1) == labels).sum(), dlogits
+    def of_each(self, function: str, x: Array) -> Array:
+        """Return exp or log of every number: NumPy has others for every kind of processor."""
+        numbers = map(getattr(math, function), x.ravel().tolist())
+        return np.fromiter(numbers, x.dtype, x.size).reshape(x.shape)
 
     def sgd_step(self, weight: Array, gradient: Array, velocity: Array, **numbers: float) -> None:
         """Take one step of Nesterov's accelerated gradient, in place."""

@@ -138,13 +138,8 @@ def one_in_a_lane(x: NumbaBatch) -> bool:
 
 
 def _row(images: Array) -> Numbers:
-    """Return one long row, `plain`."""
-    return plain(images).reshape(-1)
-
-
-def plain(array: Array) -> Numbers:
-    """Return an array of one kind, or numba would compile a kernel anew for every other."""
-    return np.require(array, requirements=["C", "A", "W", "E"])
+    """Return one long row of one kind, or numba would compile a kernel anew for every other."""
+    return np.require(images, requirements=["C", "A", "W", "E"]).reshape(-1)
 
 
 @lru_cache

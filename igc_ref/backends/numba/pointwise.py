@@ -6,8 +6,6 @@ The tables of rules and derivatives are explained in `igc_ref.backends.operators
 
 from __future__ import annotations
 
-import math
-
 from igc_ref.backends.numba.layout import ALL, parts
 from igc_ref.backends.numba.rows import (
     add_row,
@@ -321,34 +319,11 @@ def unpack(first, last, thread, gradient, shares, table, points):
 
 @kernel
 def product(y, a, b):
-    """Compute y = a @ b, terms in their order: that of BLAS depends on the processor."""
+    """Add a @ b to y, terms in their order: that of BLAS depends on the processor."""
     for n in range(len(a)):
-        for k in range(b.shape[1]):
-            y[n, k] = 0
         for i in range(len(b)):
             for k in range(b.shape[1]):
                 y[n, k] += a[n, i] * b[i, k]
-
-
-@kernel
-def loss(dlogits, logits, labels):
-    """Return the mean of -log softmax(logits)[label], and write its gradient.
-
-    NumPy has an exp and a log for every kind of processor; these are the system's.
-    """
-    mean, (N, classes) = 0.0, logits.shape
-    for n in range(N):
-        greatest = logits[n, 0]
-        for c in range(classes):
-            greatest = logits[n, c] if logits[n, c] > greatest else greatest
-        total = 0.0
-        for c in range(classes):
-            dlogits[n, c] = math.exp(float(logits[n, c] - greatest))
-            total += dlogits[n, c]
-        for c in range(classes):
-            dlogits[n, c] = (dlogits[n, c] / total - (c == labels[n])) / N
-        mean += (math.log(total) - float(logits[n, labels[n]] - greatest)) / N
-    return mean
 
 
 @kernel

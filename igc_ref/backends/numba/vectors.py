@@ -26,7 +26,7 @@ from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.extending import intrinsic
 
-from igc_ref.backends.numba import width
+from igc_ref.backends.numba import asked_lanes
 from igc_ref.errors import describe
 
 if config.DISABLE_JIT:
@@ -37,7 +37,7 @@ _features = config.CPU_FEATURES or binding.get_host_cpu_features().flatten()
 _wide = "+avx512f" in _features
 
 AUTO = 16 if _wide else 8  # float32 numbers in a vector of this processor
-VECTOR_BYTES = 4 * (width.asked or AUTO)  # one of ours is two of it, if it is wider
+VECTOR_BYTES = 4 * (asked_lanes or AUTO)  # one of ours is two of it, if it is wider
 
 # Outputs a tile holds, and positions or taps beside them: sums, loads and one weight fit into 32
 # registers, or into 16. No sum depends on it.
