@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from igc_ref.backends.cupy import base
+from igc_ref.backends.cupy import base, convolution
 from igc_ref.errors import BackendError
 from igc_ref.networks.architecture import Architecture
 from tests.backends.cuda import emulator
@@ -17,30 +17,33 @@ if emulator.problem():
 
 from tests.backends.cuda.emulator.backend import EmulatedBackend
 
-DEPTHS = {"plain_igc": 5, "resnet_igc": 8}
-SLOW = pytest.param("resnet_igc", "float16", marks=pytest.mark.slow)
 
-
-def learned(arch, storage, communicator, capture=True):
+def learned(arch, depth, storage, communicator, capture=True):
     """Hash the weights after three epochs, and return what is seen of them."""
     backend = EmulatedBackend(storage, capture=capture)
     if communicator is not None:
         backend.join(communicator)
     # Batches of 33 and 3 images: three units, the last of 1, then one, so that ranks have none.
-    epochs = Epochs(Architecture(arch, DEPTHS[arch], L=2, M=2), backend, 36, 33, side=8)
+    epochs = Epochs(Architecture(arch, depth, L=2, M=2), backend, 36, 33, side=8)
     seen = [epochs.run(seed) for seed in range(3)]
     weights = b"".join(array.tobytes() for array in epochs.model.state_dict().values())
     assert backend.device.graphs == 2 * capture
     return hashlib.sha256(weights).hexdigest(), seen
 
 
-@pytest.mark.parametrize(("arch", "storage"), [("plain_igc", "float32"), SLOW])
-def test_one_rank_or_many_learn_the_same_bits_replayed_or_not(arch, storage, monkeypatch):
+SLOW = pytest.param(("resnet_igc", 8, "float16"), marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("network", [("plain_igc", 5, "float32"), SLOW])
+def test_one_rank_or_many_learn_the_same_bits_replayed_or_not(network, monkeypatch):
+    sizes, choose = set(), convolution.choose  # tiles are chosen for the whole batch
+    monkeypatch.setattr(convolution, "choose", lambda g, *a: sizes.add(g.N) or choose(g, *a))
     monkeypatch.setattr(base, "WAITING_BYTES", 20_000)  # gradients are gathered more than once
-    alone = learned(arch, storage, None)
+    alone = learned(*network, None)
     for size, capture in ((2, False), (3, True)):
-        found = on_ranks(size, lambda c, on=capture: learned(arch, storage, c, on))
+        found = on_ranks(size, lambda c, on=capture: learned(*network, c, on))
         assert found == [alone] * size
+    assert sizes == {33, 3}
 
 
 def test_a_batch_may_be_larger_than_the_last_that_was_begun_alone():
@@ -53,8 +56,7 @@ def test_a_batch_may_be_larger_than_the_last_that_was_begun_alone():
 def normalised(communicator, side):
     """Return images, (N, C, H, W), and one number a channel, of a batch norm and its backward."""
     backend = EmulatedBackend()
-    if communicator is not None:
-        backend.join(communicator)
+    backend.join(communicator)
     rng = np.random.default_rng(side)
     images = 3 + rng.normal(size=(2, 35, 2, side, side)).astype("float32")
     vectors = list(rng.uniform(1, 2, (4, 2)).astype("float32"))
@@ -68,8 +70,7 @@ def normalised(communicator, side):
 
 @pytest.mark.parametrize("side", [5, 26, 96])
 def test_sums_of_a_batch_norm_are_cut_at_images_that_make_up_a_unit(side):
-    """A part is 16 images of 5x5, 8 of 26x26 (12 would be fewer than PART), or one of 96x96."""
-    whole, numbers = normalised(None, side)
+    ((whole, numbers),) = on_ranks(1, lambda c: normalised(c, side))
     ranks = on_ranks(3, lambda c: normalised(c, side))
     assert np.array_equal(np.concatenate([images for images, _ in ranks], axis=1), whole)
     assert [found for _, found in ranks] == [numbers] * 3
