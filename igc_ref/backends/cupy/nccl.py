@@ -10,7 +10,6 @@ import socket
 from typing import Any
 
 import cupy
-from cupy.cuda import nccl
 
 from igc_ref.backends.operators.library import Array
 from igc_ref.errors import BackendError
@@ -24,7 +23,9 @@ class NcclRank:
     """
 
     def __init__(self, comm: Any) -> None:
-        self.rank, self.size = comm.rank, comm.size
+        from cupy.cuda import nccl  # warns where it does not find the library
+
+        self.rank, self.size, self.nccl = comm.rank, comm.size, nccl
         if not all(comm.allgather(nccl.available)):
             cuda = cupy.cuda.runtime.runtimeGetVersion() // 1000
             raise BackendError(f"a rank's CuPy finds no NCCL: pip install nvidia-nccl-cu{cuda}")
@@ -35,15 +36,15 @@ class NcclRank:
         if twice := [card for card in cards if cards.count(card) > 1]:
             raise BackendError(f"two ranks have the same GPU, {twice[0]}; each needs its own")
         name = comm.bcast(nccl.get_unique_id() if self.rank == 0 else None)
-        self._nccl = nccl.NcclCommunicator(self.size, name, self.rank)
+        self.ours = nccl.NcclCommunicator(self.size, name, self.rank)
 
     def allgather(self, rows: Array, counts: list[int]) -> Array:
         """Return the float32 rows of all ranks, queued on the current stream."""
         every = cupy.empty((sum(counts), *rows.shape[1:]), "float32")
         each, stream = math.prod(rows.shape[1:]), cupy.cuda.get_current_stream().ptr
-        nccl.groupStart()  # a broadcast of every rank, since ncclAllGather wants equal counts
+        self.nccl.groupStart()  # a broadcast of every rank, since ncclAllGather wants equal counts
         for rank, count in enumerate(counts):
-            to, numbers = every[sum(counts[:rank]) :], (count * each, nccl.NCCL_FLOAT32)
-            self._nccl.broadcast(rows.data.ptr, to.data.ptr, *numbers, rank, stream)
-        nccl.groupEnd()
+            to, numbers = every[sum(counts[:rank]) :], (count * each, self.nccl.NCCL_FLOAT32)
+            self.ours.broadcast(rows.data.ptr, to.data.ptr, *numbers, rank, stream)
+        self.nccl.groupEnd()
         return every

@@ -41,15 +41,14 @@ def test_one_rank_or_many_learn_the_same_bits_replayed_or_not(network, monkeypat
     monkeypatch.setattr(base, "WAITING_BYTES", 20_000)  # gradients are gathered more than once
     alone = learned(*network, None)
     for size, capture in ((2, False), (3, True)):
-        found = on_ranks(size, lambda c, on=capture: learned(*network, c, on))
-        assert found == [alone] * size
+        assert on_ranks(size, lambda c, on=capture: learned(*network, c, on)) == [alone] * size
     assert sizes == {33, 3}
 
 
 def test_a_batch_may_be_larger_than_the_last_that_was_begun_alone():
     backend = EmulatedBackend()
     backend.share(2)
-    dx = backend.global_average_pool_backward(np.ones((5, 3), "float32"), (3, 5, 2, 2))
+    dx = backend.global_average_pool_backward(np.ones((3, 5), "float32").T, (3, 5, 2, 2))
     assert (backend.from_layout(dx) == 0.25).all()
 
 
@@ -64,8 +63,8 @@ def normalised(communicator, side):
     options = {"momentum": 0.9, "eps": 1e-5, "train": True, "relu": True}
     y, saved = backend.batch_norm(x, *vectors, **options)
     dx, *gradients = backend.batch_norm_backward(d, saved)
-    vectors = np.stack([*vectors, *gradients]).tobytes()
-    return np.stack(list(map(backend.from_layout, (y, dx)))), vectors
+    images = np.stack(list(map(backend.from_layout, (y, dx))))
+    return images, np.stack([*vectors, *gradients]).tobytes()
 
 
 @pytest.mark.parametrize("side", [5, 26, 96])
