@@ -10,9 +10,10 @@ from __future__ import annotations
 import warnings
 from importlib.util import find_spec
 
+from igc_ref.backends import numba as compiled
 from igc_ref.backends.numpy import NumpyBackend
 from igc_ref.backends.operators.generic import GenericBackend
-from igc_ref.backends.operators.library import STORAGES
+from igc_ref.backends.operators.library import LANES, STORAGES
 from igc_ref.errors import BackendError, choice, describe
 
 __all__ = ["NAMES", "GenericBackend", "NumpyBackend", "get_backend"]
@@ -20,7 +21,9 @@ __all__ = ["NAMES", "GenericBackend", "NumpyBackend", "get_backend"]
 NAMES = ("auto", "numpy", "numba", "cupy")
 
 
-def get_backend(name: str = "auto", storage: str = "float32") -> GenericBackend:
+def get_backend(
+    name: str = "auto", storage: str = "float32", lanes: str | None = None
+) -> GenericBackend:
     """Return the backend of this name.
 
     Parameters
@@ -31,19 +34,28 @@ def get_backend(name: str = "auto", storage: str = "float32") -> GenericBackend:
         running.
     storage : {"float32", "float16"}
         How images of a float32 network are kept between operators; float16 with cupy only.
+    lanes : {"auto", "8", "16"}, optional
+        How many float32 numbers, or half as many float64, the numba backend has in a vector:
+        its sums depend on it. ``auto`` takes what this processor has; with a number, the name
+        ``auto`` takes numba. One process has one: the first asked for, by default ``auto``.
 
     Raises
     ------
     BackendError
-        If the name is unknown, or the backend cannot run here or not with this storage; says what
-        to install.
+        If the name is unknown, or the backend cannot run here or not with this storage or these
+        lanes; says what to install.
     """
     choice("backend", name, NAMES, BackendError)
+    if lanes is not None and choice("lanes", lanes, LANES) != "auto":
+        name = "numba" if name == "auto" else name
+        if name != "numba":
+            raise BackendError(f"lanes={lanes} needs the numba backend, not {name}")
+        compiled.asked_lanes = compiled.asked_lanes or int(lanes)
     if name == "auto":
         passed = ""
         for other, find_problem in _PROBLEMS.items():
             if (problem := find_problem()) is None:
-                return get_backend(other, storage)
+                return get_backend(other, storage, lanes)
             if find_spec(other):  # it was meant to run
                 passed += f"; {problem}"
         if passed:
@@ -58,7 +70,11 @@ def get_backend(name: str = "auto", storage: str = "float32") -> GenericBackend:
         raise BackendError(f"backend {name!r} cannot run: {problem}")
     if name == "numba":
         from igc_ref.backends.numba.backend import NumbaBackend
+        from igc_ref.backends.numba.vectors import AUTO, VECTOR_BYTES
 
+        if lanes is not None and (AUTO if lanes == "auto" else int(lanes)) * 4 != VECTOR_BYTES:
+            here = f"lanes={VECTOR_BYTES // 4}, and auto is {AUTO} here"
+            raise BackendError(f"lanes={lanes} needs a new process: this one computes with {here}")
         return NumbaBackend()
     from igc_ref.backends.cupy.backend import CupyBackend
 

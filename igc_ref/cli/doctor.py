@@ -33,7 +33,7 @@ def add_commands(commands: Any) -> None:
     add.epilog = "Exit status: 0 if the backend computes, else 1. Paste the output into a report."
 
     add = add_command(commands, warm_up_command)
-    add_settings(add, ["dtype"])
+    add_settings(add, ["dtype", "lanes"])
     add.epilog = "Exit status: 0 if all kernels are in the cache, else 1. NUMBA_CACHE_DIR names it."
 
 
@@ -50,10 +50,10 @@ def doctor_command(backend: str = "auto") -> None:
         raise BackendError(f"backend={backend} does not compute here; the last line says why")
 
 
-def warm_up_command(dtype: str = "float32") -> None:
+def warm_up_command(dtype: str = "float32", lanes: str = "auto") -> None:
     """Compile the numba backend's kernels into its cache, as when a container is built."""
     start = perf_counter()
-    backends.get_backend("numba").prepare(dtype, say)
+    backends.get_backend("numba", lanes=lanes).prepare(dtype, say)
     from igc_ref.backends.numba.warm_up import kept  # here: numba is optional
 
     count, folder = kept()

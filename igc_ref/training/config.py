@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from igc_ref import backends, data
-from igc_ref.backends.operators.library import DTYPES, STORAGES
+from igc_ref.backends.operators.library import DTYPES, LANES, STORAGES
 from igc_ref.errors import SpecError, choice, integer, shown, user_path
 from igc_ref.networks.architecture import ARCHITECTURES, DOUBLINGS, Architecture, numbers_of
 from igc_ref.training.optim import SCHEDULES
@@ -208,6 +208,10 @@ class TrainConfig:
     storage: str = _field(
         "float32", str, "precision of stored activations; float16 with cupy only", choices=STORAGES
     )
+    lanes: str = _field(
+        "auto", str, "float32 numbers in a vector of numba, on which the bits of results depend; "
+        "auto: this processor's", choices=LANES,
+    )  # fmt: skip
     epochs: int = _field(4, int, "passes through the training set")
     batch_size: int = _field(32, int, "images in a training step")
     lr: float = _field(

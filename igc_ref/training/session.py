@@ -158,7 +158,7 @@ class Session:
     def __init__(self, config: TrainConfig, report: Report = silent) -> None:
         self.config, self.report = config, report
         # The backend first: it fails at once, data may take a while.
-        backend = get_backend(config.backend, config.storage)
+        backend = get_backend(config.backend, config.storage, config.lanes)
         self.train_set, self.test_set = (
             data.load(config.data, split, config.data_dir, report, config.data_size)
             for split in ("train", "test")

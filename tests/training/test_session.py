@@ -34,7 +34,7 @@ def backend(request, monkeypatch):
             pytest.skip(emulator.problem())
         from tests.backends.cuda.emulator.backend import EmulatedBackend
 
-        monkeypatch.setattr(session, "get_backend", lambda name, storage: EmulatedBackend(storage))
+        monkeypatch.setattr(session, "get_backend", lambda _, storage, __: EmulatedBackend(storage))
         return "numpy"
     if request.param == "numba" and numba_problem():
         pytest.skip(numba_problem())

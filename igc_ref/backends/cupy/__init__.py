@@ -1,8 +1,9 @@
 """The cupy backend: our own CUDA kernels, and the operators that launch them.
 
 ``*.cu`` hold the kernels, ``*.cuh`` what they share; begin with ``block.cuh``, ``block_forward.cu``
-and ``block_backward.cu``. Only ``backend.py`` imports CuPy: elsewhere a `Device` hands in the
-library, so that the tests can run host code and kernels on NumPy arrays and an emulator.
+and ``block_backward.cu``. Only ``backend.py`` and ``nccl.py`` import CuPy: elsewhere a `Device`
+hands in the library, so that the tests can run host code and kernels on NumPy arrays and an
+emulator.
 
     device.py        what is asked of a library: arrays, compilation, CUDA graphs
     kernels.py       a source and its macros, compiled once, launched by name
@@ -16,4 +17,5 @@ library, so that the tests can run host code and kernels on NumPy arrays and an 
     operators.py     batch norm and the rest; all together
     steps.py         whole training steps, replayed as a CUDA graph
     backend.py       the backend, and CuPy as its device
+    nccl.py          several processes, a GPU each, that share every batch
 """

@@ -17,6 +17,7 @@ import cupy
 import numpy as np
 import numpy.typing as npt
 
+from igc_ref.backends.cupy.kernels import Kernels
 from igc_ref.backends.cupy.operators import CudaOperators
 from igc_ref.backends.cupy.steps import CapturedSteps, Learn
 from igc_ref.backends.operators.library import Array, TrainingData
@@ -42,6 +43,14 @@ class CupyBackend(CudaOperators):
     def __init__(self, storage: str = "float32", *, capture: bool = True) -> None:
         super().__init__(CupyDevice(), storage)
         self.capture = capture
+
+    def join(self, communicator: Any) -> None:
+        """Share every batch with the ranks of a `World`; from now on arrays lie on our own GPU."""
+        from igc_ref.backends.cupy.nccl import NcclRank
+
+        super().join(NcclRank(communicator.comm))
+        self.device = CupyDevice()  # of the GPU that is the current one now
+        self.kernels = Kernels(self.device)
 
     def session(self) -> Any:
         """Return a context in which all work is queued on one stream."""

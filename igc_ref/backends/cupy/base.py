@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,11 @@ from igc_ref.errors import BackendError, choice
 
 THREADS = 256  # of every kernel but those of the block: a guess
 WAITING_BYTES = 32 << 20  # of shares of weight gradients that wait to be added up: a guess
+NO_SUMS = "max_pool", "max_pool_backward"  # of the generic operators: each image by itself
 MOST = 2**31 - 2**18  # numbers that a 32-bit index reaches, and a step of the widest grid beyond
 LOSS_SCALE = 4096.0  # of gradients stored as float16: they would be too small for it; a guess
+# A weight gradient to be, its shares (CUDA blocks, weights), and how many of them a unit has.
+Waiting = tuple[Array, Array, int]
 
 
 class CudaBase(LazyBackend):
@@ -36,6 +40,7 @@ class CudaBase(LazyBackend):
     """
 
     tile_bytes = 1 << 30  # generic operators on a GPU want long rows: a guess
+    unit = 16  # images; those of a CUDA block, 1, 2, 4 or 8 (tiles.py), divide it. A guess
 
     def __init__(self, device: Device, storage: str = "float32") -> None:
         super().__init__()
@@ -46,7 +51,8 @@ class CudaBase(LazyBackend):
         self.kernels = Kernels(device)
         self._identities: dict[int, Array] = {}
         self._deferring = False
-        self._shares: list[tuple[Array, Array]] = []  # not added up yet: (total, shares)
+        self._shares: list[Waiting] = []  # not added up yet
+        self._waiting_bytes = 0
 
     def __reduce__(self) -> Any:
         return type(self), (self.storage,)  # a copy has a stream and kernels of its own
@@ -157,25 +163,47 @@ class CudaBase(LazyBackend):
             yield
             self._add_up()
         finally:
-            self._deferring, self._shares = False, []
+            self._deferring, self._shares, self._waiting_bytes = False, [], 0
 
-    def _total(self, shares: Array) -> Array:
-        """Return an array that will hold the sums of `shares`, shape (CUDA blocks, weights)."""
+    def _total(self, shares: Array, N: int, images: int) -> Array:
+        """Return what will hold the sums of `shares` (CUDA blocks, weights) of N, `images` each."""
         total = self._numbers(shares.shape[1])
-        self._shares.append((total, shares))
-        if not self._deferring or sum(s.nbytes for _, s in self._shares) > WAITING_BYTES:
+        self._shares.append((total, shares, self.unit // images))
+        # All ranks have to gather at the same time: the whole batch decides.
+        self._waiting_bytes += self.in_all(N) // images * total.nbytes
+        if not self._deferring or self._waiting_bytes > WAITING_BYTES:
             self._add_up()
         return total
 
     def _add_up(self) -> None:
-        """Add up the shares of all weight gradients that wait, in one kernel."""
-        if not self._shares:
-            return
-        address, shapes = self.device.address, [shares.shape for _, shares in self._shares]
-        table = self._table([(*map(address, pair), *pair[1].shape) for pair in self._shares])
-        grid = math.ceil(max(size for _, size in shapes) / 32), len(shapes)
-        self.launch("learning.cu", "add_up", grid, table, f32(1 / self.scale))
-        self._shares = []
+        """Add up the shares of all weight gradients that wait: in each unit, then over the units.
+
+        Alone, one kernel does both. Ranks gather in between, 4 bytes a weight and unit; all shares
+        would be 4 bytes a weight and CUDA block, 2 to 16 times as many.
+        """
+        waiting, self._shares, self._waiting_bytes = self._shares, [], 0
+        if self.communicator is not None and waiting:
+            edges = [0, *accumulate(total.size for total, *_ in waiting)]
+            columns = [slice(*pair) for pair in pairwise(edges)]
+            of_each = list(zip(columns, waiting, strict=True))
+            sums = self._numbers(math.ceil(len(waiting[0][1]) / waiting[0][2]), edges[-1])
+            self._launch_add_up([
+                (row[column], shares[unit * each :][:each], each)
+                for unit, row in enumerate(sums) for column, (_, shares, each) in of_each
+            ], 1.0)  # fmt: skip
+            every = self.gathered(sums, self.unit)
+            waiting = [(total, every[:, column], 1) for column, (total, *_) in of_each]
+        self._launch_add_up(waiting, 1 / self.scale)
+
+    def _launch_add_up(self, waiting: list[Waiting], unscale: float) -> None:
+        if waiting:
+            address = self.device.address
+            table = self._table([
+                (address(total), address(shares), *shares.shape, each, shares.strides[0] // 4)
+                for total, shares, each in waiting
+            ])  # fmt: skip
+            grid = math.ceil(max(total.size for total, *_ in waiting) / 32), len(waiting)
+            self.launch("learning.cu", "add_up", grid, table, f32(unscale))
 
     def _table(self, rows: Sequence[tuple[int, ...]]) -> Array:
         """Return addresses and sizes in device memory."""
@@ -201,6 +229,8 @@ class CudaBase(LazyBackend):
 
     def note_generic(self, operator: str, what: str) -> None:
         """Note that an operator of the library runs; a CUDA graph can hold our kernels only."""
+        if self.communicator is not None and operator not in NO_SUMS:
+            raise BackendError(f"{what}; ranks share a batch among kernels only")
         super().note_generic(operator, what)
         if self.device.capturing:
             raise BackendError(what)

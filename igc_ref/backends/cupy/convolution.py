@@ -49,7 +49,7 @@ class Convolutions(Packing):
         """Convolve in groups; see `GenericBackend.conv2d`."""
         groups, stride = self.check_conv2d(x, weight, groups, stride)
         out, _, k, _ = weight.shape
-        g = of_convolution(x.shape, out, groups, k, stride, split=True)
+        g = of_convolution(self._whole(x), out, groups, k, stride, split=True)
         g = self._fitting(g, backward=False, dx=False)
         results = self._forward(x, weight, None, g)
         return super().conv2d(x, weight, groups, stride) if results is None else results
@@ -60,7 +60,7 @@ class Convolutions(Packing):
         """Return the gradients of `conv2d` with respect to x and weight."""
         if isinstance(saved, BlockSaved):
             x, weight, g, split = saved.x, saved.primary, saved.geometry, not input_gradient
-            g = of_convolution(x.shape, len(weight), g.groups, g.K, g.S, split)
+            g = of_convolution(self._whole(x), len(weight), g.groups, g.K, g.S, split)
             g = self._fitting(g, backward=True, dx=input_gradient)
             gradients = self._backward(dy, saved, g, dx=input_gradient)
             if gradients is not None:
@@ -71,7 +71,7 @@ class Convolutions(Packing):
     def igc(self, x: Batch, primary: Array, secondary: Array, spec: IGCSpec) -> tuple[Batch, Saved]:
         """Compute x' = P W_d Pᵀ W_p x; see `GenericBackend.igc`."""
         self.check_igc(x, primary, secondary, spec)
-        g = of_block(spec, *x.shape[1:])
+        g = of_block(spec, *self._whole(x)[1:])
         results = None if g is None else self._forward(x, primary, secondary, g)
         if results is not None:
             return results
@@ -109,6 +109,11 @@ class Convolutions(Packing):
         assert dx is not None
         return dx, dprimary, dsecondary.reshape(len(dsecondary), -1)
 
+    def _whole(self, x: Batch) -> tuple[int, int, int, int]:
+        """Return the shape of the batch of which x is this process's part: it decides the tile."""
+        C, N, H, W = x.shape
+        return C, self.in_all(N), H, W
+
     def _tile(self, g: Geometry, backward: bool, dx: bool) -> Tile | None:
         return choose(g, backward, dx, 2 if self.half else 4, self.device.shared_bytes)
 
@@ -121,18 +126,19 @@ class Convolutions(Packing):
         self, x: Batch, primary: Array, secondary: Array | None, g: Geometry
     ) -> tuple[Batch, BlockSaved] | None:
         """Run block_forward.cu, or return None if it does not fit."""
-        shape = len(primary), g.N, *g.outputs
+        N = x.shape[1]
+        shape = len(primary), N, *g.outputs
         fits = self._fast(x) and self._fits(shape)  # an even kernel has more outputs than inputs
         tile = self._tile(g, backward=False, dx=False) if fits else None
         if tile is None:
             return None
         x, rule = self._operand(x)
-        blocks, positions = math.ceil(g.N / tile.NP), shape[2] * shape[3]
+        blocks, positions = math.ceil(N / tile.NP), shape[2] * shape[3]
         y = self._empty(shape)
         y.moments = Moments(self._numbers(blocks, shape[0], 3), tile.NP * positions)
         self._launch_block("block_forward", g, tile, (
             y.data, y.moments.values, x.data, rule.table, f32(rule.floor),
-            self._weights(primary, secondary, g, tile), i32(g.N),
+            self._weights(primary, secondary, g, tile), i32(N),
         ), rule=x.pending is not None)  # fmt: skip
         return y, BlockSaved(x, primary, secondary, g, shape)
 
@@ -158,15 +164,15 @@ class Convolutions(Packing):
         parts = g.share if dx else 1  # of dx: each share of the outputs finds one
         sums_wanted = dx and x.pending is not None and parts == 1
         sizes = saved.primary.size, 0 if saved.secondary is None else saved.secondary.size
-        blocks = math.ceil(g.N / tile.NP)
+        C, N, H, W = x.shape
+        blocks = math.ceil(N / tile.NP)
         shares = self._numbers(blocks, sum(sizes))
         sums = self._numbers(blocks, x.shape[0], 2) if sums_wanted else self._one
-        C, N, H, W = x.shape
         result = self._empty((parts * C, N, H, W)) if dx else d
         self._launch_block("block_backward", g, tile, (
             result.data, shares, sums, d.data, derivative.x, derivative.table,
             f32(derivative.floor), x.data, rule.table, f32(rule.floor),
-            self._weights(saved.primary, saved.secondary, g, tile), i32(g.N),
+            self._weights(saved.primary, saved.secondary, g, tile), i32(N),
         ), rule=x.pending is not None, derive=d.pending is not None, sums=sums_wanted,
            dx=dx)  # fmt: skip
         if sums_wanted:
@@ -174,7 +180,7 @@ class Convolutions(Packing):
         if parts > 1:
             each = (Batch(result.data[part * C : part * C + C]) for part in range(parts))
             result = reduce(self.add, each)
-        total = self._total(shares)
+        total = self._total(shares, N, tile.NP)
         dprimary, dsecondary = total[: sizes[0]], total[sizes[0] :]
         if saved.secondary is not None:
             dsecondary = dsecondary.reshape(saved.secondary.shape)
@@ -185,7 +191,8 @@ class Convolutions(Packing):
     ) -> None:
         flags = {"rule": False, "derive": False, "sums": False, "dx": False} | flags
         macros = block_macros(g, tile, half=self.half, **flags)
-        grid = math.ceil(g.N / tile.NP), g.groups * g.share
+        N = arguments[-1]
+        grid = math.ceil(N / tile.NP), g.groups * g.share
         self.kernels.launch(
             f"{kernel}.cu", kernel, grid, tile.threads, arguments, macros, tile.shared_bytes
         )

@@ -102,22 +102,28 @@ mean_loss(float* loss, int* correct, const float* losses, const int* rows_correc
   *loss = sum / N, *correct = (int)total_correct;
 }
 
-// out[e] = unscale * sum_b shares[b][e], for b in a fixed order: what the blocks of a backward pass
-// found for a weight. 32 weights a block, whose warps share out the blocks. Row blockIdx.y of `table`
-// is (out, shares, blocks, size): two addresses, and how many rows and columns the shares have.
+// out[e] = unscale * sum_b shares[b][e]: what the blocks of a backward pass found for a weight. First
+// the `each` blocks of a unit of images are added up, then units: the sums of units, found elsewhere,
+// give the same bits with each = 1. 32 weights a block, whose warps share out the units. Row
+// blockIdx.y of `table` is (out, shares, blocks, size, each, stride): two addresses, how many rows and
+// columns the shares have, and numbers from one row to the next.
 extern "C" __global__ void __launch_bounds__(THREADS)
 add_up(const long long* table, float unscale) {
   __shared__ float parts[WARPS][WARP];
-  const long long* row = table + blockIdx.y * 4;
+  const long long* row = table + blockIdx.y * 6;
   float* out = (float*)row[0];
   const float* shares = (const float*)row[1];
-  const int blocks = (int)row[2], size = (int)row[3];
+  const int blocks = (int)row[2], size = (int)row[3], each = (int)row[4];
   const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, e = blockIdx.x * WARP + lane;
   if (blockIdx.x * WARP >= size) return;
   float sum = 0.f;
   if (e < size)
+    for (int first = warp * each; first < blocks; first += WARPS * each) {
+      float unit = 0.f;
 #pragma unroll 8
-    for (int b = warp; b < blocks; b += WARPS) sum += shares[(long long)b * size + e];
+      for (int b = first; b < first + each && b < blocks; ++b) unit += shares[b * row[5] + e];
+      sum += unit;
+    }
   parts[warp][lane] = sum;
   __syncthreads();
   if (warp > 0 || e >= size) return;

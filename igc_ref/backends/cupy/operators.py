@@ -13,6 +13,7 @@ import numpy as np
 
 from igc_ref.backends.cupy.base import THREADS
 from igc_ref.backends.cupy.convolution import Convolutions
+from igc_ref.backends.cupy.geometry import divisors
 from igc_ref.backends.cupy.kernels import f32, i32, i64
 from igc_ref.backends.cupy.loss_and_sgd import LossAndSGD
 from igc_ref.backends.operators.lazy import (
@@ -25,7 +26,7 @@ from igc_ref.backends.operators.lazy import (
 )
 from igc_ref.backends.operators.library import DTYPES, Array, Saved
 
-PART = 8192  # numbers of a channel that one CUDA block adds up: a guess
+PART = 8192  # numbers of a channel, in whole images, that one CUDA block adds up: a guess
 
 
 class CudaOperators(Convolutions, LossAndSGD):
@@ -52,15 +53,19 @@ class CudaOperators(Convolutions, LossAndSGD):
             options: Any = {"momentum": momentum, "eps": eps, "train": train, "relu": relu}
             return super().batch_norm(x, *arrays, **options)
         if train and x.moments is None:
-            parts = math.ceil(N * H * W / PART)
-            x.moments = Moments(self._numbers(parts, C, 3), PART)
-            found = (x.moments.values, x.data, i64(N * H * W), i32(PART))
+            part = self._images_of_a_part(H * W) * H * W
+            parts = math.ceil(N * H * W / part)
+            x.moments = Moments(self._numbers(parts, C, 3), part)
+            found = (x.moments.values, x.data, i64(N * H * W), i32(part))
             self.launch("normalise.cu", "find_moments", (parts, C), *found)
         moments = x.moments if x.moments is not None else Moments(self._one, 1)
+        values, N = moments.values, self.in_all(N)
+        if train:
+            values = self.gathered(values, moments.counts // (H * W))
         rule = Rule(self._numbers(C, 4), 0.0 if relu else NO_FLOOR)
         self.launch(
             "normalise.cu", "make_rule", (C,),
-            rule.table, moments.values, i32(len(moments.values)), i64(N * H * W),
+            rule.table, values, i32(len(values)), i64(N * H * W),
             i32(moments.counts), *arrays, f32(momentum), f32(eps), i32(train),
         )  # fmt: skip
         return Batch(x.data, rule), BatchNormSaved(x, rule, gamma, train)
@@ -75,12 +80,14 @@ class CudaOperators(Convolutions, LossAndSGD):
         C, N, H, W = x.shape
         length = N * H * W
         if dy.sums is not None and dy.sums.rule is rule.table:
-            sums = dy.sums.values  # taken while dy was written
+            sums, images = dy.sums.values, dy.sums.images  # taken while dy was written
         else:
-            parts = math.ceil(length / PART)
+            images = self._images_of_a_part(H * W)
+            parts, part = math.ceil(N / images), i32(images * H * W)
             sums = self._numbers(parts, C, 2)
-            arguments = (sums, dy.data, x.data, rule.table, f32(rule.floor), i64(length), i32(PART))
+            arguments = (sums, dy.data, x.data, rule.table, f32(rule.floor), i64(length), part)
             self.launch("normalise.cu", "find_sums", (parts, C), *arguments)
+        sums, length = self.gathered(sums, images), self.in_all(N) * H * W
         table, dgamma, dbeta = self._numbers(C, 8), self._numbers(C), self._numbers(C)
         self.launch(
             "normalise.cu", "make_derivative", (C,),
@@ -88,6 +95,10 @@ class CudaOperators(Convolutions, LossAndSGD):
             f32(1 / self.scale), i32(train),
         )  # fmt: skip
         return Batch(dy.data, Derivative(table, rule.floor, x.data)), dgamma, dbeta
+
+    def _images_of_a_part(self, positions: int) -> int:
+        """Return how many images `find_moments` and `find_sums` take together: a unit is cut."""
+        return max(n for n in divisors(self.unit) if n == 1 or n * positions <= PART)
 
     def add(self, a: Batch, b: Batch) -> Batch:
         """Return a + b."""
@@ -147,16 +158,17 @@ class CudaOperators(Convolutions, LossAndSGD):
         y, grid = self._numbers(N, C), (math.ceil(N / (THREADS // 32)), C)
         arguments = (y, x.data, rule.table, f32(rule.floor), i32(N), i32(H * W))
         self.launch("pointwise.cu", "average", grid, *arguments)
-        return y, x.shape
+        return self.gathered(y), x.shape
 
     def global_average_pool_backward(self, dy: Array, shape: tuple[int, ...]) -> Array:
         """Spread dy, shape (N, C), evenly over the positions."""
         C, N, H, W = shape
-        self.check("the gradient", dy, *DTYPES, shape=(N, C))
+        self.check("the gradient", dy, *DTYPES, shape=(self.in_all(N), C))
         if dy.dtype != np.float32 or not self._fits(shape):
             return super().global_average_pool_backward(dy, shape)
         dx = self._empty((C, N, H, W))
         grid = self._grid(N * H * W, C)
-        arguments = (dx.data, self.xp.ascontiguousarray(dy), f32(self.scale), i32(N), i32(H * W))
+        dy = self.xp.ascontiguousarray(dy[self.mine])
+        arguments = (dx.data, dy, f32(self.scale), i32(N), i32(H * W))
         self.launch("pointwise.cu", "spread", grid, *arguments)
         return dx

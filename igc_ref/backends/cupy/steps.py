@@ -57,6 +57,9 @@ class CapturedSteps:
         capture: bool = True,
         report: Report,
     ) -> None:
+        # Graphs come first, so that they are dropped before the memory whose addresses they hold,
+        # and before NCCL's communicator, which waits for that.
+        self._graphs: dict[int, Callable[[], None]] = {}
         self.backend, self.learn, self.capture, self.report = backend, learn, capture, report
         self.batch_size, self.padding, self.size = batch_size, padding, len(pool.labels)
         upload = backend.device.upload
@@ -77,8 +80,6 @@ class CapturedSteps:
         self.correct = upload(np.zeros(steps, "int32"))
         self._weights: dict[Row, list[Array]] = {}  # to pack at the start of a step
         self._seen: dict[int, int] = {}
-        # Graphs come first, so that they are dropped before the memory whose addresses they hold.
-        self._graphs: dict[int, Callable[[], None]] = {}
         self._memory: dict[int, Callable[[], AbstractContextManager[None]]] = {}
 
     def epoch(
@@ -144,14 +145,15 @@ class CapturedSteps:
             self.report(f"steps are not captured as a CUDA graph: {self.backend.generic}")
 
     def _launch(self, count: int) -> None:
-        """Queue every kernel of a step on a batch of `count` images."""
+        """Queue every kernel of a step on this process's images of a batch of `count`."""
         backend, counter = self.backend, self.rates.counter
         _, C, H, W = self.images.shape
-        x = backend._empty((C, count, H, W))
+        mine = range(count)[backend.share(count)]
+        x = backend._empty((C, len(mine), H, W))
         labels = backend.xp.empty(count, "int64")
-        numbers: Any = map(i32, (count, C, H, W, self.padding))
+        numbers: Any = map(i32, (count, mine.start, len(mine), C, H, W, self.padding))
         backend.launch(
-            "augment.cu", "take_batch", (math.ceil(C * count * H * W / THREADS),),
+            "augment.cu", "take_batch", (math.ceil(max(count, math.prod(x.shape)) / THREADS),),
             x.data, labels, self.images, self.labels, *self.draws, counter, i32(self.batch_size),
             *self.lines, *numbers,
         )  # fmt: skip

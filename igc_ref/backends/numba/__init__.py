@@ -11,3 +11,5 @@
 * `base`: a batch comes in and goes out; `convolution`, `backend`: the operators
 * `warm_up`: compile the kernels, or load them from the cache
 """
+
+asked_lanes: int | None = None  # what `vectors` takes when it is imported; None: the processor's

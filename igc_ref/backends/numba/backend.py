@@ -6,6 +6,7 @@ forward and backward. `igc_ref.backends.operators.lazy` explains this.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -15,7 +16,7 @@ from igc_ref.backends.numba.base import unchanged
 from igc_ref.backends.numba.batch import NumbaBatch
 from igc_ref.backends.numba.convolution import Convolutions
 from igc_ref.backends.numba.layout import apart, counts_of
-from igc_ref.backends.numba.vectors import UNCACHED
+from igc_ref.backends.numba.vectors import AUTO, UNCACHED
 from igc_ref.backends.numba.warm_up import warm_up
 from igc_ref.backends.operators.lazy import NO_FLOOR, BatchNormSaved, Derivative, Moments, Rule
 from igc_ref.backends.operators.library import DTYPES, Array, Saved
@@ -174,6 +175,17 @@ class NumbaBackend(Convolutions):
         self._planes(pointwise.max_pool_backward, dx, dx.data, dy.data, winner)
         return self._relaid(dx, self._layout(N, H, V), (C, N, H, W))
 
+    def product(self, a: Array, b: Array) -> Array:
+        """Return a @ b, with the same bits on any processor."""
+        y = np.zeros((len(a), b.shape[1]), a.dtype)
+        pointwise.product(y, a.copy(), b.copy())  # of one kind: see `_row`
+        return y
+
+    def of_each(self, function: str, x: Array) -> Array:
+        """Return exp or log of every number: NumPy has others for every kind of processor."""
+        numbers = map(getattr(math, function), x.ravel().tolist())
+        return np.fromiter(numbers, x.dtype, x.size).reshape(x.shape)
+
     def sgd_step(self, weight: Array, gradient: Array, velocity: Array, **numbers: float) -> None:
         """Take one step of Nesterov's accelerated gradient, in place."""
         arrays = weight, gradient, velocity
@@ -186,5 +198,8 @@ class NumbaBackend(Convolutions):
 
 
 def facts() -> dict[str, Callable[[], str]]:
-    """Return where the kernels are kept: not in NUMBA_CACHE_DIR if that cannot be used."""
-    return {"numba cache": lambda: pointwise.interleave.stats.cache_path or f"none: {UNCACHED}"}
+    """Return where kernels are kept, not in NUMBA_CACHE_DIR if that cannot be used; the lanes."""
+    return {
+        "numba cache": lambda: pointwise.interleave.stats.cache_path or f"none: {UNCACHED}",
+        "numba lanes": lambda: f"auto is {AUTO}",
+    }

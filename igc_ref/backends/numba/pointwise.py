@@ -318,6 +318,15 @@ def unpack(first, last, thread, gradient, shares, table, points):
 
 
 @kernel
+def product(y, a, b):
+    """Add a @ b to y, terms in their order: that of BLAS depends on the processor."""
+    for n in range(len(a)):
+        for i in range(len(b)):
+            for k in range(b.shape[1]):
+                y[n, k] += a[n, i] * b[i, k]
+
+
+@kernel
 def renew(copy, weights):
     """Make a copy what the weights are now; return whether that changed it. Both as integers."""
     changed = False

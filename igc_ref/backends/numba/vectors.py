@@ -1,4 +1,4 @@
-"""Vectors of this processor, and how numba is told to use them; how kernels are cached.
+"""Vectors, and how numba is told to use them; how kernels are cached.
 
 A vector holds V numbers side by side, as `layout` says: of V images, or of V rows of fewer images.
 The innermost loops are written in LLVM's own vector instructions, since a compiler that gets scalar
@@ -26,6 +26,7 @@ from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.extending import intrinsic
 
+from igc_ref.backends.numba import asked_lanes
 from igc_ref.errors import describe
 
 if config.DISABLE_JIT:
@@ -35,13 +36,14 @@ if config.DISABLE_JIT:
 _features = config.CPU_FEATURES or binding.get_host_cpu_features().flatten()
 _wide = "+avx512f" in _features
 
-VECTOR_BYTES = 64 if _wide else 32
+AUTO = 16 if _wide else 8  # float32 numbers in a vector of this processor
+VECTOR_BYTES = 4 * (asked_lanes or AUTO)  # one of ours is two of it, if it is wider
 
 # Outputs a tile holds, and positions or taps beside them: sums, loads and one weight fit into 32
-# registers, or into 16.
+# registers, or into 16. No sum depends on it.
 POSITIONS = {4: 4, 2: 8, 1: 8} if _wide else {4: 2, 2: 4, 1: 8}
 TAPS = {4: 6, 2: 9, 1: 9} if _wide else {4: 2, 2: 4, 1: 8}
-WINOGRAD = _wide  # a tile of Winograd's needs 24 sums: with 16 registers it gained nothing
+WINOGRAD = VECTOR_BYTES == 64  # with 24 sums a tile, it gained nothing where there are 16 registers
 
 
 class _Part(JITCodeLibrary):  # type: ignore[misc]
@@ -112,6 +114,10 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
                 "or set NUMBA_CACHE_DIR to another"
             )
             _warn_once(text, RuntimeWarning)
+
+    def _index_key(self, signature: Any, codegen: Any) -> Any:
+        """Return what tells kernels apart: numba does not know our vectors."""
+        return super()._index_key(signature, codegen), VECTOR_BYTES
 
     def has(self, signature: Any, context: Any) -> bool:
         """Say whether the kernel for these types of arguments can be read."""
@@ -184,11 +190,11 @@ class Emitter:
         vector.align = align
         return vector
 
-    def _call(self, name: str, result: Any, *arguments: Any, **options: Any) -> Any:
+    def _call(self, name: str, result: Any, *arguments: Any) -> Any:
         """Call one of LLVM's own functions."""
         kind = ir.FunctionType(result, [argument.type for argument in arguments])
         function = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.{name}")
-        return self.builder.call(function, arguments, **options)
+        return self.builder.call(function, arguments)
 
     def store(self, vector: Any, address: Any, align: int = VECTOR_BYTES) -> None:
         """Store one vector."""
@@ -282,10 +288,10 @@ class Emitter:
         self.accumulate(count, [], one)
 
     def sum_of_lanes(self, vector: Any, lanes: Any) -> Any:
-        """Return the sum of some lanes, given as bits, in an order that the type fixes."""
-        start, some = ir.Constant(self.number, 0.0), self.only(vector, self.mask(lanes))
-        name = f"vector.reduce.fadd.{self.suffix}"
-        return self._call(name, self.number, start, some, fastmath=("reassoc",))
+        """Return the sum of some lanes, given as bits: again and again, the halves are added."""
+        some = self.only(vector, self.mask(lanes))
+        total = self._merged([some] * self.lanes)
+        return self.builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
 
     def sums_of_lanes(self, vectors: list[Any], lanes: Any) -> list[Any]:
         """Return the sums of some lanes of every vector, V of them in a vector."""

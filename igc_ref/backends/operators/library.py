@@ -27,6 +27,7 @@ class Library:
 DTYPES = ("float32", "float64")  # in which networks compute
 INTEGERS = ("int64", "int32", "int16", "int8", "uint8")  # of labels and of crops
 STORAGES = ("float32", "float16")  # in which the cupy backend can keep a batch
+LANES = ("auto", "8", "16")  # float32 numbers in a vector of the numba backend
 Array = Any  # an array of the backend's library, or a batch in its layout: see `LazyBackend`
 Saved = Any  # what a backward pass needs: opaque to the caller, who only carries it there
 

@@ -17,13 +17,21 @@ class LearningOperators(Checks):
     def linear(self, x: Array, weight: Array, bias: Array) -> tuple[Array, tuple[Array, Array]]:
         """Return x Wᵀ + b for x (N, in), weight (out, in), bias (out,)."""
         self.check_linear(x, weight, bias)
-        return x @ weight.T + bias, (x, weight)
+        return self.product(x, weight.T) + bias, (x, weight)
 
     def linear_backward(self, dy: Array, saved: tuple[Array, Array]) -> tuple[Array, Array, Array]:
         """Return the gradients of `linear` with respect to x, weight and bias."""
         x, weight = saved
         self.check("the gradient", dy, x.dtype, shape=(len(x), len(weight)))
-        return dy @ weight, dy.T @ x, dy.sum(axis=0)
+        return self.product(dy, weight), self.product(dy.T, x), dy.sum(axis=0)
+
+    def product(self, a: Array, b: Array) -> Array:
+        """Return a @ b."""
+        return a @ b
+
+    def of_each(self, function: str, x: Array) -> Array:
+        """Return a function, such as exp, of every number."""
+        return getattr(self.xp, function)(x)
 
     @np.errstate(under="ignore")  # of exp: right for a logit far below the greatest
     def loss(self, logits: Array, labels: Array) -> tuple[Array, Array, Array]:
@@ -47,9 +55,9 @@ class LearningOperators(Checks):
         within("labels", labels, classes - 1)
         rows = xp.arange(N)
         shifted = logits - logits.max(axis=1, keepdims=True)  # so that exp never overflows
-        exp = xp.exp(shifted)
+        exp = self.of_each("exp", shifted)
         total = exp.sum(axis=1, keepdims=True)
-        loss = (xp.log(total[:, 0]) - shifted[rows, labels]).mean()
+        loss = (self.of_each("log", total[:, 0]) - shifted[rows, labels]).mean()
         dlogits = exp / total
         dlogits[rows, labels] -= 1
         return loss, (logits.argmax(axis=1) == labels).sum(), dlogits / N

@@ -56,7 +56,7 @@ class SharedBatches(Library):
 
     def share(self, images: int) -> slice:
         """Begin a batch of this many images; return which of them are this process's."""
-        self.whole, self.mine = images, slice(images)
+        self.whole, self.mine = images, slice(None)
         if self.communicator is not None:
             first, last = self._edges()[self.communicator.rank :][:2]
             # A rank that is left without images computes one all the same, and gives nothing.

@@ -50,7 +50,7 @@ def reached(path):
 @pytest.mark.parametrize(
     ("files", "roots", "known"),
     [
-        ([ADAPTER], [("cupy",)], ("cuda", "Stream")),
+        ([ADAPTER, ADAPTER.with_name("nccl.py")], [("cupy",)], ("cuda", "Stream")),
         (SHARED, [("xp",), ("self", "xp")], ("lib", "stride_tricks", "sliding_window_view")),
     ],
     ids=["adapter", "operators"],

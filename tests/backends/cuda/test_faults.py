@@ -127,7 +127,7 @@ FAULTS = {  # kernel, what it runs, what is written, what is written instead
         B, SQUARE, "> floor ? g[i][r][s] : 0.f", "> floor ? g[i][r][s] : g[i][r][s]"),
     # the other kernels
     "batch norm, no barrier": ("make_derivative", LEARNING, "__syncthreads();", ""),
-    "shares, the first only": ("add_up", SQUARE, "b < blocks; b += WARPS)", "b < 1; b += WARPS)"),
+    "shares, the first only": ("add_up", SQUARE, "b < first + each", "b < first + 1"),
     "loss, classes past the warp": (
         "softmax_cross_entropy", LEARNING, "k < classes; k += WARP) sum[0]",
         "k < WARP; k += WARP) sum[0]"),

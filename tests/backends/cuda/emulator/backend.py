@@ -70,6 +70,13 @@ class EmulatedDevice:
     def lasting(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         return np.empty(shape, dtype)
 
+    def queue(self, launch: Callable[[], None]) -> None:
+        """Run something at once, or note it while a graph is captured."""
+        if self.capturing:
+            self._graph.append(launch)
+        else:
+            launch()
+
     def capture(self, f: Callable[[], None]) -> Callable[[], None]:
         """Note the launches of `f`; as with a CUDA graph, nothing runs and addresses are kept."""
         self.capturing, self.after_capture = True, []
@@ -143,10 +150,21 @@ class _Function:
             self.device.launches.append(self.name)
             self.kernel(*arguments, **options)
 
-        if self.device.capturing:
-            self.device._graph.append(launch)
-        else:
-            launch()
+        self.device.queue(launch)
+
+
+class EmulatedRank:
+    """What `NcclRank` is: its gathers are queued, so that a graph has them, and repeats them."""
+
+    def __init__(self, communicator: Any, device: EmulatedDevice) -> None:
+        self.gather, self.device = communicator.allgather, device
+        self.rank, self.size = communicator.rank, communicator.size
+
+    def allgather(self, rows: np.ndarray, counts: list[int]) -> np.ndarray:
+        assert rows.dtype == np.float32
+        every = self.device.xp.empty((sum(counts), *rows.shape[1:]), "float32")
+        self.device.queue(lambda: np.copyto(every, self.gather(rows, counts)))
+        return every
 
 
 class EmulatedBackend(CudaOperators):
@@ -157,6 +175,9 @@ class EmulatedBackend(CudaOperators):
     def __init__(self, storage: str = "float32", *, capture: bool = True) -> None:
         super().__init__(EmulatedDevice(), storage)
         self.capture = capture
+
+    def join(self, communicator: Any) -> None:
+        super().join(EmulatedRank(communicator, self.device))
 
     def steps(self, learn, pool, batch_size, padding, report):
         return CapturedSteps(
