@@ -163,16 +163,6 @@ def one_line(text: object, limit: int = 200) -> str:
     return line if len(line) <= limit else f"{line[: limit - end - 5]} ... {line[-end:]}"
 
 
-def reason(error: BaseException) -> str:
-    """Return what the command line prints of an IGCError, OSError or MemoryError."""
-    text = str(error)
-    if isinstance(error, MemoryError):
-        text = f"not enough memory: {error}"
-    elif isinstance(error, OSError) and error.filename:
-        text = f"cannot use {error.filename}: {error.strerror}"
-    return one_line(text, 2000)
-
-
 def describe(error: Exception, limit: int = 1000) -> str:
     r"""Return an error's type and text in one line: a broken library's text may have many.
 

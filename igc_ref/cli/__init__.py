@@ -41,7 +41,7 @@ def _warning(message: object, *_: object, **__: object) -> str:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        from igc_ref.errors import IGCError, reason
+        from igc_ref.errors import IGCError, one_line
 
         options = vars(_parser().parse_args(arguments))
         options.pop("command")(**options)
@@ -51,7 +51,12 @@ def _run(arguments: Sequence[str] | None) -> int:
         print(f"igc-ref: {str(stop) or 'interrupted'}", file=sys.stderr)
         return 128 + int(getattr(stop, "signal", signal.SIGINT))
     except (IGCError, OSError, MemoryError) as error:
-        print(f"igc-ref: error: {reason(error)}", file=sys.stderr)
+        text = str(error)
+        if isinstance(error, MemoryError):
+            text = f"not enough memory: {error}"
+        elif isinstance(error, OSError) and error.filename:
+            text = f"cannot use {error.filename}: {error.strerror}"
+        print(f"igc-ref: error: {one_line(text, 2000)}", file=sys.stderr)
         return 1
     finally:
         sys.stdout.flush()

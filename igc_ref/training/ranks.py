@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from igc_ref import __version__
-from igc_ref.errors import BackendError, CheckpointError, IGCError, describe, one_line, reason
+from igc_ref.errors import BackendError, CheckpointError, IGCError, describe, one_line
 from igc_ref.report import Report, silent
 
 # How many processes there are, and which this is: in MPICH, Open MPI, and a step of Slurm.
@@ -47,28 +47,31 @@ class World:
         self.comm.Allgatherv(np.ascontiguousarray(rows), [every, [n * each for n in counts]])
         return every
 
-    def exchange(self, value: Any = None, error: Any = None) -> list[Any]:
+    def exchange(self, value: Any = None, error: Exception | None = None) -> list[Any]:
         """Return the values of all ranks, or raise the error of the lowest that has one on all."""
-        text = str(error) if isinstance(error, IGCError) else error and describe(error)
         kind = type(error) if isinstance(error, IGCError) else IGCError
-        every = self.comm.allgather((value, text, kind))
-        for rank, (_, text, kind) in enumerate(every):
+        every = self.comm.allgather((value, kind, _told(error) if error else None))
+        for rank, (_, kind, text) in enumerate(every):
             if text is not None:
                 self.state = "ended"
                 raise kind(f"rank {rank}: {text}") if rank else error or kind(text)
         return [value for value, *_ in every]
 
     def agree(self, facts: Mapping[str, Any]) -> None:
-        """Raise a CheckpointError on all ranks unless all have these facts, by name."""
+        """Raise a CheckpointError unless all ranks have these facts, by name."""
         every = self.exchange(facts)
         for rank, theirs in enumerate(every):
             for name, fact in every[0].items():
                 if theirs.get(name) != fact:
-                    self.state = "ended"
                     raise CheckpointError(
                         f"rank {rank} has {name} {one_line(theirs.get(name))}, rank 0 has "
                         f"{one_line(fact)}: ranks that train together must agree"
                     )
+
+    def all_end(self) -> None:
+        """Wait for all ranks, which are about to raise the same error."""
+        self.exchange()
+        self.state = "ended"
 
     def fail(self, error: BaseException) -> NoReturn:
         """Raise an error that all ranks have; print another one, and end all of them.
@@ -77,19 +80,24 @@ class World:
         """
         expected = isinstance(error, IGCError | OSError | MemoryError)
         if self.state == "set-up" and expected:
-            self.exchange(error=error)
+            self.exchange(error=error)  # type: ignore[arg-type]
         if self.state == "ended":
             raise error
         time.sleep(PATIENCE if self.rank else 0)
-        text = f"error: rank {self.rank}: {reason(error) if expected else traceback.format_exc()}"
-        status = 1
+        text, status = f"error: rank {self.rank}: {_told(error)}", 1
         if isinstance(error, KeyboardInterrupt):
             text, status = str(error) or "interrupted", 128 + int(getattr(error, "signal", 2))
+        elif not expected:
+            text += f"\n{traceback.format_exc()}"
         with suppress(OSError):  # nobody may be reading
             print(f"igc-ref: {text}", file=sys.stderr, flush=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # MPI has a line of its own
         self.comm.Abort(status)
         raise error
+
+
+def _told(error: Any) -> str:
+    return str(error) if isinstance(error, IGCError) else describe(error)
 
 
 @cache
@@ -98,9 +106,8 @@ def world() -> World | None:
 
     A BackendError if there are several, and MPI does not connect them.
     """
-    sizes = {name: int(os.environ.get(name) or 1) for name in LAUNCHERS}
-    name = max(sizes, key=sizes.__getitem__)
-    if sizes[name] == 1 and "mpi4py.MPI" not in sys.modules:
+    started = [name for name in LAUNCHERS if int(os.environ.get(name) or 1) > 1]
+    if not started and "mpi4py.MPI" not in sys.modules:
         return None  # to load it is to start MPI
     try:
         from mpi4py import MPI
@@ -112,11 +119,11 @@ def world() -> World | None:
         problem = f"mpi4py sees one: start them with the mpiexec of {MPI.get_vendor()[0]}"
     except (ImportError, RuntimeError) as error:  # the latter: there is no MPI
         problem = f'mpi4py cannot be loaded: pip install "igc-ref[mpi]" ({one_line(error)})'
-    if sizes[name] == 1:
-        return None
-    if os.environ.get(LAUNCHERS[name], "0") != "0":
-        sys.exit(1)  # one of them says it
-    raise BackendError(f"{name}={sizes[name]} processes were started, but {problem}")
+    for name in started:
+        if os.environ.get(LAUNCHERS[name], "0") != "0":
+            sys.exit(1)  # one of them says it
+        raise BackendError(f"{name}={os.environ[name]} processes were started, but {problem}")
+    return None
 
 
 @contextmanager

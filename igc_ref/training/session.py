@@ -119,9 +119,7 @@ def resume(
         settings, folder = check_settings(settings), user_path("folder", folder)
         found: Any = None
         if first := world is None or world.rank == 0:
-            runs.read_config(
-                folder
-            )  # before the lock: it writes a file, and only a run may get one
+            runs.read_config(folder)  # before the lock, which only a run's folder may get
             stack.enter_context(runs.locked(folder, report))
             saved = runs.load_newest(folder, report)
             found = saved, runs.read_config(folder) if saved is None else saved.config
@@ -229,25 +227,23 @@ class Session:
         self.saved = saved.position
 
     def agree(self) -> None:
-        """Raise the same error on all ranks unless they have the same run, and enough images."""
+        """Raise an error unless all ranks have this run, and a batch has images for all of them."""
         if self.world is None:
             return
-        c, backend = self.config, self.model.backend
-        state = {**self.model.state_dict(), **self.optimiser.state_dict()}
-        weights = hashlib.sha256(b"".join(array.tobytes() for array in state.values()))
-        apart = ("out", "data_dir")
-        self.world.agree(
-            {"backend": backend.name, "lanes": backend.unit}
-            | {f"{name} =": value for name, value in c.to_dict().items() if name not in apart}
-            | {f"images of {c.data} with fingerprint": self.fingerprint}
-            | {"weights with SHA-256": weights.hexdigest()}
-        )
-        images, unit, size = min(c.batch_size, len(self.train_set)), backend.unit, self.world.size
-        if size > (units := -(-images // unit)):
+        c, backend, size = self.config, self.model.backend, self.world.size
+        state = {**self.model.state_dict(), **self.optimiser.state_dict()}.values()
+        facts = {"backend": backend.name, "lanes": backend.unit, **c.to_dict()}
+        facts |= {"images of fingerprint": self.fingerprint, "out": "", "data_dir": ""}
+        facts["weights of SHA-256"] = hashlib.sha256(
+            b"".join(a.tobytes() for a in state)
+        ).hexdigest()
+        self.world.agree(facts)
+        images = min(c.batch_size, len(self.train_set))
+        if size > (units := -(-images // backend.unit)):
             raise SpecError(
-                f"a batch of {images} images is too small for {size} ranks, of which each takes "
-                f"{unit} or a multiple: at most {units} ranks fit, or batch_size must be at least "
-                f"{unit * (size - 1) + 1}"
+                f"batch_size={images} is too small for {size} ranks, which take {backend.unit} "
+                f"images or a multiple each: at most {units} ranks have work, and {size} ranks "
+                f"need a batch_size of at least {backend.unit * (size - 1) + 1}"
             )
 
     def save(self, folder: Path, keep: bool = True) -> None:
@@ -273,14 +269,14 @@ class Session:
 
         Raises TrainingError and Interrupted, as `train`.
         """
-        c, m, if_killed = self.config, self.model, ""
+        c, m, more = self.config, self.model, ""
         if self.world is not None:
             folder = self.world.exchange(folder)[0]
             self.world.state = "running"
-            if_killed = f" on {self.world.size} ranks; if one is killed: {_how_to_continue(folder)}"
+            more = f"; {self.world.size} ranks; if one is killed, {_how_to_continue(folder)}"
         self.report(
             f"{m.architecture}: {m.num_parameters:,} parameters; {len(self.train_set):,} images of "
-            f"{c.data}; {m.backend.name} backend, {m.dtype}; run folder {folder}{if_killed}"
+            f"{c.data}; {m.backend.name} backend, {m.dtype}; run folder {folder}{more}"
         )
         try:
             with noted_signals() as self.signals:
@@ -296,8 +292,7 @@ class Session:
                     self.save(folder)
                     self.report(_line(self.records[-1], c.epochs))
                     if number := self._signal():
-                        self._all_end()
-                        self._stop(folder, number)
+                        self._stop(folder, number, all_ranks=True)
         except BrokenPipeError:  # nobody reads the report any more, as after `| head`
             self._stop(folder, 13)  # SIGPIPE, which Windows does not name
         except KeyboardInterrupt as stop:
@@ -334,7 +329,6 @@ class Session:
             )
             for done, (loss, correct) in enumerate(results, start=self.partial.step + 1):
                 if not math.isfinite(loss):
-                    self._all_end()
                     raise TrainingError(
                         f"the loss is {loss} at epoch {epoch}, step {done}, learning rate "
                         f"{rates[done - 1]:.4g}; the last checkpoint is of {self.saved}"
@@ -351,8 +345,7 @@ class Session:
                     self.partial = replace(self.partial, draws=sampling.fingerprint())
                     self.save(folder)
                     if number:
-                        self._all_end()
-                        self._stop(folder, number)
+                        self._stop(folder, number, all_ranks=True)
 
     def _signal(self) -> int:
         """Return the number of a signal that came to this rank, or to any: all stop at one step."""
@@ -361,13 +354,9 @@ class Session:
             number = int(self.world.allgather(np.array([number]), [1] * self.world.size).max())
         return number
 
-    def _all_end(self) -> None:
-        """Wait for all ranks, which are about to raise the same error."""
-        if self.world is not None:
-            self.world.exchange()
-            self.world.state = "ended"
-
-    def _stop(self, folder: Path, number: int) -> NoReturn:
+    def _stop(self, folder: Path, number: int, all_ranks: bool = False) -> NoReturn:
+        if self.world is not None and all_ranks:
+            self.world.all_end()
         raise Interrupted(
             f"interrupted at {self.saved}; saved in {folder}; {_how_to_continue(folder)}", number
         )
@@ -378,7 +367,6 @@ class Session:
         try:
             tested = evaluate(self.model, self.test_set)
         except TrainingError as error:
-            self._all_end()
             raise TrainingError(
                 f"{error} after epoch {epoch}; the last checkpoint is of {self.saved}"
             ) from error
