@@ -1,6 +1,7 @@
-"""``mpiexec igc-ref train``: the bits of one process, refusals by name, and one end for all ranks."""
+"""``mpiexec igc-ref train``: the bits of one process, refusals by name, one end for all ranks."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from dataclasses import replace
 import igc_ref
 from igc_ref import data
 from igc_ref.cli import main
-from igc_ref.training import checkpoint, loop
+from igc_ref.training import checkpoint, loop, ranks
 
 def at(call, module, name, happen):
     taken, before = [], getattr(module, name)
@@ -122,7 +123,7 @@ def test_ranks_that_are_killed_are_continued_by_another_number_of_ranks(alone, t
 
 REFUSALS = {
     "version": (
-        "igc_ref.training.ranks.__version__ = '9'",
+        "ranks.__version__ = '9'",
         "",
         "rank 1 has igc_ref 9, rank 0 has ",
     ),
@@ -143,7 +144,7 @@ def test_ranks_that_cannot_train_together_say_why_in_one_line(name, tmp_path):
     code, options, expected = REFUSALS[name]
     run = [*OPTIONS, *options.split(), "--out", tmp_path / "run"]
     line = only_line(started((1, "", run), (1, code, run)), 1)
-    pytest.raises(ValueError, match=expected).__exit__(ValueError, ValueError(line), None)
+    assert re.search(expected, line), line
     assert not (tmp_path / "run").exists()
 
 
@@ -202,4 +203,5 @@ def test_without_mpi4py_one_of_the_ranks_says_what_to_install(monkeypatch):
     with pytest.raises(BackendError, match=r'PMI_SIZE=2 .*: pip install "igc-ref\[mpi\]"'):
         igc_ref.train(igc_ref.TrainConfig())
     monkeypatch.setenv("PMI_RANK", "1")
-    pytest.raises(SystemExit, igc_ref.train, igc_ref.TrainConfig())
+    with pytest.raises(SystemExit):
+        igc_ref.train(igc_ref.TrainConfig())
