@@ -21,6 +21,7 @@ from igc_ref.spec.block import IGCSpec
 from igc_ref.studies import compare as counts
 from igc_ref.training import config as recipes
 from igc_ref.training import folder as runs
+from igc_ref.training import ranks
 from igc_ref.training.config import TrainConfig
 from igc_ref.training.evaluation import evaluate, precise_statistics
 from igc_ref.training.session import resume, train
@@ -106,14 +107,15 @@ def train_command(resume_run: str | None = None, recipe: str | None = None, **gi
     A recipe gives the settings that are not given otherwise. A run that is continued must have
     the settings that are given, by option or by recipe.
     """
-    if recipe is not None:
-        run = TrainConfig() if resume_run is None else runs.read_config(resume_run)
-        given = recipes.recipe(recipe, given.get("data", run.data)) | given
-    if resume_run is None:
-        history = train(TrainConfig(**given), say)
-    else:
-        history = resume(resume_run, say, **given)
-    say(f"test accuracy {history.test_accuracy:.2%}; checkpoint and log in {history.run}")
+    with ranks.together(say, exits=True) as (_, report):
+        if recipe is not None:
+            run = TrainConfig() if resume_run is None else runs.read_config(resume_run)
+            given = recipes.recipe(recipe, given.get("data", run.data)) | given
+        if resume_run is None:
+            history = train(TrainConfig(**given), report)
+        else:
+            history = resume(resume_run, report, **given)
+        report(f"test accuracy {history.test_accuracy:.2%}; checkpoint and log in {history.run}")
 
 
 def hash_command(folders: list[str]) -> None:

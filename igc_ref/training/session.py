@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
@@ -20,21 +20,25 @@ import numpy as np
 from igc_ref import data
 from igc_ref.backends import get_backend
 from igc_ref.backends.operators.library import EpochRunner, Sampling
-from igc_ref.errors import CheckpointError, TrainingError, instance, user_path
+from igc_ref.errors import CheckpointError, SpecError, TrainingError, instance, user_path
 from igc_ref.networks.metadata import Metadata
 from igc_ref.networks.model import build, sha256
 from igc_ref.report import Report, progress_bar, silent
-from igc_ref.training import checkpoint
+from igc_ref.training import checkpoint, ranks
 from igc_ref.training import folder as runs
 from igc_ref.training.checkpoint import Checkpoint, History, Partial, Record
 from igc_ref.training.config import TrainConfig, check_settings
 from igc_ref.training.evaluation import evaluate
 from igc_ref.training.loop import PAUSE_EVERY, StepByStep, draw, steps_of
 from igc_ref.training.optim import SGD, learning_rate
+from igc_ref.training.ranks import World
 
 
 def train(
-    config: TrainConfig, report: Report = silent, initial: Mapping[str, Any] | None = None
+    config: TrainConfig,
+    report: Report = silent,
+    initial: Mapping[str, Any] | None = None,
+    shared: bool = True,
 ) -> History:
     """Train a network, as `config` says.
 
@@ -46,6 +50,8 @@ def train(
     initial : dict of ndarrays, optional
         Weights and statistics to begin with, as `Model.state_dict` gives them, instead of freshly
         drawn ones.
+    shared : bool
+        Whether the processes of ``mpiexec``, if that started this one, share every batch.
 
     Returns
     -------
@@ -69,17 +75,20 @@ def train(
     0.86
     """
     instance("config", config, TrainConfig)
-    session = Session(config, report)
-    if initial is not None:
-        session.model.load_state_dict(initial)
-    with runs.create(config, report) as folder:
-        return session.run(folder)
+    with ranks.together(report, shared) as (world, report):
+        session = Session(config, report, world)
+        if initial is not None:
+            session.model.load_state_dict(initial)
+        session.agree()
+        with runs.create(config, report) if session.first else nullcontext(Path()) as folder:
+            return session.run(folder)
 
 
 def resume(
     folder: str | Path,
     report: Report = silent,
     initial: Mapping[str, Any] | None = None,
+    shared: bool = True,
     **settings: Any,
 ) -> History:
     """Continue an interrupted run from its last checkpoint; the same bits as without the pause.
@@ -91,7 +100,7 @@ def resume(
     ----------
     folder : path
         The run's folder.
-    report, initial
+    report, initial, shared
         As in `train`; `initial` is for a run that was ended before its first checkpoint.
     settings
         Fields of `TrainConfig`. ``backend``, ``data_dir`` and ``checkpoint_every`` may be new;
@@ -105,30 +114,35 @@ def resume(
     SpecError
         For a setting that does not exist, or whose value is not allowed.
     """
-    settings = check_settings(settings)
-    folder = user_path("folder", folder)
-    runs.read_config(folder)  # before the lock: it writes a file, and only a run may get one
-    with runs.locked(folder, report):
-        saved = runs.load_newest(folder, report)
-        config = runs.read_config(folder) if saved is None else saved.config
-        if found := runs.differing(config, settings):
-            raise CheckpointError(f"{folder} holds another run: {found}")
+    with ranks.together(report, shared) as (world, report), ExitStack() as stack:
+        settings, folder = check_settings(settings), user_path("folder", folder)
+        found: Any = None
+        if first := world is None or world.rank == 0:
+            runs.read_config(folder)  # before the lock, which only a run's folder may get
+            stack.enter_context(runs.locked(folder, report))
+            saved = runs.load_newest(folder, report)
+            found = saved, runs.read_config(folder) if saved is None else saved.config
+        saved, config = found if world is None else world.exchange(found)[0]
+        if differing := runs.differing(config, settings):
+            raise CheckpointError(f"{folder} holds another run: {differing}")
         if saved is not None and not saved.fingerprint:
             raise CheckpointError(f"{folder} holds imported weights, and no run to continue")
         if saved is not None and saved.finished:
-            runs.write_log(folder, saved)
+            if first:
+                runs.write_log(folder, saved)
             history = History(folder, saved.records, sha256(saved.model))
             report(f"{folder} is finished: {history.test_accuracy:.2%}")
             report(f"SHA-256 of the weights {history.sha256}")
             return history
         config = replace(config, **{n: v for n, v in settings.items() if n in runs.MAY_CHANGE})
-        session = Session(config, report)
+        session = Session(config, report, world)
         if saved is not None:
             session.restore(saved)
         else:
             report(f"{folder} has no checkpoint yet: it starts from the beginning")
             if initial is not None:
                 session.model.load_state_dict(initial)
+        session.agree()
         return session.run(folder)
 
 
@@ -137,12 +151,13 @@ def run_to_end(
 ) -> History:
     """Return what the run in the folder ``config.out`` reached, after training what is missing.
 
-    As `train` or `resume`; a CheckpointError if the folder holds a run with other settings.
+    As `train` or `resume`, in one process; a CheckpointError if the folder holds a run with other
+    settings.
     """
     if config.out is None or not (Path(config.out) / runs.CONFIG).exists():
-        return train(config, report, initial)
+        return train(config, report, initial, shared=False)
     settings = {name: value for name, value in asdict(config).items() if name != "out"}
-    return resume(config.out, report, initial, **settings)
+    return resume(config.out, report, initial, shared=False, **settings)
 
 
 class Session:
@@ -153,12 +168,19 @@ class Session:
     config : TrainConfig
     report : callable
         Receives lines of text.
+    world : World, optional
+        The ranks that share every batch.
     """
 
-    def __init__(self, config: TrainConfig, report: Report = silent) -> None:
-        self.config, self.report = config, report
+    def __init__(
+        self, config: TrainConfig, report: Report = silent, world: World | None = None
+    ) -> None:
+        self.config, self.report, self.world = config, report, world
+        self.first = world is None or world.rank == 0  # it alone has a folder
         # The backend first: it fails at once, data may take a while.
         backend = get_backend(config.backend, config.storage, config.lanes)
+        if world is not None:
+            backend.join(world)
         self.train_set, self.test_set = (
             data.load(config.data, split, config.data_dir, report, config.data_size)
             for split in ("train", "test")
@@ -204,6 +226,26 @@ class Session:
         self.records, self.partial = list(saved.records), saved.partial
         self.saved = saved.position
 
+    def agree(self) -> None:
+        """Raise an error unless all ranks have this run, and a batch has images for all of them."""
+        if self.world is None:
+            return
+        c, backend, size = self.config, self.model.backend, self.world.size
+        state = self.model.state_dict() | {
+            f"velocity of {name}": v for name, v in self.optimiser.state_dict().items()
+        }
+        facts = {"backend": backend.name, "lanes": backend.unit, **c.to_dict()}
+        facts |= {"images of fingerprint": self.fingerprint, "out": "", "data_dir": ""}
+        facts["weights of SHA-256"] = sha256(state)
+        self.world.agree(facts)
+        images = min(c.batch_size, len(self.train_set))
+        if size > (units := -(-images // backend.unit)):
+            raise SpecError(
+                f"batch_size={images} is too small for {size} ranks, which take {backend.unit} "
+                f"images or a multiple each: at most {units} ranks have work, and {size} ranks "
+                f"need a batch_size of at least {backend.unit * (size - 1) + 1}"
+            )
+
     def save(self, folder: Path, keep: bool = True) -> None:
         """Write a checkpoint of the present state, then the log; `keep` the checkpoint before."""
         state = Checkpoint(
@@ -216,8 +258,10 @@ class Session:
             model=self.model.state_dict(),
             velocity=self.optimiser.state_dict(),
         )
-        checkpoint.save(folder / runs.CHECKPOINT, state, folder / runs.PREVIOUS if keep else None)
-        runs.write_log(folder, state)
+        if self.first:
+            previous = folder / runs.PREVIOUS if keep else None
+            checkpoint.save(folder / runs.CHECKPOINT, state, previous)
+            runs.write_log(folder, state)
         self.saved = state.position
 
     def run(self, folder: Path) -> History:
@@ -225,10 +269,14 @@ class Session:
 
         Raises TrainingError and Interrupted, as `train`.
         """
-        c, m = self.config, self.model
+        c, m, more = self.config, self.model, ""
+        if self.world is not None:
+            folder = self.world.exchange(folder)[0]
+            self.world.state = "running"
+            more = f"; {self.world.size} ranks; if one is killed, {_how_to_continue(folder)}"
         self.report(
             f"{m.architecture}: {m.num_parameters:,} parameters; {len(self.train_set):,} images of "
-            f"{c.data}; {m.backend.name} backend, {m.dtype}; run folder {folder}"
+            f"{c.data}; {m.backend.name} backend, {m.dtype}; run folder {folder}{more}"
         )
         try:
             with noted_signals() as self.signals:
@@ -243,10 +291,15 @@ class Session:
                         self._test(epoch)
                     self.save(folder)
                     self.report(_line(self.records[-1], c.epochs))
+<<<<<<< HEAD
                     if self.signals:
                         self._stop(folder, self.signals[0])
             history = History(folder, self.records, m.sha256())
             self.report(f"SHA-256 of the weights {history.sha256}")
+=======
+                    if number := self._signal():
+                        self._stop(folder, number, all_ranks=True)
+>>>>>>> mpi
         except BrokenPipeError:  # nobody reads the report any more, as after `| head`
             self._stop(folder, 13)  # SIGPIPE, which Windows does not name
         except KeyboardInterrupt as stop:
@@ -279,7 +332,7 @@ class Session:
                 len(rates),
                 initial=self.partial.step,
                 leave=False,
-                disable=None if sys.stderr else True,
+                disable=None if sys.stderr and self.first else True,
             )
             for done, (loss, correct) in enumerate(results, start=self.partial.step + 1):
                 if not math.isfinite(loss):
@@ -294,17 +347,25 @@ class Session:
                     self.partial.correct + correct,
                     before + time.perf_counter() - begun,
                 )
-                if done in due or (self.signals and pauses(done)):
+                number = self._signal() if pauses(done) else 0
+                if number or done in due:
                     self.partial = replace(self.partial, draws=sampling.fingerprint())
                     self.save(folder)
-                    if self.signals:
-                        self._stop(folder, self.signals[0])
+                    if number:
+                        self._stop(folder, number, all_ranks=True)
 
-    def _stop(self, folder: Path, number: int) -> NoReturn:
+    def _signal(self) -> int:
+        """Return the number of a signal that came to this rank, or to any: all stop at one step."""
+        number = self.signals[0] if self.signals else 0
+        if self.world is not None:
+            number = int(self.world.allgather(np.array([number]), [1] * self.world.size).max())
+        return number
+
+    def _stop(self, folder: Path, number: int, all_ranks: bool = False) -> NoReturn:
+        if self.world is not None and all_ranks:
+            self.world.all_end()
         raise Interrupted(
-            f"interrupted at {self.saved}; saved in {folder}; "
-            f"continue with: igc-ref train --resume {shlex.quote(str(folder))}",
-            number,
+            f"interrupted at {self.saved}; saved in {folder}; {_how_to_continue(folder)}", number
         )
 
     def _test(self, epoch: int) -> None:
@@ -337,6 +398,10 @@ class Session:
     def _draw(self, epoch: int) -> Sampling:
         c = self.config
         return draw(c.seed, epoch, len(self.train_set), c.batch_size, c.augment)
+
+
+def _how_to_continue(folder: Path) -> str:
+    return f"continue with: igc-ref train --resume {shlex.quote(str(folder))}"
 
 
 def _line(record: Record, epochs: int) -> str:

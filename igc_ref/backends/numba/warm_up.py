@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -26,6 +27,8 @@ def warm_up(backend: Any, dtype: str, report: Report) -> None:
 
     Of the processes that share a cache one compiles, and the others then find its kernels there.
     """
+    backend = copy(backend)
+    backend.communicator = None  # other ranks may wait for the lock instead of sharing this step
     with _alone(interleave.stats.cache_path, report):
         when = "cached afterwards" if interleave.stats.cache_path else f"every time: {UNCACHED}"
         line = f"numba compiles its kernels for {dtype}: less than a minute, {when}"
