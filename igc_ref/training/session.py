@@ -291,15 +291,10 @@ class Session:
                         self._test(epoch)
                     self.save(folder)
                     self.report(_line(self.records[-1], c.epochs))
-<<<<<<< HEAD
-                    if self.signals:
-                        self._stop(folder, self.signals[0])
-            history = History(folder, self.records, m.sha256())
-            self.report(f"SHA-256 of the weights {history.sha256}")
-=======
                     if number := self._signal():
                         self._stop(folder, number, all_ranks=True)
->>>>>>> mpi
+            history = History(folder, self.records, m.sha256())
+            self.report(f"SHA-256 of the weights {history.sha256}")
         except BrokenPipeError:  # nobody reads the report any more, as after `| head`
             self._stop(folder, 13)  # SIGPIPE, which Windows does not name
         except KeyboardInterrupt as stop:

@@ -177,7 +177,7 @@ class Convolutions(NumbaBase):
         """Add up the pieces' shares of a weight's gradient: those of a unit, then the units."""
         each, size = self.unit // g.y.together * g.spans, shares.shape[1]
         self._strips(pointwise.add_up, size, shares, 1, each)
-        if self.communicator is not None:
+        if self.communicator is not None and size:  # a group convolution has no second weight
             shares, each = self.gathered(np.ascontiguousarray(shares[::each]), self.unit), 1
         self._strips(pointwise.add_up, size, shares, each, len(shares))
         gradient = np.empty(like.shape, like.dtype)
