@@ -129,10 +129,8 @@ def test_a_record_is_printed_with_floors_at_the_rates_that_were_measured(tmp_pat
     assert "steps, plain-20 W16: ValueError: no such luck" in text
 
 
-@pytest.mark.parametrize(
-    ("gpu_name", "step"), [("h100", "- +4012"), ("h200", "ours float32 +2.932")]
-)
-def test_the_records_in_the_repository_can_be_printed(gpu_name, step, capsys):
+@pytest.mark.parametrize("gpu_name", ["h100", "h200"])
+def test_the_records_in_the_repository_can_be_printed(gpu_name, capsys):
     path = Path(gpu.__file__).parents[1] / "results" / f"gpu-{gpu_name}.json"
     assert gpu.main(["--show", str(path)]) == 0
     text = capsys.readouterr().out

@@ -1,8 +1,8 @@
 """The block as a PyTorch operator that runs our kernels, ``igc_ref::igc``, and its derivative.
 
 Tensors on the CPU go to the numba backend, on ``torch.get_num_threads()`` threads; tensors on an
-NVIDIA GPU to the cupy backend, by DLPack, on PyTorch's stream (not run on a GPU yet). Images are
-laid out for the kernels as they come in, and back as they go out.
+NVIDIA GPU to the cupy backend, by DLPack, on PyTorch's stream. Images are laid out for the kernels
+as they come in, and back as they go out.
 
 What the way back needs is no tensor, and only tensors go through PyTorch's graphs. So the way
 forward returns a ticket as well, a tensor of one byte, and all is kept as long as this byte. Where
@@ -96,11 +96,13 @@ def obstacle(x: Any, primary: Tensor, secondary: Tensor, L: int) -> str | None:
     """Say why `igc` cannot compute this, or return None if it can."""
     if not isinstance(x, Tensor):
         return "x is no tensor"  # torch.fx has a stand-in
-    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+    if torch.jit.is_tracing() or _is_exporting():
         return "a network that is exported has PyTorch's operators only"
     dual = not torch.compiler.is_compiling() and forward_ad.unpack_dual(x).tangent is not None
     if dual or torch._C._are_functorch_transforms_active():
         return "our kernels have no rule for torch.func and forward-mode derivatives"
+    if x.is_cuda and not torch.compiler.is_compiling() and torch.cuda.is_current_stream_capturing():
+        return "a CUDA graph is being captured"
     missing: str | None = _missing(x.device.type)
     if missing:
         return missing
@@ -114,6 +116,11 @@ def obstacle(x: Any, primary: Tensor, secondary: Tensor, L: int) -> str | None:
     if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape:
         return f"x has shape {tuple(x.shape)}; (N, {channels}, H, W) is needed, N at least 1"
     return None
+
+
+def _is_exporting() -> bool:
+    """Whether torch.export traces; PyTorch 2.11's function says so while it compiles, too."""
+    return getattr(torch.compiler, "_is_exporting_flag", False)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
