@@ -40,7 +40,7 @@ def gathers(a: Architecture, batch: int) -> dict[str, tuple[int, int]]:
             pieces = g.blocks * g.spans
             found["moments"].append(24 * len(weight) * pieces)
             each = (POINTS if g.tiles else 1) * g.L * g.share, g.M * g.mix_share
-            found["gradients"] += [4 * -(-batch // V) * size for size in each]
+            found["gradients"] += [4 * -(-batch // V) * size for size in each if size]
     return {kind: (len(sizes), sum(sizes)) for kind, sizes in found.items()}
 
 
