@@ -29,7 +29,7 @@ STEPS = 3  # of an epoch
 
 # What a rank runs: the command, after something that makes it different.
 RANK = """
-import os, sys
+import os, sys, time
 from dataclasses import replace
 import igc_ref
 from igc_ref import data
@@ -143,7 +143,7 @@ FAST = ("version", "numpy")
 def test_ranks_that_cannot_train_together_say_why_in_one_line(name, tmp_path):
     code, options, expected = REFUSALS[name]
     run = [*OPTIONS, *options.split(), "--out", tmp_path / "run"]
-    line = only_line(started((1, "", run), (1, code, run)), 1)
+    line = only_line(started((1, "", run), (2 if code else 1, code, run)), 1)
     assert re.search(expected, line), line
     assert not (tmp_path / "run").exists()
 
@@ -160,7 +160,8 @@ def test_a_folder_that_is_taken_is_refused_in_one_line(tmp_path):
 def test_a_signal_that_one_rank_gets_stops_all_at_the_same_step(number, alone, tmp_path):
     run = [*OPTIONS, "--out", tmp_path / "run"]
     code = f"at(2, loop, 'training_step', lambda: os.kill(os.getpid(), {number}))"
-    line = only_line(started((1, "", run), (1, code, run)), 128 + number)
+    slow = "at(3, checkpoint, 'save', lambda: time.sleep(2))"  # the others wait for it
+    line = only_line(started((1, slow, run), (1, code, run)), 128 + number)
     assert "interrupted at epoch 1, step 2; saved in " in line
     assert position(tmp_path / "run") == "epoch 1, step 2"
     assert started((2, "", ["--resume", tmp_path / "run"])).returncode == 0
