@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Generator, Sequence
 from concurrent.futures import BrokenExecutor, wait
 from multiprocessing import resource_tracker
@@ -70,8 +71,7 @@ def trained(
     finally:
         left = [run for run in runs if not run.done() and not run.cancel()]
         if jobs > 1:
-            wait(left, TO_SAVE)
-            executor.shutdown(kill_workers=True)
+            executor.shutdown(kill_workers=bool(wait(left, TO_SAVE).not_done))
 
 
 def _processes(jobs: int) -> Any:
@@ -81,10 +81,11 @@ def _processes(jobs: int) -> Any:
     except ImportError:
         raise BackendError(f"jobs={jobs} {NEEDED}") from None
     threads = {"NUMBA_NUM_THREADS": str(max(1, cpu_count() // jobs))}
-    return ProcessPoolExecutor(jobs, timeout=IDLE, initializer=_note_signals, env=threads)
+    return ProcessPoolExecutor(jobs, timeout=IDLE, initializer=_begin, env=threads)
 
 
-def _note_signals() -> None:
+def _begin() -> None:
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - bars of several runs would mix
     signal.signal(signal.SIGINT, lambda number, _: _signals.append(number))
     _mask("SIG_UNBLOCK")
 
