@@ -56,6 +56,7 @@ def until(condition):
     return found
 
 
+@pytest.mark.slow
 def test_processes_make_the_same_table(tmp_path, table):
     lines = []
     results = plan(tmp_path).run(lines.append, jobs=4)  # more than runs
