@@ -10,9 +10,10 @@ from igc_ref import plots
 from igc_ref.cli.options import NETWORK, add_command, add_recipe, add_run, add_settings
 from igc_ref.errors import SpecError
 from igc_ref.report import aligned, say
+from igc_ref.studies import workers
 from igc_ref.studies.compress import RESULT, compress, summary_cells
 from igc_ref.studies.sweep import COSTS, CSV, PICTURE, Sweep
-from igc_ref.training import config
+from igc_ref.training import config, ranks
 from igc_ref.training.config import TrainConfig
 
 OF_RUNS = "folder for the runs; what is there already is not trained again"
@@ -30,6 +31,10 @@ def add_commands(commands: Any) -> None:
     add.add_argument("--depths", metavar="N,N", help=text)
     add.add_argument("--seeds", metavar="N,N", help="seeds of the runs; default 0")
     add.add_argument("--out", required=True, metavar="DIR", help=OF_RUNS)
+    text = "processes of this machine that train, and share out its cores; default 1"
+    add.add_argument("--jobs", type=int, metavar="N", help=text)
+    text = "let Slurm train: sbatch's options, as partition=gpu,time=60 (minutes; needed)"
+    add.add_argument("--slurm", metavar="NAME=VALUE,...", help=text)
     text = "kind of network; default plain_igc"
     add.add_argument("--arch", choices=("plain_igc", "resnet_igc"), help=text)
     own = {*NETWORK, "seed", "out"}
@@ -55,6 +60,8 @@ def sweep_command(
     depths: str = "8",
     seeds: str = "0",
     recipe: str | None = None,
+    jobs: int = 1,
+    slurm: str | None = None,
     **training: Any,
 ) -> None:
     """Train every (L, M) that costs about the same."""
@@ -69,10 +76,13 @@ def sweep_command(
         depths=_numbers("depths", depths),
         seeds=_numbers("seeds", seeds),
     )
-    plan.run(say)
     folder = Path(plan.folder)
-    figure = f"figure in {folder / PICTURE}" if plots.available() else "no figure: no matplotlib"
-    say(f"table in {folder / CSV}, {figure}")
+    with ranks.together(say, exits=True) as (_, report):
+        executor = None if slurm is None else workers.slurm(folder / "slurm", slurm)
+        plan.run(report, jobs, executor)
+        drawn = plots.available()
+        figure = f"figure in {folder / PICTURE}" if drawn else "no figure: no matplotlib"
+        report(f"table in {folder / CSV}, {figure}")
 
 
 def _numbers(name: str, text: str) -> list[int]:

@@ -6,20 +6,22 @@ with every seed, and writes a table and a figure after every run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from igc_ref import plots
-from igc_ref.errors import SpecError, choice, integer, user_path
+from igc_ref.errors import SpecError, TrainingError, choice, integer, user_path
 from igc_ref.files import writable, write_csv
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import Cost, cost
-from igc_ref.report import Report, aligned
+from igc_ref.report import Report, aligned, silent
+from igc_ref.studies import workers
 from igc_ref.studies.compare import of_equal_cost
+from igc_ref.training import ranks
 from igc_ref.training.config import TrainConfig
-from igc_ref.training.session import run_to_end
 
 COSTS = ("parameters", "multiply_adds")
 CSV, PICTURE = "sweep.csv", "sweep.svg"
@@ -160,21 +162,60 @@ class Sweep:
                     out = Path(self.folder) / f"L{L}M{M}-{depth}-seed{seed}"
                     yield replace(self.training, L=L, M=M, depth=depth, seed=seed, out=str(out))
 
-    def run(self, report: Report) -> list[Result]:
-        """Train the runs that are not finished; rewrite the table and the figure after each."""
-        report(aligned(_setting_cells(self.settings())))
+    def run(self, report: Report, jobs: int = 1, executor: Any = None) -> list[Result]:
+        """Train the runs that are not finished; rewrite the table and the figure after each.
+
+        The ranks of ``mpiexec`` share the runs; rank 0 writes at the end, others return no results.
+
+        Parameters
+        ----------
+        report : callable
+            Receives lines of text.
+        jobs : int
+            Processes that train, and share out the cores of this machine.
+        executor : executor of submitit, optional
+            Trains instead.
+
+        Raises
+        ------
+        TrainingError
+            At the end, if runs failed; names them.
+        """
+        configs, jobs = list(self.configs()), integer("jobs", jobs)
+        with ranks.together(report) as (world, report):
+            if (jobs > 1) + (executor is not None) + (world is not None) > 1:
+                raise SpecError("choose one of --jobs, --slurm and several ranks of mpiexec")
+            report(aligned(_setting_cells(self.settings())))
+            if world is None:
+                with closing(workers.trained(configs, report, jobs, executor)) as outcomes:
+                    return self._tabulate(configs, outcomes, report)
+            mine = [workers.train(config, silent) for config in configs[world.rank :: world.size]]
+            every = world.exchange(mine)
+            shared = (every[n % world.size][n // world.size] for n in range(len(configs)))
+            return [] if world.rank else self._tabulate(configs, shared, report)
+
+    def _tabulate(
+        self, configs: list[TrainConfig], outcomes: Iterable[workers.Outcome], report: Report
+    ) -> list[Result]:
         table, results = writable(Path(self.folder) / CSV, make_folder=True), list[Result]()
         title = f"{self.training.arch} on {self.training.data}, {self.training.epochs} epochs"
-        for config in self.configs():
-            accuracy = run_to_end(config, report).test_accuracy
+        failed = []
+        for config, outcome in zip(configs, outcomes, strict=True):
+            name = Path(str(config.out)).name
+            if isinstance(outcome, Exception):
+                failed.append(f"{name}: {outcome or 'out of memory'}")
+                continue
+            report(f"{name}: test accuracy {outcome:.2%}")
             a, L, M = config.architecture(), config.L or 1, config.M or 1
             results.append(
-                Result(L, M, L * M, a.depth, config.seed, *cost(a), config.epochs, accuracy)
+                Result(L, M, L * M, a.depth, config.seed, *cost(a), config.epochs, outcome)
             )
             write_csv(table, [Result._fields, *results])
             if plots.available():
                 plots.save(plots.draw_sweep(results, title), table.with_name(PICTURE))
         report(aligned(_result_cells(results)))
+        if failed:
+            raise TrainingError(f"{len(failed)} of {len(configs)} runs failed: {'; '.join(failed)}")
         return results
 
 
