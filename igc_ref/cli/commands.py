@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import fields
 from typing import Any
 
@@ -120,9 +121,12 @@ def train_command(resume_run: str | None = None, recipe: str | None = None, **gi
 
 def hash_command(folders: list[str]) -> None:
     """Print the SHA-256 of the weights of runs, a line each, as sha256sum does of files."""
+    lines = []
     for folder in folders:
-        model, saved = runs.load_run(folder, "numpy", say)
-        say(f"{model.sha256()}  {folder}{'' if saved.finished else f', {saved.progress}'}")
+        model, saved = runs.load_run(folder, "numpy", warnings.warn)  # on stderr
+        more = "" if saved.finished else f", {saved.progress}"
+        lines.append(f"{model.sha256()}  {folder}{more}")
+    say("\n".join(lines))
 
 
 def eval_command(

@@ -115,7 +115,7 @@ class Setting(NamedTuple):
         if value is None and self.none:
             return None
         if self.choices:
-            return choice(name, value, self.choices)
+            return choice(name, str(value) if type(value) is int else value, self.choices)
         if self.kind is int:
             return integer(name, value, self.minimum)
         if self.kind is str:

@@ -56,6 +56,8 @@ def test_hash_prints_what_the_log_says_and_of_an_unfinished_run_how_far_it_is(ru
     (run / "checkpoint.npz").unlink()
     assert main(["hash", str(run)]) == 0
     assert capsys.readouterr().out.endswith(f"  {run}, epoch 0 (of 1 epochs)\n")
+    assert main(["hash", str(run), "nowhere"]) == 1  # no list that lacks one
+    assert not capsys.readouterr().out
 
 
 def test_eval_repeats_the_accuracy_of_the_log(run, capsys):
