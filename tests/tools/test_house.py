@@ -27,7 +27,7 @@ LAW = dict.fromkeys(GROUND, (set(), set())) | {
     "plots": ({"spec"}, {"matplotlib"}),
     "studies": (
         {"spec", "reference", "networks", "training", "data", "plots"},
-        {"joblib", "submitit"},
+        {"submitit"},
     ),
     "exchange": (
         {"spec", "reference", "backends", "networks", "training"},
