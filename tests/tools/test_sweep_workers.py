@@ -93,7 +93,9 @@ def test_a_run_with_other_settings_is_refused_before_any_is_trained(tmp_path):
 @pytest.mark.slow
 def test_after_ctrl_c_and_after_the_death_of_a_child_the_same_command_goes_on(tmp_path, table):
     sweep = started(tmp_path)
-    children = [Path(f"/proc/{child}/environ") for child in two(sweep)]
+    pids = list(two(sweep))
+    assert list(map(os.getsid, pids)) == pids  # the terminal's Ctrl-C does not reach them
+    children = [Path(f"/proc/{pid}/environ") for pid in pids]
     threads = f"NUMBA_NUM_THREADS={max(1, os.cpu_count() // 2)}".encode()
     assert all(threads in path.read_bytes().split(b"\0") for path in children)
     os.killpg(sweep.pid, signal.SIGINT)
