@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from threading import RLock
 from typing import Any
 
 Report = Callable[[str], None]
@@ -24,7 +23,6 @@ def progress_bar() -> type[Any]:
     """Return tqdm's bar without the thread that would redraw it: a browser has no threads."""
     from tqdm import tqdm  # here: slow to import
 
-    tqdm.set_lock(RLock())  # its own is also for several processes: Python warns of it after kill
     return type("Bar", (tqdm,), {"monitor_interval": 0})
 
 

@@ -77,11 +77,10 @@ def sweep_command(
         seeds=_numbers("seeds", seeds),
     )
     folder = Path(plan.folder)
+    figure = f"figure in {folder / PICTURE}" if plots.available() else "no figure: no matplotlib"
     with ranks.together(say, exits=True) as (_, report):
         executor = None if slurm is None else workers.slurm(folder / "slurm", slurm)
         plan.run(report, jobs, executor)
-        drawn = plots.available()
-        figure = f"figure in {folder / PICTURE}" if drawn else "no figure: no matplotlib"
         report(f"table in {folder / CSV}, {figure}")
 
 

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from igc_ref import plots
-from igc_ref.errors import SpecError, TrainingError, choice, integer, user_path
+from igc_ref.errors import CheckpointError, SpecError, TrainingError, choice, integer, user_path
 from igc_ref.files import writable, write_csv
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import Cost, cost
-from igc_ref.report import Report, aligned, silent
+from igc_ref.report import Report, aligned
 from igc_ref.studies import workers
 from igc_ref.studies.compare import of_equal_cost
+from igc_ref.training import folder as runs
 from igc_ref.training import ranks
 from igc_ref.training.config import TrainConfig
 
@@ -185,11 +186,19 @@ class Sweep:
         with ranks.together(report) as (world, report):
             if (jobs > 1) + (executor is not None) + (world is not None) > 1:
                 raise SpecError("choose one of --jobs, --slurm and several ranks of mpiexec")
+            for config in configs:  # before any is trained
+                folder = Path(str(config.out))
+                found = runs.read_config(folder) if (folder / runs.CONFIG).exists() else config
+                if more := runs.differing(replace(found, out=config.out), config.to_dict()):
+                    raise CheckpointError(f"{folder} holds another run: {more}")
             report(aligned(_setting_cells(self.settings())))
             if world is None:
-                with closing(workers.trained(configs, report, jobs, executor)) as outcomes:
+                outcomes = (workers.train(config, report) for config in configs)
+                if jobs > 1 or executor is not None:
+                    outcomes = workers.trained(configs, jobs, executor)
+                with closing(outcomes):
                     return self._tabulate(configs, outcomes, report)
-            mine = [workers.train(config, silent) for config in configs[world.rank :: world.size]]
+            mine = [workers.train(config) for config in configs[world.rank :: world.size]]
             every = world.exchange(mine)
             shared = (every[n % world.size][n // world.size] for n in range(len(configs)))
             return [] if world.rank else self._tabulate(configs, shared, report)
@@ -203,7 +212,7 @@ class Sweep:
         for config, outcome in zip(configs, outcomes, strict=True):
             name = Path(str(config.out)).name
             if isinstance(outcome, Exception):
-                failed.append(f"{name}: {outcome or 'out of memory'}")
+                failed.append(f"{name}: {str(outcome) or 'out of memory'}")
                 continue
             report(f"{name}: test accuracy {outcome:.2%}")
             a, L, M = config.architecture(), config.L or 1, config.M or 1

@@ -1,29 +1,31 @@
 """A sweep by several workers: the table of one process, whatever ends in the middle of it."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from igc_ref import TrainConfig
-from igc_ref.cli import main
-from igc_ref.errors import TrainingError
+from igc_ref.errors import CheckpointError, TrainingError
+from igc_ref.files import write_json
 from igc_ref.studies.sweep import Sweep
 from igc_ref.training import checkpoint
 from tests.support.runs import error_of
 
-SWEEP = "sweep --budget 1500 --depths 5 --epochs 2 --tolerance 0.3 --backend numpy --data-size 300"
-FAST = {"backend": "numpy", "epochs": 2, "data_size": 300}
+SWEEP = "sweep --budget 1500 --depths 5 --epochs 2 --tolerance 0.3 --backend numpy --data-size 600"
 MPIEXEC = Path(sys.executable).with_name("mpiexec")
 
 
 def plan(folder, **training):
-    return Sweep(TrainConfig(**FAST | training), str(folder), 1500, tolerance=0.3, depths=(5,))
+    training = {"backend": "numpy", "epochs": 2, "data_size": 600, **training}
+    return Sweep(TrainConfig(**training), str(folder), 1500, tolerance=0.3, depths=(5,))
 
 
 @pytest.fixture(scope="module")
@@ -34,138 +36,95 @@ def table(tmp_path_factory):
     return (folder / "sweep.csv").read_bytes()
 
 
-def started(folder, *options, launcher=()):
-    command = [*launcher, sys.executable, "-m", "igc_ref", *SWEEP.split(), "--out", str(folder)]
-    return subprocess.Popen(
-        [*command, *options], stdout=-1, stderr=-1, text=True, start_new_session=True
-    )
+def started(folder, launcher=(), options="--jobs 2"):
+    command = [*launcher, sys.executable, *f"-m igc_ref {SWEEP} {options} --out".split(), folder]
+    return subprocess.Popen(command, stdout=-1, stderr=-1, text=True, start_new_session=True)
 
 
-def workers_of(parent):
-    """Process ids of a sweep's workers."""
-    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(parent)], capture_output=True)
-    lines = listed.stdout.decode().splitlines()
-    return [int(line.split()[0]) for line in lines if "popen_loky" in line]
-
-
-def until(condition):
-    end = time.monotonic() + 60
-    while not (found := condition()):
-        assert time.monotonic() < end
+def two(sweep):
+    """Process ids of the two children of a sweep, once there are two checkpoints."""
+    for _ in range(6000):
+        listed = subprocess.run(["pgrep", "-P", str(sweep.pid), "-f", "workers"], stdout=-1).stdout
+        if listed.count(b"\n") == 2 == len(list(sweep.args[-1].glob("*/checkpoint.npz"))):
+            break
         time.sleep(0.01)
-    return found
+    return map(int, listed.split())
 
 
-@pytest.mark.slow
-def test_processes_make_the_same_table(tmp_path, table):
-    lines = []
-    results = plan(tmp_path).run(lines.append, jobs=4)  # more than runs
-    assert (tmp_path / "sweep.csv").read_bytes() == table
-    assert [line.partition(":")[0] for line in lines[1:-1]] == [
-        f"L{r.L}M{r.M}-5-seed0" for r in results
-    ]
-
-
-def test_a_failing_run_is_named_at_the_end_and_the_order_is_that_of_the_runs(tmp_path, table):
-    class LastFirst(ThreadPoolExecutor):
-        """The last run ends first; the one in the middle fails."""
-
-        def submit(self, function, config):
-            if "L2M2" in config.out and fails:
-                return failed
-            return super().submit(lambda: (time.sleep("L1" in config.out), function(config))[1])
-
-    fails, failed = True, Future()
-    failed.set_exception(RuntimeError("killed by the system"))
-    with LastFirst(3) as pool:
-        with pytest.raises(TrainingError, match=r"^1 of 3 runs failed: L2M2-5-seed0: .*killed by"):
-            plan(tmp_path).run(str, executor=pool)
-        header, first, _, last = table.splitlines()
-        assert (tmp_path / "sweep.csv").read_bytes().splitlines() == [header, first, last]
-        fails = False
-        plan(tmp_path).run(str, executor=pool)
-    assert (tmp_path / "sweep.csv").read_bytes() == table
-
-
-def test_a_run_without_a_finite_loss_does_not_stop_the_others(tmp_path):
-    names = "; ".join(f"{name}-5-seed0: the loss is .*" for name in ("L1M3", "L2M2", "L7M1"))
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_run_without_a_finite_loss_does_not_stop_the_others(tmp_path, jobs):
+    names = "; ".join(f"{name}-5-seed0: .*the loss is .*" for name in ("L1M3", "L2M2", "L7M1"))
     with pytest.raises(TrainingError, match=f"^3 of 3 runs failed: {names}"):
-        plan(tmp_path, lr=1e28).run(str)
+        plan(tmp_path, lr=1e28).run(str, jobs)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ("--jobs 0", "jobs=0 is not an integer of at least 1"),
-        (
-            "--jobs 2",
-            'jobs=2 needs a library that is not installed: pip install "igc-ref[workers]"',
-        ),
-        ("--slurm time=9", "slurm=time=9 needs a library that"),
-        ("--slurm time=9", "slurm='time=9' is not allowed; it must be as partition=gpu,time=MINUT"),
-        ("--slurm partition=a", "'partition=a' is not allowed; it must be as partition=gpu,time="),
-        ("--slurm x", "slurm='x' is not allowed; it must be as partition=gpu,time=MINUTES"),
-    ],
-)
-def test_what_cannot_be_is_refused_in_one_line(tmp_path, capsys, monkeypatch, options, message):
-    if "library" in message:
-        monkeypatch.setitem(sys.modules, "joblib", None)
+def test_rows_are_in_the_order_of_the_runs_and_a_failed_run_is_named_at_the_end(tmp_path):
+    class LastFirst(ThreadPoolExecutor):
+        def submit(self, _, config):
+            if config.L != 2:
+                return super().submit(lambda: time.sleep(0.3 / config.L) or config.L / 10)
+            (failed := Future()).set_exception(RuntimeError("killed by Slurm"))
+            return failed
+
+    with pytest.raises(TrainingError, match=r"^1 of 3 runs failed: L2M2-5-seed0: .*killed by Sl"):
+        plan(tmp_path).run(str, executor=LastFirst(3))
+    _, *rows = (tmp_path / "sweep.csv").read_text().splitlines()
+    assert [(row[:3], row[-4:]) for row in rows] == [("1,3", ",0.1"), ("7,1", ",0.7")]
+
+
+@pytest.mark.parametrize("options", ["jobs 0", "slurm a=b", "slurm time=9", "slurm x"])
+def test_what_cannot_be_is_refused_in_one_line(tmp_path, capsys, monkeypatch, options):
+    command = [*SWEEP.split(), "--out", tmp_path / "s", *f"--{options}".split()]
+    for text in ("it must be as partition=gpu,time=", 'pip install "igc-ref[workers]"'):
+        assert ("jobs=0 is" if "jobs" in options else text) in error_of(capsys, *command)
         monkeypatch.setitem(sys.modules, "submitit", None)
-    assert message in error_of(capsys, *SWEEP.split(), "--out", tmp_path / "s", *options.split())
     assert not list(tmp_path.rglob("*.csv"))
 
 
-def test_jobs_and_an_executor_exclude_each_other(tmp_path):
-    with pytest.raises(ValueError, match="choose one of --jobs, --slurm"):
-        plan(tmp_path).run(str, jobs=2, executor=object())
+def test_a_run_with_other_settings_is_refused_before_any_is_trained(tmp_path):
+    *_, last = plan(tmp_path).configs()
+    Path(last.out).mkdir()
+    write_json(Path(last.out) / "config.json", replace(last, lr=0.25).to_dict())
+    with pytest.raises(CheckpointError, match=r"L7M1-5-seed0 holds another run: lr=0\.3 \(the run"):
+        plan(tmp_path).run(str)
+    assert [path.name for path in tmp_path.iterdir()] == ["L7M1-5-seed0"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed", ["group by Ctrl-C", "worker by -9", "parent by -9"])
-def test_whatever_ends_in_the_middle_the_same_command_goes_on(tmp_path, table, killed):
-    sweep = started(tmp_path, "--jobs", "2", "--checkpoint-every", "1")
-    until(lambda: len(list(tmp_path.glob("*/checkpoint.npz"))) == 2)
-    workers = workers_of(sweep.pid)
-    if "group" in killed:
-        os.killpg(sweep.pid, signal.SIGINT)
-    else:
-        os.kill(workers[0] if "worker" in killed else sweep.pid, signal.SIGKILL)
-    if "parent" in killed:  # the workers end after the epoch, and let go of their runs
-        assert sweep.wait(60) == -signal.SIGKILL
-        sweep.stdout.close()
-        sweep.stderr.close()
-        until(lambda: main([*SWEEP.split(), "--out", str(tmp_path), "--jobs", "2"]) == 0)
-    else:
-        err = sweep.communicate(timeout=60)[1]
-        interrupted = "igc-ref: interrupted\n"
-        assert err == interrupted if "group" in killed else err.startswith("igc-ref: error: a wor")
-        assert err.count("\n") == 1
-        assert not [pid for pid in workers if Path(f"/proc/{pid}/exe").exists()]
-        assert not checkpoint.load(next(tmp_path.glob("*/checkpoint.npz"))).finished
-        assert main([*SWEEP.split(), "--out", str(tmp_path), "--jobs", "2"]) == 0
-    assert (tmp_path / "sweep.csv").read_bytes() == table
-
-
-@pytest.mark.slow
-def test_submitit_makes_the_same_table(tmp_path, table):
-    submitit = pytest.importorskip("submitit")
-    plan(tmp_path).run(str, executor=submitit.LocalExecutor(tmp_path / "logs"))
-    assert (tmp_path / "sweep.csv").read_bytes() == table
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not MPIEXEC.exists(), reason="needs mpiexec: pip install igc-ref[mpi]")
-def test_the_ranks_of_mpi_make_the_same_table_also_after_ctrl_c(tmp_path, table):
-    launcher = [str(MPIEXEC), "-n", "2"]
-    err = started(tmp_path, "--jobs", "2", launcher=launcher).communicate(timeout=60)[1]
-    assert err == "igc-ref: error: choose one of --jobs, --slurm and several ranks of mpiexec\n"
-    sweep = started(tmp_path, "--checkpoint-every", "1", launcher=launcher)
-    until(lambda: len(list(tmp_path.glob("*/checkpoint.npz"))) == 2)
+def test_after_ctrl_c_and_after_the_death_of_a_child_the_same_command_goes_on(tmp_path, table):
+    sweep = started(tmp_path)
+    pids = list(two(sweep))
+    assert list(map(os.getsid, pids)) == pids  # the terminal's Ctrl-C does not reach them
+    children = [Path(f"/proc/{pid}/environ") for pid in pids]
+    threads = f"NUMBA_NUM_THREADS={max(1, os.cpu_count() // 2)}".encode()
+    assert all(threads in path.read_bytes().split(b"\0") for path in children)
     os.killpg(sweep.pid, signal.SIGINT)
-    assert "Traceback" not in sweep.communicate(timeout=60)[1]
-    assert sweep.returncode != 0
-    sweep = started(tmp_path, launcher=launcher)
+    assert sweep.communicate(timeout=60)[1] == "igc-ref: interrupted\n"
+    assert sweep.returncode == 130
+    assert not any(path.exists() for path in children)
+    one, other = map(checkpoint.load, tmp_path.glob("*/checkpoint.npz"))  # no third run has begun
+    assert all(saved.partial.step or saved.records for saved in (one, other))
+    assert not (one.finished and other.finished)
+    sweep = started(tmp_path)
+    os.kill(next(two(sweep)), signal.SIGKILL)
     out, err = sweep.communicate(timeout=60)
-    assert (sweep.returncode, err) == (0, "")
-    assert out.count("table in") == 1
+    assert re.match(r"igc-ref: error: 1 of 3 runs failed: L.M.-5-seed0: killed by signal 9,", err)
+    assert out.count("-5-seed0: test accuracy") == 2
+    plan(tmp_path).run(str, jobs=4)
+    assert (tmp_path / "sweep.csv").read_bytes() == table
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["submitit", "mpi4py"])
+def test_submitit_and_the_ranks_of_mpi_make_the_same_table(tmp_path, table, by):
+    library, launcher = pytest.importorskip(by), [str(MPIEXEC), "-n", "2"]
+    if by == "submitit":
+        executor = library.LocalExecutor(tmp_path / "logs")
+        with pytest.raises(ValueError, match="choose one of --jobs, --slurm"):
+            plan(tmp_path).run(str, 2, executor)
+        plan(tmp_path).run(str, executor=executor)
+    else:
+        assert "choose one of --jobs" in started(tmp_path, launcher).communicate(timeout=60)[1]
+        out, err = started(tmp_path, launcher, "").communicate(timeout=60)
+        assert (out.count("table in"), err) == (1, "")
     assert (tmp_path / "sweep.csv").read_bytes() == table
