@@ -77,7 +77,7 @@ def sweep_command(
         seeds=_numbers("seeds", seeds),
     )
     folder = Path(plan.folder)
-    with ranks.together(say, exits=True) as (_, report):
+    with ranks.together(say, quiet=True) as (_, report):
         executor = None if slurm is None else workers.slurm(folder / "slurm", slurm)
         plan.run(report, jobs, executor)
         drawn = plots.available()
