@@ -250,9 +250,8 @@ class Session:
         images = min(c.batch_size, len(self.train_set))
         if size > (units := -(-images // backend.unit)):
             raise SpecError(
-                f"batch_size={images} is too small for {size} ranks: each takes {backend.unit} "
-                f"images or a multiple, so {size} need at least {backend.unit * (size - 1) + 1}, "
-                f"and at most {units} ranks have work"
+                f"batch_size={images} is too small for {size} ranks: at least "
+                f"{backend.unit * (size - 1) + 1} is needed, or at most {units} ranks"
             )
 
     def save(self, folder: Path, keep: bool = True) -> None:
