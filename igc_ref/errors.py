@@ -47,6 +47,20 @@ class TrainingError(IGCError, ArithmeticError):
     """A run that cannot go on: its loss is no longer a finite number."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """A run was asked to end and has saved its state.
+
+    Attributes
+    ----------
+    signal : int
+        SIGINT, SIGTERM, SIGHUP or SIGPIPE.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal = signal_number
+
+
 def divides(name: str, divisor: int, whole_name: str, whole: int) -> int:
     """Return whole/divisor, or raise a SpecError that names both if that is no integer."""
     if whole % integer(name, divisor):
@@ -163,12 +177,13 @@ def one_line(text: object, limit: int = 200) -> str:
     return line if len(line) <= limit else f"{line[: limit - end - 5]} ... {line[-end:]}"
 
 
-def describe(error: Exception, limit: int = 1000) -> str:
-    r"""Return an error's type and text in one line: a broken library's text may have many.
+def describe(error: BaseException, limit: int = 1000) -> str:
+    r"""Return an error's text in one line, after its type if it is not one of ours.
 
     Examples
     --------
     >>> describe(ImportError("no library\nof this name"))
     'ImportError: no library of this name'
     """
-    return one_line(f"{type(error).__name__}: {' '.join(str(error).split())}", limit)
+    kind = "" if isinstance(error, IGCError | Interrupted) else f"{type(error).__name__}: "
+    return one_line(kind + " ".join(str(error).split()), limit)

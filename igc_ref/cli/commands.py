@@ -108,7 +108,7 @@ def train_command(resume_run: str | None = None, recipe: str | None = None, **gi
     A recipe gives the settings that are not given otherwise. A run that is continued must have
     the settings that are given, by option or by recipe.
     """
-    with ranks.together(say, exits=True) as (_, report):
+    with ranks.together(say, quiet=True) as (_, report):
         if recipe is not None:
             run = TrainConfig() if resume_run is None else runs.read_config(resume_run)
             given = recipes.recipe(recipe, given.get("data", run.data)) | given

@@ -78,7 +78,7 @@ def sweep_command(
     )
     folder = Path(plan.folder)
     figure = f"figure in {folder / PICTURE}" if plots.available() else "no figure: no matplotlib"
-    with ranks.together(say, exits=True) as (_, report):
+    with ranks.together(say, quiet=True) as (_, report):
         executor = None if slurm is None else workers.slurm(folder / "slurm", slurm)
         plan.run(report, jobs, executor)
         report(f"table in {folder / CSV}, {figure}")

@@ -17,10 +17,17 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from igc_ref import data
+from igc_ref import __version__, data
 from igc_ref.backends import get_backend
 from igc_ref.backends.operators.library import EpochRunner, Sampling
-from igc_ref.errors import CheckpointError, SpecError, TrainingError, instance, user_path
+from igc_ref.errors import (
+    CheckpointError,
+    Interrupted,
+    SpecError,
+    TrainingError,
+    instance,
+    user_path,
+)
 from igc_ref.networks.metadata import Metadata
 from igc_ref.networks.model import build, sha256
 from igc_ref.report import Report, progress_bar, silent
@@ -231,19 +238,20 @@ class Session:
         if self.world is None:
             return
         c, backend, size = self.config, self.model.backend, self.world.size
-        state = self.model.state_dict() | {
-            f"velocity of {name}": v for name, v in self.optimiser.state_dict().items()
-        }
-        facts = {"backend": backend.name, "lanes": backend.unit, **c.to_dict()}
-        facts |= {"images of fingerprint": self.fingerprint, "out": "", "data_dir": ""}
-        facts["weights of SHA-256"] = sha256(state)
-        self.world.agree(facts)
+        facts = {"igc_ref": __version__, "NumPy": np.__version__, **c.to_dict()}
+        facts |= {"backend": backend.name, "lanes": backend.unit, "out": "", "data_dir": ""}
+        facts["images of fingerprint"] = self.fingerprint
+        facts["weights of SHA-256"] = self.model.sha256()  # of `initial`
+        for rank, theirs in enumerate(every := self.world.exchange(facts)):
+            for name, fact in theirs.items():
+                if fact != (first := every[0].get(name)):
+                    text = f"rank {rank} has {name} {fact}, rank 0 has {first}"
+                    raise CheckpointError(f"{text}: ranks that train together must agree")
         images = min(c.batch_size, len(self.train_set))
         if size > (units := -(-images // backend.unit)):
             raise SpecError(
-                f"batch_size={images} is too small for {size} ranks, which take {backend.unit} "
-                f"images or a multiple each: at most {units} ranks have work, and {size} ranks "
-                f"need a batch_size of at least {backend.unit * (size - 1) + 1}"
+                f"batch_size={images} is too small for {size} ranks: at least "
+                f"{backend.unit * (size - 1) + 1} is needed, or at most {units} ranks"
             )
 
     def save(self, folder: Path, keep: bool = True) -> None:
@@ -272,8 +280,8 @@ class Session:
         c, m, more = self.config, self.model, ""
         if self.world is not None:
             folder = self.world.exchange(folder)[0]
-            self.world.state = "running"
-            more = f"; {self.world.size} ranks; if one is killed, {_how_to_continue(folder)}"
+            self.world.running = f"; {(how := _how_to_continue(folder))}"
+            more = f"; {self.world.size} ranks; if one is killed, {how}"
         self.report(
             f"{m.architecture}: {m.num_parameters:,} parameters; {len(self.train_set):,} images of "
             f"{c.data}; {m.backend.name} backend, {m.dtype}; run folder {folder}{more}"
@@ -292,23 +300,23 @@ class Session:
                     self.save(folder)
                     self.report(_line(self.records[-1], c.epochs))
                     if number := self._signal():
-                        self._stop(folder, number, all_ranks=True)
+                        self._stop(folder, number)
             history = History(folder, self.records, m.sha256())
             self.report(f"SHA-256 of the weights {history.sha256}")
-        except BrokenPipeError:  # nobody reads the report any more, as after `| head`
-            self._stop(folder, 13)  # SIGPIPE, which Windows does not name
-        except KeyboardInterrupt as stop:
-            if isinstance(stop, Interrupted):
-                raise
-            # A second signal, which does not wait.
-            self._stop(folder, (self.signals or [signal.SIGINT])[0])
-        except MemoryError as error:
+            return history
+        except (BrokenPipeError, KeyboardInterrupt, MemoryError) as error:
+            if isinstance(error, Interrupted) or self.world is not None:
+                raise  # the others wait for this rank: `together` ends them
+            if isinstance(error, BrokenPipeError):  # nobody reads the report, as after `| head`
+                self._stop(folder, 13)  # SIGPIPE, which Windows does not name
+            if isinstance(error, KeyboardInterrupt):  # a second signal, which does not wait
+                self._stop(folder, (self.signals or [signal.SIGINT])[0])
             smaller = f"; try --batch-size {c.batch_size // 2}" if c.batch_size > 1 else ""
             reason = str(error).splitlines()[0] if str(error) else "no more memory"
             raise TrainingError(
-                f"out of memory with batch size {c.batch_size}{smaller}: {reason}"
+                f"out of memory with batch size {c.batch_size}{smaller}: {reason}; "
+                f"the last checkpoint is of {self.saved}"
             ) from error
-        return history
 
     def _train(self, epoch: int, folder: Path) -> None:
         """Take the steps of an epoch, or those that are left of it; pause to save or to stop."""
@@ -347,18 +355,14 @@ class Session:
                     self.partial = replace(self.partial, draws=sampling.fingerprint())
                     self.save(folder)
                     if number:
-                        self._stop(folder, number, all_ranks=True)
+                        self._stop(folder, number)
 
     def _signal(self) -> int:
         """Return the number of a signal that came to this rank, or to any: all stop at one step."""
         number = self.signals[0] if self.signals else 0
-        if self.world is not None:
-            number = int(self.world.allgather(np.array([number]), [1] * self.world.size).max())
-        return number
+        return number if self.world is None else max(self.world.exchange(number))
 
-    def _stop(self, folder: Path, number: int, all_ranks: bool = False) -> NoReturn:
-        if self.world is not None and all_ranks:
-            self.world.all_end()
+    def _stop(self, folder: Path, number: int) -> NoReturn:
         raise Interrupted(
             f"interrupted at {self.saved}; saved in {folder}; {_how_to_continue(folder)}", number
         )
@@ -406,20 +410,6 @@ def _line(record: Record, epochs: int) -> str:
         f"test loss {record['test_loss']:.3f}, accuracy {record['test_accuracy']:.1%}; "
         f"{record['seconds']:.1f} s, {record['images_per_second']:,.0f} images/s"
     )
-
-
-class Interrupted(KeyboardInterrupt):
-    """A run was asked to end and has saved its state.
-
-    Attributes
-    ----------
-    signal : int
-        SIGINT, SIGTERM, SIGHUP or SIGPIPE.
-    """
-
-    def __init__(self, message: str, signal_number: int) -> None:
-        super().__init__(message)
-        self.signal = signal_number
 
 
 @contextmanager

@@ -65,7 +65,12 @@ class SharedBatches(Library):
 
     def in_all(self, images: int) -> int:
         """Return how many images all ranks have together."""
-        return images if self.communicator is None else self.whole
+        if self.communicator is None:
+            return images
+        if images != (mine := len(range(self.whole)[self.mine])):
+            text = f"this rank has {mine} images of the batch, not {images}: call `share` first"
+            raise BackendError(text)
+        return self.whole
 
     def gathered(self, rows: Array, images: int = 1, pieces: int = 1) -> Array:
         """Return the rows (axis 0) of all ranks: `pieces` of every `images` images."""
