@@ -10,8 +10,8 @@ from collections.abc import Callable, Container
 from dataclasses import fields
 from typing import Any, NoReturn
 
-from igc_ref.errors import one_line
-from igc_ref.training import config
+from igc_ref.errors import SpecError, one_line
+from igc_ref.training import config, ranks
 from igc_ref.training.config import RECIPES, Setting, TrainConfig
 
 NETWORK = ("arch", "depth", "L", "M", "width", "doubling")
@@ -24,6 +24,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the program with what is wrong, and where help is."""
+        if world := ranks.world():  # the others would wait for this one
+            world.abort(SpecError(message))
         self.exit(2, f"igc-ref: error: {one_line(message, 2000)}; see {self.prog} --help\n")
 
 

@@ -15,7 +15,14 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.errors import BackendError, IGCError, Interrupted, TrainingError, describe
+from igc_ref.errors import (
+    BackendError,
+    CheckpointError,
+    IGCError,
+    Interrupted,
+    TrainingError,
+    describe,
+)
 from igc_ref.report import Report, silent
 
 # Where MPICH, Open MPI and a step of Slurm tell a process how many there are.
@@ -46,14 +53,22 @@ class World:
         self.comm.Allgatherv(np.ascontiguousarray(rows), [every, [n * each for n in counts]])
         return every
 
-    def exchange(self, value: Any = None, error: BaseException | None = None) -> list[Any]:
-        """Return the values of all ranks, or raise the error of the lowest that has one on all."""
+    def exchange(
+        self, value: Any = None, error: BaseException | None = None, what: str = ""
+    ) -> list[Any]:
+        """Return the values of all ranks, or raise the error of the lowest that has one on all.
+
+        A CheckpointError, on all, if they are not all of the same: `what` a rank does.
+        """
         kind = type(error) if isinstance(error, IGCError) else IGCError
-        every = self.comm.allgather((value, kind, error and describe(error)))
-        for rank, (_, kind, text) in enumerate(every):
+        every = self.comm.allgather((value, what, kind, error and describe(error)))
+        for rank, (_, theirs, kind, text) in enumerate(every):
             if text is not None:
                 self.ended = True
                 raise kind(f"rank {rank}: {text}") if rank else error or kind(text)
+            if theirs != (first := every[0][1]):
+                self.ended = True
+                raise CheckpointError(f"rank {rank} {theirs}, rank 0 {first}: ranks must agree")
         return [value for value, *_ in every]
 
     def abort(self, error: BaseException) -> NoReturn:
@@ -61,7 +76,7 @@ class World:
         time.sleep(PATIENCE if self.rank else 0)
         stop = isinstance(error, KeyboardInterrupt)
         trace = "" if stop or isinstance(error, EXPECTED) else traceback.format_exc()
-        line = f"igc-ref: error: rank {self.rank}: {describe(error)}{self.running}\n{trace}"
+        line = f"igc-ref: error: rank {self.rank}: {describe(error)}{self.running or ''}\n{trace}"
         with suppress(OSError):  # nobody may be reading
             os.write(2, line.encode())
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # MPI has a line of its own

@@ -129,7 +129,7 @@ def resume(
             stack.enter_context(runs.locked(folder, report))
             saved = runs.load_newest(folder, report)
             found = saved, runs.read_config(folder) if saved is None else saved.config
-        saved, config = found if world is None else world.exchange(found)[0]
+        saved, config = found if world is None else world.exchange(found, what="continues a run")[0]
         if differing := runs.differing(config, settings):
             raise CheckpointError(f"{folder} holds another run: {differing}")
         if saved is not None and not saved.fingerprint:
@@ -242,7 +242,7 @@ class Session:
         facts |= {"backend": backend.name, "lanes": backend.unit, "out": "", "data_dir": ""}
         facts["images of fingerprint"] = self.fingerprint
         facts["weights of SHA-256"] = self.model.sha256()  # of `initial`
-        for rank, theirs in enumerate(every := self.world.exchange(facts)):
+        for rank, theirs in enumerate(every := self.world.exchange(facts, what="begins to train")):
             for name, fact in theirs.items():
                 if fact != (first := every[0].get(name)):
                     text = f"rank {rank} has {name} {fact}, rank 0 has {first}"
