@@ -53,12 +53,12 @@ def test_hash_prints_what_the_log_says_and_of_an_unfinished_run_how_far_it_is(ru
     found = json.loads((run / "log.jsonl").read_text())["sha256"]
     assert main(["hash", str(run), str(run)]) == 0
     assert capsys.readouterr().out == 2 * f"{found}  {run}\n"
+    assert main(["hash", str(run), "nowhere"]) == 1  # no list that lacks one
+    assert not capsys.readouterr().out
     (run / "checkpoint.npz").unlink()
     with pytest.warns(UserWarning, match="taking"):  # on stderr, not in the list
         assert main(["hash", str(run)]) == 0
     assert capsys.readouterr().out.endswith(f"  {run}, epoch 0 (of 1 epochs)\n")
-    assert main(["hash", str(run), "nowhere"]) == 1  # no list that lacks one
-    assert not capsys.readouterr().out
 
 
 def test_eval_repeats_the_accuracy_of_the_log(run, capsys):
