@@ -645,3 +645,14 @@ def test_threads_share_the_memory():
     finally:
         sys.setswitchinterval(interval)
     assert pool.live == 0 < pool.idle <= 1.25 * pool.peak
+
+
+def test_no_two_inner_functions_have_one_name():
+    """Kernels of two processes' caches may have such functions under the same number as well."""
+    found = {}
+    for module in [m for name, m in sys.modules.items() if name.startswith("igc_ref.backends.num")]:
+        for inner in vars(module).values():
+            if hasattr(inner, "py_func"):
+                name = f"{inner.py_func.__module__}.{inner.py_func.__qualname__}"
+                assert found.setdefault(name, inner) is inner, name
+    assert len(found) > 40

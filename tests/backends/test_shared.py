@@ -81,6 +81,14 @@ def test_one_rank_or_many_learn_the_same_bits(arch, dtype, shapes):
         assert found == [alone] * ranks
 
 
+def test_images_that_are_not_this_ranks_of_the_batch_are_refused():
+    backend = NumbaBackend(1)
+    backend.join(Silent(0, 2))
+    backend.share(64)
+    with pytest.raises(BackendError, match="has 32 images of the batch, not 64: call `share` fir"):
+        backend.to_layout(np.zeros((64, 2, 4, 4), "float32"))
+
+
 def test_the_numpy_backend_shares_no_batch():
     with pytest.raises(BackendError, match="numpy backend trains in one process"):
         NumpyBackend().join(Silent(0, 2))

@@ -177,6 +177,7 @@ def _multiply_sweep(outs: int) -> Any:
                         source, x_r, table, taps.start, taps.length, w, w0 + o * taps.length,
                     )  # fmt: skip
 
+    sweep.py_func.__qualname__ += str(outs)  # or kernels from two processes' caches mix them up
     return sweep
 
 
@@ -196,6 +197,7 @@ def _outer_sweep(outs: int) -> Any:
                 )  # fmt: skip
                 dw0 += record
 
+    sweep.py_func.__qualname__ += str(outs)
     return sweep
 
 
