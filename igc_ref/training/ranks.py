@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +71,7 @@ class World:
                 raise CheckpointError(f"rank {rank} {theirs}, rank 0 {first}: ranks must agree")
         return [value for value, *_ in every]
 
-    def abort(self, error: BaseException) -> NoReturn:
+    def abort(self, error: BaseException) -> None:
         """Print an error that the other ranks may not have, and end all of them."""
         time.sleep(PATIENCE if self.rank else 0)
         stop = isinstance(error, KeyboardInterrupt)
@@ -81,7 +81,6 @@ class World:
             os.write(2, line.encode())
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # MPI has a line of its own
         self.comm.Abort(128 + getattr(error, "signal", 2) if stop else 1)
-        raise error
 
 
 @cache

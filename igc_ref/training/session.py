@@ -277,14 +277,14 @@ class Session:
 
         Raises TrainingError and Interrupted, as `train`.
         """
-        c, m, more = self.config, self.model, ""
+        c, m = self.config, self.model
         if self.world is not None:
             folder = self.world.exchange(folder)[0]
             self.world.running = f"; {(how := _how_to_continue(folder))}"
-            more = f"; {self.world.size} ranks; if one is killed, {how}"
+            self.report(f"{self.world.size} ranks; if one is killed, {how}")
         self.report(
             f"{m.architecture}: {m.num_parameters:,} parameters; {len(self.train_set):,} images of "
-            f"{c.data}; {m.backend.name} backend, {m.dtype}; run folder {folder}{more}"
+            f"{c.data}; {m.backend.name} backend, {m.dtype}; run folder {folder}"
         )
         try:
             with noted_signals() as self.signals:
