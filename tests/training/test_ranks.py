@@ -61,7 +61,7 @@ def started(*ranks_of):
         command += [*[":"][: len(command) - 1], "-n", str(number), *rank]
     command = command if number else rank  # 0: without mpiexec
     root = Path(igc_ref.__file__).parents[1]
-    return subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=50)
+    return subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=99)
 
 
 def only_line(result, status):
