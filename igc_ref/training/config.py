@@ -115,7 +115,8 @@ class Setting(NamedTuple):
         if value is None and self.none:
             return None
         if self.choices:
-            return choice(name, str(value) if type(value) is int else value, self.choices)
+            number = type(value) is int and shown(value) in self.choices
+            return choice(name, str(value) if number else value, self.choices)
         if self.kind is int:
             return integer(name, value, self.minimum)
         if self.kind is str:

@@ -251,7 +251,7 @@ class Session:
         if size > (units := -(-images // backend.unit)):
             raise SpecError(
                 f"batch_size={images} is too small for {size} ranks: at least "
-                f"{backend.unit * (size - 1) + 1} is needed, or at most {units} ranks"
+                f"{backend.unit * (size - 1) + 1} is needed, or fewer ranks: {units}"
             )
 
     def save(self, folder: Path, keep: bool = True) -> None:

@@ -85,6 +85,6 @@ def test_other_backends_have_no_lanes(name):
 def test_a_run_keeps_its_lanes(tmp_path):
     train(config(tmp_path, epochs=1))
     with pytest.raises(BackendError, match="lanes=8 needs the numba backend"):
-        train(config(tmp_path, "other", lanes="8"))
+        train(config(tmp_path, "other", lanes=8))  # a number is taken, too
     with pytest.raises(CheckpointError, match=r"holds another run: .*lanes"):
         resume(tmp_path / "run", lanes="8")

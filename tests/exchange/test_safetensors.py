@@ -108,7 +108,7 @@ def put(name, value):
         (lambda a, _: a.update({"linear.bias": np.ones(3, "f4")}), r"bias is float32 of shape \(3"),
         (lambda a, _: a.update({"linear.bias": np.ones(2, "f2")}), "bias is float16 of shape"),
         (lambda _, told: told.update(dtype="int8"), "dtype='int8' is unknown"),
-        (lambda _, told: told.update(metadata=0), "damaged: SpecError: 0 is no metadata"),
+        (lambda _, told: told.update(metadata=0), "damaged: 0 is no metadata"),
         (lambda _, told: told["metadata"].update(classes=["cat"]), "1 names of 2 classes"),
         (lambda _, told: told.pop("architecture"), "damaged: KeyError"),
         (lambda _, told: told["architecture"].update(M=1000), "M1000, 2 classes, is not in "),

@@ -25,6 +25,7 @@ BLOCKS = [
 MODULES = [m.name for m in pkgutil.walk_packages(igc_ref.__path__, "igc_ref.")]
 NEEDS = {  # a library that may not be there
     "igc_ref.backends.cupy.backend": "cupy",
+    "igc_ref.backends.cupy.nccl": "cupy",
     "igc_ref.backends.numba.": "numba",
     "igc_ref.bench.torch_twins": "torch",
     "igc_ref.exchange.onnx": "onnx",

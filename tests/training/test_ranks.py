@@ -93,7 +93,7 @@ REFUSALS = {  # what makes rank 1 different, or options of both
     "setting": ("sys.argv += ['--seed', '3']", "", "rank 1 has seed 3, rank 0 has 0: ranks that "),
     "value": ("sys.argv += ['--lr', '0']", "", "rank 1: lr=0.0 is not allowed; it must be greater"),
     "no data": ("data.load = lambda *_: fail(OSError('gone'))", "", "rank 1: OSError: gone"),
-    "batch": ("", "--batch-size 16", "2 ranks: at least 17 is needed, or at most 1 ranks"),
+    "batch": ("", "--batch-size 16", "2 ranks: at least 17 is needed, or fewer ranks: 1"),
     "numpy": ("", "--backend numpy", "the numpy backend trains in one process"),
     "folder": ("", f"--out {Path(__file__).parent}", "is not an empty folder"),
 }
