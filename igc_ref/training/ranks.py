@@ -29,6 +29,7 @@ from igc_ref.report import Report, silent
 LAUNCHERS = "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"
 EXPECTED = IGCError, OSError, MemoryError
 PATIENCE = 1.0  # seconds in which rank 0 tells an error that it has as well; a guess
+TO_FORWARD = 0.5  # seconds that mpiexec has to pass on a line; without, it lost some; a guess
 
 
 class World:
@@ -79,6 +80,7 @@ class World:
         line = f"igc-ref: error: rank {self.rank}: {describe(error)}{self.running or ''}\n{trace}"
         with suppress(OSError):  # nobody may be reading
             os.write(2, line.encode())
+        time.sleep(TO_FORWARD)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # MPI has a line of its own
         self.comm.Abort(128 + getattr(error, "signal", 2) if stop else 1)
 

@@ -12,8 +12,8 @@ import pytest
 import igc_ref
 from igc_ref.errors import BackendError
 from igc_ref.report import silent
-from igc_ref.training import ranks
 from igc_ref.training import folder as runs
+from igc_ref.training import ranks
 from tests.support.runs import outcome
 
 pytest.importorskip("mpi4py")
