@@ -230,6 +230,10 @@ class TrainConfig:
         5e-4, float, "weight decay of every parameter",
         inside=lambda w: 0 <= w < 1e30, allowed="at least 0 and below 1e30",
     )  # fmt: skip
+    label_smoothing: float = _field(
+        0.0, float, "part of each target that is spread evenly over the classes",
+        inside=lambda s: 0 <= s < 1, allowed="in [0, 1)",
+    )  # fmt: skip
     bn_momentum: float | None = _field(
         0.9, float, "weight of the past in the running averages of batch norm; 'paper' (None) is "
         "the authors': 0.99 in plain networks, 0.9 in residual ones",

@@ -292,7 +292,9 @@ class Session:
                 # last checkpoint is replaced: a damaged one must not become the one before.
                 self.save(folder, keep=False)
                 m.backend.prepare(m.dtype, self.report)
-                self.steps = steps_of(m, self.optimiser, self.train_set, c.batch_size, self.report)
+                self.steps = steps_of(
+                    m, self.optimiser, self.train_set, c.batch_size, self.report, c.label_smoothing
+                )
                 for epoch in range(len(self.records) + 1, c.epochs + 1):
                     with np.errstate(over="ignore", invalid="ignore"):  # the loss is checked
                         self._train(epoch, folder)
