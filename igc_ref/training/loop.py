@@ -125,8 +125,10 @@ def steps_of(
     return own or StepByStep(model, optimiser, dataset, batch_size, smoothing)
 
 
-def draw(seed: int, epoch: int, size: int, batch_size: int, augment: bool) -> Sampling:
-    """Draw order and augmentation of an epoch of `size` images."""
+def draw(
+    seed: int, epoch: int, size: int, batch_size: int, augment: bool, mirror: str = "random"
+) -> Sampling:
+    """Draw order and augmentation of an epoch of `size` images; `mirror` as in `TrainConfig`."""
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(size)
     if not augment:
@@ -136,5 +138,10 @@ def draw(seed: int, epoch: int, size: int, batch_size: int, augment: bool) -> Sa
         batch = min(batch_size, size - start)
         corners.append(rng.integers(0, 2 * PADDING + 1, (2, batch)))
         mirrors.append(rng.random(batch) < 0.5)
+    mirrored = np.concatenate(mirrors)
+    if mirror == "alternating":
+        # The third number keeps this stream apart from that of the weights, seed alone.
+        first = np.random.default_rng([seed, 0, 1]).random(size) < 0.5
+        mirrored = first[order] ^ (epoch % 2 == 0)
     top, left = np.concatenate(corners, axis=1)
-    return Sampling(order, Crops(top, left, np.concatenate(mirrors)))
+    return Sampling(order, Crops(top, left, mirrored))
