@@ -232,7 +232,6 @@ def test_a_numpy_that_draws_other_numbers_does_not_continue_an_epoch(stopped, mo
 
 
 def accuracies(monkeypatch, *values):
-    """Let the tests of the next epochs find these accuracies."""
     found = (Evaluation(1.0, value, None) for value in values)
     monkeypatch.setattr(session, "evaluate", lambda *_, **__: next(found))
 
@@ -244,11 +243,8 @@ def test_a_run_ends_once_its_accuracy_is_reached_and_goes_on_if_that_is_raised(
     accuracies(monkeypatch, 0.3, 0.5, 0.4, 0.6)
     lines, again = [], []
     history = train(config(tmp_path, epochs=4, until=0.5), lines.append)
-    seconds = sum(record["seconds"] for record in history.records)
-    assert [record["test_accuracy"] for record in history.records] == [0.3, 0.5]
-    said = f"reached 50.00% (until 50.00%) after epoch 2: {seconds:.1f} s of training"
-    assert lines[-1] == said
-    assert runs.load_newest(history.run, print).finished
+    seconds = f"{sum(record['seconds'] for record in history.records):.1f}"
+    assert lines[-1] == f"reached 50.00% (until 50.00%) after epoch 2: {seconds} s of training"
     assert resume(history.run, again.append, until=0.5) == history
     assert again == [f"{history.run} is finished: 50.00%", *lines[-2:]]
     history = resume(history.run, lines.append, until=0.75)
@@ -257,8 +253,6 @@ def test_a_run_ends_once_its_accuracy_is_reached_and_goes_on_if_that_is_raised(
     resume(history.run, lines.append, until=0.45)  # lowered: it was reached before
     assert lines[-1].startswith("reached 50.00% (until 45.00%) after epoch 2: ")
     assert runs.load_newest(history.run, print).config.until == 0.45
-    with pytest.raises(SpecError, match="until=45 is not allowed; it must be greater than 0"):
-        resume(history.run, until=45)
 
 
 def test_an_epoch_that_has_begun_is_finished_though_the_one_before_was_good_enough(
@@ -268,8 +262,6 @@ def test_an_epoch_that_has_begun_is_finished_though_the_one_before_was_good_enou
     at_step(STEPS + 2, killing(signal.SIGINT))
     with pytest.raises(Interrupted, match="epoch 2, step 2"):
         train(config(tmp_path, epochs=3))
-    saved = runs.load_newest(tmp_path / "run", print)
-    assert not replace(saved, config=replace(saved.config, until=0.5)).finished
     assert len(resume(tmp_path / "run", until=0.5).records) == 2
 
 
