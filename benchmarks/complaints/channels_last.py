@@ -1,4 +1,4 @@
-"""Is a grouped convolution slower on channels_last images, in PyTorch and in our module?"""
+"""Grouped convolutions on NCHW and on channels_last images, in PyTorch and in our module."""
 
 from benchmarks.complaints.timing import Timed, Ways, draw, runs, torch_conv
 

@@ -1,6 +1,5 @@
-"""What do deterministic sums cost in a training step, of PyTorch and of ours?"""
+"""What deterministic sums cost in a training step, of PyTorch and of ours."""
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 

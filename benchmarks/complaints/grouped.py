@@ -1,4 +1,4 @@
-"""Is a grouped convolution of PyTorch faster than the dense one, and is our block?"""
+"""A grouped convolution of PyTorch, and our block, beside the dense convolution."""
 
 from benchmarks.complaints.timing import Timed, Ways, draw, numba_layer, runs, torch_conv
 from igc_ref.spec.block import IGCSpec

@@ -1,4 +1,4 @@
-"""Which channel shuffle stands where: the same matrix, the same networks, or fewer connections?"""
+"""Other shuffles in the places of ours: the same matrix, the same networks, or neither."""
 
 from typing import Any
 
@@ -58,7 +58,7 @@ def judge(before: int, after: int, ours: Any, theirs: Any) -> dict[str, Any]:
     assert same == within
     assert np.array_equal(W_2 @ other @ W_1, (W_2 @ R) @ Q @ (S @ W_1))
     connected = [float((table > 0).mean()) for table in tables]
-    return {"moved": int((Q != other).any(1).sum()), "connected": connected, "same": same}
+    return {"moved": int((other != Q).any(1).sum()), "connected": connected, "same": same}
 
 
 def measure() -> dict[str, Any]:
@@ -85,8 +85,9 @@ def answer(found: Any) -> Answer:
     word = "the same" if shufflenet["same"] else "other"
     least = min(theirs / ours for ours, theirs in (row["connected"] for row in igc))
     text = (
-        f"ShuffleNet's two shuffles: {word} networks. Of {len(igc)} replacements in IGC blocks, {equal} "
-        f"are the same matrix, {same} give the same networks, {len(igc) - equal - same} others"
+        f"ShuffleNet's two shuffles: {word} networks. Of {len(igc)} replacements in IGC blocks, "
+        f"{equal} are the same matrix, {same} give the same networks, "
+        f"{len(igc) - equal - same} give others"
     )
     seen = "for ShuffleNet" if shufflenet["same"] else "no"
     return Answer(

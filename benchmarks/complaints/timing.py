@@ -14,22 +14,21 @@ from igc_ref.bench.harness import take_turns
 from igc_ref.report import aligned
 
 REST = 0.05  # seconds, after which a library's idle threads no longer spin: a guess
-SLOW = 1.0  # seconds of a call, of which two are then enough
+SLOW = 2.0  # seconds of a call, of which two are then enough
 EQUAL = 1.05  # less than so many times as fast may be noise
 Ways = dict[tuple[str, str], Callable[[], object]]  # by kind of call and contender
 
 
 class Answer(NamedTuple):
-    """What the table says of a complaint."""
+    """The row of the table."""
 
     measured: str
     seen: str
     ours: str
 
 
-@dataclass(frozen=True)
-class Script:
-    """A complaint, and how it is measured, printed and answered; here from plain numbers."""
+class Script(NamedTuple):
+    """A complaint, and how it is measured, printed and answered: `found` is plain numbers."""
 
     title: str
     thread: str
@@ -65,7 +64,7 @@ class Timed:
     slower: bool = False
     notes: Callable[[], list[str]] = list
 
-    def measure(self, rounds: int = 5, seconds: float = 0.25) -> Any:
+    def measure(self, rounds: int = 5, seconds: float = 0.2) -> Any:
         """Return the median seconds of every contender in every case, and the notes."""
         found: dict[str, Any] = {}
         for case, numbers in self.cases.items():
