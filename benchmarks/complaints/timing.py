@@ -14,7 +14,6 @@ from igc_ref.bench.harness import take_turns
 from igc_ref.report import aligned
 
 REST = 0.05  # seconds, after which a library's idle threads no longer spin: a guess
-SLOW = 2.0  # seconds of a call, of which two are then enough
 EQUAL = 1.05  # less than so many times as fast may be noise
 Ways = dict[tuple[str, str], Callable[[], object]]  # by kind of call and contender
 
@@ -69,7 +68,7 @@ class Timed:
         found: dict[str, Any] = {}
         for case, numbers in self.cases.items():
             turns = {key: partial(_times, run) for key, run in self.ways(*numbers).items()}
-            for (kind, name), s in take_turns(turns, rounds, seconds, slow=SLOW).items():
+            for (kind, name), s in take_turns(turns, rounds, seconds).items():
                 found.setdefault(case, {}).setdefault(kind, {})[name] = median(s)
         return {"times": found, "notes": self.notes()}
 
@@ -80,7 +79,7 @@ class Timed:
             rows = [[case, *(head for kind in kinds for head in (f"{kind} ms", "speed"))]]
             for name in next(iter(kinds.values())):
                 pairs = (
-                    (f"{1e3 * s[name]:.2f}", f"{s[base] / s[name]:.2f}") for s in kinds.values()
+                    (f"{1e3 * s[name]:.2f}", f"{s[base] / s[name]:.3g}") for s in kinds.values()
                 )
                 rows.append([name, *(cell for pair in pairs for cell in pair)])
             tables.append(f"{aligned(rows)}\nspeed: times as fast as {base}")
@@ -99,7 +98,7 @@ class Timed:
             "; ".join(
                 f"{name} against {base}: "
                 + ", ".join(
-                    f"{case} " + " / ".join(f"{s[base] / s[name]:.2f}" for s in kinds.values())
+                    f"{case} " + " / ".join(f"{s[base] / s[name]:.3g}" for s in kinds.values())
                     for case, kinds in found["times"].items()
                 )
                 for name, base in pairs

@@ -36,7 +36,7 @@ def test_a_complaint_is_seen_where_the_figures_say_so(slower, seconds, seen):
     times = {"PyTorch dense": 1.0, "PyTorch grouped": seconds, "our IGC block": 0.25}
     answer = of.answer({"times": {"c": {"step": times}}, "notes": []})
     assert answer.seen == seen
-    assert answer.ours == "our IGC block against PyTorch dense: c 4.00"
+    assert answer.ours == "our IGC block against PyTorch dense: c 4"
 
 
 @pytest.mark.parametrize("name", SMALL)
