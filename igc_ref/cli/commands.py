@@ -144,12 +144,13 @@ def eval_command(
     if precise_bn:
         precise_statistics(model, runs.load_set(saved, "train", place, say))
     test_set = runs.load_test_set(saved, place, say)
-    result = evaluate(model, test_set)
+    result = evaluate(model, test_set, mirror=config.test_mirror)
     say(
         f"{model.architecture} on {test_set.name}, {len(test_set):,} images, "
         f"{model.backend.name} backend, {saved.progress}: "
         f"accuracy {result.accuracy:.2%}, loss {result.loss:.4f}"
         + (" (batch statistics estimated anew)" if precise_bn else "")
+        + (" (with mirror images)" if config.test_mirror else "")
     )
     if confusion:
         classes, path = test_set.classes, user_path("run", run) / "confusion.png"

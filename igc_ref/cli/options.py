@@ -47,7 +47,8 @@ def add_settings(parser: argparse.ArgumentParser, names: Container[str], prefix:
         if name in names:
             flag = f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
             default = setting.none if DEFAULTS[name] is None else DEFAULTS[name]
-            text = f"{prefix}{setting.help}; default {'on' if default is True else default}"
+            default = ("on" if default else "off") if setting.kind is bool else default
+            text = f"{prefix}{setting.help}; default {default}"
             parser.add_argument(flag, dest=name, help=text, **_form(setting, DEFAULTS[name]))
 
 
@@ -81,6 +82,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe",
         choices=tuple(RECIPES),
-        help="settings for published data: the paper's (400 epochs; SVHN 40), or a fast run (30); "
-        "options given beside it win",
+        help="settings for published data: the paper's (400 epochs; SVHN 40), a fast run (30), or "
+        "speedrun (10; CIFAR alone; see --mirror, --test-mirror, --label-smoothing); options given "
+        "beside it win",
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -132,7 +133,7 @@ def compress(
         )
     target = compressed(model.architecture, L, M)
     settings = replace(
-        config, arch=target.arch, L=target.L, M=target.M, width=None, epochs=epochs,
+        config, arch=target.arch, L=target.L, M=target.M, width=None, epochs=epochs, until=None,
         lr=config.lr if lr is None else lr, backend=backend,
         data_dir=config.data_dir if data_dir is None else data_dir, out=str(folder / "finetuned"),
     )  # fmt: skip
@@ -159,17 +160,18 @@ def _project(
 ) -> tuple[Model, dict[str, float], dict[str, float]]:
     """Return the projected network, the accuracies up to it, and the errors of its layers."""
     model.backend.prepare(model.dtype, report)
+    test = partial(evaluate, dataset=test_set, mirror=settings.test_mirror)
     where = settings.data_dir, report, settings.data_size
     train_set = data.load(settings.data, "train", *where)
-    accuracies = {"before": evaluate(model, test_set).accuracy}
+    accuracies = {"before": test(model).accuracy}
     report(f"{model.architecture}: {accuracies['before']:.2%}")
     state, errors = project_network(model, target)
     report("\n".join(f"{name}: relative error {e:.3f}" for name, e in errors.items()))
     small = build(target, model.backend, model.dtype)
     small.load_state_dict(state)
-    accuracies["projected"] = evaluate(small, test_set).accuracy
+    accuracies["projected"] = test(small).accuracy
     precise_statistics(small, train_set)
-    accuracies["precise_bn"] = evaluate(small, test_set).accuracy
+    accuracies["precise_bn"] = test(small).accuracy
     report(
         f"{target}: {accuracies['projected']:.2%} as projected, "
         f"{accuracies['precise_bn']:.2%} with batch statistics estimated anew"

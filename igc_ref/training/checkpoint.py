@@ -117,8 +117,8 @@ class Checkpoint:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done."""
-        return len(self.records) >= self.config.epochs
+        """Whether the run trains no more."""
+        return not self.partial.step and ended(self.config, self.records)
 
     @property
     def position(self) -> str:
@@ -132,6 +132,17 @@ class Checkpoint:
         """Say how far the run is, and of how many epochs; or that there was no run."""
         of_epochs = f"{self.position} (of {self.config.epochs} epochs)"
         return of_epochs if self.fingerprint else "imported weights"
+
+
+def reached(config: TrainConfig, records: list[Record]) -> Record | None:
+    """Return the record of the first epoch with the accuracy to train until, or None."""
+    until = config.until
+    return next((r for r in records if until and r["test_accuracy"] >= until), None)
+
+
+def ended(config: TrainConfig, records: list[Record]) -> bool:
+    """Return whether a run that has these epochs begins no other."""
+    return len(records) >= config.epochs or reached(config, records) is not None
 
 
 def save(path: Path, checkpoint: Checkpoint, keep: Path | None = None) -> None:

@@ -25,8 +25,10 @@ class Evaluation:
     confusion: npt.NDArray[np.int64] = field(repr=False, compare=False)
 
 
-def evaluate(model: Model, dataset: Dataset, batch_size: int = 256) -> Evaluation:
-    """Compute loss, accuracy and confusion matrix over a data set, without augmentation.
+def evaluate(
+    model: Model, dataset: Dataset, batch_size: int = 256, mirror: bool = False
+) -> Evaluation:
+    """Compute loss, accuracy and confusion matrix over a data set.
 
     Parameters
     ----------
@@ -34,6 +36,8 @@ def evaluate(model: Model, dataset: Dataset, batch_size: int = 256) -> Evaluatio
     dataset : Dataset
     batch_size : int
         Images at a time; changes memory, not the result beyond rounding.
+    mirror : bool
+        Test-time augmentation: average the logits of each image and its mirror image.
 
     Raises
     ------
@@ -54,7 +58,10 @@ def evaluate(model: Model, dataset: Dataset, batch_size: int = 256) -> Evaluatio
             batch = dataset[start : start + batch_size]
             images = backend.asarray(batch.images[backend.share(len(batch))])
             labels = backend.asarray(batch.labels)
-            logits = model.forward(backend.normalise(images, batch.mean, batch.std, model.dtype))
+            x = backend.normalise(images, batch.mean, batch.std, model.dtype)
+            logits = model.forward(x)
+            if mirror:
+                logits = (logits + model.forward(x[..., ::-1])) / 2
             results.append((len(batch), backend.loss(logits, labels)[0], logits.argmax(axis=1)))
         model.forget()
         sizes, means, found = zip(*results, strict=True)

@@ -25,7 +25,8 @@ from igc_ref.training.config import TrainConfig
 
 CHECKPOINT, PREVIOUS = "checkpoint.npz", "checkpoint-previous.npz"
 CONFIG, LOG, LOCK = "config.json", "log.jsonl", ".lock"
-MAY_CHANGE = ("backend", "data_dir", "checkpoint_every")  # between a run and its continuation
+# Between a run and its continuation.
+MAY_CHANGE = ("backend", "data_dir", "checkpoint_every", "until")
 
 
 @contextmanager

@@ -7,7 +7,6 @@ seed and the epoch's number. So a run resumes from its weights and velocities, b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ PAUSE_EVERY = 64  # steps that a device may run ahead of the host
 
 
 def training_step(
-    model: Model, optimiser: SGD, x: Array, labels: Array, lr: Any
+    model: Model, optimiser: SGD, x: Array, labels: Array, lr: Any, smoothing: float = 0.0
 ) -> tuple[Array, Array]:
     """Take one step of gradient descent on a batch.
 
@@ -38,6 +37,8 @@ def training_step(
     labels : array of int64, shape (N,)
     lr : float
         Learning rate, or what a backend that replays steps gives for one.
+    smoothing : float
+        Label smoothing, in [0, 1).
 
     Returns
     -------
@@ -55,7 +56,7 @@ def training_step(
     0
     """
     logits = model.forward_inside(x, train=True)
-    loss, correct, dlogits = model.backend.loss(logits, labels)
+    loss, correct, dlogits = model.backend.loss(logits, labels, smoothing)
     model.backward(dlogits, input_gradient=False)
     optimiser.step(lr)
     return loss, correct
@@ -64,8 +65,15 @@ def training_step(
 class StepByStep:
     """Epochs of training steps, one after the other."""
 
-    def __init__(self, model: Model, optimiser: SGD, dataset: Dataset, batch_size: int) -> None:
-        self.model, self.optimiser = model, optimiser
+    def __init__(
+        self,
+        model: Model,
+        optimiser: SGD,
+        dataset: Dataset,
+        batch_size: int,
+        smoothing: float = 0.0,
+    ) -> None:
+        self.model, self.optimiser, self.smoothing = model, optimiser, smoothing
         self.dataset, self.batch_size = dataset, batch_size
 
     def epoch(
@@ -79,7 +87,8 @@ class StepByStep:
         for number in range(first, len(rates)):
             images, labels = self.batch(sampling, number)
             x, lr = self.model.backend.to_layout(images), float(rates[number])
-            loss, correct = training_step(self.model, self.optimiser, x, labels, lr)
+            step = self.model, self.optimiser, x, labels, lr, self.smoothing
+            loss, correct = training_step(*step)
             yield float(loss), int(correct)
 
     def batch(self, sampling: Sampling, number: int) -> tuple[Array, Array]:
@@ -97,19 +106,29 @@ class StepByStep:
 
 
 def steps_of(
-    model: Model, optimiser: SGD, dataset: Dataset, batch_size: int, report: Report
+    model: Model,
+    optimiser: SGD,
+    dataset: Dataset,
+    batch_size: int,
+    report: Report,
+    smoothing: float = 0.0,
 ) -> EpochRunner:
     """Return the backend's own way to take the steps of an epoch, or one step after the other."""
     own = None
     if model.dtype == "float32":
         images = TrainingData(dataset.images, dataset.labels, dataset.mean, dataset.std)
-        learn = partial(training_step, model, optimiser)
+
+        def learn(x: Array, labels: Array, lr: Any) -> tuple[Array, Array]:
+            return training_step(model, optimiser, x, labels, lr, smoothing)
+
         own = model.backend.steps(learn, images, batch_size, PADDING, report)
-    return own or StepByStep(model, optimiser, dataset, batch_size)
+    return own or StepByStep(model, optimiser, dataset, batch_size, smoothing)
 
 
-def draw(seed: int, epoch: int, size: int, batch_size: int, augment: bool) -> Sampling:
-    """Draw order and augmentation of an epoch of `size` images."""
+def draw(
+    seed: int, epoch: int, size: int, batch_size: int, augment: bool, mirror: str = "random"
+) -> Sampling:
+    """Draw order and augmentation of an epoch of `size` images; `mirror` as in `TrainConfig`."""
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(size)
     if not augment:
@@ -119,5 +138,10 @@ def draw(seed: int, epoch: int, size: int, batch_size: int, augment: bool) -> Sa
         batch = min(batch_size, size - start)
         corners.append(rng.integers(0, 2 * PADDING + 1, (2, batch)))
         mirrors.append(rng.random(batch) < 0.5)
+    mirrored = np.concatenate(mirrors)
+    if mirror == "alternating":
+        # The third number keeps this stream apart from that of the weights, seed alone.
+        first = np.random.default_rng([seed, 0, 1]).random(size) < 0.5
+        mirrored = first[order] ^ (epoch % 2 == 0)
     top, left = np.concatenate(corners, axis=1)
-    return Sampling(order, Crops(top, left, np.concatenate(mirrors)))
+    return Sampling(order, Crops(top, left, mirrored))

@@ -33,7 +33,7 @@ from igc_ref.networks.model import build, sha256
 from igc_ref.report import Report, progress_bar, silent
 from igc_ref.training import checkpoint, ranks
 from igc_ref.training import folder as runs
-from igc_ref.training.checkpoint import Checkpoint, History, Partial, Record
+from igc_ref.training.checkpoint import Checkpoint, History, Partial, Record, ended, reached
 from igc_ref.training.config import TrainConfig, check_settings
 from igc_ref.training.evaluation import evaluate
 from igc_ref.training.loop import PAUSE_EVERY, StepByStep, draw, steps_of
@@ -110,8 +110,8 @@ def resume(
     report, initial, shared
         As in `train`; `initial` is for a run that was ended before its first checkpoint.
     settings
-        Fields of `TrainConfig`. ``backend``, ``data_dir`` and ``checkpoint_every`` may be new;
-        anything else must be what the run has.
+        Fields of `TrainConfig`. ``backend``, ``data_dir``, ``checkpoint_every`` and ``until`` may
+        be new; anything else must be what the run has.
 
     Raises
     ------
@@ -134,14 +134,14 @@ def resume(
             raise CheckpointError(f"{folder} holds another run: {differing}")
         if saved is not None and not saved.fingerprint:
             raise CheckpointError(f"{folder} holds imported weights, and no run to continue")
-        if saved is not None and saved.finished:
+        config = replace(config, **{n: v for n, v in settings.items() if n in runs.MAY_CHANGE})
+        if saved is not None and saved.finished and saved.config.until == config.until:
             if first:
                 runs.write_log(folder, saved)
             history = History(folder, saved.records, sha256(saved.model))
             report(f"{folder} is finished: {history.test_accuracy:.2%}")
-            report(f"SHA-256 of the weights {history.sha256}")
+            _report_end(config, history, report)
             return history
-        config = replace(config, **{n: v for n, v in settings.items() if n in runs.MAY_CHANGE})
         session = Session(config, report, world)
         if saved is not None:
             session.restore(saved)
@@ -292,8 +292,11 @@ class Session:
                 # last checkpoint is replaced: a damaged one must not become the one before.
                 self.save(folder, keep=False)
                 m.backend.prepare(m.dtype, self.report)
-                self.steps = steps_of(m, self.optimiser, self.train_set, c.batch_size, self.report)
-                for epoch in range(len(self.records) + 1, c.epochs + 1):
+                self.steps = steps_of(
+                    m, self.optimiser, self.train_set, c.batch_size, self.report, c.label_smoothing
+                )
+                while self.partial.step or not ended(c, self.records):
+                    epoch = len(self.records) + 1
                     with np.errstate(over="ignore", invalid="ignore"):  # the loss is checked
                         self._train(epoch, folder)
                         self._test(epoch)
@@ -302,7 +305,7 @@ class Session:
                     if number := self._signal():
                         self._stop(folder, number)
             history = History(folder, self.records, m.sha256())
-            self.report(f"SHA-256 of the weights {history.sha256}")
+            _report_end(c, history, self.report)
             return history
         except (BrokenPipeError, KeyboardInterrupt, MemoryError) as error:
             if isinstance(error, Interrupted) or self.world is not None:
@@ -371,7 +374,7 @@ class Session:
         """Test the network after an epoch, and turn what is known of the epoch into a record."""
         partial, count = self.partial, len(self.train_set)
         try:
-            tested = evaluate(self.model, self.test_set)
+            tested = evaluate(self.model, self.test_set, mirror=self.config.test_mirror)
         except TrainingError as error:
             raise TrainingError(
                 f"{error} after epoch {epoch}; the last checkpoint is of {self.saved}"
@@ -396,7 +399,24 @@ class Session:
 
     def _draw(self, epoch: int) -> Sampling:
         c = self.config
-        return draw(c.seed, epoch, len(self.train_set), c.batch_size, c.augment)
+        return draw(c.seed, epoch, len(self.train_set), c.batch_size, c.augment, c.mirror)
+
+
+def _report_end(config: TrainConfig, history: History, report: Report) -> None:
+    """Report the hash of the weights, and when the accuracy to train until was reached, if ever."""
+    report(f"SHA-256 of the weights {history.sha256}")
+    if config.until is None:
+        return
+    if record := reached(config, history.records):
+        epoch = int(record["epoch"])
+        seconds = sum(r["seconds"] for r in history.records[:epoch])
+        report(
+            f"reached {record['test_accuracy']:.2%} (until {config.until:.2%}) after epoch "
+            f"{epoch}: {seconds:.1f} s of training"
+        )
+    else:
+        best = max(r["test_accuracy"] for r in history.records)
+        report(f"{config.until:.2%} was not reached in {config.epochs} epochs: best {best:.2%}")
 
 
 def _how_to_continue(folder: Path) -> str:

@@ -294,21 +294,27 @@ def test_the_linear_layer_and_its_gradients_equal_loops(backend, N, inp, out, se
         assert_close(backend.to_numpy(actual), exactly, 10)
 
 
-@given(N=counts, classes=st.integers(2, 6), seed=seeds)
-def test_the_loss_is_minus_log_probability_with_its_derivative(backend, N, classes, seed):
+smoothings = st.sampled_from([0.0, 0.1, 0.9])
+
+
+@given(N=counts, classes=st.integers(2, 6), smoothing=smoothings, seed=seeds)
+def test_the_loss_is_the_cross_entropy_with_its_derivative(backend, N, classes, smoothing, seed):
     rng = np.random.default_rng(seed)
     logits, labels = normal(rng, (N, classes)), rng.integers(0, classes, N)
 
     def f(z):
-        loss, *_ = backend.loss(backend.asarray(z), backend.asarray(labels))
+        loss, *_ = backend.loss(backend.asarray(z), backend.asarray(labels), smoothing)
         return np.array(float(loss))
 
     def vjp(c):
-        *_, d = backend.loss(backend.asarray(logits), backend.asarray(labels))
+        *_, d = backend.loss(backend.asarray(logits), backend.asarray(labels), smoothing)
         return (c * backend.to_numpy(d),)
 
     probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    by_hand = -np.mean([np.log(probability[n, labels[n]]) for n in range(N)])
+    target = np.full((N, classes), smoothing / classes)
+    for n in range(N):
+        target[n, labels[n]] += 1 - smoothing
+    by_hand = -np.mean([target[n] @ np.log(probability[n]) for n in range(N)])
     assert_close(1 + f(logits), np.array(1 + by_hand), 10)  # a small loss is log(1 + something)
     check_grads(f, vjp, (logits,), rng)
 

@@ -68,7 +68,7 @@ def learned(arch, dtype, dataset, batch_size, communicator, threads):
     rates = np.full(-(-len(dataset) // batch_size), 0.1)
     losses = list(steps.epoch(draw(0, 1, len(dataset), batch_size, True), rates))
     digest = hashlib.sha256(b"".join(a.tobytes() for a in model.state_dict().values()))
-    return digest.hexdigest(), losses, evaluate(model, dataset, 70)
+    return digest.hexdigest(), losses, evaluate(model, dataset, 70, mirror=True)
 
 
 @pytest.mark.parametrize("arch", NETWORKS)

@@ -24,11 +24,16 @@ FAST = {
     "bn_momentum": 0.9,
 }  # fmt: skip
 EPOCHS = {"cifar10": (400, 30), "cifar100": (400, 30), "svhn": (40, 30), "svhn_extra": (40, 30)}
+SPEEDRUN = FAST | {
+    "epochs": 10, "augment": True, "batch_size": 256, "lr": 0.4, "label_smoothing": 0.1,
+    "mirror": "alternating", "test_mirror": True,
+}  # fmt: skip
 EXPECTED = {
     (name, dataset): {"epochs": number, "augment": dataset.startswith("cifar"), **values}
     for dataset, numbers in EPOCHS.items()
     for name, number, values in zip(("paper", "fast"), numbers, (AUTHORS, FAST), strict=True)
 }
+EXPECTED |= {("speedrun", dataset): SPEEDRUN for dataset in ("cifar10", "cifar100")}
 
 
 # -- every setting stands once ---------------------------------------------------------------
@@ -41,7 +46,8 @@ def test_every_setting_has_an_option_with_its_help_and_default_and_is_documented
     for field in fields(TrainConfig):
         setting = settings()[field.name]
         flag = f"-{field.name}" if len(field.name) == 1 else f"--{field.name.replace('_', '-')}"
-        default = {None: setting.none, True: "on"}.get(field.default, field.default)
+        default = setting.none if field.default is None else field.default
+        default = ("on" if default else "off") if setting.kind is bool else default
         assert f" {flag} " in shown.replace(",", " ")
         assert f"{setting.help}; default {default}" in shown
         assert f"{field.name} : " in TrainConfig.__doc__
@@ -56,6 +62,8 @@ def test_every_setting_has_an_option_with_its_help_and_default_and_is_documented
         ("--bn-momentum 0.5", {"bn_momentum": 0.5}),
         ("--bn-momentum paper", {"bn_momentum": None}),
         ("--no-augment -L 3 -M 2", {"augment": False, "L": 3, "M": 2}),
+        ("--until 0.5 --test-mirror", {"until": 0.5, "test_mirror": True}),
+        ("--mirror alternating --label-smoothing 0.1", {"label_smoothing": 0.1}),
         ("--schedule step --weight-decay 0 --lr 1", {"weight_decay": 0.0, "lr": 1.0}),
     ],
 )
@@ -83,6 +91,10 @@ def test_what_is_given_on_the_command_line_is_what_is_trained(tmp_path, options,
         ({"momentum": 1.0}, r"momentum=1\.0 is not allowed; it must be in \[0, 1\)"),
         ({"bn_momentum": 1}, r"bn_momentum=1 is not allowed; it must be in \[0, 1\), or 'paper'"),
         ({"weight_decay": -1e-4}, r"weight_decay=-0\.0001 is not allowed"),
+        ({"label_smoothing": 1}, r"label_smoothing=1 is not allowed; it must be in \[0, 1\)"),
+        ({"until": 80.0}, r"until=80\.0 is not allowed; it must be greater than 0 and at most 1"),
+        ({"until": 0}, "until=0 is not allowed"),
+        ({"mirror": "never"}, "mirror='never' is unknown; choose one of random, alternating"),
         ({"augment": 1}, "augment=1 is neither True nor False"),
         ({"out": ""}, "out='' is not a path"),
         ({"out": 5}, "out=5 is not a path"),
@@ -138,12 +150,15 @@ def test_a_recipe_is_what_the_paper_and_its_authors_say(name, dataset):
     assert made.to_dict() == expected | {"data": dataset, "depth": 20, "L": 24, "M": 2}
 
 
-def test_every_published_set_has_every_recipe_and_shapes_has_none():
+def test_a_recipe_says_nothing_about_shapes_and_a_speedrun_nothing_about_digits():
     for name, table in RECIPES.items():
-        assert set(table) == set(data.NAMES) - {"shapes", *data.OWN}
+        digits = {"svhn", "svhn_extra"} if name == "speedrun" else set()
+        assert set(table) == set(data.NAMES) - {"shapes", *data.OWN} - digits
         with pytest.raises(SpecError, match=f"'{name}' says nothing about data='shapes'"):
             TrainConfig.recipe(name, data="shapes")
-    with pytest.raises(SpecError, match="recipe='slow' is unknown; choose one of paper, fast"):
+    with pytest.raises(
+        SpecError, match="recipe='slow' is unknown; choose one of paper, fast, speed"
+    ):
         TrainConfig.recipe("slow", data="cifar10")
 
 

@@ -19,6 +19,7 @@ from igc_ref.backends.operators.library import Sampling
 from igc_ref.errors import CheckpointError, SpecError, TrainingError
 from igc_ref.training import checkpoint, loop, session
 from igc_ref.training import folder as runs
+from igc_ref.training.evaluation import Evaluation
 from igc_ref.training.session import Interrupted, noted_signals, resume, run_to_end, train
 from tests.backends.cuda import emulator
 from tests.support.runs import SMALL, STEPS, config, failing, outcome, read_log
@@ -125,11 +126,12 @@ def test_checkpoints_come_every_n_steps_and_after_every_epoch(tmp_path, monkeypa
 
 
 def test_a_run_that_signals_end_twice_has_the_bits_of_one_left_alone(backend, tmp_path, at_step):
-    whole = train(config(tmp_path, "whole", backend=backend))
+    more = {"backend": backend, "mirror": "alternating", "label_smoothing": 0.1}
+    whole = train(config(tmp_path, "whole", **more))
     said = r"saved in .*run; continue with: igc-ref train --resume"
     at_step(2, killing(signal.SIGINT))
     with pytest.raises(Interrupted, match=f"epoch 1, step 2; {said}"):
-        train(config(tmp_path, backend=backend, checkpoint_every=1))
+        train(config(tmp_path, checkpoint_every=1, **more))
     at_step(STEPS - 2 + 1, killing(signal.SIGTERM))
     with pytest.raises(Interrupted, match=f"epoch 2, step 1; {said}"):
         resume(tmp_path / "run")
@@ -227,6 +229,48 @@ def test_a_numpy_that_draws_other_numbers_does_not_continue_an_epoch(stopped, mo
     monkeypatch.setattr(Sampling, "fingerprint", lambda self: "another")
     with pytest.raises(CheckpointError, match="draws epoch 2 in another order than the NumPy that"):
         resume(stopped)
+
+
+def accuracies(monkeypatch, *values):
+    """Let the tests of the next epochs find these accuracies."""
+    found = (Evaluation(1.0, value, None) for value in values)
+    monkeypatch.setattr(session, "evaluate", lambda *_, **__: next(found))
+
+
+def test_a_run_ends_once_its_accuracy_is_reached_and_goes_on_if_that_is_raised(
+    tmp_path, monkeypatch
+):
+    whole = train(config(tmp_path, "whole", epochs=4))
+    accuracies(monkeypatch, 0.3, 0.5, 0.4, 0.6)
+    lines, again = [], []
+    history = train(config(tmp_path, epochs=4, until=0.5), lines.append)
+    seconds = sum(record["seconds"] for record in history.records)
+    assert [record["test_accuracy"] for record in history.records] == [0.3, 0.5]
+    said = f"reached 50.00% (until 50.00%) after epoch 2: {seconds:.1f} s of training"
+    assert lines[-1] == said
+    assert runs.load_newest(history.run, print).finished
+    assert resume(history.run, again.append, until=0.5) == history
+    assert again == [f"{history.run} is finished: 50.00%", *lines[-2:]]
+    history = resume(history.run, lines.append, until=0.75)
+    assert lines[-1] == "75.00% was not reached in 4 epochs: best 60.00%"
+    assert history.sha256 == whole.sha256  # the learning rates are those of all epochs
+    resume(history.run, lines.append, until=0.45)  # lowered: it was reached before
+    assert lines[-1].startswith("reached 50.00% (until 45.00%) after epoch 2: ")
+    assert runs.load_newest(history.run, print).config.until == 0.45
+    with pytest.raises(SpecError, match="until=45 is not allowed; it must be greater than 0"):
+        resume(history.run, until=45)
+
+
+def test_an_epoch_that_has_begun_is_finished_though_the_one_before_was_good_enough(
+    tmp_path, monkeypatch, at_step
+):
+    accuracies(monkeypatch, 0.5, 0.4, 0.3)
+    at_step(STEPS + 2, killing(signal.SIGINT))
+    with pytest.raises(Interrupted, match="epoch 2, step 2"):
+        train(config(tmp_path, epochs=3))
+    saved = runs.load_newest(tmp_path / "run", print)
+    assert not replace(saved, config=replace(saved.config, until=0.5)).finished
+    assert len(resume(tmp_path / "run", until=0.5).records) == 2
 
 
 # -- signals, kills, locks -------------------------------------------------------------------

@@ -54,11 +54,12 @@ linear_dweight(float* dweight, float* dbias, const float* dy, const float* x, in
     dbias[o] = sum;
 }
 
-// For each row of logits: its loss -log softmax(logits)[label], whether the greatest logit (the first
-// of equals) is the label's, and the gradient of the mean loss. A warp a row.
+// For each row of logits: its loss -log softmax(logits)[label], or with label smoothing the mean over
+// labels in part, whether the greatest logit (the first of equals) is the label's, and the gradient of
+// the mean loss. A warp a row.
 extern "C" __global__ void __launch_bounds__(THREADS)
 softmax_cross_entropy(float* losses, int* correct, float* dlogits, const float* logits,
-                      const long long* labels, int N, int classes) {
+                      const long long* labels, int N, int classes, float smoothing) {
   const int n = blockIdx.x * WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
   if (n >= N) return;
   const float* row = logits + (long long)n * classes;
@@ -77,10 +78,17 @@ softmax_cross_entropy(float* losses, int* correct, float* dlogits, const float* 
   const float total = warp_sums(sum);
   const bool known = 0 <= labels[n] && labels[n] < classes;
   const int label = known ? (int)labels[n] : 0;
+  const float other = smoothing / classes, right = 1.f - smoothing + other;  // the target
   for (int k = lane; k < classes; k += WARP)
-    dlogits[(long long)n * classes + k] = (expf(row[k] - best) / total - (k == label ? 1.f : 0.f)) / N;
+    dlogits[(long long)n * classes + k] = (expf(row[k] - best) / total - (k == label ? right : other)) / N;
+  float extra = 0.f;
+  if (smoothing > 0.f) {  // 0 times a logit that is far below, at -inf, would be no number
+    float below[1] = {0.f};
+    for (int k = lane; k < classes; k += WARP) below[0] += row[k] - best;
+    extra = smoothing * (row[label] - best - warp_sums(below) / classes);
+  }
   if (lane > 0) return;
-  losses[n] = known ? logf(total) - (row[label] - best) : __int_as_float(0x7fffffff);  // NaN: stop
+  losses[n] = known ? logf(total) - (row[label] - best) + extra : __int_as_float(0x7fffffff);  // NaN: stop
   correct[n] = known && first == label;
 }
 

@@ -52,21 +52,24 @@ class LossAndSGD(Packing):
         self.launch("learning.cu", "linear_dweight", grids, dweight, dbias, dy, x, *sizes)
         return dx, dweight, dbias
 
-    def loss(self, logits: Array, labels: Array) -> tuple[Array, Array, Array]:
+    def loss(
+        self, logits: Array, labels: Array, smoothing: float = 0.0
+    ) -> tuple[Array, Array, Array]:
         """Return mean loss, number of correct answers, and the gradient of the loss.
 
         A label that is no class makes the loss NaN: to look at labels is to wait for the device.
         """
-        self.check_loss(logits, labels)
+        self.check_loss(logits, labels, smoothing)
         if logits.dtype != np.float32:
-            return super().loss(logits, labels)
+            return super().loss(logits, labels, smoothing)
         N, classes = logits.shape
         labels = self.xp.ascontiguousarray(labels.astype("int64", copy=False))
         logits = self.xp.ascontiguousarray(logits)
         losses, dlogits = self._numbers(N), self._numbers(N, classes)
         loss, row_correct = self._numbers(1), self.xp.empty(N, "int32")
         correct = self.xp.empty(1, "int32")
-        arguments = (losses, row_correct, dlogits, logits, labels, i32(N), i32(classes))
+        numbers = i32(N), i32(classes), f32(smoothing)
+        arguments = (losses, row_correct, dlogits, logits, labels, *numbers)
         grid = (math.ceil(N / (THREADS // 32)),)
         self.launch("learning.cu", "softmax_cross_entropy", grid, *arguments)
         self.launch("learning.cu", "mean_loss", (1,), loss, correct, losses, row_correct, i32(N))

@@ -86,8 +86,10 @@ class Checks(Library):
         self.check("weight", weight, x.dtype, shape=f"(out, {x.shape[1]})")
         self.check("bias", bias, x.dtype, shape=weight.shape[:1])
 
-    def check_loss(self, logits: Array, labels: Array) -> None:
+    def check_loss(self, logits: Array, labels: Array, smoothing: float) -> None:
         """Check the arguments of `loss`, but not that each label is a class."""
+        if not 0 <= smoothing < 1:
+            raise SpecError(f"smoothing={smoothing} is not allowed; it must be in [0, 1)")
         self.check("logits", logits, *DTYPES, shape="(N, classes)")
         self.check("labels", labels, *INTEGERS, shape=logits.shape[:1])
 

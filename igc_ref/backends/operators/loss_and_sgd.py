@@ -34,14 +34,21 @@ class LearningOperators(Checks):
         return getattr(self.xp, function)(x)
 
     @np.errstate(under="ignore")  # of exp: right for a logit far below the greatest
-    def loss(self, logits: Array, labels: Array) -> tuple[Array, Array, Array]:
-        """Return the mean of -log softmax(logits)[label], the correct answers, and the gradient.
+    def loss(
+        self, logits: Array, labels: Array, smoothing: float = 0.0
+    ) -> tuple[Array, Array, Array]:
+        """Return the mean cross-entropy, the correct answers, and the gradient.
+
+        The cross-entropy of an image is -Σ_k t_k log softmax(logits)_k with the target
+        t = (1 - smoothing) * onehot(label) + smoothing / classes.
 
         Parameters
         ----------
         logits : array, shape (N, classes)
         labels : integer array, shape (N,)
             Each from 0 to classes - 1.
+        smoothing : float in [0, 1)
+            Label smoothing (arXiv:1512.00567, section 7), as in ``torch.nn.CrossEntropyLoss``.
 
         Returns
         -------
@@ -50,17 +57,20 @@ class LearningOperators(Checks):
             Rows whose greatest logit is the label's; of equal logits the first is the answer.
         dlogits : array, shape (N, classes)
         """
-        self.check_loss(logits, labels)
+        self.check_loss(logits, labels, smoothing)
         xp, (N, classes) = self.xp, logits.shape
         within("labels", labels, classes - 1)
         rows = xp.arange(N)
         shifted = logits - logits.max(axis=1, keepdims=True)  # so that exp never overflows
         exp = self.of_each("exp", shifted)
         total = exp.sum(axis=1, keepdims=True)
-        loss = (self.of_each("log", total[:, 0]) - shifted[rows, labels]).mean()
+        losses = self.of_each("log", total[:, 0]) - shifted[rows, labels]
+        if smoothing:  # 0 times a logit that is far below, at -inf, would be no number
+            losses += smoothing * (shifted[rows, labels] - shifted.mean(axis=1))
         dlogits = exp / total
-        dlogits[rows, labels] -= 1
-        return loss, (logits.argmax(axis=1) == labels).sum(), dlogits / N
+        dlogits[rows, labels] -= 1 - smoothing
+        dlogits -= smoothing / classes
+        return losses.mean(), (logits.argmax(axis=1) == labels).sum(), dlogits / N
 
     def sgd_steps(
         self,

@@ -32,14 +32,16 @@ def test_the_linear_layer_takes_what_is_not_contiguous(backend):
     assert_close(backend.to_numpy(y), exactly(x)[0].T @ exactly(weight)[0] + bias[::2], 33)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
 @pytest.mark.parametrize(
     ("N", "classes"), [(1, 2), (9, 10), (8, 33), (300, 5), (3, 257), (2, 1000)]
 )
-def test_the_loss_its_right_answers_and_its_gradient(backend, N, classes):
+def test_the_loss_its_right_answers_and_its_gradient(backend, N, classes, smoothing):
     logits, labels = 3 * draw((N, classes))[0], np.random.default_rng(1).integers(0, classes, N)
     logits[::2, labels[0]] += 9
-    loss, correct, dlogits = backend.loss(backend.asarray(logits), backend.asarray(labels))
-    exact = NumpyBackend().loss(logits.astype("float64"), labels)
+    arrays = backend.asarray(logits), backend.asarray(labels)
+    loss, correct, dlogits = backend.loss(*arrays, smoothing)
+    exact = NumpyBackend().loss(logits.astype("float64"), labels, smoothing)
     assert_close(1 + backend.to_numpy(loss), 1 + exact[0], classes + N)
     assert int(correct) == exact[1] > 0
     right = np.eye(classes)[labels] / N
@@ -47,7 +49,7 @@ def test_the_loss_its_right_answers_and_its_gradient(backend, N, classes):
     assert loss.shape == correct.shape == ()
     for kind in ("int32", "uint8"):
         if classes <= 256:
-            assert np.array_equal(backend.loss(logits, labels.astype(kind))[0], loss)
+            assert np.array_equal(backend.loss(logits, labels.astype(kind), smoothing)[0], loss)
 
 
 def test_the_loss_survives_huge_logits(backend):
