@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from benchmarks.paper.record import collect, read, write
 from benchmarks.paper.statistics import difference, estimate, judge
 from igc_ref import TrainConfig
 from igc_ref.errors import SpecError
+from igc_ref.training import checkpoint
 from igc_ref.training.session import train
 
 ROOT = Path(__file__).parents[2]
@@ -83,7 +85,7 @@ def test_a_difference_is_taken_between_runs_of_one_seed():
             [1.0, 0.0, 2.0],
             "**undecided**; 7 seeds would decide it",
         ),  # 2.447/sqrt(7) < 1 < 2.571/sqrt(6)
-        ([-1.0, 0.0, -2.0], "**undecided**; 7 seeds would decide it"),
+        ([-2.0, -1.0, -3.0], "**undecided**; 4 seeds would decide it"),
         ([0.0, 0.0], "**undecided**; more than 10,000 seeds would decide it"),
     ],
 )
@@ -97,6 +99,8 @@ def test_claims_are_judged_by_differences_and_the_best_other_setting_is_among_th
         CHOSEN: [0.6, 0.6, 0.6], "plain_igc-8 L1M13": [0.5, 0.51, 0.49],
         "plain_igc-8 L47M1": [0.5, 0.6, 0.7], "plain_igc-8 L14M3": [0.70, 0.71, 0.72],
     })  # fmt: skip
+    short = found["runs"][f"{IGC}, 0"] | {"precise_bn_accuracy": 0.1}
+    found["runs"]["short"] = short | {"config": short["config"] | {"epochs": 5}}  # not compared
     row = row_of("better than plain-20 W16", found)
     assert (row.ours, row.verdict) == ("+10.00 [+7.52, +12.48] points, 3 seeds, 30 epochs", "seen")
     assert row_of("better than plain-20 W18", found).ours == "-10.00 points, 1 seed, 30 epochs"
@@ -137,13 +141,15 @@ def test_collecting_takes_finished_runs_alone_and_no_paths(tmp_path, capsys):
     run = train(TrainConfig(depth=5, L=2, M=2, backend="numpy", epochs=1, out=str(out)))
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
-    config = json.loads((out / "config.json").read_text())
-    (unfinished / "config.json").write_text(json.dumps({**config, "epochs": 2}))
+    saved = checkpoint.load(out / "checkpoint.npz")
+    longer = replace(saved, config=replace(saved.config, epochs=2))
+    checkpoint.save(unfinished / "checkpoint.npz", longer)
+    (unfinished / "config.json").write_text(json.dumps(longer.config.to_dict()))
     before = record({IGC: [0.5]})
     found = collect([tmp_path], PLACE, before, None, parts.append)
     name = "plain_igc-5 L2M2, shapes, seed 0, 1 epochs"
     assert list(found["runs"]) == [*before["runs"], name]
-    assert "left out: there is no checkpoint" in capsys.readouterr().out
+    assert f"left out: {unfinished} is at epoch 1 (of 2 epochs)" in capsys.readouterr().out
     assert str(tmp_path) not in json.dumps(found)
     entry = found["runs"][name]
     assert (entry["network"], entry["sha256"]) == ("plain_igc-5 L2M2", run.sha256)
