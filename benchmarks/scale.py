@@ -126,14 +126,14 @@ def tables(found: Any) -> str:
 
 def rehashed(page: str) -> str:
     """Return the page with the hashes that the commands of its table print now."""
-
-    def row(found: re.Match[str]) -> str:
-        with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "igc_ref", *found[1].split(), "--out", f"{folder}/run"]
-            said = subprocess.run(command, stdout=-1, text=True, check=True, cwd=ROOT).stdout
-        return f"| `igc-ref {found[1]}` | `{re.findall('weights ([0-9a-f]{64})', said)[0]}` |"
-
-    return re.sub(r"\| `igc-ref (train .*?)` \| .* \|", row, page)
+    table = re.compile(r"\| `igc-ref (train .*?)` \| .* \|")
+    code = "import sys; from igc_ref.cli import main\nfor line in sys.argv[1:]: main(line.split())"
+    with tempfile.TemporaryDirectory() as folder:
+        lines = [f"{line} --out {folder}/{n}" for n, line in enumerate(table.findall(page))]
+        command = [sys.executable, "-c", code, *lines]
+        said = subprocess.run(command, stdout=-1, text=True, check=True, cwd=ROOT).stdout
+    found = iter(re.findall("weights ([0-9a-f]{64})", said))
+    return table.sub(lambda row: f"| `igc-ref {row[1]}` | `{next(found)}` |", page)
 
 
 if __name__ == "__main__":

@@ -3,23 +3,36 @@
 A verdict is computed from the figures; none is written down.
 """
 
-from statistics import mean
 from typing import NamedTuple
 
 from benchmarks.paper.published import ACCURACY, CIFAR, DEFINED, EPOCHS, IMAGENET
+from benchmarks.paper.statistics import Estimate, difference, judge, points
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import cost
 from igc_ref.studies.compare import PAPER
 from igc_ref.studies.sweep import settings_near
 
-PLAIN_20 = {  # the networks of the comparison, by their name in the record
-    "plain_igc-20 L24M2": "plain_igc-20-L24M2",
-    "plain-20 W16": "plain-20-W16",
-    "plain-20 W18": "plain-20-W18",
-    "plain_fusion-20 L4M8": "plain_fusion-20-L4M8",
-    "plain_xception-20 W33": "plain_xception-20-W33",
+PLAIN_20 = {  # the networks that are compared, the paper's own first
+    str(a): a
+    for a in (
+        Architecture("plain_igc", 20, 24, 2),
+        Architecture("plain", 20, width=16),
+        Architecture("plain", 20, width=18),
+        Architecture("plain_xception", 20, width=33),
+        Architecture("plain_fusion", 20, 4, 8),
+    )
 }
-IGC = "plain_igc-20 L24M2"
+PLAIN_EPOCHS, BUDGET, SWEEP_EPOCHS = 30, 48_442, 20
+SWEPT = {  # settings of one cost, from M = 1 to L = 1
+    str(a): a
+    for s in reversed(settings_near(Architecture("plain_igc", 8, 24, 2), BUDGET))
+    for a in (Architecture("plain_igc", 8, s.L, s.M),)
+}
+IGC, CHOSEN = "plain_igc-20 L24M2", "plain_igc-8 L24M2"  # the paper's choice, at both depths
+BY_DEPTH = [  # ours, theirs, epochs
+    *((f"plain_igc-{depth} L24M2", f"plain-{depth} W18", PLAIN_EPOCHS) for depth in (8, 20, 38)),
+    ("resnet_igc-50 L24M2", "resnet-50 W18", SWEEP_EPOCHS),
+]
 
 
 class Claim(NamedTuple):
@@ -32,50 +45,54 @@ class Claim(NamedTuple):
     verdict: str
 
 
-class Reached(NamedTuple):
-    """Test accuracies (0 to 1) of one run: as logged, and with batch statistics estimated anew."""
+class Comparison(NamedTuple):
+    """Two networks, and their difference by seed in percentage points, if both have run."""
 
-    logged: float
-    precise: float
-
-
-def reached(run):
-    """Return the accuracies of a run."""
-    return Reached(run["records"][-1]["test_accuracy"], run["precise_bn_accuracy"])
+    ours: str
+    theirs: str
+    epochs: int
+    found: Estimate | None
 
 
-def runs_of(record, network):
-    """Return the runs of a network of the comparison, by seed."""
-    runs = [run for name, run in record["runs"].items() if name.startswith(PLAIN_20[network])]
-    return sorted(runs, key=lambda run: run["config"]["seed"])
-
-
-def sweep_results(record):
-    """Return (L, M, seed, Reached) of every run of the sweep."""
-    found = []
-    for name, run in record["runs"].items():
-        if name.startswith("sweep"):
-            c = run["config"]
-            found.append((c["L"], c["M"], c["seed"], reached(run)))
-    return sorted(found)
-
-
-def sweep_means(record):
-    """Return the mean precise accuracy by (L, M), over the seeds that all settings have."""
-    results = sweep_results(record)
-    settings = sorted({(L, M) for L, M, *_ in results})
-    by_setting = [{seed for a, b, seed, _ in results if (a, b) == place} for place in settings]
-    seeds = set.intersection(*by_setting) if by_setting else set()
-    means = {
-        place: mean(r.precise for a, b, seed, r in results if (a, b) == place and seed in seeds)
-        for place in (settings if seeds else [])
+def accuracies(record, network, epochs, logged=False):
+    """Return the test accuracy in percent by seed: with batch statistics anew, or as logged."""
+    return {
+        run["config"]["seed"]: 100
+        * (run["records"][-1]["test_accuracy"] if logged else run["precise_bn_accuracy"])
+        for run in record["runs"].values()
+        if (run["network"], run["config"]["epochs"]) == (network, epochs)
+        and "data" not in run["config"]  # only what differs from recipe fast on CIFAR-10 is there
     }
-    return means, len(seeds)
+
+
+def compare(record, ours, theirs, epochs, logged=False):
+    """Return the `Comparison` of two networks."""
+    sides = (accuracies(record, network, epochs, logged) for network in (ours, theirs))
+    return Comparison(ours, theirs, epochs, difference(*sides))
+
+
+def best_other(record):
+    """Return the setting of the sweep that does best by mean, the paper's choice apart."""
+    found = {n: compare(record, CHOSEN, n, SWEEP_EPOCHS).found for n in SWEPT if n != CHOSEN}
+    leads = {name: estimate.mean for name, estimate in found.items() if estimate}
+    return min(leads, key=leads.get, default=None)
+
+
+def comparisons(record, logged=False):
+    """Return all comparisons that have a verdict: at depth 20, and of the sweep."""
+    extremes, best = [n for n, a in SWEPT.items() if 1 in (a.L, a.M)], best_other(record)
+    return [
+        *(compare(record, IGC, rival, PLAIN_EPOCHS, logged) for rival in list(PLAIN_20)[1:]),
+        *(
+            compare(record, CHOSEN, rival, SWEEP_EPOCHS, logged)
+            for rival in dict.fromkeys([*extremes, best] if best else extremes)
+        ),
+    ]
 
 
 def claims(record):
     """Return all rows of the table."""
-    return [*counted(), *trained(record), *swept(record), *unchecked()]
+    return [*counted(), *trained(record), *unchecked()]
 
 
 def counted():
@@ -107,12 +124,12 @@ def counted():
         agrees = row.flops in (f"{adds:.1f}", f"{int(adds * 10) / 10}")
         verdict = "agrees" if agrees else "**differs**"
         yield Claim(f"FLOPs, {name}", "the same", f"{adds:.2f} G", f"{row.flops} G", verdict)
-    widest = max(settings_near(Architecture("plain_igc", 8, 4, 8), 48_442), key=lambda s: s.width)
+    widest = max(SWEPT.values(), key=lambda a: a.channels)
     yield Claim(
         "at equal cost the width is greatest near L = M·S; so L24M2",
         "`igc-ref sweep --budget 48442`",
-        f"L{widest.L}M{widest.M}, {widest.width} channels", "L24M2",
-        "agrees" if widest[:2] == (24, 2) else "**differs**",
+        f"L{widest.L}M{widest.M}, {widest.channels} channels", "L24M2",
+        "agrees" if str(widest) == CHOSEN else "**differs**",
     )  # fmt: skip
     yield Claim(
         "wider than a regular convolution exactly when L/(L-1) < M·S", "`pytest -k width_theorem`",
@@ -125,42 +142,19 @@ def counted():
 
 
 def trained(record):
-    """Yield the claims about plain networks of depth 20."""
-    ours = [reached(run) for run in runs_of(record, IGC)]
-    for rival in list(PLAIN_20)[1:]:
-        theirs = [reached(run) for run in runs_of(record, rival)]
-        claim = f"{IGC} ({_parameters(IGC)}) is better than {rival} ({_parameters(rival)})"
-        if not ours or not theirs:
-            yield Claim(claim, "`igc-ref train`", "no run", "yes", "not checked")
-            continue
-        epochs = runs_of(record, IGC)[0]["config"]["epochs"]
-        we, they = (100 * mean(r.precise for r in side) for side in (ours, theirs))
-        logged = [f"{100 * mean(r.logged for r in side):.2f}" for side in (ours, theirs)]
-        count = min(len(ours), len(theirs))
+    """Yield the claims about accuracy, each with the interval that its verdict follows from."""
+    best, networks = best_other(record), {**PLAIN_20, **SWEPT}
+    for ours, theirs, epochs, found in comparisons(record):
+        we, they = (f"{cost(networks[name]).parameters:,} parameters" for name in (ours, theirs))
+        claim = f"{ours} ({we}) is better than {theirs} ({they})"
+        if ours == CHOSEN and theirs == best:
+            claim += ", the best other by mean"
+        text = f"{points(found)}, {found.count} seeds" if found else "no common seed"
         yield Claim(
-            claim, "`igc-ref train` (below)",
-            f"{we:.2f} % against {they:.2f} %; as logged {' against '.join(logged)}",
-            f"yes, after {EPOCHS} epochs",
-            f"{'seen' if we > they else '**not seen**'} in {epochs} epochs, {_seeds(count)}",
+            claim, f"`igc-ref {'sweep' if ours == CHOSEN else 'train'}` (below)",
+            f"{text}, {epochs} epochs".replace("1 seeds", "1 seed"),
+            f"yes, after {EPOCHS} epochs", judge(found),
         )  # fmt: skip
-
-
-def swept(record):
-    """Yield the claim that the extremes L = 1 and M = 1 are not best."""
-    means, seeds = sweep_means(record)
-    claim, command = "the extremes L = 1 and M = 1 are not best", "`igc-ref sweep` (below)"
-    if not means or not seeds:
-        yield Claim(claim, command, "no run", "yes", "not checked")
-        return
-    best = max(means, key=means.get)
-    text = ", ".join(
-        f"L{L}M{M} {100 * accuracy:.2f} %"
-        for (L, M), accuracy in means.items()
-        if 1 in (L, M) or best == (L, M)
-    )
-    verdict = "**not seen**" if 1 in best else "seen"
-    epochs = next(r["config"]["epochs"] for n, r in record["runs"].items() if n.startswith("sweep"))
-    yield Claim(claim, command, text, "yes", f"{verdict} in {epochs} epochs, {_seeds(seeds)}")
 
 
 def unchecked():
@@ -176,21 +170,6 @@ def unchecked():
         "ImageNet top-1 error, L100M2 against ResNet-18", "none: ImageNet is not here",
         "no run", f"{best} % against {regular} %", "not checked",
     )  # fmt: skip
-
-
-def _parameters(network):
-    run_name, _, size = network.partition(" ")
-    arch, _, depth = run_name.rpartition("-")
-    if size.startswith("W"):
-        architecture = Architecture(arch, int(depth), width=int(size[1:]))
-    else:
-        L, M = size[1:].split("M")
-        architecture = Architecture(arch, int(depth), int(L), int(M))
-    return f"{cost(architecture).parameters:,} parameters"
-
-
-def _seeds(count):
-    return f"{count} seed" + "s" * (count > 1)
 
 
 def _all(same, numbers):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import igc_ref
 from igc_ref.bench.harness import Comparison
 from igc_ref.bench.rivals import RIVALS
 from igc_ref.bench.roofline import Roofline
+from igc_ref.cores import usable_cores
 from igc_ref.files import write_json
 
 PACKAGES = ("numpy", "numba", "torch")
@@ -22,8 +22,7 @@ PACKAGES = ("numpy", "numba", "torch")
 
 def available_threads() -> int:
     """Return how many cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    return len(usable_cores())
 
 
 def machine(threads: int, packages: Sequence[str] = PACKAGES) -> dict[str, Any]:

@@ -13,9 +13,9 @@ Functions named ``draw_...`` return a matplotlib figure, or draw on the axes tha
 from igc_ref.plots.curves import (
     draw_bars,
     draw_curves,
+    draw_intervals,
     draw_lines,
     draw_ratios,
-    draw_rivals,
     draw_roofline,
     draw_singular_values,
     draw_sweep,
@@ -43,8 +43,9 @@ from igc_ref.plots.wires import draw_branches, draw_permutation, draw_wiring
 
 __all__ = [
     "PALETTE", "available", "draw_answer", "draw_band", "draw_bars", "draw_block", "draw_branches",
-    "draw_confusion", "draw_curves", "draw_equal_cost", "draw_filters", "draw_lines", "draw_matrix",
-    "draw_patch", "draw_permutation", "draw_phases", "draw_pictures", "draw_product", "draw_ratios",
-    "draw_rivals", "draw_roofline", "draw_singular_values", "draw_slices", "draw_sweep",
-    "draw_values", "draw_weights", "draw_width_map", "draw_width_trade", "draw_wiring", "save",
+    "draw_confusion", "draw_curves", "draw_equal_cost", "draw_filters", "draw_intervals",
+    "draw_lines", "draw_matrix", "draw_patch", "draw_permutation", "draw_phases", "draw_pictures",
+    "draw_product", "draw_ratios", "draw_roofline", "draw_singular_values", "draw_slices",
+    "draw_sweep", "draw_values", "draw_weights", "draw_width_map", "draw_width_trade",
+    "draw_wiring", "save",
 ]  # fmt: skip

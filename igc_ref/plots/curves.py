@@ -128,30 +128,25 @@ def draw_curves(records: Sequence[Mapping[str, float]], title: str) -> Figure:
     return figure
 
 
-def draw_rivals(curves: Mapping[str, Sequence[Mapping[str, float]]], title: str) -> Figure:
-    """Draw train and test accuracy of several networks against epochs.
+def draw_intervals(
+    groups: Mapping[str, tuple[Sequence[float], float | None]], *, y: str, title: str = ""
+) -> Figure:
+    """Draw the mean of each group with its interval as a bar, and its values as dots beside it.
 
     Parameters
     ----------
-    curves : dict of records
-        By the name of the network; records as in `draw_curves`.
-    title : str
+    groups : mapping of name to (values, half)
+        From left to right; `half` is half the width of the interval, None where there is none.
+    y, title : str
+        Label of the axis, with its unit, and of the figure.
     """
-    figure, both = subplots(1, 2, figsize=(9, 3.8), sharey=True)
-    for split, axes in zip(("train", "test"), both, strict=True):
-        for number, (name, records) in enumerate(curves.items()):
-            axes.plot(
-                [record["epoch"] for record in records],
-                [100 * record[f"{split}_accuracy"] for record in records],
-                color=PALETTE[number % len(PALETTE)],
-                marker=MARKERS[number % len(MARKERS)],
-                markersize=4,
-                label=name,
-            )
-        axes.set(xlabel="epoch", ylabel=f"{split} accuracy (%)")
-        _whole_numbers(axes)
-    both[0].legend(fontsize=8)
-    figure.suptitle(title)
+    figure, axes = subplots(figsize=(8, 3.8))
+    for place, (values, half) in enumerate(groups.values()):
+        axes.plot([place + 0.15] * len(values), values, ".", color=DARK[1])
+        style = {"color": DARK[0], "marker": "o", "capsize": 5}
+        axes.errorbar([place], [mean(values)], yerr=half, **style)
+    axes.set(xticks=range(len(groups)), xticklabels=list(groups), ylabel=y, title=title)
+    axes.grid(color=GRID, axis="y")
     return figure
 
 

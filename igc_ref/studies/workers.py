@@ -13,6 +13,7 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
 from typing import Any
 
+from igc_ref.cores import usable_cores
 from igc_ref.errors import BackendError, SpecError, TrainingError, describe
 from igc_ref.report import Report, silent
 from igc_ref.training.config import TrainConfig
@@ -34,7 +35,7 @@ def trained(
 ) -> Generator[Outcome, None, None]:
     """Yield the outcomes of runs, in their order, that child processes or submitit's jobs train."""
     children, runs = list[Popen[str]](), list[Any]()
-    work = train if executor else partial(_child, children, (os.cpu_count() or 1) // jobs)
+    work = train if executor else partial(_child, children, len(usable_cores()) // jobs)
     executor = executor or ThreadPoolExecutor(jobs)
     try:
         runs += (executor.submit(work, config) for config in configs)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from igc_ref.cores import usable_cores
 from igc_ref.errors import (
     BackendError,
     CheckpointError,
@@ -99,8 +100,7 @@ def world() -> World | None:
 
         if (comm := MPI.COMM_WORLD).size > 1:
             node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-            mine = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
-            cores = set[int]().union(*node.allgather(mine))  # mpiexec may bind ranks to some each
+            cores = set[int]().union(*node.allgather(usable_cores()))  # a rank may be bound to some
             os.environ.setdefault("NUMBA_NUM_THREADS", str(max(1, len(cores) // node.size)))
             return World(comm)
         problem = f"mpi4py sees one: start them with the mpiexec of {MPI.get_vendor()[0]}"
@@ -109,6 +109,11 @@ def world() -> World | None:
     if started:
         raise BackendError(f"{started}={os.environ[started]} processes were started, but {problem}")
     return None
+
+
+def is_first(ranks: World | None) -> bool:
+    """Return whether this process is rank 0, or alone: it has the run's folder, and reports."""
+    return ranks is None or ranks.rank == 0
 
 
 @contextmanager
@@ -121,14 +126,15 @@ def together(
     on all; another ends all. If `quiet`, the other ranks print nothing more, no error either.
     """
     ranks = world() if shared else None
+    report = report if is_first(ranks) else silent
     if ranks is None or ranks.running is not None:  # alone, or within such a context
-        yield ranks, silent if ranks and ranks.rank else report
+        yield ranks, report
         return
     ranks.running, ranks.ended = "", False
     if quiet and ranks.rank:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:
-        yield ranks, silent if ranks.rank else report
+        yield ranks, report
         ranks.exchange()
     except BaseException as error:
         if not ranks.ended:

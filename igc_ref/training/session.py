@@ -124,7 +124,7 @@ def resume(
     with ranks.together(report, shared) as (world, report), ExitStack() as stack:
         settings, folder = check_settings(settings), user_path("folder", folder)
         found: Any = None
-        if first := world is None or world.rank == 0:
+        if first := ranks.is_first(world):
             runs.read_config(folder)  # before the lock, which only a run's folder may get
             stack.enter_context(runs.locked(folder, report))
             saved = runs.load_newest(folder, report)
@@ -183,7 +183,7 @@ class Session:
         self, config: TrainConfig, report: Report = silent, world: World | None = None
     ) -> None:
         self.config, self.report, self.world = config, report, world
-        self.first = world is None or world.rank == 0  # it alone has a folder
+        self.first = ranks.is_first(world)  # it alone has a folder
         # The backend first: it fails at once, data may take a while.
         backend = get_backend(config.backend, config.storage, config.lanes)
         if world is not None:

@@ -31,25 +31,33 @@ def run(code, *arguments, check=True, **variables):
 
 
 LEARN = """
-import sys
 from igc_ref import data
 from igc_ref.backends import get_backend
-backend = get_backend("numba", lanes=sys.argv[1])
+backend = get_backend("numba", lanes="16")
 from tests.backends.test_shared import NETWORKS, learned
 
 images = data.load("shapes", "train", None, print, 130)  # batches of 50, 50 and 30
 for arch in NETWORKS:
-    print(arch, learned(arch, sys.argv[2], images, 50, None, 2))
+    print(arch, learned(arch, "float64", images, 50, None, 2))
 """
 
 
 @needs_numba
 @pytest.mark.slow
-@pytest.mark.parametrize(("lanes", "dtype"), [("8", "float32"), ("16", "float64")])
-def test_with_the_same_lanes_two_kinds_of_processors_learn_the_same(lanes, dtype):
+def test_with_the_same_lanes_two_kinds_of_processors_learn_the_same():
     with ThreadPoolExecutor(2) as pool:
-        here, there = pool.map(lambda v: run(LEARN, lanes, dtype, **v).stdout, ({}, AVX2))
+        here, there = pool.map(lambda v: run(LEARN, **v).stdout, ({}, AVX2))
     assert here == there
+
+
+@needs_numba
+@pytest.mark.slow
+@pytest.mark.parametrize("processor", [{}, AVX2], ids=["this processor", "AVX2"])
+def test_the_commands_of_docs_scale_print_its_hashes_on(processor, monkeypatch):
+    scale = pytest.importorskip("benchmarks.scale")
+    for name, value in processor.items():
+        monkeypatch.setenv(name, value)
+    assert scale.rehashed(page := scale.PAGE.read_text("utf-8")) == page
 
 
 LANES = """

@@ -32,7 +32,7 @@ RECORDS = [RECORD | {"epoch": 1}, RECORD | {"epoch": 2}]
 
 FIGURES = {
     "curves": lambda: plots.draw_curves(RECORDS, "title"),
-    "rivals": lambda: plots.draw_rivals({"one": RECORDS, "two": RECORDS}, "title"),
+    "intervals": lambda: plots.draw_intervals({"a": ([1, 2, 6], 2.0), "b": ([5], None)}, y="%"),
     "lines": lambda: plots.draw_lines(SERIES, x="epoch", y="loss (nats)", log="xy"),
     "bars": lambda: plots.draw_bars(CLASSES, {"a": [1, 2, 3], "b": [3, 2, 1]}, y="images"),
     "equal_cost": lambda: plots.draw_equal_cost(IGCSpec.square(18, 2)),
@@ -58,7 +58,13 @@ def rectangles(axes):
     return [patch for patch in axes.patches if isinstance(patch, Rectangle)]
 
 
-NAMES_INSTEAD = {"bars": "x", "band": "x", "ratios": "y", "answer": "y"}  # at the ticks
+NAMES_INSTEAD = {
+    "intervals": "x",
+    "bars": "x",
+    "band": "x",
+    "ratios": "y",
+    "answer": "y",
+}  # at the ticks
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -292,9 +298,15 @@ def test_learning_curves_are_losses_and_percentages():
     assert (loss.get_xlabel(), loss.get_ylabel()) == ("epoch", "cross-entropy (nats)")
     assert [line.get_ydata()[0] for line in loss.lines] == [1, 2]
     assert [line.get_ydata()[0] for line in accuracy.lines] == [50, 25]
-    for axes, percent in zip(FIGURES["rivals"]().axes, (50, 25), strict=True):
-        assert [line.get_ydata()[0] for line in axes.lines] == [percent, percent]
-        assert axes.lines[0].get_marker() != axes.lines[1].get_marker()
+
+
+def test_an_interval_is_drawn_around_the_mean_and_beside_the_values():
+    (axes,) = FIGURES["intervals"]().axes
+    (bar,) = (part.get_segments()[0] for part in axes.collections)
+    assert bar.tolist() == [[0, 1], [0, 5]]
+    heights = [list(line.get_ydata()) for line in axes.lines if line.get_marker() in (".", "o")]
+    assert heights == [[1, 2, 6], [3], [5], [5]]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b"]
 
 
 def test_the_figure_of_a_sweep_has_a_line_a_depth_through_the_means_of_its_seeds():

@@ -1,4 +1,4 @@
-"""``docs/scale.md``: its bytes are those of a step, its tables its record's, its hashes true."""
+"""``docs/scale.md``: its bytes are those of a step, its tables its record's."""
 
 import json
 from types import SimpleNamespace
@@ -20,8 +20,3 @@ def test_a_step_gathers_the_bytes_that_the_plans_say(arch, batch):
 
 def test_the_page_has_the_tables_of_its_record():
     assert scale.tables(json.loads(scale.RECORD.read_text())) in scale.PAGE.read_text("utf-8")
-
-
-@pytest.mark.slow
-def test_the_commands_of_the_page_print_its_hashes():
-    assert scale.rehashed(page := scale.PAGE.read_text("utf-8")) == page

@@ -105,6 +105,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path):
         for number, seed in enumerate((3, 3, 4))
     )
     assert one == two
+    assert outcome(train(config(tmp_path, "r", seed=3, mirror="alternating")).run)[0] != one[0]
     assert one[0] != other[0]
 
 
@@ -262,6 +263,8 @@ def test_an_epoch_that_has_begun_is_finished_though_the_one_before_was_good_enou
     at_step(STEPS + 2, killing(signal.SIGINT))
     with pytest.raises(Interrupted, match="epoch 2, step 2"):
         train(config(tmp_path, epochs=3))
+    saved = runs.load_newest(tmp_path / "run", print)
+    assert not replace(saved, config=replace(saved.config, until=0.5)).finished
     assert len(resume(tmp_path / "run", until=0.5).records) == 2
 
 
