@@ -24,7 +24,7 @@ from igc_ref.training import config as recipes
 from igc_ref.training import folder as runs
 from igc_ref.training import ranks
 from igc_ref.training.config import TrainConfig
-from igc_ref.training.evaluation import evaluate, precise_statistics
+from igc_ref.training.evaluation import evaluate, interval, precise_statistics
 from igc_ref.training.session import resume, train
 
 PARTITIONS = {
@@ -145,18 +145,21 @@ def eval_command(
         precise_statistics(model, runs.load_set(saved, "train", place, say))
     test_set = runs.load_test_set(saved, place, say)
     result = evaluate(model, test_set, mirror=config.test_mirror)
+    low, high = interval(result.accuracy, len(test_set))
     say(
         f"{model.architecture} on {test_set.name}, {len(test_set):,} images, "
         f"{model.backend.name} backend, {saved.progress}: "
-        f"accuracy {result.accuracy:.2%}, loss {result.loss:.4f}"
+        f"accuracy {result.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), "
+        f"loss {result.loss:.4f}"
         + (" (batch statistics estimated anew)" if precise_bn else "")
         + (" (with mirror images)" if config.test_mirror else "")
     )
     if confusion:
         classes, path = test_set.classes, user_path("run", run) / "confusion.png"
-        rows = [["truth \\ answer", *map(str, range(len(classes)))]]
+        rows = [["truth \\ answer", *map(str, range(len(classes))), "recall"]]
         for number, counted in enumerate(result.confusion.tolist()):
-            rows.append([f"{number} {one_line(classes[number])}", *map(str, counted)])
+            recall = f"{counted[number] / max(1, sum(counted)):.1%}"
+            rows.append([f"{number} {one_line(classes[number])}", *map(str, counted), recall])
         say(aligned(rows))
         plots.save(plots.draw_confusion(result.confusion, classes), path)
         say(f"figure in {path}")

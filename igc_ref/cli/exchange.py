@@ -7,7 +7,7 @@ from typing import Any
 from igc_ref import exchange
 from igc_ref.cli.options import NETWORK, add_command
 from igc_ref.errors import CheckpointError, user_path
-from igc_ref.exchange.card import model_card
+from igc_ref.exchange.card import BY_HAND, model_card
 from igc_ref.exchange.header import momentum
 from igc_ref.files import replacing, writable
 from igc_ref.report import say
@@ -27,7 +27,7 @@ def add_commands(commands: Any) -> None:
     add.add_argument("--fold-bn", action="store_true", help=".onnx: fold batch norm into weights")
     text = ".onnx: images in a batch; default dynamic, any number"
     add.add_argument("--batch", type=batch, metavar="N", help=text)
-    add.add_argument("--card", metavar="FILE.md", help="write a model card as well")
+    add.add_argument("--card", metavar="FILE.md", help="write a model card, above your own text")
 
     add = add_command(commands, import_command)
     add.add_argument("file", metavar="FILE", help="what export wrote, or fine-tuned in PyTorch")
@@ -46,8 +46,9 @@ def export_command(run: str, file: str, card: str | None = None, **options: Any)
     model, saved = runs.load_run(run, "numpy", say)
     exchange.save(model, path, **options)
     if page is not None:
+        own = page.read_bytes().partition(BY_HAND)[2] if page.is_file() else b""
         with replacing(page) as stream:
-            stream.write(model_card(saved, path).encode())
+            stream.write(model_card(saved, path).encode() + BY_HAND + own)
     say(f"{model.architecture}, {saved.progress}, in {path}")
 
 

@@ -76,6 +76,20 @@ def evaluate(
     return Evaluation(loss, int(confusion.trace()) / len(dataset), confusion)
 
 
+def interval(accuracy: float, images: int) -> tuple[float, float]:
+    """Return the 95 % interval of an accuracy on so many images, drawn independently: Wilson's.
+
+    Examples
+    --------
+    >>> "{:.2%} to {:.2%}".format(*interval(0.85, 10_000))
+    '84.29% to 85.69%'
+    """
+    z = 1.96  # standard deviations
+    middle, spread = accuracy + z**2 / 2 / images, accuracy * (1 - accuracy) / images
+    half = z * math.sqrt(spread + (z / 2 / images) ** 2)
+    return (middle - half) / (1 + z**2 / images), (middle + half) / (1 + z**2 / images)
+
+
 def precise_statistics(model: Model, dataset: Dataset, batches: int = 50) -> None:
     """Replace the running statistics of a network by their means over batches of images.
 

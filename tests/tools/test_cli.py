@@ -74,10 +74,10 @@ def test_the_confusion_matrix_is_printed_and_drawn(run, capsys):
     assert main(["eval", str(run), "--backend", "numpy", "--confusion"]) == 0
     _, head, *rows, last = capsys.readouterr().out.splitlines()
     counts = evaluate(load_run(run, "numpy")[0], data.shapes("test")).confusion
-    assert head.split() == ["truth", "\\", "answer", *map(str, range(10))]
+    assert head.split() == ["truth", "\\", "answer", *map(str, range(10)), "recall"]
     expected = zip(range(10), data.shapes("test").classes, counts, strict=True)
     assert [row.split() for row in rows] == [
-        [str(c), name, *map(str, n)] for c, name, n in expected
+        [str(c), name, *map(str, n), f"{n[c] / n.sum():.1%}"] for c, name, n in expected
     ]
     assert last == f"figure in {run / 'confusion.png'}"
     assert (run / "confusion.png").read_bytes().startswith(b"\x89PNG")
