@@ -74,7 +74,7 @@ after an epoch and the compilation before the first step. The mean over the seed
 in brackets the shortest and the longest.
 
 90 % was not reached. The nearest, from the log of that H100: 88.3 % with `--arch resnet_igc --depth
-20 -L 48 -M 2` (439,402 parameters), all ingredients, 16 epochs, seed 0; on two cores that is hours.
+20 -L 48 -M 2` (439,402 parameters), all ingredients, 16 epochs, seed 0; not timed on two cores.
 """
 WHERE = """## Where and when
 

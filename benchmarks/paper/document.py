@@ -151,15 +151,17 @@ def _logged(record):
         if judge(c.found).split(";")[0]
         not in [judge(d.found).split(";")[0] for d in anew if d[:2] == c[:2]]
     ]
+    text = f"Of those logged {'; '.join(others) or 'the verdicts are the same'}."
     changes = [
         run["precise_bn_accuracy"] - run["records"][-1]["test_accuracy"]
         for run in record["runs"].values()
     ]
-    return (
-        f"Of those logged {'; '.join(others) or 'the verdicts are the same'}. Anew is lower in "
-        f"{sum(change < 0 for change in changes)} of {len(changes)} runs, in the mean by "
-        f"{-100 * estimate(changes).mean:.2f} points: these images are not augmented, those of the averages were."
-    )
+    if changes:
+        text += (
+            f" Anew is lower in {sum(change < 0 for change in changes)} of {len(changes)} runs, in the mean "
+            f"by {-100 * estimate(changes).mean:.2f} points: these images are not augmented, those of the averages were."
+        )
+    return text
 
 
 def _numbers(record, setting):
