@@ -23,9 +23,7 @@ def model_card(saved: Checkpoint, file: Path) -> str:
     result, n = saved.progress, TEST_IMAGES.get(config.data.removesuffix("_extra"))
     if saved.records:
         p = saved.records[-1]["test_accuracy"]
-        ci = (
-            ", 95 % interval {:.2%} to {:.2%} ({:,} images)".format(*interval(p, n), n) if n else ""
-        )
+        ci = ", 95 % interval {:.2%} to {:.2%} (n = {:,})".format(*interval(p, n), n) if n else ""
         result += f"; test accuracy {p:.2%} after epoch {len(saved.records)}{ci}"
     code = f"igc_ref.exchange.load({file.name!r}).forward(x)"
     if file.suffix == ".onnx":
