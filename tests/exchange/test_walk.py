@@ -50,16 +50,13 @@ def test_both_files_of_published_weights_hold_one_network_and_are_small():
     first, second = (exchange.load(path, "numpy") for path in paths)
     assert first.num_parameters == 155_962
     assert first.metadata == second.metadata
-    for name, array in first.state_dict().items():
-        assert np.array_equal(array, second.state_dict()[name]), name
+    assert first.sha256() == second.sha256()
     card = (ROOT / "docs/weights/README.md").read_text(encoding="utf-8")
     hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     assert re.findall("[0-9a-f]{64}", card) == [hashes[1], first.sha256(), *hashes]
-    rows = re.findall(r"^(\d) (\w+) +(.*) ([\d.]+)%$", card, re.MULTILINE)
-    counts = np.array([row[2].split() for row in rows], int)
-    assert [row[1] for row in rows] == list(first.metadata.classes)
-    recalls = counts.diagonal() / counts.sum(1) * 100
-    assert np.allclose(recalls, [float(row[3]) for row in rows], atol=0.051)
+    found = re.findall(r"^\d \w+ +(.*) ([\d.]+)%$", card, re.MULTILINE)
+    counts, recalls = np.array([row.split() for row, _ in found], int), [float(r) for _, r in found]
+    assert np.allclose(counts.diagonal() / counts.sum(1) * 100, recalls, atol=0.051)
     stated = re.findall(r"accuracy ([\d.]+)%.*95 % interval ([\d.]+)% to ([\d.]+)%", card)
     assert stated[0] == stated[1]  # as logged; evaluated here; with statistics anew
     assert float(stated[2][0]) == round(counts.trace() / counts.sum() * 100, 2)

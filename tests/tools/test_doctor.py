@@ -44,10 +44,12 @@ def run(*options, command="doctor", **variables):
 
 def test_it_shows_the_machine_and_what_a_backend_computes(capsys, monkeypatch):
     monkeypatch.setenv("NUMBA_NUM_THREADS", "1")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 8}, raising=False)
     status, rows, err = doctor(capsys, "--backend", "numpy")
     assert (status, err) == (0, "")
     assert rows["Python"].startswith(sys.version.split()[0])
     assert "numpy " in rows["packages"]
+    assert rows["processor"].endswith(", 3 threads for this process")
     assert "NUMBA_NUM_THREADS=1" in rows["variables"]
     assert rows["backend=numpy"] == "takes numpy; one kernel tried: right"
 

@@ -19,12 +19,12 @@ from igc_ref.studies.sweep import Sweep
 from igc_ref.training import checkpoint
 from tests.support.runs import error_of
 
-SWEEP = "sweep --budget 1500 --depths 5 --epochs 2 --tolerance 0.3 --backend numpy --data-size 600"
+SWEEP = "sweep --budget 1500 --depths 5 --epochs 2 --tolerance 0.3 --backend numpy --data-size 300"
 MPIEXEC = Path(sys.executable).with_name("mpiexec")
 
 
 def plan(folder, **training):
-    training = {"backend": "numpy", "epochs": 2, "data_size": 600, **training}
+    training = {"backend": "numpy", "epochs": 2, "data_size": 300, **training}
     return Sweep(TrainConfig(**training), str(folder), 1500, tolerance=0.3, depths=(5,))
 
 

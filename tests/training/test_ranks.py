@@ -51,14 +51,6 @@ ranks.PATIENCE = 0  # rank 0 never has the error of rank 1 here
 {}
 sys.exit(cli.main(sys.argv[1:]))
 """
-CAUGHT = """
-try:
-    igc_ref.train(igc_ref.TrainConfig(
-        depth=5, L=2, M=4, backend="numba", batch_size=50, lr=1e20, data_size=40, out=sys.argv[-1]
-    ))
-except igc_ref.errors.TrainingError as error:
-    sys.exit(print(error))
-"""
 
 
 def started(*ranks_of):
@@ -104,6 +96,8 @@ REFUSALS = [  # on rank 1: what is patched, and options; options of both; what i
     ("", "", "--batch-size 16", "2 ranks: at least 17 is needed, or fewer ranks: 1"),
     ("", "", "--backend numpy", "the numpy backend trains in one process"),
     ("", "", f"--out {Path(__file__).parent}", "is not an empty folder"),
+    # It gets as far as this only if the others have made no folder.
+    ("", "", "--lr 1e20", "the loss is .*; the last checkpoint is of epoch 1, step "),
 ]
 REFUSED = """
 for target, options in {}:
@@ -113,12 +107,11 @@ sys.exit()
 """
 
 
-def test_ranks_that_cannot_train_together_say_why_in_one_line(tmp_path):
+def test_ranks_that_cannot_train_together_say_why_in_one_line_and_go_on(tmp_path):
     run = [*OPTIONS, "--out", tmp_path / "run"]
     zero = REFUSED.format([("", both) for _, _, both, _ in REFUSALS])
     one = REFUSED.format([(target, own + both) for target, own, both, _ in REFUSALS])
     assert matches(started((1, zero, run), (1, one, run)), 0, *(said for *_, said in REFUSALS))
-    assert not (tmp_path / "run").exists()
 
 
 STEP, SAVE, KILL = "loop, 'training_step'", "checkpoint, 'save'", "os.kill(os.getpid(), {})"
@@ -155,13 +148,6 @@ def test_a_signal_to_one_rank_stops_all_at_one_step_and_another_number_continues
     assert matches(result, 143, stopped.format(1), stopped.format(2))
     assert started((3, "", ["--resume", tmp_path])).returncode == 0
     assert outcome(tmp_path) == alone
-
-
-@pytest.mark.slow
-def test_a_loss_that_is_not_finite_is_an_error_that_every_rank_can_catch(tmp_path):
-    result = started((2, CAUGHT, [tmp_path]))
-    assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.count("the last checkpoint is of epoch 0") == 2
 
 
 def test_without_mpi4py_it_is_said_what_to_install(monkeypatch):

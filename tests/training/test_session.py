@@ -352,13 +352,10 @@ def test_a_folder_is_one_process_s_at_a_time_and_free_once_that_is_killed(tmp_pa
 
 
 @pytest.mark.slow
-def test_killed_runs_and_full_disks_lose_nothing():
-    command = [sys.executable, "-m", "tests.stress.faults", "--kills", "3", "--epochs", "2"]
-    done = subprocess.run(
-        [*command, "--images", "48", "--longest", "0.4"], capture_output=True, text=True
-    )
+def test_killed_runs_lose_nothing():
+    options = "-m tests.stress.faults --kills 3 --epochs 2 --images 48 --longest 0.4".split()
+    done = subprocess.run([sys.executable, *options], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "| disk full at one write |" in done.stdout
 
 
 # -- disk, memory, numbers -------------------------------------------------------------------
