@@ -19,12 +19,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from benchmarks.paper.record import PATHS
 from benchmarks.paper.statistics import Estimate, difference, estimate, points
 from igc_ref import data
 from igc_ref.bench.record import available_threads, machine, output
 from igc_ref.cli.options import NETWORK, add_settings
 from igc_ref.files import replacing, write_json
-from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import cost
 from igc_ref.report import markdown, say
 from igc_ref.training.checkpoint import reached
@@ -33,7 +33,6 @@ from igc_ref.training.session import run_to_end
 
 ROOT = Path(__file__).parents[1]
 PAGE, RECORD = ROOT / "docs" / "speedrun.md", ROOT / "benchmarks" / "results" / "speedrun.json"
-PATHS = ("out", "data_dir")  # of one machine; not recorded
 ALL, NETWORK_8 = "all", {"arch": "plain_igc", "depth": 8, "L": 24, "M": 2}
 INGREDIENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # switched on, and off
     "label smoothing 0.1": ({"label_smoothing": 0.1}, {"label_smoothing": 0.0}),
@@ -62,10 +61,9 @@ copy, not the published files.
 the accuracy, and is *undecided* if the interval holds 0.
 """
 KEPT = """\
-`--recipe speedrun` is `fast` in {epochs} epochs, tested with mirror images: of these small
-networks, which have more to learn than they can hold, only that is seen to help. A run without a
-hash was on a machine that was handed back before its checkpoints were; its accuracies are from its
-log, to 0.1 %.
+`--recipe speedrun` is `fast` in {epochs} epochs, tested with mirror images. A run without a hash
+was on a machine that was handed back before its checkpoints were
+fetched; its accuracies are from its log, to 0.1 %.
 """
 TIME = """## Minutes to an accuracy
 
@@ -173,15 +171,14 @@ def times(record: Record) -> str:
     rows = [[*header, "minutes"]]
     for (network, name, epochs, backend, until), runs in groups(record, ablation=False).items():
         c = runs[0]["config"]
-        sizes = c.get("L"), c.get("M"), c.get("width"), data.NUM_CLASSES[name]
-        count = cost(Architecture(c["arch"], c["depth"], *sizes, c["doubling"])).parameters
+        architecture = TrainConfig.from_dict(c).architecture(data.NUM_CLASSES[name])
         minutes = [s / 60 for s in map(seconds, runs) if s is not None]
         shown = "-"
         if minutes:
             shown = f"{mean(minutes):.1f} ({min(minutes):.1f} to {max(minutes):.1f})"
         rows.append([
-            f"{network}, {name}", f"{count:,}", f"{until:.0%}", str(epochs), str(c["batch_size"]),
-            backend, f"{len(minutes)} of {len(runs)}", shown,
+            f"{network}, {name}", f"{cost(architecture).parameters:,}", f"{until:.0%}",
+            str(epochs), str(c["batch_size"]), backend, f"{len(minutes)} of {len(runs)}", shown,
         ])  # fmt: skip
     return markdown(rows) if len(rows) > 1 else "No run yet."
 
