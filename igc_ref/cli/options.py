@@ -11,12 +11,13 @@ from dataclasses import fields
 from typing import Any, NoReturn
 
 from igc_ref.errors import SpecError, one_line
+from igc_ref.networks.architecture import FORM
 from igc_ref.training import config, ranks
 from igc_ref.training.config import RECIPES, Setting, TrainConfig
 
-NETWORK = ("arch", "depth", "L", "M", "width", "doubling")
+NETWORK = ("arch", "depth", "L", "M", "width", "doubling", *FORM)
 DEFAULTS = {field.name: field.default for field in fields(TrainConfig)}
-METAVARS = {int: "N", float: "X", str: "DIR"}
+METAVARS = {int: "N", float: "X", str: "DIR", tuple: "N,N"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,6 +48,7 @@ def add_settings(parser: argparse.ArgumentParser, names: Container[str], prefix:
         if name in names:
             flag = f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
             default = setting.none if DEFAULTS[name] is None else DEFAULTS[name]
+            default = ",".join(map(str, default)) if isinstance(default, tuple) else default
             default = ("on" if default else "off") if setting.kind is bool else default
             text = f"{prefix}{setting.help}; default {default}"
             parser.add_argument(flag, dest=name, help=text, **_form(setting, DEFAULTS[name]))
@@ -66,6 +68,8 @@ def _form(setting: Setting, default: object) -> dict[str, Any]:
             reason = f"{text!r} is not allowed; it must be {setting.allowed}"
             raise argparse.ArgumentTypeError(reason) from None
 
+    if setting.kind is tuple:
+        return {"metavar": METAVARS[tuple]}  # the setting reads the text
     has_word = setting.none and default is not None  # else None is what is not given
     return {"type": number if has_word else setting.kind, "metavar": METAVARS[setting.kind]}
 

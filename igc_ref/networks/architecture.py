@@ -11,9 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from igc_ref.errors import MAX_INTEGER, SpecError, choice, integer
+from igc_ref.errors import MAX_INTEGER, SpecError, choice, integer, shown
 
 DOUBLINGS = ("M", "L")
+GATES = ("none", "channels", "partitions")
+NORMS = ("batch", "group", "layer")
+DIMS = ("2", "1")
+# What may be chosen beside the sizes: fields of `Architecture`, settings of a training run.
+FORM = ("kernel_sizes", "gate", "keep", "norm", "dims")
 
 ARCHITECTURES = {  # name: family, and the unit in the place of a regular 3x3 convolution
     "plain": ("plain", "regular"),
@@ -70,6 +75,11 @@ class Architecture:
     width: int | None = None
     num_classes: int = 10
     doubling: str = "M"
+    kernel_sizes: tuple[int, ...] = (3,)
+    gate: str = "none"
+    keep: int | None = None
+    norm: str = "batch"
+    dims: str = "2"
 
     def __post_init__(self) -> None:
         choice("arch", self.arch, tuple(ARCHITECTURES))
@@ -93,6 +103,27 @@ class Architecture:
             raise SpecError(f"depth={self.depth} is not allowed: {why}")
         if self.family == "igcv3" and (self.width or 4) % 4:
             raise SpecError(f"width={self.width} is not allowed: it must be divisible by 4")
+        self._check_form()
+
+    def _check_form(self) -> None:
+        """Check what is chosen beside the sizes."""
+        for name, allowed in (("gate", GATES), ("norm", NORMS), ("dims", DIMS)):
+            choice(name, getattr(self, name), allowed)
+        sizes = tuple(integer("kernel_sizes", size) for size in self.kernel_sizes)
+        object.__setattr__(self, "kernel_sizes", sizes)
+        if not sizes or any(size % 2 == 0 for size in sizes):
+            raise SpecError(f"kernel_sizes={shown(sizes)} is not allowed; odd numbers are")
+        changed = [name for name in FORM if getattr(self, name) != getattr(type(self), name)]
+        if changed and self.family not in ("plain", "resnet"):
+            raise SpecError(f"{self.arch} takes no {changed[0]}={shown(getattr(self, changed[0]))}")
+        if (len(sizes) > 1 or self.gate != "none") and not self.is_igc:
+            raise SpecError(
+                f"{self.arch} has no IGC blocks: several kernel_sizes or a gate need them"
+            )
+        if self.keep is not None:
+            if self.gate != "partitions":
+                raise SpecError(f"keep={self.keep} needs gate='partitions', not {self.gate!r}")
+            object.__setattr__(self, "keep", integer("keep", self.keep, maximum=self.L or 1))
 
     @property
     def family(self) -> str:
@@ -173,7 +204,14 @@ class Architecture:
 
     def __str__(self) -> str:
         name = f"L{self.L}M{self.M}" if self.unit in PARTITIONED else f"W{self.width}"
-        return f"{self.arch}-{self.depth} {name}" + (" doubling L" * (self.doubling == "L"))
+        text = f"{self.arch}-{self.depth} {name}" + (" doubling L" * (self.doubling == "L"))
+        if self.kernel_sizes != (3,):
+            text += f" k{'+'.join(map(str, self.kernel_sizes))}"
+        if self.gate != "none":
+            text += f" gate {self.gate}" + ("" if self.keep is None else f" keep {self.keep}")
+        if self.norm != "batch":
+            text += f" {self.norm} norm"
+        return text + (" 1-D" if self.dims == "1" else "")
 
 
 def numbers_of(arch: str) -> tuple[str, ...]:

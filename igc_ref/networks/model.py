@@ -30,6 +30,11 @@ def build_model(
     width: int | None = None,
     num_classes: int = 10,
     doubling: str = "M",
+    kernel_sizes: tuple[int, ...] = (3,),
+    gate: str = "none",
+    keep: int | None = None,
+    norm: str = "batch",
+    dims: str = "2",
     backend: str | GenericBackend = "auto",
     dtype: str = "float32",
     seed: int = 0,
@@ -54,6 +59,8 @@ def build_model(
     doubling : {"M", "L"}
         Which of the two doubles with the width; the other stays. With "L", M must be even, and an
         ImageNet network has half as wide a stem (the paper's L100M2).
+    kernel_sizes, gate, keep, norm, dims
+        As in `TrainConfig`; ``plain`` and ``resnet`` networks only.
     backend : {"auto", "numpy", "numba", "cupy"} or a backend object
     dtype : {"float32", "float64"}
     seed : int
@@ -78,7 +85,8 @@ def build_model(
     >>> logits.shape, dx.shape, model.gradients()["stage1.block1.igc.primary"].shape
     ((2, 10), (2, 3, 32, 32), (32, 8, 3, 3))
     """
-    architecture = Architecture(arch, depth, L, M, width, num_classes, doubling)
+    form = kernel_sizes, gate, keep, norm, dims
+    architecture = Architecture(arch, depth, L, M, width, num_classes, doubling, *form)
     return build(architecture, backend, dtype, seed)
 
 

@@ -18,7 +18,16 @@ import numpy as np
 from igc_ref import backends, data
 from igc_ref.backends.operators.library import DTYPES, LANES, STORAGES
 from igc_ref.errors import SpecError, choice, integer, shown, user_path
-from igc_ref.networks.architecture import ARCHITECTURES, DOUBLINGS, Architecture, numbers_of
+from igc_ref.networks.architecture import (
+    ARCHITECTURES,
+    DIMS,
+    DOUBLINGS,
+    FORM,
+    GATES,
+    NORMS,
+    Architecture,
+    numbers_of,
+)
 from igc_ref.training.optim import SCHEDULES
 
 MIRRORS = ("random", "alternating")
@@ -100,7 +109,8 @@ class Setting(NamedTuple):
 
     Parameters
     ----------
-    kind : {int, float, str, bool}
+    kind : {int, float, str, bool, tuple}
+        A tuple is of whole numbers; as text they have commas between them.
     help : str
     choices : sequence of str
         The allowed values, where they are names.
@@ -133,6 +143,15 @@ class Setting(NamedTuple):
             path = user_path(name, value)
             # A run may be continued from another folder.
             return str(path.absolute() if name == "data_dir" else path)
+        if self.kind is tuple:
+            numbers = value.split(",") if isinstance(value, str) else np.atleast_1d(value).tolist()
+            allowed = "a whole number or several with commas between them, such as 3,5,7"
+            try:
+                return tuple(integer(name, int(n) if isinstance(n, str) else n) for n in numbers)
+            except (SpecError, ValueError):
+                raise SpecError(
+                    f"{name}={shown(value)} is not allowed; it must be {allowed}"
+                ) from None
         if self.kind is bool:
             if not isinstance(value, bool | np.bool_):
                 raise SpecError(f"{name}={shown(value)} is neither True nor False")
@@ -150,6 +169,11 @@ def check_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings by name as plain Python values, or raise a SpecError that names one."""
     known = settings()
     return {choice("setting", n, known): known[n].check(n, value) for n, value in values.items()}
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by name as JSON has them: a list, where they are a tuple."""
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 
 def _field(default: Any, kind: type, text: str, **more: Any) -> Any:
@@ -206,6 +230,22 @@ class TrainConfig:
         none=str(SMALL["width"]),
     )  # fmt: skip
     doubling: str = _field("M", str, "which of M and L doubles with the width", choices=DOUBLINGS)
+    kernel_sizes: tuple[int, ...] = _field(
+        (3,), tuple, "sides of the kernels in pixels, odd; several, such as 3,5,7, are shared out "
+        "among the primary partitions of an IGC block",
+    )  # fmt: skip
+    gate: str = _field(
+        "none", str, "what an IGC block multiplies by numbers that depend on the image: its middle "
+        "channels (squeeze and excitation), or its primary partitions", choices=GATES,
+    )  # fmt: skip
+    keep: int | None = _field(
+        None, int, "with gate=partitions: primary partitions that an image is computed with when "
+        "it is classified", none="all",
+    )  # fmt: skip
+    norm: str = _field("batch", str, "normalisation after every convolution", choices=NORMS)
+    dims: str = _field(
+        "2", str, "1: kernels of one row, for sequences; 2: for images", choices=DIMS
+    )
     data: str = _field("shapes", str, "data set", choices=data.NAMES)
     data_dir: str | None = _field(
         None, str, "folder of the published files, or a CIFAR archive; of folder, what holds "
@@ -285,10 +325,10 @@ class TrainConfig:
 
     def architecture(self, num_classes: int | None = None) -> Architecture:
         """Return the network of this run; for how many classes, its data say (read if need be)."""
-        sizes = self.L, self.M, self.width
         if num_classes is None and (num_classes := data.NUM_CLASSES.get(self.data)) is None:
             num_classes = len(data.load(self.data, "test", self.data_dir).classes)
-        return Architecture(self.arch, self.depth, *sizes, num_classes, self.doubling)
+        same = ("arch", "depth", "L", "M", "width", "doubling", *FORM)
+        return Architecture(num_classes=num_classes, **{name: getattr(self, name) for name in same})
 
     @classmethod
     def recipe(cls, name: str, data: str, **settings: Any) -> TrainConfig:
@@ -311,7 +351,7 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name, ready for JSON."""
-        return asdict(self)
+        return plain(asdict(self))
 
     @classmethod
     def from_dict(cls, values: object) -> TrainConfig:

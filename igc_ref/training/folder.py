@@ -21,7 +21,7 @@ from igc_ref.networks.model import Model, build, sha256
 from igc_ref.report import Report, silent
 from igc_ref.training import checkpoint
 from igc_ref.training.checkpoint import Checkpoint
-from igc_ref.training.config import TrainConfig
+from igc_ref.training.config import TrainConfig, plain
 
 CHECKPOINT, PREVIOUS = "checkpoint.npz", "checkpoint-previous.npz"
 CONFIG, LOG, LOCK = "config.json", "log.jsonl", ".lock"
@@ -100,10 +100,11 @@ def read_config(folder: str | Path) -> TrainConfig:
 
 def differing(config: TrainConfig, settings: Mapping[str, Any]) -> str:
     """List the settings that a run does not have and cannot be continued with."""
+    run = config.to_dict()
     return ", ".join(
-        f"{name}={value} (the run has {getattr(config, name)})"
-        for name, value in settings.items()
-        if name not in MAY_CHANGE and value != getattr(config, name)
+        f"{name}={value} (the run has {run[name]})"
+        for name, value in plain(settings).items()
+        if name not in MAY_CHANGE and value != run[name]
     )
 
 

@@ -45,6 +45,7 @@ def test_every_setting_has_an_option_with_its_help_and_default_and_is_documented
         flag = f"-{field.name}" if len(field.name) == 1 else f"--{field.name.replace('_', '-')}"
         default = setting.none if field.default is None else field.default
         default = ("on" if default else "off") if setting.kind is bool else default
+        default = ",".join(map(str, default)) if setting.kind is tuple else default
         assert f" {flag} " in shown.replace(",", " ")
         assert f"{setting.help}; default {default}" in shown
         assert f"{field.name} : " in TrainConfig.__doc__
@@ -58,6 +59,7 @@ def test_every_setting_has_an_option_with_its_help_and_default_and_is_documented
     [
         ("--bn-momentum 0.5", {"bn_momentum": 0.5}),
         ("--bn-momentum paper", {"bn_momentum": None}),
+        ("--kernel-sizes 3,5,7 --gate channels", {"kernel_sizes": [3, 5, 7], "gate": "channels"}),
         ("--no-augment -L 3 -M 2", {"augment": False, "L": 3, "M": 2}),
         ("--until 0.5 --test-mirror", {"until": 0.5, "test_mirror": True}),
         ("--schedule step --weight-decay 0 --lr 1", {"weight_decay": 0.0, "lr": 1.0}),
@@ -66,7 +68,10 @@ def test_every_setting_has_an_option_with_its_help_and_default_and_is_documented
 def test_what_is_given_on_the_command_line_is_what_is_trained(tmp_path, options, expected):
     small = "train --depth 5 --epochs 1 --backend numpy --out"
     assert main([*small.split(), str(tmp_path / "run"), *options.split()]) == 0
-    assert expected.items() <= runs.read_config(tmp_path / "run").to_dict().items()
+    assert (
+        runs.read_config(tmp_path / "run").to_dict() | expected
+        == runs.read_config(tmp_path / "run").to_dict()
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,6 +105,15 @@ def test_what_is_given_on_the_command_line_is_what_is_trained(tmp_path, options,
         ({"dtype": "int8"}, "dtype='int8' is unknown"),
         ({"depth": 6}, "depth=6 is not allowed"),
         ({"M": None}, "M is missing"),
+        (
+            {"kernel_sizes": "3,x"},
+            "kernel_sizes='3,x' is not allowed; it must be a whole number or",
+        ),
+        ({"kernel_sizes": (3, 0)}, r"kernel_sizes=\(3, 0\) is not allowed; it must be a whole"),
+        ({"kernel_sizes": 4}, r"kernel_sizes=\(4,\) is not allowed; odd numbers are"),
+        ({"gate": "no"}, "gate='no' is unknown; choose one of none, channels, partitions"),
+        ({"keep": 2}, "keep=2 needs gate='partitions', not 'none'"),
+        ({"arch": "plain", "L": None, "M": None, "gate": "channels"}, "plain has no IGC blocks"),
     ],
 )
 def test_a_setting_that_is_not_allowed_is_named_with_what_is(tmp_path, changes, message):
@@ -120,9 +134,11 @@ def test_paths_and_numpy_numbers_make_the_same_config_as_plain_ones(tmp_path):
         arch=np.str_("plain_igc"), augment=np.True_, data_dir=np.str_("d"),
     )  # fmt: skip
     assert made == config(tmp_path, data_dir="d")
-    assert {type(v) for v in made.to_dict().values()} == {int, float, str, bool, type(None)}
+    assert {type(v) for v in made.to_dict().values()} == {int, float, str, bool, list, type(None)}
     assert json.loads(json.dumps(made.to_dict())) == made.to_dict()
     assert type(config(tmp_path, lr=1).lr) is float
+    for same in ((3, 5), [3, np.int64(5)], "3,5", np.array([3, 5])):
+        assert config(tmp_path, kernel_sizes=same).kernel_sizes == (3, 5)
 
 
 def test_a_tilde_is_the_home_folder_and_data_is_found_from_any_folder(tmp_path, monkeypatch):
