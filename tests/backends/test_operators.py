@@ -122,7 +122,8 @@ def test_group_convolution_and_its_gradients_equal_loops(
     backend, groups, inp, out, N, H, W, k, stride, seed
 ):
     rng = np.random.default_rng(seed)
-    x, weight = normal(rng, (N, groups * inp, H, W)), normal(rng, (groups * out, inp, k, k))
+    sides = k if isinstance(k, tuple) else (k, k)
+    x, weight = normal(rng, (N, groups * inp, H, W)), normal(rng, (groups * out, inp, *sides))
     y, saved = backend.conv2d(
         internal(backend, x), backend.asarray(weight), groups=groups, stride=stride
     )

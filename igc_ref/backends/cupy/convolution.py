@@ -48,7 +48,9 @@ class Convolutions(Packing):
     ) -> tuple[Batch, Saved]:
         """Convolve in groups; see `GenericBackend.conv2d`."""
         groups, stride = self.check_conv2d(x, weight, groups, stride)
-        out, _, k, _ = weight.shape
+        out, _, k, other = weight.shape
+        if k != other:
+            return super().conv2d(x, weight, groups, stride)
         g = of_convolution(self._whole(x), out, groups, k, stride, split=True)
         g = self._fitting(g, backward=False, dx=False)
         results = self._forward(x, weight, None, g)

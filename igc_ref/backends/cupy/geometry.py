@@ -60,6 +60,8 @@ def of_block(spec: IGCSpec, N: int, H: int, W: int) -> Geometry | None:
     L, M, out = spec.L, spec.M, spec.out_channels
     if out // L % M:
         return None  # outputs of a primary partition go into parts of the secondary partitions
+    if isinstance(spec.kernel_size, tuple):
+        return None
     I, O = spec.in_channels // L, out // L
     return Geometry(True, L, I, O, M, out // M, spec.kernel_size, spec.stride, H, W, N)
 
