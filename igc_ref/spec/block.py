@@ -216,7 +216,7 @@ class IGCSpec(Product):
 
 
 def whole_numbers(spec: Any) -> None:
-    """Make every number of a frozen dataclass a plain int, its kernel an int or a pair; or raise."""
+    """Make each number of a frozen dataclass a plain int, its kernel an int or a pair, or raise."""
     for field in fields(spec):
         if check := {"int": integer, "KernelSize": int_or_pair}.get(str(field.type)):
             object.__setattr__(spec, field.name, check(field.name, getattr(spec, field.name)))

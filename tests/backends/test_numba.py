@@ -283,7 +283,7 @@ def test_a_batch_is_cut_into_pieces_by_its_shape_alone(images, size, pieces):
 
     def cut(backward, tile_bytes):
         p = plan(
-            Shape(48, 48, 24, 2, 3, 1, images, images, size, size, 16, 4, tile_bytes), backward
+            Shape(48, 48, 24, 2, 3, 3, 1, images, images, size, size, 16, 4, tile_bytes), backward
         )
         assert p.counts.sum() == images * size * size  # every position is in one piece
         return len(p.counts)
