@@ -109,6 +109,16 @@ class Checks(Library):
             raise SpecError(f"a window of {k} is too large for images of {x.shape[2]}x{x.shape[3]}")
         return k, stride, padding
 
+    def check_pool(self, x: Array, kernel_size: int | tuple[int, int]) -> tuple[int, int]:
+        """Check the arguments of `average_pool`; return height and width of a window."""
+        self.check_batch("x", x)
+        both = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
+        kh, kw = (
+            integer("kernel_size", k, maximum=size)
+            for k, size in zip(both, x.shape[2:], strict=True)
+        )
+        return kh, kw
+
     def check_linear(self, x: Array, weight: Array, bias: Array) -> None:
         """Check the arguments of `linear`."""
         self.check("x", x, *DTYPES, shape="(N, in)")
