@@ -146,6 +146,29 @@ class MaxPool(Layer):
         return f"max pool {k}x{k} /{stride}"
 
 
+class AveragePool(Layer):
+    """The mean of every window of `kernel_size`, an int or a pair; windows lie side by side."""
+
+    def __init__(self, backend: GenericBackend, kernel_size: int | tuple[int, int] = 2) -> None:
+        super().__init__()
+        pair = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
+        self.backend, self.kernel_size = backend, pair
+
+    def forward(self, x: Array, train: bool = False) -> Array:
+        y, self._saved = self.backend.average_pool(x, self.kernel_size)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        return self.backend.average_pool_backward(dy, self._take_saved())
+
+    def output_shape(self, shape: Shape) -> Shape:
+        (C, H, W), (kh, kw) = shape, self.kernel_size
+        return C, H // kh, W // kw
+
+    def describe(self) -> str:
+        return "average pool {}x{}".format(*self.kernel_size)
+
+
 class GlobalAveragePool(Layer):
     """The mean of every channel over all positions: (C, N, H, W) to (N, C)."""
 

@@ -241,6 +241,30 @@ def test_global_average_pooling_is_the_mean_and_spreads_the_gradient(backend, C,
 
 
 @given(
+    C=counts, N=st.sampled_from([1, 2, 5, 17]), H=sizes, W=sizes, kh=st.integers(1, 3),
+    kw=st.integers(1, 3), seed=seeds,
+)  # fmt: skip
+def test_average_pooling_is_the_mean_of_whole_windows_and_spreads_the_gradient(
+    backend, C, N, H, W, kh, kw, seed
+):
+    kh, kw = min(kh, H), min(kw, W)
+    rng, dtype = np.random.default_rng(seed), np.random.default_rng(seed).choice(["f4", "f8"])
+    x, d = normal(rng, (N, C, H, W), dtype), normal(rng, (N, C, H // kh, W // kw), dtype)
+    y, saved = backend.average_pool(internal(backend, x), kh if kh == kw else (kh, kw))
+    expected, dx = np.zeros(d.shape), np.zeros(x.shape)
+    for n, c, r, q in np.ndindex(*d.shape):
+        window = (n, c, slice(r * kh, r * kh + kh), slice(q * kw, q * kw + kw))
+        expected[n, c, r, q] = x[window].astype("float64").mean()
+        dx[window] = d[n, c, r, q].astype("float64") / (kh * kw)
+    assert public(backend, y).dtype == dtype
+    assert_close(public(backend, y), expected, 10)
+    found = public(backend, backend.average_pool_backward(internal(backend, d), saved))
+    assert_close(found, dx, 10)
+    assert (found[:, :, H // kh * kh :] == 0).all()
+    assert (found[:, :, :, W // kw * kw :] == 0).all()
+
+
+@given(
     C=counts, N=counts, H=st.integers(3, 8), W=st.integers(3, 8), k=st.integers(1, 3),
     stride=strides, special=st.booleans(), seed=seeds,
 )  # fmt: skip

@@ -95,6 +95,8 @@ def of_batches():
     yield SpecError, "kernel_size=0", on("max_pool", 0, 1, 0)
     yield SpecError, "stride=0", on("max_pool", 3, 0, 1)
     yield SpecError, "too large for images of 5x4", on("max_pool", 7, 1, 0)
+    yield SpecError, "kernel_size=5 is too large; at most 4 is", on("average_pool", 5)
+    yield SpecError, "kernel_size=0 is not", on("average_pool", (1, 0))
     pooled = plain("global_average_pool_backward", SECONDARY, (6, 2, 5, 4))
     yield SpecError, r"the gradient .*\(6, 2\); \(2, 6\) is needed", pooled
 

@@ -85,4 +85,4 @@ def weights(rng, spec, dtype=np.float64):
 
 def depth_of(arch):
     """A small depth that networks of this architecture can have."""
-    return {"imagenet": 18, "igcv3": 54}.get(ARCHITECTURES[arch][0], 8)
+    return {"imagenet": 18, "igcv3": 54, "densenet": 10}.get(ARCHITECTURES[arch][0], 8)
