@@ -13,6 +13,7 @@ from igc_ref.errors import SpecError, arrays, divides, instance, integer
 from igc_ref.reference.special_cases.convolutions import Weights, group_convolution, xception
 from igc_ref.reference.structure import Array, check_kernel, check_weights, diagonal_blocks
 from igc_ref.spec.block import IGCSpec
+from igc_ref.spec.mixed import MixedSpec
 
 
 def mixconv(kernels: Sequence[Array], stride: int = 1) -> Weights:
@@ -32,8 +33,56 @@ def mixconv(kernels: Sequence[Array], stride: int = 1) -> Weights:
     sizes = [integer("kernel_size", kernel.shape[-1]) for kernel in kernels]
     if len({size % 2 for size in sizes}) != 1:
         raise SpecError(f"kernel sizes {sizes} are not all odd or all even")
+    return group_convolution(_with_outer_taps(kernels), len(sizes), stride)
+
+
+def mixed(kernels: Sequence[Array], secondary: Array, spec: MixedSpec) -> Weights:
+    """Block with several kernel sizes: an IGC of the largest kernel whose outer taps are zero.
+
+    The kernels are those of the runs, ``[run.weight_shape for run in spec.runs]``. With W_d the
+    identity it is MixConv; see `mixconv`.
+
+    >>> spec = MixedSpec(2, 4, L=2, M=2, kernel_sizes=(1, 3))
+    >>> igc = mixed([np.ones((2, 1, 1, 1)), np.ones((2, 1, 3, 3))], np.ones((4, 2)), spec)
+    >>> igc.primary[0, 0]
+    array([[0., 0., 0.],
+           [0., 1., 0.],
+           [0., 0., 0.]])
+    """
+    instance("spec", spec, MixedSpec)
+    instance("kernels", kernels, Sequence)
+    if len(kernels) != len(spec.runs):
+        raise SpecError(f"{len(kernels)} kernels are given; {spec} has {len(spec.runs)} runs")
+    for run, kernel in zip(spec.runs, kernels, strict=True):
+        arrays(run.weight_shape, kernel=kernel)
+    arrays(spec.secondary_shape, secondary=secondary)
+    return Weights(_with_outer_taps(kernels), secondary, spec.igc)
+
+
+def unmixed(primary: Array, spec: MixedSpec) -> list[Array]:
+    """Take the kernels of the runs out of the primary weights of `mixed`.
+
+    It is the adjoint of putting them in, so it also makes their gradients of that of the primary
+    weights.
+
+    >>> [w.shape for w in unmixed(np.ones((4, 1, 3, 3)), MixedSpec(2, 4, 2, 2, (1, 3)))]
+    [(2, 1, 1, 1), (2, 1, 3, 3)]
+    """
+    instance("spec", spec, MixedSpec)
+    arrays(spec.igc.primary_shape, primary=primary)
+    ends = np.cumsum([run.out_channels for run in spec.runs])[:-1]
+    rings = [(spec.kernel_size - size) // 2 for size in spec.kernel_sizes]
+    return [
+        rows[:, :, ring : ring + size, ring : ring + size]
+        for rows, ring, size in zip(np.split(primary, ends), rings, spec.kernel_sizes, strict=True)
+    ]
+
+
+def _with_outer_taps(kernels: Sequence[Array]) -> Array:
+    """Pad kernels (out, in, k, k) with zeros to the largest size, and stack their outputs."""
+    sizes = [kernel.shape[-1] for kernel in kernels]
     rings = [[(0, 0)] * 2 + [((max(sizes) - size) // 2,) * 2] * 2 for size in sizes]
-    return group_convolution(np.concatenate(list(map(np.pad, kernels, rings))), len(sizes), stride)
+    return np.concatenate(list(map(np.pad, kernels, rings)))
 
 
 def dgconv(kernel: Array, gates: Sequence[int], stride: int = 1) -> tuple[Weights, Array, Array]:
