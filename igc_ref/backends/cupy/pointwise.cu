@@ -48,6 +48,17 @@ shuffle(storage* y, const storage* x, const float* rule, float floor, int groups
     store(y + to + i, read_by(line, floor, x + from + i));
 }
 
+// Channel `from` + c of x, read by its rule, is channel `to` + c of y.
+extern "C" __global__ void __launch_bounds__(THREADS)
+move(storage* y, const storage* x, const float* rule, float floor, int from, int to,
+     long long length) {
+  const long long source = (from + blockIdx.y) * length, target = (to + blockIdx.y) * length;
+  const float4 line = __ldg((const float4*)rule + from + blockIdx.y);
+  for (long long i = (long long)blockIdx.x * THREADS + threadIdx.x; i < length;
+       i += (long long)gridDim.x * THREADS)
+    store(y + target + i, read_by(line, floor, x + source + i));
+}
+
 // y[n, c] = the mean over the positions of x[c, n], read by its rule; a warp a plane.
 extern "C" __global__ void __launch_bounds__(THREADS)
 average(float* y, const storage* x, const float* rule, float floor, int N, int positions) {

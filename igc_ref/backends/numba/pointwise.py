@@ -118,6 +118,16 @@ def shuffle(first, last, thread, y, x, rule, floor, groups, size, V):
 
 
 @kernel
+def move(first, last, thread, y, x, rule, floor, from_, to, channels, all_channels, size, V):
+    """Copy channels of x from number `from_` on, read by their rule, to y from `to` on."""
+    for plane in range(first, last):
+        b, c = plane // channels, plane % channels
+        source, target = b * len(rule) + from_ + c, b * all_channels + to + c
+        scale_row(y, target * size, V, x, source * size, V, size // V,
+                  rule[from_ + c, 0], rule[from_ + c, 1], floor, ALL)  # fmt: skip
+
+
+@kernel
 def apply_derivative(first, last, thread, dx, d, table, floor, x, size, V):
     """Compute dx = a*(d if scale*x + shift > floor else 0) + b*(x - mean) + c."""
     for plane in range(first, last):

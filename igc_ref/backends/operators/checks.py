@@ -10,7 +10,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from igc_ref.backends.operators.library import DTYPES, INTEGERS, Array, Library
-from igc_ref.errors import Axes, SpecError, divides, fits, instance, integer, is_array, kind_of
+from igc_ref.errors import (
+    Axes,
+    SpecError,
+    divides,
+    fits,
+    instance,
+    integer,
+    is_array,
+    kind_of,
+    shown,
+)
 from igc_ref.spec.block import IGCSpec, output_length
 
 
@@ -69,6 +79,25 @@ class Checks(Library):
         self.check_batch("x", x)
         divides("groups", groups, "channels", x.shape[0])
         return int(groups)
+
+    def check_concat(self, batches: Sequence[Array]) -> None:
+        """Check that these are batches of one dtype, which differ in their channels alone."""
+        instance("batches", batches, Sequence)
+        if not batches:
+            raise SpecError("batches=[] is not allowed: at least one batch is needed")
+        first, *others = batches
+        self.check_batch("batches[0]", first)
+        rest = ", ".join(map(str, first.shape[1:]))
+        for i, x in enumerate(others, start=1):
+            self.check_batch(f"batches[{i}]", x, first.dtype, f"(C, {rest})")
+
+    def check_split(self, x: Array, sizes: Sequence[int]) -> list[int]:
+        """Check that these are numbers of channels that make up those of a batch."""
+        self.check_batch("x", x)
+        sizes = [integer("sizes", size) for size in sizes]
+        if sum(sizes) != x.shape[0]:
+            raise SpecError(f"sizes={shown(sizes)} make {sum(sizes)} channels; x has {x.shape[0]}")
+        return sizes
 
     def check_window(self, x: Array, k: int, stride: int, padding: int) -> tuple[int, int, int]:
         """Check the arguments of `max_pool`; return the three numbers."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import accumulate, pairwise, product
 from typing import Any, NamedTuple
 
 from igc_ref.backends.operators.checks import Checks
@@ -64,6 +64,39 @@ class PointwiseOperators(Checks):
         shape, dtype, groups = saved
         self.check_batch("the gradient", dy, dtype, shape)
         return self.shuffle(dy, shape[0] // groups)[0]
+
+    def concat(self, batches: Sequence[Array]) -> Array:
+        """Return batches one after the other along the channels.
+
+        `split` into the same sizes is its inverse, and its adjoint: the derivative of either is the
+        other, and nothing needs to be saved.
+
+        Parameters
+        ----------
+        batches : sequence of arrays, shapes (C_i, N, H, W)
+
+        Returns
+        -------
+        y : array, shape (C_1 + C_2 + ..., N, H, W)
+
+        Raises
+        ------
+        TypeError, SpecError
+            If they differ in dtype, or in more than their channels.
+        """
+        self.check_concat(batches)
+        return self.xp.concatenate(list(batches))
+
+    def split(self, x: Array, sizes: Sequence[int]) -> list[Array]:
+        """Return the first sizes[0] channels of a batch, the next sizes[1], ...; see `concat`.
+
+        Raises
+        ------
+        SpecError
+            If `sizes` are not integers of at least 1 that sum up to the channels.
+        """
+        starts = [0, *accumulate(self.check_split(x, sizes))]
+        return [self.xp.array(x[first:last]) for first, last in pairwise(starts)]
 
     def global_average_pool(self, x: Array) -> tuple[Array, tuple[int, ...]]:
         """Average every channel of every image: (C, N, H, W) to (N, C)."""
