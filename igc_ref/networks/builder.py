@@ -18,7 +18,9 @@ from igc_ref.networks.architecture import Architecture, Stage
 from igc_ref.networks.blocks import IGC, IGCV2, IGCV3, SummationFusion
 from igc_ref.networks.layer import Layer, Residual, Row, Sequential
 from igc_ref.networks.layers import BatchNorm, Conv2d, GlobalAveragePool, Linear, MaxPool
+from igc_ref.networks.mixed import MixedIGC
 from igc_ref.spec.block import IGCSpec
+from igc_ref.spec.mixed import MixedSpec
 from igc_ref.spec.products import IGCV2Spec, IGCV3Spec
 
 
@@ -105,7 +107,11 @@ class Builder:
         else:
             make = SummationFusion if unit == "fusion" else IGC
             spec = self._spec(channels, stage, stride)
-            layer = make(self.backend, spec, **self.draw)
+            if len(sizes := self.a.kernel_sizes) > 1:
+                mixed = MixedSpec(channels, out, spec.L, spec.M, sizes, stride)
+                layer = MixedIGC(self.backend, mixed, **self.draw)
+            else:
+                layer = make(self.backend, spec, **self.draw)
         name = "igc" if unit == "xception" else unit
         return Sequential({name: layer, "bn": self._norm(out, relu)})
 

@@ -33,7 +33,8 @@ def mixconv(kernels: Sequence[Array], stride: int = 1) -> Weights:
     sizes = [integer("kernel_size", kernel.shape[-1]) for kernel in kernels]
     if len({size % 2 for size in sizes}) != 1:
         raise SpecError(f"kernel sizes {sizes} are not all odd or all even")
-    return group_convolution(_with_outer_taps(kernels), len(sizes), stride)
+    rings = [[(0, 0)] * 2 + [((max(sizes) - size) // 2,) * 2] * 2 for size in sizes]
+    return group_convolution(np.concatenate(list(map(np.pad, kernels, rings))), len(sizes), stride)
 
 
 def mixed(kernels: Sequence[Array], secondary: Array, spec: MixedSpec) -> Weights:
@@ -56,7 +57,9 @@ def mixed(kernels: Sequence[Array], secondary: Array, spec: MixedSpec) -> Weight
     for run, kernel in zip(spec.runs, kernels, strict=True):
         arrays(run.weight_shape, kernel=kernel)
     arrays(spec.secondary_shape, secondary=secondary)
-    return Weights(_with_outer_taps(kernels), secondary, spec.igc)
+    runs = zip(kernels, spec.runs, strict=True)
+    partitions = [w for kernel, run in runs for w in np.split(kernel, run.groups)]
+    return Weights(mixconv(partitions).primary, secondary, spec.igc)
 
 
 def unmixed(primary: Array, spec: MixedSpec) -> list[Array]:
@@ -70,19 +73,11 @@ def unmixed(primary: Array, spec: MixedSpec) -> list[Array]:
     """
     instance("spec", spec, MixedSpec)
     arrays(spec.igc.primary_shape, primary=primary)
-    ends = np.cumsum([run.out_channels for run in spec.runs])[:-1]
-    rings = [(spec.kernel_size - size) // 2 for size in spec.kernel_sizes]
-    return [
-        rows[:, :, ring : ring + size, ring : ring + size]
-        for rows, ring, size in zip(np.split(primary, ends), rings, spec.kernel_sizes, strict=True)
-    ]
-
-
-def _with_outer_taps(kernels: Sequence[Array]) -> Array:
-    """Pad kernels (out, in, k, k) with zeros to the largest size, and stack their outputs."""
-    sizes = [kernel.shape[-1] for kernel in kernels]
-    rings = [[(0, 0)] * 2 + [((max(sizes) - size) // 2,) * 2] * 2 for size in sizes]
-    return np.concatenate(list(map(np.pad, kernels, rings)))
+    ends, found = np.cumsum([run.out_channels for run in spec.runs])[:-1], []
+    for rows, run in zip(np.split(primary, ends), spec.runs, strict=True):
+        sides = zip(primary.shape[2:], run.weight_shape[2:], strict=True)
+        found.append(rows[:, :, *(slice((K - k) // 2, (K + k) // 2) for K, k in sides)])
+    return found
 
 
 def dgconv(kernel: Array, gates: Sequence[int], stride: int = 1) -> tuple[Weights, Array, Array]:
