@@ -20,7 +20,6 @@ from igc_ref.networks.layers import BN_EPS, BatchNorm, Conv2d, GlobalAveragePool
 from igc_ref.networks.mixed import MixedIGC
 from igc_ref.networks.model import Model
 from igc_ref.reference.block import composed_kernel
-from igc_ref.reference.special_cases import mixed
 from igc_ref.spec.mixed import MixedSpec
 from igc_ref.training.checkpoint import check_numbers
 
@@ -50,7 +49,7 @@ def save(
     shuffle : {"reshape", "gather", "composed"}
         Channels are permuted by Reshape, Transpose, Reshape, or by one Gather. "composed": every
         IGC and fusion block is one dense convolution, with more multiply-adds (10 times as many at
-        L24M2); IGCV2 and IGCV3 have Gather.
+        L24M2); others have Gather.
     fold_bn : bool
         Multiply batch norm into the weights, and a bias, of the convolution before it.
     batch : int, optional
@@ -172,12 +171,8 @@ class _Graph:
                     x = self.convolve(x, name, weight.reshape(f.weight_shape), f.stride, f.groups)
                     x = self.permute(x, f.deal)
                 return x
-            case MixedIGC() if self.shuffle == "composed":
-                *kernels, secondary = arrays.values()
-                kernel = composed_kernel(*mixed(kernels, secondary, layer.spec))
-                return self.convolve(x, f"{place}.composed", kernel, layer.spec.stride)
             case MixedIGC():
-                return self.mix(x, arrays, layer.spec)
+                return self.mixed(x, arrays, layer.spec)
             case Conv2d():
                 return self.convolve(x, *arrays.popitem(), layer.stride, layer.groups)
             case Shuffle():
@@ -210,19 +205,16 @@ class _Graph:
         window: Any = {"kernel_shape": [k, k], "strides": [stride] * 2, "pads": [k // 2] * 4}
         return self.node("Conv", [x], {name: weight}, group=groups, **window)
 
-    def mix(self, x: str, arrays: State, spec: MixedSpec) -> str:
+    def mixed(self, x: str, arrays: State, spec: MixedSpec) -> str:
         """Add a block with several kernel sizes: a convolution for every run of partitions."""
-        sizes = f"runs_of_{'_'.join(str(run.in_channels) for run in spec.runs)}"
-        self.arrays[sizes] = np.array([run.in_channels for run in spec.runs])
-        parts = [f"{sizes}_{len(self.nodes)}_{i}" for i in range(len(spec.runs))]
-        self.nodes.append(onnx.helper.make_node("Split", [x, sizes], parts, axis=1))
         *primary, (name, secondary) = arrays.items()
-        y = [
-            self.convolve(part, *weight, run.stride, run.groups)
-            for part, weight, run in zip(parts, primary, spec.runs, strict=True)
-        ]
+        self.arrays[runs := f"{name}.runs"] = np.array([run.in_channels for run in spec.runs])
+        parts = [f"{runs}.{weight}" for weight, _ in primary]
+        self.nodes.append(onnx.helper.make_node("Split", [x, runs], parts, axis=1))
+        each = zip(parts, primary, spec.runs, strict=True)
+        y = [self.convolve(part, *weight, run.stride, run.groups) for part, weight, run in each]
         x, self.order = self.node("Concat", y, axis=1), np.arange(spec.out_channels)
-        x = self.convolve(self.permute(x, spec.L), name, secondary[:, :, None, None], 1, spec.M)
+        x = self.convolve(self.permute(x, spec.L), name, secondary[..., None, None], 1, spec.M)
         return self.permute(x, spec.M)
 
     def permute(self, x: str, groups: int) -> str:

@@ -199,15 +199,13 @@ class Architecture:
     ) -> Architecture:
         """Return the network of this family and depth with another unit.
 
-        If its blocks have several kernel sizes, units of another kind have 3 x 3.
-
         Examples
         --------
         >>> print(Architecture("plain_igc", 8, L=4, M=8).with_unit("regular", width=16))
         plain-8 W16
         """
         arch = next(name for name, kind in ARCHITECTURES.items() if kind == (self.family, unit))
-        k = self.kernel_sizes if unit == "igc" or len(self.kernel_sizes) == 1 else (3,)
+        k = self.kernel_sizes if unit == "igc" or len(self.kernel_sizes) == 1 else (3,)  # a default
         return replace(self, arch=arch, L=L, M=M, width=width, doubling="M", kernel_sizes=k)
 
     def __str__(self) -> str:

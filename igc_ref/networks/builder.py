@@ -105,13 +105,11 @@ class Builder:
             product = IGCV2Spec.balanced(channels, out, stride=stride)
             layer: Layer = IGCV2(self.backend, product, **self.draw)
         else:
-            make = SummationFusion if unit == "fusion" else IGC
-            spec = self._spec(channels, stage, stride)
+            make: Any = SummationFusion if unit == "fusion" else IGC
+            spec: Any = self._spec(channels, stage, stride)
             if len(sizes := self.a.kernel_sizes) > 1:
-                mixed = MixedSpec(channels, out, spec.L, spec.M, sizes, stride)
-                layer = MixedIGC(self.backend, mixed, **self.draw)
-            else:
-                layer = make(self.backend, spec, **self.draw)
+                make, spec = MixedIGC, MixedSpec(channels, out, spec.L, spec.M, sizes, stride)
+            layer = make(self.backend, spec, **self.draw)
         name = "igc" if unit == "xception" else unit
         return Sequential({name: layer, "bn": self._norm(out, relu)})
 

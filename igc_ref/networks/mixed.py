@@ -1,8 +1,4 @@
-"""The IGC block with several kernel sizes as a layer, from the operators that every backend has.
-
-The mathematics is that of `IGC` with zero outer taps (`igc_ref.reference.special_cases.mixed`), but
-only the real taps are multiplied: every run of partitions is a group convolution of its own.
-"""
+"""The IGC block with several kernel sizes, made of operators that every backend has."""
 
 from __future__ import annotations
 
@@ -16,9 +12,10 @@ from igc_ref.spec.mixed import MixedSpec
 
 
 class MixedIGC(Layer):
-    """The block x' = P W_d Pᵀ W_p x whose primary partitions have several kernel sizes.
+    """The block x' = P W_d Pᵀ W_p x, where each run of primary partitions has a kernel size.
 
-    Its weights are "primary3", "primary5" and so on, one array for every run of partitions, and
+    It is an IGC whose outer taps are zero (`igc_ref.reference.special_cases.mixed`), but multiplies
+    by the real taps only. Its weights are "primary3", "primary5", ..., one for each run, and
     "secondary".
 
     Parameters
@@ -26,19 +23,6 @@ class MixedIGC(Layer):
     spec : MixedSpec
     backend, rng, dtype
         As in `IGC`.
-
-    Notes
-    -----
-    Forward, where x_r are the channels of run r:
-
-        y = (W_p1 x_1, W_p2 x_2, ...),   ȳ = Pᵀ y,   x' = P W_d ȳ
-
-    Backward, with d = upstream gradient:
-
-        dz̄ = Pᵀ d,   dW_d = blockmask(dz̄ ȳᵀ),   dȳ = W_dᵀ dz̄,   dy = P dȳ
-        dW_pr = blockmask(dy_r z_rᵀ),   dx = (W_p1ᵀ dy_1, W_p2ᵀ dy_2, ...)
-
-    The first P stands for the inverse of its shuffle, whether or not that is the other one.
     """
 
     def __init__(
@@ -52,31 +36,28 @@ class MixedIGC(Layer):
         super().__init__()
         self.backend, self.spec, self.runs = backend, spec, spec.runs
         shapes = {f"primary{run.kernel_size}": run.weight_shape for run in self.runs}
-        for name, shape in (shapes | {"secondary": spec.secondary_shape}).items():
+        for name, shape in (shapes | {"secondary": spec.igc.secondary_shape}).items():
             self.parameters[name] = backend.asarray(he_normal(shape, rng), dtype)
 
     def forward(self, x: Array, train: bool = False) -> Array:
-        backend, (*primary, secondary) = self.backend, self.parameters.values()
-        parts = backend.split(x, [run.in_channels for run in self.runs])
-        runs = [
-            backend.conv2d(part, weight, run.groups, run.stride)
-            for part, weight, run in zip(parts, primary, self.runs, strict=True)
-        ]
-        y, transposed = backend.shuffle(backend.concat([y for y, _ in runs]), self.spec.L)  # Pᵀ
-        y, mixed = backend.conv2d(y, secondary.reshape(*secondary.shape, 1, 1), self.spec.M)
-        y, permuted = backend.shuffle(y, self.spec.M)  # P
-        self._saved = [saved for _, saved in runs], transposed, mixed, permuted
+        b, (*primary, secondary) = self.backend, self.parameters.values()
+        parts = b.split(x, [run.in_channels for run in self.runs])
+        each = zip(parts, primary, self.runs, strict=True)
+        y, in_runs = zip(*(b.conv2d(z, W, r.groups, r.stride) for z, W, r in each), strict=True)
+        y_bar, transposed = b.shuffle(b.concat([*y]), self.spec.L)  # Pᵀ W_p x
+        y, in_secondary = b.conv2d(y_bar, secondary[:, :, None, None], self.spec.M)
+        y, permuted = b.shuffle(y, self.spec.M)  # P W_d ȳ
+        self._saved = in_runs, transposed, in_secondary, permuted
         return y
 
     def backward(self, dy: Array) -> Array:
-        backend, (runs, transposed, mixed, permuted) = self.backend, self._take_saved()
-        dy_bar, dW_d = backend.conv2d_backward(backend.shuffle_backward(dy, permuted), mixed)
-        dy = backend.shuffle_backward(dy_bar, transposed)
-        parts = backend.split(dy, [run.out_channels for run in self.runs])
-        gradients = [backend.conv2d_backward(*run) for run in zip(parts, runs, strict=True)]
-        dW = [*(dW_p for _, dW_p in gradients), dW_d.reshape(dW_d.shape[:2])]
-        self.gradients = dict(zip(self.parameters, dW, strict=True))
-        return backend.concat([dx for dx, _ in gradients])
+        b, (in_runs, transposed, in_secondary, permuted) = self.backend, self._take_saved()
+        dy_bar, dW_d = b.conv2d_backward(b.shuffle_backward(dy, permuted), in_secondary)
+        dy = b.shuffle_backward(dy_bar, transposed)
+        parts = b.split(dy, [run.out_channels for run in self.runs])
+        dx, dW_p = zip(*map(b.conv2d_backward, parts, in_runs), strict=True)
+        self.gradients = dict(zip(self.parameters, (*dW_p, dW_d[:, :, 0, 0]), strict=True))
+        return b.concat([*dx])
 
     def output_shape(self, shape: Shape) -> Shape:
         return (self.spec.out_channels, *self.spec.output_size(shape[1], shape[2]))

@@ -166,10 +166,11 @@ class Mixed(nn.Module):  # type: ignore[misc]
 
     def __init__(self, s: MixedSpec) -> None:
         super().__init__()
-        for run in s.runs:
-            conv = convolution(run.weight_shape, run.stride, run.groups)
-            self.add_module(f"primary{run.kernel_size}", conv)
-        self.secondary, self.spec = convolution((*s.secondary_shape, 1, 1), 1, s.M), s
+        for r in s.runs:
+            self.add_module(
+                f"primary{r.kernel_size}", convolution(r.weight_shape, s.stride, r.groups)
+            )
+        self.secondary, self.spec = convolution(s.factors[1].weight_shape, 1, s.M), s
 
     def forward(self, x: Any) -> Any:  # noqa: D102
         *primary, secondary = self.children()

@@ -38,38 +38,31 @@ def mixconv(kernels: Sequence[Array], stride: int = 1) -> Weights:
 
 
 def mixed(kernels: Sequence[Array], secondary: Array, spec: MixedSpec) -> Weights:
-    """Block with several kernel sizes: an IGC of the largest kernel whose outer taps are zero.
+    """Block with several kernel sizes, from the kernels of `spec.runs`; see `MixedSpec`.
 
-    The kernels are those of the runs, ``[run.weight_shape for run in spec.runs]``. With W_d the
-    identity it is MixConv; see `mixconv`.
+    With W_d the identity it is MixConv; see `mixconv`.
 
-    >>> spec = MixedSpec(2, 4, L=2, M=2, kernel_sizes=(1, 3))
-    >>> igc = mixed([np.ones((2, 1, 1, 1)), np.ones((2, 1, 3, 3))], np.ones((4, 2)), spec)
-    >>> igc.primary[0, 0]
+    >>> spec = MixedSpec(2, 2, L=2, M=1, kernel_sizes=(1, 3))
+    >>> mixed([np.ones((1, 1, 1, 1)), np.ones((1, 1, 3, 3))], np.ones((2, 2)), spec).primary[0, 0]
     array([[0., 0., 0.],
            [0., 1., 0.],
            [0., 0., 0.]])
     """
     instance("spec", spec, MixedSpec)
-    instance("kernels", kernels, Sequence)
     if len(kernels) != len(spec.runs):
         raise SpecError(f"{len(kernels)} kernels are given; {spec} has {len(spec.runs)} runs")
-    for run, kernel in zip(spec.runs, kernels, strict=True):
+    partitions: list[Array] = []
+    for kernel, run in zip(kernels, spec.runs, strict=True):
         arrays(run.weight_shape, kernel=kernel)
-    arrays(spec.secondary_shape, secondary=secondary)
-    runs = zip(kernels, spec.runs, strict=True)
-    partitions = [w for kernel, run in runs for w in np.split(kernel, run.groups)]
+        partitions += np.split(kernel, run.groups)
     return Weights(mixconv(partitions).primary, secondary, spec.igc)
 
 
 def unmixed(primary: Array, spec: MixedSpec) -> list[Array]:
-    """Take the kernels of the runs out of the primary weights of `mixed`.
+    """Take the kernels out of the primary weights of `mixed`, of which it is the adjoint.
 
-    It is the adjoint of putting them in, so it also makes their gradients of that of the primary
-    weights.
-
-    >>> [w.shape for w in unmixed(np.ones((4, 1, 3, 3)), MixedSpec(2, 4, 2, 2, (1, 3)))]
-    [(2, 1, 1, 1), (2, 1, 3, 3)]
+    >>> [w.shape for w in unmixed(np.ones((2, 1, 3, 3)), MixedSpec(2, 2, 2, 1, (1, 3)))]
+    [(1, 1, 1, 1), (1, 1, 3, 3)]
     """
     instance("spec", spec, MixedSpec)
     arrays(spec.igc.primary_shape, primary=primary)
