@@ -25,8 +25,10 @@ from igc_ref.networks.layers import (
     Linear,
     MaxPool,
 )
+from igc_ref.networks.mixed import MixedIGC
 from igc_ref.networks.model import Model
 from igc_ref.reference.block import composed_kernel
+from igc_ref.spec.mixed import MixedSpec
 from igc_ref.training.checkpoint import check_numbers
 
 OPSET, IR_VERSION = 17, 8
@@ -55,7 +57,7 @@ def save(
     shuffle : {"reshape", "gather", "composed"}
         Channels are permuted by Reshape, Transpose, Reshape, or by one Gather. "composed": every
         IGC and fusion block is one dense convolution, with more multiply-adds (10 times as many at
-        L24M2); IGCV2 and IGCV3 have Gather.
+        L24M2); others have Gather.
     fold_bn : bool
         Multiply batch norm into the weights, and a bias, of the convolution before it; not in a
         DenseNet, whose batch norms come first.
@@ -182,6 +184,8 @@ class _Graph:
                     x = self.convolve(x, name, weight.reshape(f.weight_shape), f.stride, f.groups)
                     x = self.permute(x, f.deal)
                 return x
+            case MixedIGC():
+                return self.mixed(x, arrays, layer.spec)
             case Conv2d():
                 return self.convolve(x, *arrays.popitem(), layer.stride, layer.groups)
             case Shuffle():
@@ -217,6 +221,18 @@ class _Graph:
         window: Any = {"kernel_shape": kernel, "strides": [stride] * 2}
         window["pads"] = [k // 2 for k in kernel] * 2  # above, left, below, right
         return self.node("Conv", [x], {name: weight}, group=groups, **window)
+
+    def mixed(self, x: str, arrays: State, spec: MixedSpec) -> str:
+        """Add a block with several kernel sizes: a convolution for every run of partitions."""
+        *primary, (name, secondary) = arrays.items()
+        self.arrays[runs := f"{name}.runs"] = np.array([run.in_channels for run in spec.runs])
+        parts = [f"{runs}.{weight}" for weight, _ in primary]
+        self.nodes.append(onnx.helper.make_node("Split", [x, runs], parts, axis=1))
+        each = zip(parts, primary, spec.runs, strict=True)
+        y = [self.convolve(part, *weight, run.stride, run.groups) for part, weight, run in each]
+        x, self.order = self.node("Concat", y, axis=1), np.arange(spec.out_channels)
+        x = self.convolve(self.permute(x, spec.L), name, secondary[..., None, None], 1, spec.M)
+        return self.permute(x, spec.M)
 
     def permute(self, x: str, groups: int) -> str:
         """Add a shuffle of channels, unless it changes nothing."""

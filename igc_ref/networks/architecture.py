@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from igc_ref.errors import MAX_INTEGER, SpecError, choice, integer, shown
+from igc_ref.spec.mixed import MixedSpec
 
 DOUBLINGS = ("M", "L")
 GATES = ("none", "channels", "partitions")
@@ -129,10 +130,14 @@ class Architecture:
             raise SpecError(
                 f"{self.arch} has no IGC blocks: several kernel_sizes or a gate need them"
             )
+        if len(sizes) > 1 and self.gate != "none":
+            raise SpecError(f"gate={self.gate!r} takes one of kernel_sizes={sizes}, not several")
         if self.keep is not None:
             if self.gate != "partitions":
                 raise SpecError(f"keep={self.keep} needs gate='partitions', not {self.gate!r}")
             object.__setattr__(self, "keep", integer("keep", self.keep, maximum=self.L or 1))
+        if len(sizes) > 1:  # of the first stage, which has the fewest partitions
+            MixedSpec(self.channels, self.channels, self.L or 1, self.M or 1, sizes)
 
     @property
     def family(self) -> str:
@@ -213,7 +218,8 @@ class Architecture:
         plain-8 W16
         """
         arch = next(name for name, kind in ARCHITECTURES.items() if kind == (self.family, unit))
-        return replace(self, arch=arch, L=L, M=M, width=width, doubling="M")
+        k = self.kernel_sizes if unit == "igc" or len(self.kernel_sizes) == 1 else (3,)  # a default
+        return replace(self, arch=arch, L=L, M=M, width=width, doubling="M", kernel_sizes=k)
 
     def __str__(self) -> str:
         name = f"L{self.L}M{self.M}" if self.unit in PARTITIONED else f"W{self.width}"

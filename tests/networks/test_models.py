@@ -20,7 +20,8 @@ from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import cost, igcv3_blocks
 from igc_ref.networks.model import build, sha256
 from igc_ref.reference.products import is_loosely_complementary
-from igc_ref.spec.block import IGCSpec
+from igc_ref.reference.special_cases import mixed
+from igc_ref.spec import IGCSpec, MixedSpec
 from igc_ref.testing import assert_close
 from tests.support import oracles
 
@@ -102,8 +103,13 @@ class ByDefinition:
         kind = self.a.arch.partition("_")[2]
         if kind == "igc":
             spec = IGCSpec(z.shape[1], out, L, M_channels // L, stride=stride)
-            weights = (self.state[f"{name}.igc.{w}"] for w in ("primary", "secondary"))
-            y = reference.forward(z, *weights, spec)
+            *kernels, secondary = (w for n, w in self.state.items() if n.startswith(f"{name}.igc."))
+            if len(sizes := self.a.kernel_sizes) > 1:
+                several = MixedSpec(z.shape[1], out, L, spec.M, sizes, stride)
+                weights = mixed(kernels, secondary, several)
+            else:
+                weights = kernels[0], secondary, spec
+            y = reference.forward(z, *weights)
         elif kind == "fusion":
             y = oracles.convolve(z, self.state[f"{name}.fusion.primary"], stride, groups=L)
             partitions = y.reshape(len(y), L, out // L, *y.shape[2:])
@@ -169,6 +175,7 @@ class ByDefinition:
         ("plain_igc", 5, {"L": 2, "M": 4, "doubling": "L"}, (1, 1, 1)),
         ("resnet_fusion", 8, {"L": 2, "M": 2}, (1, 1, 1)),
         ("resnet_xception", 8, {"width": 2}, (1, 1, 1)),
+        ("resnet_igc", 8, {"L": 2, "M": 2, "kernel_sizes": (5, 3)}, (1, 1, 1)),
         ("imagenet", 18, {"width": 2}, (2, 2, 2, 2)),
         ("imagenet_igc", 18, {"L": 2, "M": 2}, (2, 2, 2, 2)),
         ("imagenet_igc", 18, {"L": 2, "M": 2, "doubling": "L"}, (2, 2, 2, 2)),

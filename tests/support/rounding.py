@@ -20,6 +20,7 @@ from igc_ref.networks import (
     GlobalAveragePool,
     Linear,
     MaxPool,
+    MixedIGC,
     Shuffle,
 )
 from tests.support.subjects import Subject
@@ -45,14 +46,15 @@ def lengths(layer, shape):
         out, per_group, kh, kw = layer.parameters["weight"].shape
         seen, sees = per_group * kh * kw, out // layer.groups * kh * kw
         return {"y": (seen,), "dx": (sees,), "d weight": (N * rest[0] * rest[1],)}
-    assert isinstance(layer, IGC)
+    assert isinstance(layer, IGC | MixedIGC)
     s = layer.spec
     seen, sees = (n // s.L * s.taps for n in (s.in_channels, s.out_channels))
     mix, positions = s.out_channels // s.M, N * rest[0] * rest[1]
+    *primary, _ = layer.parameters
     return {
         "y": (seen, mix),
         "dx": (mix, sees),
-        "d primary": (mix, positions),
+        **{f"d {name}": (mix, positions) for name in primary},
         "d secondary": (seen, positions),
     }
 

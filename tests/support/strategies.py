@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from igc_ref.networks.architecture import ARCHITECTURES
 from igc_ref.spec.block import IGCSpec
+from igc_ref.spec.mixed import MixedSpec
 from igc_ref.spec.products import IGCV2Spec, IGCV3Spec
 
 seeds = st.integers(0, 2**32 - 1)
@@ -24,6 +25,21 @@ def specs(draw, square=None, kernels=kernel_sizes):
         return IGCSpec.square(L, M, k, stride)
     out = math.lcm(L, M) * draw(st.integers(1, 2))
     return IGCSpec(L * draw(st.integers(1, 3)), out, L, M, k, stride)
+
+
+@st.composite
+def mixed_specs(draw):
+    """Blocks of one to three kernel sizes, square or rectangular, of any stride."""
+    k = tuple(
+        draw(
+            st.lists(
+                st.sampled_from([1, 3, 5, (1, 3), (5, 1)]), min_size=1, max_size=3, unique=True
+            )
+        )
+    )
+    L, M = len(k) + draw(st.integers(0, 2)), draw(st.integers(1, 3))
+    out = math.lcm(L, M) if draw(st.booleans()) else L * M
+    return MixedSpec(L * draw(st.integers(1, 2)), out, L, M, k, draw(strides))
 
 
 # Groups of eight and more, which numba transforms (k = 3, stride 1), or of which it keeps ybar.

@@ -20,11 +20,13 @@ from igc_ref.networks import (
     GlobalAveragePool,
     Linear,
     MaxPool,
+    MixedIGC,
     Shuffle,
 )
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.layer import Layer, Residual, Sequential
 from igc_ref.networks.model import build
+from igc_ref.spec.mixed import MixedSpec
 from igc_ref.spec.products import IGCV2Spec, IGCV3Spec
 from tests.backends.cuda import emulator
 
@@ -125,6 +127,7 @@ MULTILINEAR = {  # linear in x and in every weight (shuffle and pool have none)
 }
 BILINEAR = [name for name in MULTILINEAR if name != "average"]  # scaling by powers of two is exact
 LAYERS = MULTILINEAR | {
+    "mixed igc": _block(MixedIGC, MixedSpec(6, 12, 3, 2, (3, 5), stride=2), (6, 6, 5, 4), False),
     "linear": Case(
         lambda backend, dtype: Linear(backend, 7, 4, rng=np.random.default_rng(0), dtype=dtype),
         (6, 7),
@@ -148,6 +151,7 @@ NETWORKS = [
     Architecture("plain_igc", 5, L=2, M=2),
     Architecture("resnet", 8, width=3),
     Architecture("resnet_igc", 8, L=2, M=2),
+    Architecture("plain_igc", 5, L=2, M=2, kernel_sizes=(5, 3)),
 ]
 NETWORKS_EVERYWHERE = [
     *(marked(backend, network) for backend in ("numpy", "numba") for network in NETWORKS),

@@ -13,11 +13,12 @@ from igc_ref import networks as layers
 from igc_ref.backends import GenericBackend
 from igc_ref.errors import CheckpointError, instance, kind_of
 from igc_ref.exchange.state import COUNTER, to_ours, to_theirs
-from igc_ref.exchange.torch.block import InterleavedGroupConv2d, convolution
+from igc_ref.exchange.torch.block import InterleavedGroupConv2d, convolution, shuffle
 from igc_ref.networks import layer as ours
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.model import Model, build
 from igc_ref.spec.block import IGCSpec
+from igc_ref.spec.mixed import MixedSpec
 
 
 def to_torch(model: Model, **block: Any) -> nn.Module:
@@ -116,6 +117,8 @@ def module_of(layer: Any, **block: Any) -> nn.Module:
             return Fusion(layer.spec)
         case layers.IGC():
             return InterleavedGroupConv2d(**vars(layer.spec), **block)
+        case layers.MixedIGC():
+            return Mixed(layer.spec)
         case layers.Conv2d():
             return convolution(layer.parameters["weight"].shape, layer.stride, layer.groups)
         case layers.BatchNorm():
@@ -166,3 +169,19 @@ class Fusion(nn.Module):  # type: ignore[misc]
     def forward(self, x: Any) -> Any:  # noqa: D102
         y = self.primary(x).unflatten(1, (self.L, -1))
         return y.sum(1, keepdim=True).expand_as(y).flatten(1, 2)
+
+
+class Mixed(nn.Module):  # type: ignore[misc]
+    """The block with several kernel sizes: a convolution for every run of partitions."""
+
+    def __init__(self, s: MixedSpec) -> None:
+        super().__init__()
+        for name, run in zip(s.names, s.runs, strict=True):
+            self.add_module(name, convolution(run.weight_shape, s.stride, run.groups))
+        self.secondary, self.spec = convolution(s.factors[1].weight_shape, 1, s.M), s
+
+    def forward(self, x: Any) -> Any:  # noqa: D102
+        *primary, secondary = self.children()
+        parts = x.split([run.in_channels for run in self.spec.runs], 1)
+        y = torch.cat([conv(part) for conv, part in zip(primary, parts, strict=True)], 1)
+        return shuffle(secondary(shuffle(y, self.spec.L)), self.spec.M)

@@ -13,6 +13,7 @@ from igc_ref.errors import SpecError, arrays, divides, instance, int_or_pair, in
 from igc_ref.reference.special_cases.convolutions import Weights, group_convolution, xception
 from igc_ref.reference.structure import Array, check_kernel, check_weights, diagonal_blocks
 from igc_ref.spec.block import IGCSpec
+from igc_ref.spec.mixed import MixedSpec
 
 
 def mixconv(kernels: Sequence[Array], stride: int = 1) -> Weights:
@@ -36,6 +37,42 @@ def mixconv(kernels: Sequence[Array], stride: int = 1) -> Weights:
         raise SpecError(f"kernel sizes {shown} are not all odd or all even")
     rings = [[(0, 0)] * 2 + [(n, n) for n in (sizes.max(axis=0) - size) // 2] for size in sizes]
     return group_convolution(np.concatenate(list(map(np.pad, kernels, rings))), len(sizes), stride)
+
+
+def mixed(kernels: Sequence[Array], secondary: Array, spec: MixedSpec) -> Weights:
+    """Block with several kernel sizes, from the kernels of `spec.runs`; see `MixedSpec`.
+
+    With W_d the identity it is MixConv; see `mixconv`.
+
+    >>> spec = MixedSpec(2, 2, L=2, M=1, kernel_sizes=(1, 3))
+    >>> mixed([np.ones((1, 1, 1, 1)), np.ones((1, 1, 3, 3))], np.ones((2, 2)), spec).primary[0, 0]
+    array([[0., 0., 0.],
+           [0., 1., 0.],
+           [0., 0., 0.]])
+    """
+    instance("spec", spec, MixedSpec)
+    if len(kernels) != len(spec.runs):
+        raise SpecError(f"{len(kernels)} kernels are given; {spec} has {len(spec.runs)} runs")
+    partitions: list[Array] = []
+    for kernel, run in zip(kernels, spec.runs, strict=True):
+        arrays(run.weight_shape, kernel=kernel)
+        partitions += np.split(kernel, run.groups)
+    return Weights(mixconv(partitions).primary, secondary, spec.igc)
+
+
+def unmixed(primary: Array, spec: MixedSpec) -> list[Array]:
+    """Take the kernels out of the primary weights of `mixed`, of which it is the adjoint.
+
+    >>> [w.shape for w in unmixed(np.ones((2, 1, 3, 3)), MixedSpec(2, 2, 2, 1, (1, 3)))]
+    [(1, 1, 1, 1), (1, 1, 3, 3)]
+    """
+    instance("spec", spec, MixedSpec)
+    arrays(spec.igc.primary_shape, primary=primary)
+    ends, found = np.cumsum([run.out_channels for run in spec.runs])[:-1], []
+    for rows, run in zip(np.split(primary, ends), spec.runs, strict=True):
+        sides = zip(primary.shape[2:], run.weight_shape[2:], strict=True)
+        found.append(rows[:, :, *(slice((K - k) // 2, (K + k) // 2) for K, k in sides)])
+    return found
 
 
 def dgconv(kernel: Array, gates: Sequence[int], stride: int = 1) -> tuple[Weights, Array, Array]:
