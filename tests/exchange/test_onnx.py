@@ -25,6 +25,8 @@ NETWORKS = [
 ]
 NETWORKS.append(Architecture("resnet_igc", 10, L=3, M=2, num_classes=3, doubling="L"))
 NETWORKS.append(Architecture("resnet_igc", 8, L=3, M=2, num_classes=3, kernel_sizes=(5, 3)))
+ROW = {"kernel_sizes": (5,), "dims": "1"}
+NETWORKS.append(Architecture("resnet_igc", 8, L=3, M=2, num_classes=3, **ROW))
 SMALL = Architecture("plain", 5, width=4, num_classes=3)
 
 
