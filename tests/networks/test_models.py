@@ -262,6 +262,7 @@ def test_weights_depend_on_the_seed_alone():
         ("plain_igc", 8, {"L": 2, "M": 2}, 0.99),
         ("resnet", 8, {"width": 4}, 0.9),
         ("igcv3", 54, {"width": 4}, 0.9),
+        ("densenet_bc", 10, {"width": 4}, 0.9),
     ],
 )
 def test_batch_norm_s_momentum_is_the_authors_unless_it_is_given(arch, depth, numbers, authors):
@@ -385,6 +386,11 @@ def test_a_foreign_state_is_refused_and_changes_nothing():
         (("igcv3", 9, None, None, 32), "depth=9 is not allowed"),
         (("igcv3", 54, None, None, 30), "width=30 is not allowed: it must be divisible by 4"),
         (("igcv3", 54, None, None, 0), "width=0 is not an integer"),
+        (("densenet_bc", 20, None, None, 12), "depth=20 is not allowed: a DenseNet-BC has 3 equal"),
+        (("densenet_bc", 4, None, None, 12), "depth=4 is not allowed"),
+        (("densenet_bc_igc", 10, 4, 2, None, 10, "L"), "doubling='L' is not allowed"),
+        (("densenet_bc", 10, None, None, 4, 10, "M", (5,)), r"takes no kernel_sizes=\(5,\)"),
+        (("densenet_bc", 10, None, None, 4, 10, "M", (3,), "none", None, "batch", "1"), "no dims"),
     ],
 )
 def test_a_network_that_does_not_exist_is_refused_with_its_numbers(arguments, message):
