@@ -14,10 +14,9 @@ from igc_ref.errors import CheckpointError, SpecError, describe
 from igc_ref.exchange import header
 from igc_ref.exchange.state import State
 from igc_ref.files import replacing
-from igc_ref.networks.blocks import IGC, IGCV3, Shuffle
+from igc_ref.networks.blocks import IGC, IGCV3, MixedIGC, Shuffle
 from igc_ref.networks.layer import Residual, Sequential
 from igc_ref.networks.layers import BN_EPS, BatchNorm, Conv2d, GlobalAveragePool, Linear, MaxPool
-from igc_ref.networks.mixed import MixedIGC
 from igc_ref.networks.model import Model
 from igc_ref.reference.block import composed_kernel
 from igc_ref.spec.mixed import MixedSpec
@@ -162,6 +161,8 @@ class _Graph:
                     y = self.add(child, y, f"{place}.{name}" if place else name)
                 plus_x = isinstance(layer, IGCV3) and layer.spec.is_residual
                 return self.node("Add", [y, x]) if plus_x else y
+            case MixedIGC():
+                return self.mixed(x, arrays, layer.spec)
             case IGC() if self.shuffle == "composed":
                 primary, secondary = arrays.values()
                 kernel = composed_kernel(primary, secondary, layer.spec)
@@ -171,8 +172,6 @@ class _Graph:
                     x = self.convolve(x, name, weight.reshape(f.weight_shape), f.stride, f.groups)
                     x = self.permute(x, f.deal)
                 return x
-            case MixedIGC():
-                return self.mixed(x, arrays, layer.spec)
             case Conv2d():
                 return self.convolve(x, *arrays.popitem(), layer.stride, layer.groups)
             case Shuffle():

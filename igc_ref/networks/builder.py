@@ -15,10 +15,9 @@ import numpy.typing as npt
 from igc_ref.backends import GenericBackend, NumpyBackend
 from igc_ref.errors import SpecError
 from igc_ref.networks.architecture import Architecture, Stage
-from igc_ref.networks.blocks import IGC, IGCV2, IGCV3, SummationFusion
+from igc_ref.networks.blocks import IGC, IGCV2, IGCV3, MixedIGC, SummationFusion
 from igc_ref.networks.layer import Layer, Residual, Row, Sequential
 from igc_ref.networks.layers import BatchNorm, Conv2d, GlobalAveragePool, Linear, MaxPool
-from igc_ref.networks.mixed import MixedIGC
 from igc_ref.spec.block import IGCSpec
 from igc_ref.spec.mixed import MixedSpec
 from igc_ref.spec.products import IGCV2Spec, IGCV3Spec

@@ -13,16 +13,14 @@ from igc_ref.spec.block import Factor, IGCSpec, Product
 class MixedSpec(Product):
     """The IGC(L, M) of the largest kernel, `igc`, whose outer taps are zero and cost nothing.
 
-    Partition b has k_b*k_b taps, so that there are
-    ``(in/L)*(out/L)*(k_1² + ... + k_L²) + out*(out/M)`` parameters.
+    It has (in/L)*(out/L)*(k_1² + ... + k_L²) + out*(out/M) parameters, k_b of partition b.
 
     Parameters
     ----------
     in_channels, out_channels, L, M, stride : int
         As in `IGCSpec`.
     kernel_sizes : tuple of int
-        Different odd numbers. Each is that of one of the runs into which `numpy.array_split` cuts
-        the L partitions.
+        Different odd numbers, of the runs into which `numpy.array_split` cuts the L partitions.
 
     Raises
     ------
@@ -66,6 +64,11 @@ class MixedSpec(Product):
         runs = ((least + (i < more), k) for i, k in enumerate(self.kernel_sizes))
         inp, out = self.in_channels // self.L, self.out_channels // self.L
         return tuple(Factor(n * inp, n * out, n, k, self.stride) for n, k in runs)
+
+    @property
+    def secondary_shape(self) -> tuple[int, int]:
+        """Shape of the secondary weights, ``(out, out/M)``."""
+        return self.igc.secondary_shape
 
     @property
     def kernel_size(self) -> int:  # type: ignore[override]
