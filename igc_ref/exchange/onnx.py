@@ -14,7 +14,7 @@ from igc_ref.errors import CheckpointError, SpecError, describe
 from igc_ref.exchange import header
 from igc_ref.exchange.state import State
 from igc_ref.files import replacing
-from igc_ref.networks.blocks import IGC, IGCV3, Shuffle
+from igc_ref.networks.blocks import IGC, IGCV3, MixedIGC, Shuffle
 from igc_ref.networks.layer import Dense, Residual, Sequential
 from igc_ref.networks.layers import (
     BN_EPS,
@@ -25,7 +25,6 @@ from igc_ref.networks.layers import (
     Linear,
     MaxPool,
 )
-from igc_ref.networks.mixed import MixedIGC
 from igc_ref.networks.model import Model
 from igc_ref.reference.block import composed_kernel
 from igc_ref.spec.mixed import MixedSpec
@@ -175,6 +174,8 @@ class _Graph:
                     return self.node("Concat", [x, y], axis=1)
                 plus_x = isinstance(layer, IGCV3) and layer.spec.is_residual
                 return self.node("Add", [y, x]) if plus_x else y
+            case MixedIGC():
+                return self.mixed(x, arrays, layer.spec)
             case IGC() if self.shuffle == "composed":
                 primary, secondary = arrays.values()
                 kernel = composed_kernel(primary, secondary, layer.spec)
@@ -184,8 +185,6 @@ class _Graph:
                     x = self.convolve(x, name, weight.reshape(f.weight_shape), f.stride, f.groups)
                     x = self.permute(x, f.deal)
                 return x
-            case MixedIGC():
-                return self.mixed(x, arrays, layer.spec)
             case Conv2d():
                 return self.convolve(x, *arrays.popitem(), layer.stride, layer.groups)
             case Shuffle():

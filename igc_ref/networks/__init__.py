@@ -3,14 +3,13 @@
 - `layer`: what a layer is, and how layers make a network (one after another, beside a shortcut).
 - `layers`: convolution, batch norm, pooling, linear.
 - `blocks`: the IGC block, its baseline with summation fusion, IGCV2 and IGCV3.
-- `mixed`: the IGC block with several kernel sizes.
 - `architecture`: which networks exist, and the numbers that name them.
 - `metadata`: what a trained network's inputs and outputs mean.
 - `builder`: from these numbers to layers, and what a network costs.
 - `model`: `build_model`, and a network with its parameters by name.
 """
 
-from igc_ref.networks.blocks import IGC, IGCV2, IGCV3, Shuffle, SummationFusion
+from igc_ref.networks.blocks import IGC, IGCV2, IGCV3, MixedIGC, Shuffle, SummationFusion
 from igc_ref.networks.layers import (
     BN_EPS,
     AveragePool,
@@ -21,7 +20,6 @@ from igc_ref.networks.layers import (
     MaxPool,
     he_normal,
 )
-from igc_ref.networks.mixed import MixedIGC
 from igc_ref.networks.model import build_model
 
 __all__ = [

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from igc_ref.backends import GenericBackend, NumpyBackend
 from igc_ref.errors import KernelSize, SpecError
 from igc_ref.networks.architecture import Architecture, Stage
-from igc_ref.networks.blocks import IGC, IGCV2, IGCV3, SummationFusion
+from igc_ref.networks.blocks import IGC, IGCV2, IGCV3, MixedIGC, SummationFusion
 from igc_ref.networks.layer import Dense, Layer, Residual, Row, Sequential
 from igc_ref.networks.layers import (
     AveragePool,
@@ -25,7 +25,6 @@ from igc_ref.networks.layers import (
     Linear,
     MaxPool,
 )
-from igc_ref.networks.mixed import MixedIGC
 from igc_ref.spec.block import IGCSpec
 from igc_ref.spec.mixed import MixedSpec
 from igc_ref.spec.products import IGCV2Spec, IGCV3Spec

@@ -1,8 +1,7 @@
 """The shapes of the blocks, what they cost, and every closed form that follows.
 
-`block` describes the paper's interleaved group convolution, `mixed` the one with several kernel
-sizes, `products` the products of more factors (IGCV2, IGCV3); `mixing` says which inputs an output
-depends on.
+`block` describes the paper's interleaved group convolution, `mixed` that of several kernel sizes,
+`products` products of more factors (IGCV2, IGCV3), `mixing` which inputs an output depends on.
 """
 
 from igc_ref.spec.block import (

@@ -76,6 +76,11 @@ class MixedSpec(Product):
         return tuple(f"primary{'x'.join(map(str, side))}" for side in sides)
 
     @property
+    def secondary_shape(self) -> tuple[int, int]:
+        """Shape of the secondary weights, ``(out, out/M)``."""
+        return self.igc.secondary_shape
+
+    @property
     def kernel_size(self) -> KernelSize:  # type: ignore[override]
         """That of `igc`."""
         return self.igc.kernel_size

@@ -20,7 +20,6 @@ from igc_ref.networks import (
     GlobalAveragePool,
     Linear,
     MaxPool,
-    MixedIGC,
     Shuffle,
 )
 from tests.support.subjects import Subject
@@ -46,7 +45,7 @@ def lengths(layer, shape):
         out, per_group, kh, kw = layer.parameters["weight"].shape
         seen, sees = per_group * kh * kw, out // layer.groups * kh * kw
         return {"y": (seen,), "dx": (sees,), "d weight": (N * rest[0] * rest[1],)}
-    assert isinstance(layer, IGC | MixedIGC)
+    assert isinstance(layer, IGC)
     s = layer.spec
     seen, sees = (n // s.L * s.taps for n in (s.in_channels, s.out_channels))
     mix, positions = s.out_channels // s.M, N * rest[0] * rest[1]

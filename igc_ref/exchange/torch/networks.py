@@ -115,10 +115,10 @@ def module_of(layer: Any, **block: Any) -> nn.Module:
             return stages[""]
         case layers.SummationFusion():
             return Fusion(layer.spec)
-        case layers.IGC():
-            return InterleavedGroupConv2d(**vars(layer.spec), **block)
         case layers.MixedIGC():
             return Mixed(layer.spec)
+        case layers.IGC():
+            return InterleavedGroupConv2d(**vars(layer.spec), **block)
         case layers.Conv2d():
             return convolution(layer.parameters["weight"].shape, layer.stride, layer.groups)
         case layers.BatchNorm():
