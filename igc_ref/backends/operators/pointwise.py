@@ -65,6 +65,31 @@ class PointwiseOperators(Checks):
         self.check_batch("the gradient", dy, dtype, shape)
         return self.shuffle(dy, shape[0] // groups)[0]
 
+    def scale(self, x: Array, gates: Array) -> tuple[Array, Saved]:
+        """Return D x: each image multiplies each group of channels by a number of its own.
+
+        ``y[c, n] = x[c, n] * gates[n, c // (C/groups)]``
+
+        Parameters
+        ----------
+        x : array, shape (C, N, H, W)
+        gates : array, shape (N, groups)
+
+        Raises
+        ------
+        SpecError
+            If the gates have another shape, or the number of groups does not divide C.
+        """
+        self.check_gates(x, gates, x.shape[1])
+        return _scaled(x, gates), (x, gates)
+
+    def scale_backward(self, dy: Array, saved: Saved) -> tuple[Array, Array]:
+        """Return the gradients of `scale` with respect to x and the gates."""
+        x, gates = saved
+        self.check_batch("the gradient", dy, x.dtype, x.shape)
+        sums = (dy * x).sum(axis=(2, 3)).T  # (N, C)
+        return _scaled(dy, gates), sums.reshape(*gates.shape, -1).sum(axis=2)
+
     def global_average_pool(self, x: Array) -> tuple[Array, tuple[int, ...]]:
         """Average every channel of every image: (C, N, H, W) to (N, C)."""
         self.check_batch("x", x)
@@ -112,3 +137,9 @@ class PointwiseOperators(Checks):
             d = dy[:, :, row.outputs, column.outputs]
             dx[:, :, row.pixels, column.pixels] += self.xp.where(won, d, d.dtype.type(0))
         return dx
+
+
+def _scaled(x: Array, gates: Array) -> Array:
+    """Multiply groups of channels by gates (N, groups)."""
+    groups = x.reshape(gates.shape[1], -1, *x.shape[1:])  # (groups, C/groups, N, H, W)
+    return (groups * gates.T[:, None, :, None, None]).reshape(x.shape)
