@@ -120,6 +120,8 @@ class Architecture:
             raise SpecError(
                 f"{self.arch} has no IGC blocks: several kernel_sizes or a gate need them"
             )
+        if len(sizes) > 1 and self.gate != "none":
+            raise SpecError(f"gate={self.gate!r} takes one of kernel_sizes={sizes}, not several")
         if self.keep is not None:
             if self.gate != "partitions":
                 raise SpecError(f"keep={self.keep} needs gate='partitions', not {self.gate!r}")

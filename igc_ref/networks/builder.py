@@ -16,6 +16,7 @@ from igc_ref.backends import GenericBackend, NumpyBackend
 from igc_ref.errors import SpecError
 from igc_ref.networks.architecture import Architecture, Stage
 from igc_ref.networks.blocks import IGC, IGCV2, IGCV3, SummationFusion
+from igc_ref.networks.gates import GatedIGC
 from igc_ref.networks.layer import Layer, Residual, Row, Sequential
 from igc_ref.networks.layers import BatchNorm, Conv2d, GlobalAveragePool, Linear, MaxPool
 from igc_ref.spec.block import IGCSpec
@@ -102,6 +103,10 @@ class Builder:
         if unit == "igcv2":
             product = IGCV2Spec.balanced(channels, out, stride=stride)
             layer: Layer = IGCV2(self.backend, product, **self.draw)
+        elif self.a.gate != "none":
+            keep = self.a.keep and self.a.keep * (stage.L or 1) // (self.a.L or 1)
+            spec = self._spec(channels, stage, stride)
+            layer = GatedIGC(self.backend, spec, self.a.gate, keep=keep, **self.draw)
         else:
             make = SummationFusion if unit == "fusion" else IGC
             spec = self._spec(channels, stage, stride)

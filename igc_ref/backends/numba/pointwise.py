@@ -234,7 +234,7 @@ def average(first, last, thread, y, x, rule, floor, size, layout):
 
 
 @kernel
-def scale(first, last, thread, y, x, rule, floor, gates, size):
+def scale_groups(first, last, thread, y, x, rule, floor, gates, size):
     """Compute y = gate * x, x read by its rule; gates (blocks, groups, V) lie in lanes."""
     C, (_, G, V) = len(rule), gates.shape
     for plane in range(first, last):
@@ -247,7 +247,7 @@ def scale(first, last, thread, y, x, rule, floor, gates, size):
 
 
 @kernel
-def scale_sums(first, last, thread, sums, dy, x, rule, floor, size, layout):
+def group_sums(first, last, thread, sums, dy, x, rule, floor, size, layout):
     """sums[n, c] = the sum over positions of dy * x, x read by its rule."""
     (N, C), I, R, V = sums.shape, layout.together, layout.rows, layout.lanes
     for plane in range(first, last):

@@ -63,7 +63,7 @@ class GateOperators(ConvolutionOperators, PointwiseOperators, LearningOperators)
         self, y: Array, secondary: Array, gates: Array, spec: IGCSpec
     ) -> tuple[Array, Saved]:
         """Return x' = P W_d Pᵀ D y of middle channels y = W_p x, shape (out, N, H', W')."""
-        y, scaled = self.scale(y, gates)
+        y, scaled = self.scale_channels(y, gates)
         y, transposed = self.shuffle(y, spec.L)  # Pᵀ
         W_d = secondary.reshape(spec.out_channels, -1, 1, 1)
         y, mixed = self.conv2d(y, W_d, spec.M)
@@ -74,7 +74,7 @@ class GateOperators(ConvolutionOperators, PointwiseOperators, LearningOperators)
         """Return the gradients of `gated_mix` with respect to y, secondary and gates."""
         scaled, transposed, mixed, permuted = saved
         dy_bar, dsecondary = self.conv2d_backward(self.shuffle_backward(d, permuted), mixed)
-        dy, dgates = self.scale_backward(self.shuffle_backward(dy_bar, transposed), scaled)
+        dy, dgates = self.scale_channels_backward(self.shuffle_backward(dy_bar, transposed), scaled)
         return dy, dsecondary.reshape(len(dsecondary), -1), dgates
 
     def gated_igc(

@@ -65,7 +65,7 @@ class PointwiseOperators(Checks):
         self.check_batch("the gradient", dy, dtype, shape)
         return self.shuffle(dy, shape[0] // groups)[0]
 
-    def scale(self, x: Array, gates: Array) -> tuple[Array, Saved]:
+    def scale_channels(self, x: Array, gates: Array) -> tuple[Array, Saved]:
         """Return D x: each image multiplies each group of channels by a number of its own.
 
         ``y[c, n] = x[c, n] * gates[n, c // (C/groups)]``
@@ -83,8 +83,8 @@ class PointwiseOperators(Checks):
         self.check_gates(x, gates, x.shape[1])
         return _scaled(x, gates), (x, gates)
 
-    def scale_backward(self, dy: Array, saved: Saved) -> tuple[Array, Array]:
-        """Return the gradients of `scale` with respect to x and the gates."""
+    def scale_channels_backward(self, dy: Array, saved: Saved) -> tuple[Array, Array]:
+        """Return the gradients of `scale_channels` with respect to x and the gates."""
         x, gates = saved
         self.check_batch("the gradient", dy, x.dtype, x.shape)
         sums = (dy * x).sum(axis=(2, 3)).T  # (N, C)
