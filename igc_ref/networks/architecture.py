@@ -9,7 +9,7 @@ blocks. `builder` makes the layers.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from igc_ref.errors import MAX_INTEGER, SpecError, choice, integer, shown
 
@@ -202,7 +202,8 @@ class Architecture:
         plain-8 W16
         """
         arch = next(name for name, kind in ARCHITECTURES.items() if kind == (self.family, unit))
-        return replace(self, arch=arch, L=L, M=M, width=width, doubling="M")
+        ungated: dict[str, Any] = {"gate": "none", "keep": None}
+        return replace(self, arch=arch, L=L, M=M, width=width, doubling="M", **ungated)
 
     def __str__(self) -> str:
         name = f"L{self.L}M{self.M}" if self.unit in PARTITIONED else f"W{self.width}"

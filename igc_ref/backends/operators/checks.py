@@ -71,7 +71,7 @@ class Checks(Library):
         return int(groups)
 
     def check_gates(self, x: Array, gates: Array, images: int) -> None:
-        """Check the arguments of `scale_channels`: for each image a number for each group of channels."""
+        """Check the arguments of `scale_channels`: an image has a number for each group."""
         self.check_batch("x", x)
         self.check("gates", gates, x.dtype, shape=f"({images}, groups)")
         divides("groups of the gates", gates.shape[1], "channels", x.shape[0])
