@@ -50,7 +50,7 @@ class GateOperators(ConvolutionOperators, PointwiseOperators, LearningOperators)
         keep = integer("keep", keep, maximum=x.shape[1])
         each, other = y[:, :, None], y[:, None, :]
         ahead = (other > each) | ((other == each) & xp.tri(x.shape[1], k=-1, dtype=bool))
-        # No number is ahead of NaN: it stays, and the loss shows it.
+        # No number is ahead of NaN: it stays as well, and the loss shows it.
         y = xp.where(ahead.sum(axis=2) < keep, y, y.dtype.type(0))
         return y, y
 
