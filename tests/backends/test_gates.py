@@ -86,7 +86,7 @@ def test_the_sigmoid_overflows_nowhere_keeps_the_first_of_equals_and_hides_no_na
         expected = np.zeros(5, dtype)
         expected[places] = everything[row, places]
         assert np.array_equal(kept[row], expected, equal_nan=True)
-    with pytest.raises(SpecError, match="keep=6 is not allowed"):
+    with pytest.raises(SpecError, match="keep=6 is too large; at most 5"):
         backend.sigmoid(backend.asarray(x), 6)
 
 
@@ -107,7 +107,7 @@ def test_features_have_their_derivatives(backend, name, options):
 
 def test_gates_of_another_shape_are_refused(backend):
     x = internal(backend, np.ones((2, 6, 3, 3), "float32"))
-    for shape, message in (((3, 6), r"\(2, groups\)"), ((2, 4), "4 does not divide")):
+    for shape, message in (((3, 6), r"\(2, groups\)"), ((2, 4), "channels=6 is not divisible by groups of the gates=4")):
         with pytest.raises(SpecError, match=message):
             backend.scale_channels(x, backend.asarray(np.ones(shape, "float32")))
 

@@ -102,7 +102,7 @@ class Convolutions(NumbaBase):
     ) -> tuple[NumbaBatch, Saved]:
         """Compute x' = P W_d Pᵀ D W_p x; a partition is left out that no image of a block needs."""
         self.check_igc(x, primary, secondary, spec)
-        self.check_gates(x, gates, self.in_all(x.shape[1]))
+        self.check("gates", gates, x.dtype, shape=f"({self.in_all(x.shape[1])}, groups)")
         if gates.shape[1] != spec.L:
             return super().gated_igc(x, primary, secondary, gates, spec)
         block = spec.out_channels, spec.L, spec.M, spec.kernel_size, spec.stride
