@@ -107,7 +107,10 @@ def test_features_have_their_derivatives(backend, name, options):
 
 def test_gates_of_another_shape_are_refused(backend):
     x = internal(backend, np.ones((2, 6, 3, 3), "float32"))
-    for shape, message in (((3, 6), r"\(2, groups\)"), ((2, 4), "channels=6 is not divisible by groups of the gates=4")):
+    for shape, message in (
+        ((3, 6), r"\(2, groups\)"),
+        ((2, 4), "channels=6 is not divisible by groups of the gates=4"),
+    ):
         with pytest.raises(SpecError, match=message):
             backend.scale_channels(x, backend.asarray(np.ones(shape, "float32")))
 
