@@ -15,6 +15,7 @@ from igc_ref.exchange import header
 from igc_ref.exchange.state import State
 from igc_ref.files import replacing
 from igc_ref.networks.blocks import IGC, IGCV3, Shuffle
+from igc_ref.networks.gates import GatedIGC, Rectify, Sigmoid
 from igc_ref.networks.layer import Residual, Sequential
 from igc_ref.networks.layers import BN_EPS, BatchNorm, Conv2d, GlobalAveragePool, Linear, MaxPool
 from igc_ref.networks.model import Model
@@ -47,7 +48,7 @@ def save(
     shuffle : {"reshape", "gather", "composed"}
         Channels are permuted by Reshape, Transpose, Reshape, or by one Gather. "composed": every
         IGC and fusion block is one dense convolution, with more multiply-adds (10 times as many at
-        L24M2); IGCV2 and IGCV3 have Gather.
+        L24M2); gated blocks, IGCV2 and IGCV3 have Gather.
     fold_bn : bool
         Multiply batch norm into the weights, and a bias, of the convolution before it.
     batch : int, optional
@@ -160,13 +161,16 @@ class _Graph:
                     y = self.add(child, y, f"{place}.{name}" if place else name)
                 plus_x = isinstance(layer, IGCV3) and layer.spec.is_residual
                 return self.node("Add", [y, x]) if plus_x else y
-            case IGC() if self.shuffle == "composed":
+            case IGC() if self.shuffle == "composed" and not isinstance(layer, GatedIGC):
                 primary, secondary = arrays.values()
                 kernel = composed_kernel(primary, secondary, layer.spec)
                 return self.convolve(x, f"{place}.composed", kernel, layer.spec.stride)
             case IGC():
+                inputs = x
                 for (name, weight), f in zip(arrays.items(), layer.spec.factors, strict=True):
                     x = self.convolve(x, name, weight.reshape(f.weight_shape), f.stride, f.groups)
+                    if isinstance(layer, GatedIGC) and name.endswith("primary"):
+                        x = self.gate(layer, x if layer.by_channels else inputs, x, place)
                     x = self.permute(x, f.deal)
                 return x
             case Conv2d():
@@ -186,6 +190,10 @@ class _Graph:
                 return self.node("Flatten", [self.node("GlobalAveragePool", [x])])
             case Linear():
                 return self.node("Gemm", [x], arrays, transB=1)
+            case Rectify():
+                return self.node("Relu", [x])
+            case Sigmoid():
+                return self.greatest(self.node("Sigmoid", [x]), layer.keep)
         raise NotImplementedError(f"{layer.describe()} in ONNX")
 
     def node(self, kind: str, inputs: list[str], constants: Any = (), **attributes: Any) -> str:
@@ -200,6 +208,25 @@ class _Graph:
         self.order, k = np.arange(len(weight)), weight.shape[-1]
         window: Any = {"kernel_shape": [k, k], "strides": [stride] * 2, "pads": [k // 2] * 4}
         return self.node("Conv", [x], {name: weight}, group=groups, **window)
+
+    def gate(self, layer: GatedIGC, seen: str, y: str, place: str) -> str:
+        """Multiply the middle channels y by the gates that the means of `seen` give."""
+        means = self.node("Flatten", [self.node("GlobalAveragePool", [seen])])
+        gates = self.add(layer.children["gate"], means, f"{place}.gate")
+        if not layer.by_channels:
+            L, out = layer.spec.L, layer.spec.out_channels
+            partition = {f"partition_{L}_of_{out}": np.arange(out) // (out // L)}
+            gates = self.node("Gather", [gates], partition, axis=1)
+        return self.node("Mul", [y, self.node("Unsqueeze", [gates], {"axes": np.array([2, 3])})])
+
+    def greatest(self, x: str, keep: int | None) -> str:
+        """Set all but the greatest of each row to 0; of equals TopK takes the first."""
+        if keep is None:
+            return x
+        zeros = self.node("Mul", [x], {"zero": np.zeros(())})
+        values = self.node("TopK", [x], {f"keep_{keep}": np.array([keep])}, axis=1)
+        self.nodes[-1].output.append(f"{values}_places")
+        return self.node("ScatterElements", [zeros, f"{values}_places", values], axis=1)
 
     def permute(self, x: str, groups: int) -> str:
         """Add a shuffle of channels, unless it changes nothing."""

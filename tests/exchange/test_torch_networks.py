@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from igc_ref.errors import CheckpointError
+from igc_ref.errors import BackendError, CheckpointError
 from igc_ref.exchange.state import to_theirs
 from igc_ref.networks.architecture import ARCHITECTURES, Architecture, numbers_of
 from igc_ref.networks.metadata import Metadata
@@ -22,10 +22,14 @@ from igc_ref.exchange.torch import from_torch, to_torch  # noqa: E402
 pytestmark = pytest.mark.slow
 
 
+GATED = {"by channels": {"gate": "channels"}, "by partitions": {"gate": "partitions", "keep": 1}}
+
+
 def network(arch="resnet_igc", dtype="float32", seed=1):
     """A network whose batch norms differ from channel to channel, as after training."""
+    form, arch = GATED.get(arch, {}), "plain_igc" if arch in GATED else arch
     numbers = {name: {"L": 2, "M": 4, "width": 4}[name] for name in numbers_of(arch)}
-    model = build(Architecture(arch, depth_of(arch), **numbers), "numpy", dtype)
+    model = build(Architecture(arch, depth_of(arch), **numbers, **form), "numpy", dtype)
     rng, state = np.random.default_rng(seed), model.state_dict()
     for name, array in state.items():
         if name.endswith(("gamma", "beta", "running_mean", "running_var")):
@@ -43,7 +47,7 @@ def assert_same(model, other):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", [*ARCHITECTURES, *GATED])
 def test_every_network_has_the_same_names_and_logits_and_comes_back(arch, dtype):
     model = network(arch, dtype)
     module, theirs = to_torch(model), to_theirs(model.state_dict())
@@ -55,7 +59,7 @@ def test_every_network_has_the_same_names_and_logits_and_comes_back(arch, dtype)
     assert_same(from_torch(module, backend="numpy"), model)
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", [*ARCHITECTURES, *GATED])
 def test_every_network_trains_alike(arch):
     model = network(arch, "float64")
     module, optimiser, before = to_torch(model), SGD(model, 0.9, 0.01), model.state_dict()
@@ -122,3 +126,10 @@ def test_what_to_torch_did_not_make_is_refused():
         from_torch(torch.nn.DataParallel(torch.nn.Linear(2, 2)))
     with pytest.raises(TypeError, match=r"model is torch\..*Linear; Model is needed"):
         to_torch(torch.nn.Linear(2, 2))
+
+
+def test_a_gated_block_is_pytorch_s_own_convolutions_and_of_equals_the_first_stay():
+    with pytest.raises(BackendError, match="accelerate=True, but a gated block has no kernel"):
+        to_torch(network("by channels"), accelerate=True)
+    sigmoid = to_torch(network("by partitions")).stage1.block1.igc.gate.sigmoid
+    assert sigmoid(torch.zeros(1, 5)).tolist() == [[0.5, 0, 0, 0, 0]]

@@ -11,7 +11,7 @@ from torch import nn
 
 from igc_ref import networks as layers
 from igc_ref.backends import GenericBackend
-from igc_ref.errors import CheckpointError, instance, kind_of
+from igc_ref.errors import BackendError, CheckpointError, instance, kind_of
 from igc_ref.exchange.state import COUNTER, to_ours, to_theirs
 from igc_ref.exchange.torch.block import InterleavedGroupConv2d, convolution
 from igc_ref.networks import layer as ours
@@ -113,6 +113,10 @@ def module_of(layer: Any, **block: Any) -> nn.Module:
             return stages[""]
         case layers.SummationFusion():
             return Fusion(layer.spec)
+        case layers.GatedIGC():
+            if block.get("accelerate"):
+                raise BackendError("accelerate=True, but a gated block has no kernel for PyTorch")
+            return Gated(layer.spec, parts["gate"], layer.by_channels)
         case layers.IGC():
             return InterleavedGroupConv2d(**vars(layer.spec), **block)
         case layers.Conv2d():
@@ -128,6 +132,10 @@ def module_of(layer: Any, **block: Any) -> nn.Module:
             return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         case layers.Linear():
             return nn.Linear(*layer.parameters["weight"].shape[::-1])
+        case layers.Rectify():
+            return nn.ReLU()
+        case layers.Sigmoid():
+            return nn.Sigmoid() if layer.keep is None else Greatest(layer.keep)
     raise NotImplementedError(f"{layer.describe()} in PyTorch")
 
 
@@ -156,3 +164,30 @@ class Fusion(nn.Module):  # type: ignore[misc]
     def forward(self, x: Any) -> Any:  # noqa: D102
         y = self.primary(x).unflatten(1, (self.L, -1))
         return y.sum(1, keepdim=True).expand_as(y).flatten(1, 2)
+
+
+class Gated(InterleavedGroupConv2d):
+    """The block with gates between its convolutions, from means of the middle channels or of x."""
+
+    def __init__(self, spec: IGCSpec, gate: nn.Module, by_channels: bool) -> None:
+        super().__init__(**vars(spec), accelerate=False)
+        self.gate, self.by_channels = gate, by_channels
+
+    def forward(self, x: Any) -> Any:  # noqa: D102
+        y = self.primary(x)
+        gates = self.gate((y if self.by_channels else x).mean((2, 3)))
+        gates = gates.repeat_interleave(y.shape[1] // gates.shape[1], dim=1)[:, :, None, None]
+        return self.shuffle(self.secondary(self.shuffle(y * gates, self.spec.L)), self.spec.M)
+
+
+class Greatest(nn.Module):  # type: ignore[misc]
+    """The sigmoid, 0 for all but the greatest of each row; of equals the first stay."""
+
+    def __init__(self, keep: int) -> None:
+        super().__init__()
+        self.keep = keep
+
+    def forward(self, x: Any) -> Any:  # noqa: D102
+        y = torch.sigmoid(x)
+        kept = y.argsort(dim=1, descending=True, stable=True)[:, : self.keep]
+        return y * torch.zeros_like(y).scatter(1, kept, 1.0)
