@@ -15,7 +15,7 @@ from igc_ref.exchange import header
 from igc_ref.exchange.state import State
 from igc_ref.files import replacing
 from igc_ref.networks.blocks import IGC, IGCV3, Shuffle
-from igc_ref.networks.gates import GatedIGC, Rectify, Sigmoid
+from igc_ref.networks.gates import Activation, GatedIGC
 from igc_ref.networks.layer import Residual, Sequential
 from igc_ref.networks.layers import BN_EPS, BatchNorm, Conv2d, GlobalAveragePool, Linear, MaxPool
 from igc_ref.networks.model import Model
@@ -190,10 +190,8 @@ class _Graph:
                 return self.node("Flatten", [self.node("GlobalAveragePool", [x])])
             case Linear():
                 return self.node("Gemm", [x], arrays, transB=1)
-            case Rectify():
-                return self.node("Relu", [x])
-            case Sigmoid():
-                return self.greatest(self.node("Sigmoid", [x]), layer.keep)
+            case Activation():
+                return self.greatest(self.node(layer.kind.capitalize(), [x]), layer.keep)
         raise NotImplementedError(f"{layer.describe()} in ONNX")
 
     def node(self, kind: str, inputs: list[str], constants: Any = (), **attributes: Any) -> str:

@@ -11,7 +11,7 @@
 """
 
 from igc_ref.networks.blocks import IGC, IGCV2, IGCV3, Shuffle, SummationFusion
-from igc_ref.networks.gates import GatedIGC, Rectify, Sigmoid
+from igc_ref.networks.gates import Activation, GatedIGC
 from igc_ref.networks.layers import (
     BN_EPS,
     BatchNorm,
@@ -28,15 +28,14 @@ __all__ = [
     "IGC",
     "IGCV2",
     "IGCV3",
+    "Activation",
     "BatchNorm",
     "Conv2d",
     "GatedIGC",
     "GlobalAveragePool",
     "Linear",
     "MaxPool",
-    "Rectify",
     "Shuffle",
-    "Sigmoid",
     "SummationFusion",
     "build_model",
     "he_normal",

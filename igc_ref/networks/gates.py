@@ -1,14 +1,10 @@
-"""The gated block x' = P W_d Pᵀ D(x) W_p x: attention, or partitions that depend on the image.
-
-The gate is a small network on features, so that its weights have names of their own.
-"""
+"""The gated block x' = P W_d Pᵀ D(x) W_p x: attention, or partitions that depend on the image."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-
-import numpy as np
+from typing import Any
 
 from igc_ref.backends import GenericBackend
 from igc_ref.backends.operators.library import Array
@@ -21,40 +17,22 @@ from igc_ref.spec.block import IGCSpec
 REDUCTION = 16  # middle channels for each hidden feature of squeeze and excitation; its authors'
 
 
-class Rectify(Layer):
-    """max(x, 0) of features (N, G)."""
+class Activation(Layer):
+    """A function of features (N, G): "relu" or "sigmoid"; `keep` as in the operator."""
 
-    def __init__(self, backend: GenericBackend) -> None:
+    def __init__(self, backend: GenericBackend, kind: str, keep: int | None = None) -> None:
         super().__init__()
-        self.backend = backend
+        self.backend, self.kind, self.keep = backend, kind, keep
 
     def forward(self, x: Array, train: bool = False) -> Array:
-        y, self._saved = self.backend.rectify(x)
+        y, self._saved = self.backend.activation(x, self.kind, self.keep)
         return y
 
     def backward(self, dy: Array) -> Array:
-        return self.backend.rectify_backward(dy, self._take_saved())
+        return self.backend.activation_backward(dy, self._take_saved())
 
     def describe(self) -> str:
-        return "relu"
-
-
-class Sigmoid(Layer):
-    """1 / (1 + exp(-x)) of features (N, G); with `keep`, 0 for all but the k greatest of a row."""
-
-    def __init__(self, backend: GenericBackend, keep: int | None = None) -> None:
-        super().__init__()
-        self.backend, self.keep = backend, keep
-
-    def forward(self, x: Array, train: bool = False) -> Array:
-        y, self._saved = self.backend.sigmoid(x, self.keep)
-        return y
-
-    def backward(self, dy: Array) -> Array:
-        return self.backend.sigmoid_backward(dy, self._take_saved())
-
-    def describe(self) -> str:
-        return "sigmoid" if self.keep is None else f"sigmoid, greatest {self.keep}"
+        return self.kind if self.keep is None else f"{self.kind}, greatest {self.keep}"
 
 
 class GatedIGC(IGC):
@@ -62,29 +40,20 @@ class GatedIGC(IGC):
 
     Parameters
     ----------
-    spec : IGCSpec
+    backend, spec
+        As in `IGC`.
     gate : {"channels", "partitions"}
         A gate for each middle channel, by squeeze and excitation of ``y = W_p x``
         (arXiv:1709.01507); or one for each primary partition, from the means of x.
     keep : int, optional
-        Of the partitions' gates the `keep` greatest of an image stay and the others are 0, in
-        training and evaluation alike; by default all stay.
-    backend, rng, dtype
-        As in `IGC`.
+        Of an image's partitions so many stay, in training and evaluation alike; by default all.
+    draw
+        `rng` and `dtype`, as in `IGC`.
 
     Raises
     ------
     SpecError
         If there is no such gate, or `keep` is not from 1 to L.
-
-    Examples
-    --------
-    >>> from igc_ref.backends import get_backend
-    >>> options = {"rng": np.random.default_rng(0), "dtype": "float64"}
-    >>> spec = IGCSpec.square(L=4, M=2)
-    >>> layer = GatedIGC(get_backend("numpy"), spec, "partitions", keep=2, **options)
-    >>> layer.forward(np.ones((8, 1, 5, 5))).shape, layer.multiply_adds((8, 5, 5))
-    ((8, 1, 5, 5), 2600)
     """
 
     def __init__(
@@ -92,55 +61,54 @@ class GatedIGC(IGC):
         backend: GenericBackend,
         spec: IGCSpec,
         gate: str,
-        *,
         keep: int | None = None,
-        rng: np.random.Generator,
-        dtype: str = "float32",
+        **draw: Any,
     ) -> None:
-        super().__init__(backend, spec, rng=rng, dtype=dtype)
+        super().__init__(backend, spec, **draw)
         self.by_channels = choice("gate", gate, ("channels", "partitions")) == "channels"
-        self.keep = keep if keep is None else integer("keep", keep, maximum=spec.L)
+        self.keep = None if keep is None else integer("keep", keep, maximum=spec.L)
         out, parts = spec.out_channels, dict[str, Layer]()
         if self.by_channels:
             hidden = max(1, out // REDUCTION)
-            parts["squeeze"] = Linear(backend, out, hidden, rng=rng, dtype=dtype)
-            parts["relu"] = Rectify(backend)
-            parts["excite"] = Linear(backend, hidden, out, rng=rng, dtype=dtype)
+            parts["squeeze"] = Linear(backend, out, hidden, **draw)
+            parts["relu"] = Activation(backend, "relu")
+            parts["excite"] = Linear(backend, hidden, out, **draw)
         else:
-            parts["linear"] = Linear(backend, spec.in_channels, spec.L, rng=rng, dtype=dtype)
-        self.children["gate"] = Sequential(parts | {"sigmoid": Sigmoid(backend, self.keep)})
+            parts["linear"] = Linear(backend, spec.in_channels, spec.L, **draw)
+        self.children["gate"] = Sequential(
+            parts | {"sigmoid": Activation(backend, "sigmoid", self.keep)}
+        )
 
     def forward(self, x: Array, train: bool = False) -> Array:
-        backend, s, gate = self.backend, self.spec, self.children["gate"]
+        backend, s, conv = self.backend, self.spec, None
         primary, secondary = self.parameters.values()
         if self.by_channels:
             x, conv = backend.conv2d(x, primary, s.L, s.stride)
         means, pooled = backend.global_average_pool(x)
-        gates = gate.forward(means, train)
+        gates = self.children["gate"].forward(means, train)
         if self.by_channels:
-            y, mixed = backend.gated_mix(x, secondary, gates, s)
-            self._saved = pooled, mixed, conv
+            y, block = backend.gated_mix(x, secondary, gates, s)
         else:
             y, block = backend.gated_igc(x, primary, secondary, gates, s)
-            self._saved = pooled, block
+        self._saved = conv, pooled, block
         return y
 
     def backward(self, dy: Array) -> Array:
-        backend, (pooled, saved, *conv) = self.backend, self._take_saved()
+        backend, (conv, pooled, block) = self.backend, self._take_saved()
         if self.by_channels:
-            dx, dsecondary, dgates = backend.gated_mix_backward(dy, saved)
+            dx, dsecondary, dgates = backend.gated_mix_backward(dy, block)
         else:
-            dx, dprimary, dsecondary, dgates = backend.gated_igc_backward(dy, saved)
+            dx, dprimary, dsecondary, dgates = backend.gated_igc_backward(dy, block)
         dmeans = self.children["gate"].backward(dgates)
         dx = backend.add(dx, backend.global_average_pool_backward(dmeans, pooled))
         if self.by_channels:
-            dx, dprimary = backend.conv2d_backward(dx, conv[0])
+            dx, dprimary = backend.conv2d_backward(dx, conv)
         self.gradients = {"primary": dprimary, "secondary": dsecondary}
         return dx
 
     def multiply_adds(self, shape: Shape) -> int:
-        """Return those of one image; with `keep`, of as many primary partitions, as numba does."""
-        s, kept = self.spec, self.spec.L if self.keep is None else self.keep
+        """Return those of one image: with `keep`, of so many primary partitions."""
+        s, kept = self.spec, self.keep or self.spec.L
         weights = math.prod(s.primary_shape) * kept // s.L + math.prod(s.secondary_shape)
         return weights * math.prod(self.output_shape(shape)[1:])
 

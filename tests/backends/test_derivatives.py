@@ -39,8 +39,7 @@ def watch(backend):
 
     for name in ("add_relu", "batch_norm"):
         noting(name, lambda y, saved: np.asarray(backend.from_layout(y)) > 0)
-    for name in ("rectify", "sigmoid"):
-        noting(name, lambda y, saved: y > 0)
+    noting("activation", lambda y, saved: y > 0)
     noting("max_pool", lambda y, saved: saved.winner.copy())
     return notes
 

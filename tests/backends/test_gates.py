@@ -50,25 +50,34 @@ def test_scaled_channels_and_their_gradients(backend, dtype, N, groups):
 
 
 @each_dtype
-@given(spec=specs(), data=st.data(), seed=seeds, each=st.booleans())
-def test_the_gated_block_and_its_gradients_are_the_matrices(backend, dtype, spec, data, seed, each):
+@given(spec=specs(), data=st.data(), seed=seeds, by_channels=st.booleans())
+def test_the_gated_block_and_its_gradients_are_the_matrices(
+    backend, dtype, spec, data, seed, by_channels
+):
     rng, L, out = np.random.default_rng(seed), spec.L, spec.out_channels
     N = data.draw(st.sampled_from([1, 2, 17]))
     shape = (N, *data.draw(pictures(spec))[1:])
     arrays = normal(rng, shape, dtype), *weights(rng, spec, dtype)
-    gates = normal(rng, (N, out if each else L), dtype)
+    gates = normal(rng, (N, out if by_channels else L), dtype)
     gates[rng.uniform(size=gates.shape) < 0.5] = 0
     exact = [array.astype("float64") for array in arrays]
     diagonal = np.repeat(gates.astype("float64"), out // gates.shape[1], axis=1)
     expected = reference.forward(*exact, diagonal, spec)
     d = normal(rng, expected.shape, dtype)
     exactly = reference.backward(d.astype("float64"), *exact, diagonal, spec)
-    y, saved = backend.gated_igc(
-        internal(backend, arrays[0]), *map(backend.asarray, (*arrays[1:], gates)), spec
-    )
+    x, inside = internal(backend, arrays[0]), internal(backend, d)
+    primary, secondary, g = map(backend.asarray, (*arrays[1:], gates))
+    if by_channels:
+        x, conv = backend.conv2d(x, primary, L, spec.stride)
+        y, saved = backend.gated_mix(x, secondary, g, spec)
+        dx, *found = backend.gated_mix_backward(inside, saved)
+        dx, dprimary = backend.conv2d_backward(dx, conv)
+        found = [dprimary, *found]
+    else:
+        y, saved = backend.gated_igc(x, primary, secondary, g, spec)
+        dx, *found = backend.gated_igc_backward(inside, saved)
     assert_close(1 + public(backend, y), 1 + expected, spec.parameters)
-    dx, *found = backend.gated_igc_backward(internal(backend, d), saved)
-    dgates = exactly.gate.reshape(*gates.shape, -1).sum(axis=2)
+    dgates = exactly[3].reshape(*gates.shape, -1).sum(axis=2)
     found = [public(backend, dx), *map(backend.to_numpy, found)]
     for one, two in zip(found, (*exactly[:3], dgates), strict=True):
         assert_close(1 + one, 1 + two, spec.parameters * (d.size + 1))  # a sum may cancel
@@ -77,32 +86,30 @@ def test_the_gated_block_and_its_gradients_are_the_matrices(backend, dtype, spec
 @each_dtype
 def test_the_sigmoid_overflows_nowhere_keeps_the_first_of_equals_and_hides_no_nan(backend, dtype):
     x = np.array([[0, -1, 1e4, -1e4, 1], [3, 3, 3, 2, 3], [1, np.nan, 2, 3, 4]], dtype)
-    y, _ = backend.sigmoid(backend.asarray(x))
+    y, _ = backend.activation(backend.asarray(x), "sigmoid")
     exact = [1 / 2, 1 / (1 + np.e), 1, 0, 1 / (1 + 1 / np.e)]
     assert_close(backend.to_numpy(y)[0], np.array(exact), 1)
-    kept = backend.to_numpy(backend.sigmoid(backend.asarray(x), 2)[0])
+    kept = backend.to_numpy(backend.activation(backend.asarray(x), "sigmoid", 2)[0])
     everything = backend.to_numpy(y)
     for row, places in ((0, [2, 4]), (1, [0, 1]), (2, [1, 3, 4])):
         expected = np.zeros(5, dtype)
         expected[places] = everything[row, places]
         assert np.array_equal(kept[row], expected, equal_nan=True)
     with pytest.raises(SpecError, match="keep=6 is too large; at most 5"):
-        backend.sigmoid(backend.asarray(x), 6)
+        backend.activation(backend.asarray(x), "sigmoid", 6)
 
 
-@pytest.mark.parametrize(("name", "options"), [("rectify", ()), ("sigmoid", ()), ("sigmoid", (2,))])
-def test_features_have_their_derivatives(backend, name, options):
+@pytest.mark.parametrize("how", [("relu",), ("sigmoid",), ("sigmoid", 2)], ids=str)
+def test_features_have_their_derivatives(backend, how):
     rng = np.random.default_rng(0)
     x = rng.permuted(np.linspace(-2, 2, 14)).reshape(2, 7)
-    _, saved = getattr(backend, name)(backend.asarray(x), *options)
-
-    def pulled(d):
-        return [backend.to_numpy(getattr(backend, f"{name}_backward")(backend.asarray(d), saved))]
-
+    _, saved = backend.activation(backend.asarray(x), *how)
     check_grads(
-        lambda x: backend.to_numpy(getattr(backend, name)(backend.asarray(x), *options)[0]),
-        pulled, (x,), rng,
-    )  # fmt: skip
+        lambda x: backend.to_numpy(backend.activation(backend.asarray(x), *how)[0]),
+        lambda d: [backend.to_numpy(backend.activation_backward(backend.asarray(d), saved))],
+        (x,),
+        rng,
+    )
 
 
 def test_gates_of_another_shape_are_refused(backend):

@@ -102,20 +102,14 @@ class Convolutions(NumbaBase):
     ) -> tuple[NumbaBatch, Saved]:
         """Compute x' = P W_d Pᵀ D W_p x; a partition is left out that no image of a block needs."""
         self.check_igc(x, primary, secondary, spec)
-        self.check("gates", gates, x.dtype, shape=f"({self.in_all(x.shape[1])}, groups)")
-        if gates.shape[1] != spec.L:
-            return super().gated_igc(x, primary, secondary, gates, spec)
+        self.check("gates", gates, x.dtype, shape=(self.in_all(x.shape[1]), spec.L))
         block = spec.out_channels, spec.L, spec.M, spec.kernel_size, spec.stride
         y, _ = self._forward(x, primary, secondary, block, gates)
         return y, (x, primary, secondary, gates, spec)
 
-    def gated_igc_backward(
-        self, d: NumbaBatch, saved: Saved
-    ) -> tuple[NumbaBatch, Array, Array, Array]:
-        """Return the gradients of `gated_igc`: step by step, what is between computed again."""
-        if isinstance(saved[-1], IGCSpec):
-            saved = super().gated_igc(*saved)[1]
-        return super().gated_igc_backward(d, saved)
+    def gated_igc_backward(self, d: NumbaBatch, saved: Saved) -> tuple[Any, ...]:
+        """Return the gradients of `gated_igc`, step by step; what is between is computed again."""
+        return super().gated_igc_backward(d, super().gated_igc(*saved)[1])
 
     def _forward(
         self,

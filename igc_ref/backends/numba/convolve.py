@@ -124,11 +124,12 @@ def _forward_piece(piece, y, kept, moments, x, primary, secondary, gates, g, scr
             # y = W_p z, written to its places in ybar = Pᵀ y
             y0 = ybar0 + l * g.y_group if g.M else band0 + l * g.out * out_channel
             group = View(ybar, y0, g.y_channel if g.M else out_channel, out_row, V)
-            if _is_open(gates, b, l):
+            is_open = len(gates) == 0 or gates[b, l].any()
+            if is_open:
                 _read_input(z, x, b, l, top * g.stride - g.padding, (rows - 1) * g.stride + g.k, g)
                 _primary(group, z, zt, l, primary, rows, g)
             if len(gates):
-                _gate(group, gates[b, l], _is_open(gates, b, l), rows, g)
+                _gate(group, gates[b, l], is_open, rows, g)
         for m in range(g.M):  # x' = P W_d ybar: channel j of partition m goes to j*M + m
             partition = View(ybar, ybar0 + m * g.mix * g.y_plane, 0, 0, V)
             dealt = View(y, band0 + m * out_channel, g.M * out_channel, 0, V)
@@ -136,15 +137,6 @@ def _forward_piece(piece, y, kept, moments, x, primary, secondary, gates, g, scr
             multiply(g.mix_height, dealt, g.mix, partition, mixes, secondary.packed, w0,
                      min(rows, 1), rows * g.columns)  # fmt: skip
         _add_moments(moments[piece], top == first, y, band0, out_channel, top, top + rows, b, g)
-
-
-@INNER
-def _is_open(gates, b, l):
-    """Return whether an image of block b needs group l; without gates, all do."""
-    is_open = len(gates) == 0
-    for v in range(0 if is_open else gates.shape[2]):
-        is_open |= gates[b, l, v] != 0
-    return is_open
 
 
 @INNER

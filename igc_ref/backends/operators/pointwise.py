@@ -66,19 +66,9 @@ class PointwiseOperators(Checks):
         return self.shuffle(dy, shape[0] // groups)[0]
 
     def scale_channels(self, x: Array, gates: Array) -> tuple[Array, Saved]:
-        """Return D x: each image multiplies each group of channels by a number of its own.
+        """Return D x: each image multiplies groups of channels by gates of its own, (N, groups).
 
-        ``y[c, n] = x[c, n] * gates[n, c // (C/groups)]``
-
-        Parameters
-        ----------
-        x : array, shape (C, N, H, W)
-        gates : array, shape (N, groups)
-
-        Raises
-        ------
-        SpecError
-            If the gates have another shape, or the number of groups does not divide C.
+        ``y[c, n] = x[c, n] * gates[n, c // (C/groups)]``; a SpecError if no such groups are equal.
         """
         self.check_gates(x, gates, x.shape[1])
         return _scaled(x, gates), (x, gates)

@@ -132,10 +132,8 @@ def module_of(layer: Any, **block: Any) -> nn.Module:
             return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         case layers.Linear():
             return nn.Linear(*layer.parameters["weight"].shape[::-1])
-        case layers.Rectify():
-            return nn.ReLU()
-        case layers.Sigmoid():
-            return nn.Sigmoid() if layer.keep is None else Greatest(layer.keep)
+        case layers.Activation():
+            return Activation(layer.kind, layer.keep)
     raise NotImplementedError(f"{layer.describe()} in PyTorch")
 
 
@@ -180,14 +178,14 @@ class Gated(InterleavedGroupConv2d):
         return self.shuffle(self.secondary(self.shuffle(y * gates, self.spec.L)), self.spec.M)
 
 
-class Greatest(nn.Module):  # type: ignore[misc]
-    """The sigmoid, 0 for all but the greatest of each row; of equals the first stay."""
+class Activation(nn.Module):  # type: ignore[misc]
+    """Our layer of features: of each row the greatest stay, of equals the first."""
 
-    def __init__(self, keep: int) -> None:
+    def __init__(self, kind: str, keep: int | None) -> None:
         super().__init__()
-        self.keep = keep
+        self.kind, self.keep = kind, keep
 
     def forward(self, x: Any) -> Any:  # noqa: D102
-        y = torch.sigmoid(x)
+        y = getattr(torch, self.kind)(x)
         kept = y.argsort(dim=1, descending=True, stable=True)[:, : self.keep]
         return y * torch.zeros_like(y).scatter(1, kept, 1.0)
