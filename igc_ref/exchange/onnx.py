@@ -166,12 +166,11 @@ class _Graph:
                 kernel = composed_kernel(primary, secondary, layer.spec)
                 return self.convolve(x, f"{place}.composed", kernel, layer.spec.stride)
             case IGC():
-                inputs = x
                 for (name, weight), f in zip(arrays.items(), layer.spec.factors, strict=True):
-                    x = self.convolve(x, name, weight.reshape(f.weight_shape), f.stride, f.groups)
+                    y = self.convolve(x, name, weight.reshape(f.weight_shape), f.stride, f.groups)
                     if isinstance(layer, GatedIGC) and name.endswith("primary"):
-                        x = self.gate(layer, x if layer.by_channels else inputs, x, place)
-                    x = self.permute(x, f.deal)
+                        y = self.gate(layer, y if layer.by_channels else x, y, place)
+                    x = self.permute(y, f.deal)
                 return x
             case Conv2d():
                 return self.convolve(x, *arrays.popitem(), layer.stride, layer.groups)
@@ -191,7 +190,7 @@ class _Graph:
             case Linear():
                 return self.node("Gemm", [x], arrays, transB=1)
             case Activation():
-                return self.greatest(self.node(layer.kind.capitalize(), [x]), layer.keep)
+                return self.node(layer.kind.capitalize(), [x])
         raise NotImplementedError(f"{layer.describe()} in ONNX")
 
     def node(self, kind: str, inputs: list[str], constants: Any = (), **attributes: Any) -> str:
@@ -208,23 +207,19 @@ class _Graph:
         return self.node("Conv", [x], {name: weight}, group=groups, **window)
 
     def gate(self, layer: GatedIGC, seen: str, y: str, place: str) -> str:
-        """Multiply the middle channels y by the gates that the means of `seen` give."""
+        """Multiply y = W_p x by what the means of `seen` give; of equals TopK takes the first."""
         means = self.node("Flatten", [self.node("GlobalAveragePool", [seen])])
         gates = self.add(layer.children["gate"], means, f"{place}.gate")
+        if layer.keep is not None:
+            zeros = self.node("Mul", [gates], {"zero": np.zeros(())})
+            kept = self.node("TopK", [gates], {f"keep_{layer.keep}": np.array([layer.keep])})
+            self.nodes[-1].output.append(places := f"{kept}_places")
+            gates = self.node("ScatterElements", [zeros, places, kept], axis=1)
         if not layer.by_channels:
             L, out = layer.spec.L, layer.spec.out_channels
             partition = {f"partition_{L}_of_{out}": np.arange(out) // (out // L)}
             gates = self.node("Gather", [gates], partition, axis=1)
         return self.node("Mul", [y, self.node("Unsqueeze", [gates], {"axes": np.array([2, 3])})])
-
-    def greatest(self, x: str, keep: int | None) -> str:
-        """Set all but the greatest of each row to 0; of equals TopK takes the first."""
-        if keep is None:
-            return x
-        zeros = self.node("Mul", [x], {"zero": np.zeros(())})
-        values = self.node("TopK", [x], {f"keep_{keep}": np.array([keep])}, axis=1)
-        self.nodes[-1].output.append(f"{values}_places")
-        return self.node("ScatterElements", [zeros, f"{values}_places", values], axis=1)
 
     def permute(self, x: str, groups: int) -> str:
         """Add a shuffle of channels, unless it changes nothing."""

@@ -131,5 +131,9 @@ def test_what_to_torch_did_not_make_is_refused():
 def test_a_gated_block_is_pytorch_s_own_convolutions_and_of_equals_the_first_stay():
     with pytest.raises(BackendError, match="accelerate=True, but a gated block has no kernel"):
         to_torch(network("by channels"), accelerate=True)
-    sigmoid = to_torch(network("by partitions")).stage1.block1.igc.gate.sigmoid
-    assert sigmoid(torch.zeros(1, 5)).tolist() == [[0.5, 0, 0, 0, 0]]
+    block = to_torch(network("by partitions")).stage1.block1.igc
+    for parameter in block.gate.parameters():
+        torch.nn.init.zeros_(parameter)
+    block(torch.ones(1, 8, 3, 3)).sum().backward()
+    of_each = block.primary.weight.grad.reshape(2, -1).abs().sum(dim=1)
+    assert (of_each > 0).tolist() == [True, False]

@@ -116,7 +116,7 @@ def module_of(layer: Any, **block: Any) -> nn.Module:
         case layers.GatedIGC():
             if block.get("accelerate"):
                 raise BackendError("accelerate=True, but a gated block has no kernel for PyTorch")
-            return Gated(layer.spec, parts["gate"], layer.by_channels)
+            return Gated(layer, parts["gate"])
         case layers.IGC():
             return InterleavedGroupConv2d(**vars(layer.spec), **block)
         case layers.Conv2d():
@@ -133,7 +133,7 @@ def module_of(layer: Any, **block: Any) -> nn.Module:
         case layers.Linear():
             return nn.Linear(*layer.parameters["weight"].shape[::-1])
         case layers.Activation():
-            return Activation(layer.kind, layer.keep)
+            return nn.ReLU() if layer.kind == "relu" else nn.Sigmoid()
     raise NotImplementedError(f"{layer.describe()} in PyTorch")
 
 
@@ -165,27 +165,16 @@ class Fusion(nn.Module):  # type: ignore[misc]
 
 
 class Gated(InterleavedGroupConv2d):
-    """The block with gates between its convolutions, from means of the middle channels or of x."""
+    """The gated block; of a row of gates the greatest stay, of equals the first."""
 
-    def __init__(self, spec: IGCSpec, gate: nn.Module, by_channels: bool) -> None:
-        super().__init__(**vars(spec), accelerate=False)
-        self.gate, self.by_channels = gate, by_channels
+    def __init__(self, layer: layers.GatedIGC, gate: nn.Module) -> None:
+        super().__init__(**vars(layer.spec), accelerate=False)
+        self.gate, self.by_channels, self.keep = gate, layer.by_channels, layer.keep
 
     def forward(self, x: Any) -> Any:  # noqa: D102
         y = self.primary(x)
-        gates = self.gate((y if self.by_channels else x).mean((2, 3)))
-        gates = gates.repeat_interleave(y.shape[1] // gates.shape[1], dim=1)[:, :, None, None]
-        return self.shuffle(self.secondary(self.shuffle(y * gates, self.spec.L)), self.spec.M)
-
-
-class Activation(nn.Module):  # type: ignore[misc]
-    """Our layer of features: of each row the greatest stay, of equals the first."""
-
-    def __init__(self, kind: str, keep: int | None) -> None:
-        super().__init__()
-        self.kind, self.keep = kind, keep
-
-    def forward(self, x: Any) -> Any:  # noqa: D102
-        y = getattr(torch, self.kind)(x)
-        kept = y.argsort(dim=1, descending=True, stable=True)[:, : self.keep]
-        return y * torch.zeros_like(y).scatter(1, kept, 1.0)
+        g = self.gate((y if self.by_channels else x).mean((2, 3)))
+        kept = g.argsort(dim=1, descending=True, stable=True)[:, : self.keep]
+        g = (g * torch.zeros_like(g).scatter(1, kept, 1.0))[:, :, None, None]
+        y = y * g.repeat_interleave(y.shape[1] // g.shape[1], dim=1)
+        return self.shuffle(self.secondary(self.shuffle(y, self.spec.L)), self.spec.M)
