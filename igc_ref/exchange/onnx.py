@@ -15,6 +15,7 @@ from igc_ref.exchange import header
 from igc_ref.exchange.state import State
 from igc_ref.files import replacing
 from igc_ref.networks.blocks import IGC, IGCV3, MixedIGC, Shuffle
+from igc_ref.networks.gates import Activation, GatedIGC
 from igc_ref.networks.layer import Dense, Residual, Sequential
 from igc_ref.networks.layers import (
     BN_EPS,
@@ -176,14 +177,16 @@ class _Graph:
                 return self.node("Add", [y, x]) if plus_x else y
             case MixedIGC():
                 return self.mixed(x, arrays, layer.spec)
-            case IGC() if self.shuffle == "composed":
+            case IGC() if self.shuffle == "composed" and not isinstance(layer, GatedIGC):
                 primary, secondary = arrays.values()
                 kernel = composed_kernel(primary, secondary, layer.spec)
                 return self.convolve(x, f"{place}.composed", kernel, layer.spec.stride)
             case IGC():
                 for (name, weight), f in zip(arrays.items(), layer.spec.factors, strict=True):
-                    x = self.convolve(x, name, weight.reshape(f.weight_shape), f.stride, f.groups)
-                    x = self.permute(x, f.deal)
+                    y = self.convolve(x, name, weight.reshape(f.weight_shape), f.stride, f.groups)
+                    if isinstance(layer, GatedIGC) and name.endswith("primary"):
+                        y = self.gate(layer, y if layer.by_channels else x, y, place)
+                    x = self.permute(y, f.deal)
                 return x
             case Conv2d():
                 return self.convolve(x, *arrays.popitem(), layer.stride, layer.groups)
@@ -205,6 +208,8 @@ class _Graph:
                 return self.node("Flatten", [self.node("GlobalAveragePool", [x])])
             case Linear():
                 return self.node("Gemm", [x], arrays, transB=1)
+            case Activation():
+                return self.node(layer.kind.capitalize(), [x])
         raise NotImplementedError(f"{layer.describe()} in ONNX")
 
     def node(self, kind: str, inputs: list[str], constants: Any = (), **attributes: Any) -> str:
@@ -232,6 +237,21 @@ class _Graph:
         x, self.order = self.node("Concat", y, axis=1), np.arange(spec.out_channels)
         x = self.convolve(self.permute(x, spec.L), name, secondary[..., None, None], 1, spec.M)
         return self.permute(x, spec.M)
+
+    def gate(self, layer: GatedIGC, seen: str, y: str, place: str) -> str:
+        """Multiply y = W_p x by what the means of `seen` give; of equals TopK takes the first."""
+        means = self.node("Flatten", [self.node("GlobalAveragePool", [seen])])
+        gates = self.add(layer.children["gate"], means, f"{place}.gate")
+        if layer.keep is not None:
+            zeros = self.node("Mul", [gates], {"zero": np.zeros(())})
+            kept = self.node("TopK", [gates], {f"keep_{layer.keep}": np.array([layer.keep])})
+            self.nodes[-1].output.append(places := f"{kept}_places")
+            gates = self.node("ScatterElements", [zeros, places, kept], axis=1)
+        if not layer.by_channels:
+            L, out = layer.spec.L, layer.spec.out_channels
+            partition = {f"partition_{L}_of_{out}": np.arange(out) // (out // L)}
+            gates = self.node("Gather", [gates], partition, axis=1)
+        return self.node("Mul", [y, self.node("Unsqueeze", [gates], {"axes": np.array([2, 3])})])
 
     def permute(self, x: str, groups: int) -> str:
         """Add a shuffle of channels, unless it changes nothing."""

@@ -10,7 +10,7 @@ stem and max pooling; four stages of two residual blocks. `builder` makes the la
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from igc_ref.errors import MAX_INTEGER, SpecError, choice, integer, shown
 from igc_ref.spec.mixed import MixedSpec
@@ -219,7 +219,8 @@ class Architecture:
         """
         arch = next(name for name, kind in ARCHITECTURES.items() if kind == (self.family, unit))
         k = self.kernel_sizes if unit == "igc" or len(self.kernel_sizes) == 1 else (3,)  # a default
-        return replace(self, arch=arch, L=L, M=M, width=width, doubling="M", kernel_sizes=k)
+        own: dict[str, Any] = {"doubling": "M", "kernel_sizes": k, "gate": "none", "keep": None}
+        return replace(self, arch=arch, L=L, M=M, width=width, **own)
 
     def __str__(self) -> str:
         name = f"L{self.L}M{self.M}" if self.unit in PARTITIONED else f"W{self.width}"

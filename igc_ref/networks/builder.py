@@ -16,6 +16,7 @@ from igc_ref.backends import GenericBackend, NumpyBackend
 from igc_ref.errors import KernelSize, SpecError
 from igc_ref.networks.architecture import Architecture, Stage
 from igc_ref.networks.blocks import IGC, IGCV2, IGCV3, MixedIGC, SummationFusion
+from igc_ref.networks.gates import GatedIGC
 from igc_ref.networks.layer import Dense, Layer, Residual, Row, Sequential
 from igc_ref.networks.layers import (
     AveragePool,
@@ -121,9 +122,13 @@ class Builder:
         else:
             make: Any = SummationFusion if unit == "fusion" else IGC
             spec: Any = self._spec(channels, stage, stride)
+            more: dict[str, Any] = {}
             if len(sizes := tuple(map(self._kernel, self.a.kernel_sizes))) > 1:
                 make, spec = MixedIGC, MixedSpec(channels, out, spec.L, spec.M, sizes, stride)
-            layer = make(self.backend, spec, **self.draw)
+            elif self.a.gate != "none":
+                keep = self.a.keep and self.a.keep * (stage.L or 1) // (self.a.L or 1)
+                make, more = GatedIGC, {"gate": self.a.gate, "keep": keep}
+            layer = make(self.backend, spec, **more, **self.draw)
         name = "igc" if unit == "xception" else unit
         return Sequential({name: layer, "bn": self._norm(out, relu)})
 

@@ -160,12 +160,12 @@ def summary(model: Model) -> str:
     """Lay out a network as a table: layer, shape, parameters, multiply-adds for one image.
 
     An IGC network gets beside it the regular network of equal depth whose number of parameters is
-    nearest; their layers correspond one to one.
+    nearest; their layers correspond one to one, unless there are gates.
     """
     architecture = model.architecture
     names = ["", "layer", *(row.name for row in rows(architecture)), "total"]
     columns = [names, *_columns(architecture)]
-    if architecture.is_igc and architecture.doubling == "M":
+    if architecture.is_igc and (architecture.doubling, architecture.gate) == ("M", "none"):
         columns += [["|"] * len(names), *_columns(regular_of_equal_cost(architecture))]
     return aligned(list(zip(*columns, strict=True)))
 

@@ -38,6 +38,7 @@ rng = np.random.default_rng(1)
 OPERATORS = {
     "batch_norm": (*norm_arrays(4, 1),),
     "shuffle": (2,),
+    "scale_channels": (normal(rng, (5, 2)),),
     "global_average_pool": (),
     "max_pool": (3, 2, 1),
     "average_pool": ((2, 3),),

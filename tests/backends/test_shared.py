@@ -26,6 +26,15 @@ NETWORKS = {
     "plain_xception": {"depth": 8, "width": 12},
     "igcv3": {"depth": 54, "width": 8},
     "densenet_bc_igc": {"depth": 10, "L": 4, "M": 2},
+    "channels": {"arch": "plain_igc", "depth": 5, "L": 4, "M": 2, "gate": "channels"},
+    "partitions": {
+        "arch": "plain_igc",
+        "depth": 5,
+        "L": 4,
+        "M": 2,
+        "gate": "partitions",
+        "keep": 2,
+    },
 }
 
 
@@ -63,7 +72,7 @@ def learned(arch, dtype, dataset, batch_size, communicator, threads):
     backend = NumbaBackend(threads)
     if communicator is not None:
         backend.join(communicator)
-    architecture = TrainConfig(arch=arch, **NETWORKS[arch]).architecture(len(dataset.classes))
+    architecture = TrainConfig(**{"arch": arch} | NETWORKS[arch]).architecture(len(dataset.classes))
     model = build(architecture, backend, dtype, 0)
     steps = StepByStep(model, SGD(model), dataset, batch_size)
     rates = np.full(-(-len(dataset) // batch_size), 0.1)

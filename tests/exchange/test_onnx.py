@@ -27,6 +27,9 @@ NETWORKS.append(Architecture("resnet_igc", 10, L=3, M=2, num_classes=3, doubling
 NETWORKS.append(Architecture("resnet_igc", 8, L=3, M=2, num_classes=3, kernel_sizes=(5, 3)))
 ROW = {"kernel_sizes": (5,), "dims": "1"}
 NETWORKS.append(Architecture("resnet_igc", 8, L=3, M=2, num_classes=3, **ROW))
+NETWORKS.append(Architecture("plain_igc", 5, L=2, M=4, num_classes=3, gate="channels"))
+GATE = {"gate": "partitions", "keep": 2}
+NETWORKS.append(Architecture("resnet_igc", 8, L=4, M=2, num_classes=3, **GATE))
 SMALL = Architecture("plain", 5, width=4, num_classes=3)
 
 

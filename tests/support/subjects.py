@@ -18,6 +18,7 @@ from igc_ref.networks import (
     AveragePool,
     BatchNorm,
     Conv2d,
+    GatedIGC,
     GlobalAveragePool,
     Linear,
     MaxPool,
@@ -102,6 +103,16 @@ def _block(layer, spec, shape, *modes):
     return Case(make, shape, modes)
 
 
+def _gated(N, H, W, numbers, gate, keep=None):
+    spec = IGCSpec(*numbers)
+
+    def make(backend, dtype):
+        rng = np.random.default_rng(0)
+        return GatedIGC(backend, spec, gate, keep=keep, rng=rng, dtype=dtype)
+
+    return Case(make, (N, spec.in_channels, H, W))
+
+
 def _residual(backend, dtype):
     rng = np.random.default_rng(0)
 
@@ -158,6 +169,9 @@ CHECKED = LAYERS | {
     "igcv2": _block(IGCV2, IGCV2Spec(4, 8, (2, 2, 2), stride=2), (3, 4, 5, 6), False),
     # Of a few weights a channel, batch norm is so bent that differences are coarse.
     "igcv3": _block(IGCV3, IGCV3Spec(12, 8, 2, stride=2), (3, 12, 6, 7), True, False),
+    "gated by channels": _gated(3, 5, 6, (6, 12, 3, 2, 3, 2), "channels"),
+    "gated by partitions": _gated(3, 5, 6, (8, 8, 4, 2), "partitions"),
+    "gated by two of four": _gated(18, 4, 3, (8, 16, 4, 2), "partitions", 2),
     "igcv3, residual": _block(IGCV3, IGCV3Spec(12, 12, 2), (3, 12, 6, 7), True, False),
 }
 MODES = [(name, train) for name, case in CHECKED.items() for train in case.modes]

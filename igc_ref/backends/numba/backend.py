@@ -158,6 +158,25 @@ class NumbaBackend(Convolutions):
         numbers = source, target, channels, y.shape[0], *x.plane
         self._planes(pointwise.move, smaller, y.flat, x.flat, *rule, *numbers)
 
+    def scale_channels(self, x: NumbaBatch, gates: Array) -> tuple[NumbaBatch, Saved]:
+        """Multiply groups of channels by gates, of the images of all ranks: (N, groups)."""
+        self.check_gates(x, gates, self.in_all(x.shape[1]))
+        (x, rule), y = self._by_rule(x), self._empty(x.shape, x.dtype)
+        lanes = self._in_lanes(gates, x.layout)
+        self._planes(pointwise.scale_groups, x, y.flat, x.flat, *rule, lanes, x.plane[0])
+        return y, (x, rule, gates, lanes)
+
+    def scale_channels_backward(self, dy: NumbaBatch, saved: Saved) -> tuple[NumbaBatch, Array]:
+        """Return the gradients of `scale_channels` with respect to x and the gates."""
+        x, rule, gates, lanes = saved
+        self.check_batch("the gradient", dy, x.dtype, x.shape)
+        dy, same = self._by_rule(self._plain(dy))
+        dx, size = self._empty(x.shape, x.dtype), x.plane[0]
+        self._planes(pointwise.scale_groups, dx, dx.flat, dy.flat, *same, lanes, size)
+        sums = np.empty((x.shape[1], x.shape[0]), x.dtype)
+        self._planes(pointwise.group_sums, x, sums, dy.flat, x.flat, *rule, size, x.layout)
+        return dx, self.gathered(sums).reshape(*gates.shape, -1).sum(axis=2)
+
     def global_average_pool(self, x: NumbaBatch) -> tuple[Array, tuple[int, ...]]:
         """Average every channel of every image: (C, N, H, W) to (N, C)."""
         self.check_batch("x", x)

@@ -78,15 +78,17 @@ class Band(NamedTuple):
 
 
 @kernel
-def forward(first, last, thread, counter, y, kept, moments, x, primary, secondary, g, scratch):
+def forward(first, last, thread, counter, y, kept, moments, x, primary, secondary, gates, g,
+            scratch):  # fmt: skip
     """Write x' and its moments, (pieces, out, 3): pivot, sum and sum of squares about it.
 
     x is a tuple: the numbers as one long row, and the rule by which they are read. Where a plan
     says so, ybar is kept for the way back. Threads take a new piece when they are done with one.
+    Gates, if there are any, have shape (blocks, L, V): y = D W_p x, computed where one is not 0.
     """
     pieces, piece = g.blocks * g.spans, take(counter)
     while piece < pieces:
-        _forward_piece(piece, y, kept, moments, x, primary, secondary, g, scratch[thread])
+        _forward_piece(piece, y, kept, moments, x, primary, secondary, gates, g, scratch[thread])
         piece = take(counter)
 
 
@@ -104,7 +106,7 @@ def backward(first, last, thread, counter, dx, dW_p, dW_d, sums, d, x, kept, wei
 
 
 @INNER
-def _forward_piece(piece, y, kept, moments, x, primary, secondary, g, scratch):
+def _forward_piece(piece, y, kept, moments, x, primary, secondary, gates, g, scratch):
     V, b = g.lanes, piece // g.spans
     first, last = _rows_of(piece % g.spans, g)
     z, zt, ybar, _, _ = _cut(scratch, g)
@@ -119,11 +121,15 @@ def _forward_piece(piece, y, kept, moments, x, primary, secondary, g, scratch):
         band0 = b * g.L * g.out * out_channel + top * out_row  # of channel 0 in y
         ybar0 = b * g.L * g.out * g.kept_plane + top * out_row if g.kept_plane else 0
         for l in range(g.L):
-            _read_input(z, x, b, l, top * g.stride - g.py, (rows - 1) * g.stride + g.kh, g)
             # y = W_p z, written to its places in ybar = Pᵀ y
             y0 = ybar0 + l * g.y_group if g.M else band0 + l * g.out * out_channel
             group = View(ybar, y0, g.y_channel if g.M else out_channel, out_row, V)
-            _primary(group, z, zt, l, primary, rows, g)
+            is_open = len(gates) == 0 or gates[b, l].any()
+            if is_open:
+                _read_input(z, x, b, l, top * g.stride - g.py, (rows - 1) * g.stride + g.kh, g)
+                _primary(group, z, zt, l, primary, rows, g)
+            if len(gates):
+                _gate(group, gates[b, l], is_open, rows, g)
         for m in range(g.M):  # x' = P W_d ybar: channel j of partition m goes to j*M + m
             partition = View(ybar, ybar0 + m * g.mix * g.y_plane, 0, 0, V)
             dealt = View(y, band0 + m * out_channel, g.M * out_channel, 0, V)
@@ -131,6 +137,16 @@ def _forward_piece(piece, y, kept, moments, x, primary, secondary, g, scratch):
             multiply(g.mix_height, dealt, g.mix, partition, mixes, secondary.packed, w0,
                      min(rows, 1), rows * g.columns)  # fmt: skip
         _add_moments(moments[piece], top == first, y, band0, out_channel, top, top + rows, b, g)
+
+
+@INNER
+def _gate(y, gate, is_open, rows, g):
+    """Multiply the outputs of a group by the gates of the images in their lanes."""
+    for o in range(g.out):
+        start = y.start + o * y.channel
+        for at in range(start, start + rows * y.row, g.lanes):
+            for v in range(g.lanes):
+                y.array[at + v] = y.array[at + v] * gate[v] if is_open else 0
 
 
 @INNER

@@ -244,6 +244,35 @@ def average(first, last, thread, y, x, rule, floor, size, layout):
 
 
 @kernel
+def scale_groups(first, last, thread, y, x, rule, floor, gates, size):
+    """Compute y = gate * x, x read by its rule; gates (blocks, groups, V) lie in lanes."""
+    C, (_, G, V) = len(rule), gates.shape
+    for plane in range(first, last):
+        c = plane % C
+        factor, shift, gate = rule[c, 0], rule[c, 1], gates[plane // C, c * G // C]
+        for at in range(plane * size, (plane + 1) * size, V):
+            for v in range(V):
+                number = x[at + v] * factor + shift
+                y[at + v] = gate[v] * (floor if number < floor else number)
+
+
+@kernel
+def group_sums(first, last, thread, sums, dy, x, rule, floor, size, layout):
+    """sums[n, c] = the sum over positions of dy * x, x read by its rule."""
+    (N, C), I, R, V = sums.shape, layout.together, layout.rows, layout.lanes
+    for plane in range(first, last):
+        b, c = plane // C, plane % C
+        for n in range(b * I, min((b + 1) * I, N)):
+            total = 0.0
+            for h in range(layout.height):
+                row = (plane * R + h % R) * (size // R) + n % I + h // R * I
+                for at in range(row, row + size // R, V):
+                    number = x[at] * rule[c, 0] + rule[c, 1]
+                    total += dy[at] * (floor if number < floor else number)
+            sums[n, c] = total
+
+
+@kernel
 def spread(first, last, thread, dx, dy, size, layout):
     """Compute dx = dy[n, c] / positions."""
     (N, C), I, V = dy.shape, layout.together, layout.lanes

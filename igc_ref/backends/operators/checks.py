@@ -99,6 +99,12 @@ class Checks(Library):
             raise SpecError(f"sizes={shown(sizes)} make {sum(sizes)} channels; x has {x.shape[0]}")
         return sizes
 
+    def check_gates(self, x: Array, gates: Array, images: int) -> None:
+        """Check the arguments of `scale_channels`: an image has a number for each group."""
+        self.check_batch("x", x)
+        self.check("gates", gates, x.dtype, shape=f"({images}, groups)")
+        divides("groups of the gates", gates.shape[1], "channels", x.shape[0])
+
     def check_window(self, x: Array, k: int, stride: int, padding: int) -> tuple[int, int, int]:
         """Check the arguments of `max_pool`; return the three numbers."""
         self.check_batch("x", x)

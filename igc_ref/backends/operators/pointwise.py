@@ -98,6 +98,21 @@ class PointwiseOperators(Checks):
         starts = [0, *accumulate(self.check_split(x, sizes))]
         return [self.xp.array(x[first:last]) for first, last in pairwise(starts)]
 
+    def scale_channels(self, x: Array, gates: Array) -> tuple[Array, Saved]:
+        """Return D x: each image multiplies groups of channels by gates of its own, (N, groups).
+
+        ``y[c, n] = x[c, n] * gates[n, c // (C/groups)]``; a SpecError if no such groups are equal.
+        """
+        self.check_gates(x, gates, x.shape[1])
+        return _scaled(x, gates), (x, gates)
+
+    def scale_channels_backward(self, dy: Array, saved: Saved) -> tuple[Array, Array]:
+        """Return the gradients of `scale_channels` with respect to x and the gates."""
+        x, gates = saved
+        self.check_batch("the gradient", dy, x.dtype, x.shape)
+        sums = (dy * x).sum(axis=(2, 3)).T  # (N, C)
+        return _scaled(dy, gates), sums.reshape(*gates.shape, -1).sum(axis=2)
+
     def global_average_pool(self, x: Array) -> tuple[Array, tuple[int, ...]]:
         """Average every channel of every image: (C, N, H, W) to (N, C)."""
         self.check_batch("x", x)
@@ -177,3 +192,9 @@ class PointwiseOperators(Checks):
             d = dy[:, :, row.outputs, column.outputs]
             dx[:, :, row.pixels, column.pixels] += self.xp.where(won, d, d.dtype.type(0))
         return dx
+
+
+def _scaled(x: Array, gates: Array) -> Array:
+    """Multiply groups of channels by gates (N, groups)."""
+    groups = x.reshape(gates.shape[1], -1, *x.shape[1:])  # (groups, C/groups, N, H, W)
+    return (groups * gates.T[:, None, :, None, None]).reshape(x.shape)

@@ -11,7 +11,7 @@ from torch import nn
 
 from igc_ref import networks as layers
 from igc_ref.backends import GenericBackend
-from igc_ref.errors import CheckpointError, instance, kind_of
+from igc_ref.errors import BackendError, CheckpointError, instance, kind_of
 from igc_ref.exchange.state import COUNTER, to_ours, to_theirs
 from igc_ref.exchange.torch.block import InterleavedGroupConv2d, convolution, shuffle
 from igc_ref.networks import layer as ours
@@ -117,6 +117,10 @@ def module_of(layer: Any, **block: Any) -> nn.Module:
             return Fusion(layer.spec)
         case layers.MixedIGC():
             return Mixed(layer.spec)
+        case layers.GatedIGC():
+            if block.get("accelerate"):
+                raise BackendError("accelerate=True, but a gated block has no kernel for PyTorch")
+            return Gated(layer, parts["gate"])
         case layers.IGC():
             return InterleavedGroupConv2d(**vars(layer.spec), **block)
         case layers.Conv2d():
@@ -134,6 +138,8 @@ def module_of(layer: Any, **block: Any) -> nn.Module:
             return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         case layers.Linear():
             return nn.Linear(*layer.parameters["weight"].shape[::-1])
+        case layers.Activation():
+            return nn.ReLU() if layer.kind == "relu" else nn.Sigmoid()
     raise NotImplementedError(f"{layer.describe()} in PyTorch")
 
 
@@ -185,3 +191,19 @@ class Mixed(nn.Module):  # type: ignore[misc]
         parts = x.split([run.in_channels for run in self.spec.runs], 1)
         y = torch.cat([conv(part) for conv, part in zip(primary, parts, strict=True)], 1)
         return shuffle(secondary(shuffle(y, self.spec.L)), self.spec.M)
+
+
+class Gated(InterleavedGroupConv2d):
+    """The gated block; of a row of gates the greatest stay, of equals the first."""
+
+    def __init__(self, layer: layers.GatedIGC, gate: nn.Module) -> None:
+        super().__init__(**vars(layer.spec), accelerate=False)
+        self.gate, self.by_channels, self.keep = gate, layer.by_channels, layer.keep
+
+    def forward(self, x: Any) -> Any:  # noqa: D102
+        y = self.primary(x)
+        g = self.gate((y if self.by_channels else x).mean((2, 3)))
+        kept = g.argsort(dim=1, descending=True, stable=True)[:, : self.keep]
+        g = (g * torch.zeros_like(g).scatter(1, kept, 1.0))[:, :, None, None]
+        y = y * g.repeat_interleave(y.shape[1] // g.shape[1], dim=1)
+        return self.shuffle(self.secondary(self.shuffle(y, self.spec.L)), self.spec.M)
