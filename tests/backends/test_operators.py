@@ -316,6 +316,45 @@ def test_the_loss_is_the_cross_entropy_with_its_derivative(backend, N, classes, 
     check_grads(f, vjp, (logits,), rng)
 
 
+@given(
+    N=counts,
+    classes=st.integers(2, 6),
+    T=st.sampled_from([0.5, 1, 4.0]),
+    alpha=st.sampled_from([0, 0.3, 0.9, 1]),
+    smoothing=st.sampled_from([0, 0.1]),
+    seed=seeds,
+)
+def test_distillation_is_a_mixture_with_its_derivative_and_without_weight_the_loss(
+    backend, N, classes, T, alpha, smoothing, seed
+):
+    rng = np.random.default_rng(seed)
+    logits, teacher = normal(rng, (N, classes)), normal(rng, (N, classes))
+    labels = rng.integers(0, classes, N)
+
+    def distilled(z, alpha=alpha):
+        arrays = map(backend.asarray, (z, labels, teacher))
+        return backend.distillation_loss(*arrays, T, alpha, smoothing)
+
+    loss, right, gradient = backend.loss(*map(backend.asarray, (logits, labels)), smoothing)
+    total = 0.0
+    for z, t in zip(logits, teacher, strict=True):
+        p, q = (np.exp(a / T) / sum(np.exp(b / T) for b in a) for a in (z, t))
+        total += sum(b * np.log(b / a) for a, b in zip(p, q, strict=True))
+    by_hand = (1 - alpha) * float(loss) + alpha * T**2 * total / N
+    found, correct, _ = distilled(logits)
+    assert_close(1 + np.array(float(found)), np.array(1 + by_hand), 50)
+    assert int(correct) == int(right)
+    check_grads(
+        lambda z: np.array(float(distilled(z)[0])),
+        lambda c: (c * backend.to_numpy(distilled(logits)[2]),),
+        (logits,),
+        rng,
+    )
+    plain, _, same = distilled(logits, alpha=0)
+    assert float(plain) == float(loss)
+    assert backend.to_numpy(same).tobytes() == backend.to_numpy(gradient).tobytes()
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_a_nesterov_step_is_the_written_out_recurrence_also_on_a_view(backend, turned):
     w, g, v = np.random.default_rng(0).normal(size=(3, 2, 3))

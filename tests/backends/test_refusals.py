@@ -143,6 +143,13 @@ def of_learning():
     yield TypeError, "labels is float32; int64 or", plain("loss", logits, ones(2))
     for number in (-0.1, 1.0, float("nan")):
         yield SpecError, f"smoothing={number} is", plain("loss", logits, np.array([0, 1]), number)
+    for message, teacher, *numbers in (
+        ("temperature=0 is not allowed", logits, 0, 0.5),
+        ("alpha=1.5 is not allowed", logits, 1, 1.5),
+        (r"teacher has shape \(2, 4\); \(2, 3\)", ones(2, 4), 1, 0.5),
+    ):
+        arguments = logits, np.array([0, 1]), teacher, *numbers
+        yield SpecError, message, plain("distillation_loss", *arguments)
     for labels, message in (([0, -1], "-1; 0 to 2 are"), ([3, 0], "3; 0 to 2 are")):
         logits64 = ones(2, 3, dtype="f8")  # in float32 cupy's kernel makes the loss NaN
         yield SpecError, f"labels have {message}", plain("loss", logits64, np.array(labels))
