@@ -17,9 +17,11 @@ from igc_ref.errors import SpecError
 from igc_ref.networks.architecture import Architecture, Stage
 from igc_ref.networks.blocks import IGC, IGCV2, IGCV3, SummationFusion
 from igc_ref.networks.layer import Layer, Residual, Row, Sequential
-from igc_ref.networks.layers import BatchNorm, Conv2d, GlobalAveragePool, Linear, MaxPool
+from igc_ref.networks.layers import BatchNorm, Conv2d, GlobalAveragePool, GroupNorm, Linear, MaxPool
 from igc_ref.spec.block import IGCSpec
 from igc_ref.spec.products import IGCV2Spec, IGCV3Spec
+
+NORM_GROUPS = 8  # group norm has the most groups up to here that divide the channels
 
 
 class Builder:
@@ -132,6 +134,10 @@ class Builder:
 
     def _norm(self, channels: int, relu: bool) -> Layer:
         momentum, dtype = self.bn_momentum, self.draw["dtype"]
+        if self.a.norm != "batch":
+            most = NORM_GROUPS if self.a.norm == "group" else 1
+            groups = max(g for g in range(1, most + 1) if channels % g == 0)
+            return GroupNorm(self.backend, channels, groups, relu=relu, dtype=dtype)
         return BatchNorm(self.backend, channels, momentum=momentum, relu=relu, dtype=dtype)
 
 

@@ -18,6 +18,7 @@ from igc_ref.networks import (
     BatchNorm,
     Conv2d,
     GlobalAveragePool,
+    GroupNorm,
     Linear,
     MaxPool,
     Shuffle,
@@ -130,6 +131,10 @@ LAYERS = MULTILINEAR | {
     "batch norm": Case(lambda b, dtype: BatchNorm(b, 3, dtype=dtype), (6, 3, 5, 3), (True, False)),
     "batch norm, relu": Case(
         lambda b, dtype: BatchNorm(b, 3, relu=True, dtype=dtype), (6, 3, 5, 3), (True, False)
+    ),
+    "group norm": Case(lambda b, dtype: GroupNorm(b, 6, 3, dtype=dtype), (6, 6, 5, 3)),
+    "layer norm, relu": Case(
+        lambda b, dtype: GroupNorm(b, 4, 1, relu=True, dtype=dtype), (3, 4, 5, 6)
     ),
     "max pool": Case(lambda backend, dtype: MaxPool(backend), (3, 2, 7, 6)),
 }
