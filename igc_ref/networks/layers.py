@@ -148,8 +148,10 @@ class GroupNorm(Layer):
             self.parameters[name] = backend.asarray(np.broadcast_to(number, channels), dtype)
 
     def forward(self, x: Array, train: bool = False) -> Array:
-        options = {"groups": self.groups, "eps": BN_EPS, "relu": self.relu}
-        y, self._saved = self.backend.group_norm(x, **self.parameters, **options)
+        gamma, beta = self.parameters.values()
+        y, self._saved = self.backend.group_norm(
+            x, gamma, beta, self.groups, eps=BN_EPS, relu=self.relu
+        )
         return y
 
     def backward(self, dy: Array) -> Array:
