@@ -48,6 +48,8 @@ def add_commands(commands: Any) -> None:
     add.add_argument("-M", type=int, required=True, metavar="N", help=text)
     add.add_argument("--out", required=True, metavar="DIR", help=OF_RUNS)
     add.add_argument("--epochs", type=int, metavar="N", help="epochs of fine-tuning; default 2")
+    text = "fine-tune once more, with the regular network as teacher"
+    add.add_argument("--distil", action="store_true", help=text)
     text = "peak learning rate of fine-tuning; default the run's"
     add.add_argument("--lr", type=float, metavar="X", help=text)
 

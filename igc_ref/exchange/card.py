@@ -18,7 +18,9 @@ BY_HAND = b"<!-- igc-ref export --card writes what is above, and keeps what is b
 def model_card(saved: Checkpoint, file: Path) -> str:
     """Return the card of an exported file of a run, in Markdown with a YAML head."""
     config, about, network = saved.config, saved.metadata, saved.config.architecture(saved.classes)
-    settings = {n: v for n, v in config.to_dict().items() if n not in ("data_dir", "out")}
+    paths = {"data_dir", "out", "teacher"}
+    settings = {n: v for n, v in config.to_dict().items() if n not in paths}
+    settings["teacher"] = saved.teacher or None
     training = ", ".join(f"{name}={value}" for name, value in settings.items())
     result, n = saved.progress, TEST_IMAGES.get(config.data.removesuffix("_extra"))
     if saved.records:

@@ -33,10 +33,10 @@ def write(model: Model, **more: Any) -> str:
     return json.dumps(header | more)
 
 
-def momentum(model: Model) -> float:
-    """Return the momentum of a network's batch norms."""
+def momentum(model: Model) -> float | None:
+    """Return the momentum of a network's batch norms, None if it has none."""
     layers = (layer for _, layer in model.network.named_layers())
-    return next(layer.momentum for layer in layers if isinstance(layer, BatchNorm))
+    return next((layer.momentum for layer in layers if isinstance(layer, BatchNorm)), None)
 
 
 def read(

@@ -23,6 +23,7 @@ from igc_ref.networks.layers import (
     BatchNorm,
     Conv2d,
     GlobalAveragePool,
+    GroupNorm,
     Linear,
     MaxPool,
 )
@@ -67,7 +68,8 @@ def save(
     Raises
     ------
     SpecError
-        If an argument is none of these, or the file would have more than 2 GB.
+        If an argument is none of these, the file would have more than 2 GB, or there is no batch
+        norm to fold.
 
     Examples
     --------
@@ -77,6 +79,8 @@ def save(
     errors.instance("model", model, Model)
     errors.choice("shuffle", shuffle, ("reshape", "gather", "composed"))
     errors.instance("fold_bn", fold_bn, bool)
+    if fold_bn and model.architecture.norm != "batch":
+        raise SpecError(f"fold_bn: {model.architecture} has no batch norm to fold into weights")
     N = "N" if batch is None else errors.integer("batch", batch)
     ends = (N, 3, "H", "W"), (N, model.architecture.num_classes)
     proto = to_proto(model.network, *ends, model.dtype, shuffle, fold_bn)
@@ -134,7 +138,8 @@ def load(path: str | os.PathLike[str], backend: str = "auto") -> Model:
             if onnx.external_data_helper.uses_external_data(tensor):
                 raise ValueError(f"{tensor.name!r} is in another file")
             array = onnx.numpy_helper.to_array(tensor)
-            arrays[tensor.name] = array[..., 0, 0] if tensor.name.endswith(".secondary") else array
+            wide = tensor.name.endswith(".secondary") or array.ndim == 3  # the latter: group norm's
+            arrays[tensor.name] = array[..., 0, 0] if wide else array
         check_numbers(arrays)
     except Exception as error:  # protobuf and onnx fail in many ways
         raise CheckpointError(f"{place} is no ONNX file to read: {describe(error, 300)}") from error
@@ -188,6 +193,11 @@ class _Graph:
                         y = self.gate(layer, y if layer.by_channels else x, y, place)
                     x = self.permute(y, f.deal)
                 return x
+        return self.leaf(layer, x, arrays)
+
+    def leaf(self, layer: Any, x: str, arrays: State) -> str:
+        """Add a layer without parts."""
+        match layer:
             case Conv2d():
                 return self.convolve(x, *arrays.popitem(), layer.stride, layer.groups)
             case Shuffle():
@@ -198,6 +208,9 @@ class _Graph:
                 else:
                     x = self.node("BatchNormalization", [x], arrays, epsilon=BN_EPS)
                 return self.node("Relu", [x]) if layer.relu else x
+            case GroupNorm():
+                y = self.group_norm(x, layer.groups, arrays)
+                return self.node("Relu", [y]) if layer.relu else y
             case MaxPool():
                 k, s, p = layer.window
                 return self.node("MaxPool", [x], kernel_shape=[k, k], strides=[s, s], pads=[p] * 4)
@@ -252,6 +265,19 @@ class _Graph:
             partition = {f"partition_{L}_of_{out}": np.arange(out) // (out // L)}
             gates = self.node("Gather", [gates], partition, axis=1)
         return self.node("Mul", [y, self.node("Unsqueeze", [gates], {"axes": np.array([2, 3])})])
+
+    def group_norm(self, x: str, groups: int, arrays: State) -> str:
+        """Add a group norm: the groups as channels of instance norm, then gamma and beta."""
+        apart = {f"groups_{groups}": np.array([0, groups, -1])}  # (N, groups, C/groups*H*W)
+        plain = {
+            f"{what}_{groups}": np.full(groups, float(what == "one")) for what in ("one", "no")
+        }
+        y = self.node("Reshape", [x], apart)
+        y = self.node("InstanceNormalization", [y], plain, epsilon=BN_EPS)
+        y = self.node("Reshape", [y, self.node("Shape", [x])])
+        for kind, (name, array) in zip(("Mul", "Add"), arrays.items(), strict=True):
+            y = self.node(kind, [y], {name: array[:, None, None]})
+        return y
 
     def permute(self, x: str, groups: int) -> str:
         """Add a shuffle of channels, unless it changes nothing."""

@@ -23,12 +23,15 @@ from igc_ref.networks.layers import (
     BatchNorm,
     Conv2d,
     GlobalAveragePool,
+    GroupNorm,
     Linear,
     MaxPool,
 )
 from igc_ref.spec.block import IGCSpec
 from igc_ref.spec.mixed import MixedSpec
 from igc_ref.spec.products import IGCV2Spec, IGCV3Spec
+
+NORM_GROUPS = 8  # group norm has the most groups up to here that divide the channels
 
 
 class Builder:
@@ -188,6 +191,10 @@ class Builder:
 
     def _norm(self, channels: int, relu: bool) -> Layer:
         momentum, dtype = self.bn_momentum, self.draw["dtype"]
+        if self.a.norm != "batch":
+            most = NORM_GROUPS if self.a.norm == "group" else 1
+            groups = max(g for g in range(1, most + 1) if channels % g == 0)
+            return GroupNorm(self.backend, channels, groups, relu=relu, dtype=dtype)
         return BatchNorm(self.backend, channels, momentum=momentum, relu=relu, dtype=dtype)
 
 

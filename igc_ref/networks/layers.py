@@ -12,7 +12,7 @@ import numpy as np
 
 from igc_ref.backends import GenericBackend
 from igc_ref.backends.operators.library import Array
-from igc_ref.errors import KernelSize
+from igc_ref.errors import KernelSize, divides
 from igc_ref.networks.layer import Layer, Shape
 from igc_ref.spec.block import Factor, convolution_text, output_length, output_size
 
@@ -120,6 +120,50 @@ class BatchNorm(Layer):
 
     def describe(self) -> str:
         return "batch norm, relu" if self.relu else "batch norm"
+
+
+class GroupNorm(Layer):
+    """Group normalisation, followed by a ReLU if asked for; the same in training and evaluation.
+
+    Parameters
+    ----------
+    backend : GenericBackend
+    channels, groups : int
+        One group is layer normalisation.
+    relu : bool
+    dtype : str
+    """
+
+    def __init__(
+        self,
+        backend: GenericBackend,
+        channels: int,
+        groups: int,
+        *,
+        relu: bool = False,
+        dtype: str = "float32",
+    ) -> None:
+        super().__init__()
+        divides("groups", groups, "channels", channels)
+        self.backend, self.groups, self.relu = backend, groups, relu
+        for name, number in (("gamma", 1.0), ("beta", 0.0)):
+            self.parameters[name] = backend.asarray(np.broadcast_to(number, channels), dtype)
+
+    def forward(self, x: Array, train: bool = False) -> Array:
+        gamma, beta = self.parameters.values()
+        y, self._saved = self.backend.group_norm(
+            x, gamma, beta, self.groups, eps=BN_EPS, relu=self.relu
+        )
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        dx, dgamma, dbeta = self.backend.group_norm_backward(dy, self._take_saved())
+        self.gradients = {"gamma": dgamma, "beta": dbeta}
+        return dx
+
+    def describe(self) -> str:
+        kind = "layer norm" if self.groups == 1 else f"group norm of {self.groups}"
+        return f"{kind}, relu" if self.relu else kind
 
 
 class MaxPool(Layer):

@@ -88,6 +88,7 @@ def compress(
     *,
     epochs: int = 2,
     lr: float | None = None,
+    distil: bool = False,
     backend: str = "auto",
     data_dir: str | None = None,
 ) -> dict[str, Any]:
@@ -108,6 +109,8 @@ def compress(
         Of fine-tuning, and of the twin's training.
     lr : float, optional
         Peak learning rate of both; the run's own by default.
+    distil : bool
+        Whether to fine-tune once more, as ``distilled``, with the regular network as teacher.
     backend, data_dir
         As in `TrainConfig`.
 
@@ -115,8 +118,8 @@ def compress(
     -------
     dict
         ``accuracies`` on the test set (0 to 1): ``before``, ``projected``, ``precise_bn`` (with
-        batch statistics estimated anew), ``finetuned``, ``scratch``; ``errors`` by layer; settings
-        and costs.
+        batch statistics estimated anew), ``finetuned``, maybe ``distilled``, ``scratch``;
+        ``errors`` by layer; settings and costs.
 
     Raises
     ------
@@ -138,13 +141,17 @@ def compress(
         config, arch=target.arch, L=target.L, M=target.M, width=None, epochs=epochs, until=None,
         lr=config.lr if lr is None else lr, backend=backend,
         data_dir=config.data_dir if data_dir is None else data_dir, out=str(folder / "finetuned"),
+        teacher=None, temperature=TrainConfig.temperature, alpha=TrainConfig.alpha,
     )  # fmt: skip
     result_file = writable(folder / RESULT, make_folder=True)
     test_set = runs.load_test_set(saved, settings.data_dir, report)
     small, accuracies, errors = _project(model, target, settings, test_set, report)
-    finetuned = run_to_end(settings, report, initial=small.state_dict())
-    scratch = run_to_end(replace(settings, out=str(folder / "scratch")), report)
-    accuracies |= {"finetuned": finetuned.test_accuracy, "scratch": scratch.test_accuracy}
+    runs_of: dict[str, Any] = {"finetuned": {}, "distilled": {"teacher": run}, "scratch": {}}
+    for name, more in runs_of.items():
+        if name != "distilled" or distil:
+            c = replace(settings, out=str(folder / name), **more)
+            initial = None if name == "scratch" else small.state_dict()
+            accuracies[name] = run_to_end(c, report, initial).test_accuracy
     result = {
         "run": config.to_dict() | {"out": None, "data_dir": None},
         **{name: getattr(settings, name) for name in ("L", "M", "epochs", "lr")},
@@ -172,12 +179,12 @@ def _project(
     small = build(target, model.backend, model.dtype)
     small.load_state_dict(state)
     accuracies["projected"] = test(small).accuracy
-    precise_statistics(small, train_set)
-    accuracies["precise_bn"] = test(small).accuracy
-    report(
-        f"{target}: {accuracies['projected']:.2%} as projected, "
-        f"{accuracies['precise_bn']:.2%} with batch statistics estimated anew"
-    )
+    line = f"{target}: {accuracies['projected']:.2%} as projected"
+    if target.norm == "batch":
+        precise_statistics(small, train_set)
+        accuracies["precise_bn"] = test(small).accuracy
+        line += f", {accuracies['precise_bn']:.2%} with batch statistics estimated anew"
+    report(line)
     return small, accuracies, errors
 
 
@@ -191,7 +198,9 @@ def summary_cells(result: dict[str, Any]) -> list[tuple[str, ...]]:
         ("nearest IGC", after, "projected"),
         ("... statistics estimated anew", after, "precise_bn"),
         (f"... fine-tuned for {epochs}", after, "finetuned"),
+        (f"... fine-tuned for {epochs}, the regular one as teacher", after, "distilled"),
         (f"IGC from scratch for {epochs}", after, "scratch"),
     )
     header = ("network", "parameters", "test accuracy")
-    return [header, *((name, f"{count:,}", f"{accuracy[key]:.2%}") for name, count, key in rows)]
+    found = [(name, f"{n:,}", f"{accuracy[key]:.2%}") for name, n, key in rows if key in accuracy]
+    return [header, *found]

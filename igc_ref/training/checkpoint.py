@@ -92,6 +92,8 @@ class Checkpoint:
         State of the network and of the optimiser.
     numpy : str
         Version of the NumPy that drew the order of the images.
+    teacher : str
+        SHA-256 of the weights of the network that this one learns from, if any.
     """
 
     config: TrainConfig
@@ -103,6 +105,7 @@ class Checkpoint:
     model: Arrays
     velocity: Arrays
     numpy: str = np.__version__
+    teacher: str = ""
 
     def __post_init__(self) -> None:
         if len(self.records) + bool(self.partial.step) > self.config.epochs:
@@ -175,7 +178,8 @@ def load(path: Path) -> Checkpoint:
     try:
         arrays = read_arrays(path)
         check_numbers(arrays)
-        meta = {"test_fingerprint": ""} | _meta(arrays)  # an earlier version wrote none
+        # An earlier version wrote neither.
+        meta = {"test_fingerprint": "", "teacher": ""} | _meta(arrays)
         config = TrainConfig.from_dict(meta.get("config"))
         if "metadata" not in meta and config.data in ABOUT:  # nor this
             size = config.architecture().input_shape[1:]
@@ -183,7 +187,7 @@ def load(path: Path) -> Checkpoint:
         return Checkpoint(
             config=config,
             metadata=Metadata.from_dict(meta.get("metadata")),
-            **{n: _text(meta, n) for n in ("fingerprint", "test_fingerprint", "numpy")},
+            **{n: _text(meta, n) for n in ("fingerprint", "test_fingerprint", "numpy", "teacher")},
             records=check_records(meta.get("records")),
             partial=_partial(meta.get("partial")),
             model=_part(arrays, "model/"),

@@ -142,7 +142,7 @@ class Setting(NamedTuple):
         if self.kind is str:
             path = user_path(name, value)
             # A run may be continued from another folder.
-            return str(path.absolute() if name == "data_dir" else path)
+            return str(path.absolute() if name in ("data_dir", "teacher") else path)
         if self.kind is tuple:
             numbers = value.split(",") if isinstance(value, str) else np.atleast_1d(value).tolist()
             allowed = "a whole number or several with commas between them, such as 3,5,7"
@@ -284,6 +284,18 @@ class TrainConfig:
         0.0, float, "part of each target that is spread evenly over the classes",
         inside=lambda s: 0 <= s < 1, allowed="in [0, 1)",
     )  # fmt: skip
+    teacher: str | None = _field(
+        None, str, "folder of a run whose network this one learns from: distillation "
+        "(arXiv:1503.02531)", none="labels alone",
+    )  # fmt: skip
+    temperature: float = _field(
+        4.0, float, "with a teacher: both networks' logits are divided by it before they are "
+        "compared", inside=lambda t: 0 < t < 1e30, allowed="greater than 0 and below 1e30",
+    )  # fmt: skip
+    alpha: float = _field(
+        0.9, float, "with a teacher: its weight in the loss; the rest is the labels'",
+        inside=lambda a: 0 <= a <= 1, allowed="in [0, 1]",
+    )  # fmt: skip
     bn_momentum: float | None = _field(
         0.9, float, "weight of the past in the running averages of batch norm; 'paper' (None) is "
         "the authors': 0.99 in plain networks, 0.9 in residual ones",
@@ -322,6 +334,9 @@ class TrainConfig:
         self.architecture(1)
         if self.storage != "float32" and self.dtype != "float32":
             raise SpecError(f"storage={self.storage} is for dtype=float32, not {self.dtype}")
+        for name in ("temperature", "alpha") if self.teacher is None else ():
+            if (value := getattr(self, name)) != getattr(TrainConfig, name):
+                raise SpecError(f"{name}={value} needs a teacher, the folder of a run")
 
     def architecture(self, num_classes: int | None = None) -> Architecture:
         """Return the network of this run; for how many classes, its data say (read if need be)."""

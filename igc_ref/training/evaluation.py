@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from igc_ref.data import Dataset
-from igc_ref.errors import DataError, TrainingError, instance, integer
+from igc_ref.errors import DataError, SpecError, TrainingError, instance, integer
 from igc_ref.networks import BatchNorm
 from igc_ref.networks.model import Model
 
@@ -105,9 +105,16 @@ def precise_statistics(model: Model, dataset: Dataset, batches: int = 50) -> Non
         Training images; the first ``200 * batches`` are taken, without augmentation.
     batches : int
         Of 200 images each.
+
+    Raises
+    ------
+    SpecError
+        If the network has no batch norm.
     """
     backend = model.backend
     norms = [layer for _, layer in model.network.named_layers() if isinstance(layer, BatchNorm)]
+    if not norms:
+        raise SpecError(f"{model.architecture} has no batch norm: there are no statistics to take")
     momenta = [norm.momentum for norm in norms]
     starts = range(0, min(integer("batches", batches) * PRECISE_BATCH, len(dataset)), PRECISE_BATCH)
     try:

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from igc_ref import data, files
+from igc_ref.backends import GenericBackend
 from igc_ref.data import Dataset
-from igc_ref.errors import CheckpointError, DataError, one_line, user_path
+from igc_ref.errors import CheckpointError, DataError, one_line, shown, user_path
 from igc_ref.files import replacing, write_json
+from igc_ref.networks.metadata import Metadata
 from igc_ref.networks.model import Model, build, sha256
 from igc_ref.report import Report, silent
 from igc_ref.training import checkpoint
@@ -26,7 +28,7 @@ from igc_ref.training.config import TrainConfig, plain
 CHECKPOINT, PREVIOUS = "checkpoint.npz", "checkpoint-previous.npz"
 CONFIG, LOG, LOCK = "config.json", "log.jsonl", ".lock"
 # Between a run and its continuation.
-MAY_CHANGE = ("backend", "data_dir", "checkpoint_every", "until")
+MAY_CHANGE = ("backend", "data_dir", "checkpoint_every", "until", "teacher")
 
 
 @contextmanager
@@ -144,7 +146,7 @@ def load_newest(folder: str | Path, report: Report) -> Checkpoint | None:
 
 
 def load_run(
-    folder: str | Path, backend: str = "auto", report: Report = silent
+    folder: str | Path, backend: str | GenericBackend = "auto", report: Report = silent
 ) -> tuple[Model, Checkpoint]:
     """Rebuild the network of a run with its trained weights; return also the checkpoint read.
 
@@ -164,6 +166,25 @@ def load_run(
     model.load_state_dict(saved.model)
     model.metadata = saved.metadata
     return model, saved
+
+
+def load_teacher(
+    config: TrainConfig, about: Metadata, backend: GenericBackend, report: Report
+) -> Model | None:
+    """Rebuild the network that a run learns from, if any; a CheckpointError if it does not fit."""
+    if config.teacher is None:
+        return None
+    model, saved = load_run(config.teacher, backend, report)
+    ours = vars(about) | {"dtype": config.dtype}
+    for name, theirs in (vars(saved.metadata) | {"dtype": model.dtype}).items():
+        if theirs != ours[name]:
+            text = f"the teacher in {config.teacher} has {name}={shown(theirs)}"
+            raise CheckpointError(f"{text}, this run {shown(ours[name])}: they must agree")
+    report(
+        f"teacher {model.architecture}, {saved.progress}; T={config.temperature:g}, "
+        f"alpha={config.alpha:g}"
+    )
+    return model
 
 
 def load_set(saved: Checkpoint, split: str, data_dir: str | None, report: Report) -> Dataset:

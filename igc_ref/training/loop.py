@@ -7,11 +7,13 @@ seed and the epoch's number. So a run resumes from its weights and velocities, b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from igc_ref.backends import GenericBackend
 from igc_ref.backends.operators.library import Array, Crops, EpochRunner, Sampling, TrainingData
 from igc_ref.data import Dataset
 from igc_ref.networks.model import Model
@@ -22,8 +24,48 @@ PADDING = 4  # pixels added on each side before the random crop
 PAUSE_EVERY = 64  # steps that a device may run ahead of the host
 
 
+@dataclass(frozen=True)
+class Objective:
+    """What training makes small: the cross-entropy, or with a teacher `distillation_loss`.
+
+    Parameters
+    ----------
+    smoothing : float
+        Label smoothing, in [0, 1).
+    teacher : Model, optional
+        On the backend and of the dtype of the model that is trained. It sees the same images, in
+        evaluation mode.
+    temperature, alpha : float
+        As in `LearningOperators.distillation_loss`.
+    """
+
+    smoothing: float = 0.0
+    teacher: Model | None = None
+    temperature: float = 4.0
+    alpha: float = 0.9
+
+    def __call__(
+        self, backend: GenericBackend, logits: Array, labels: Array, x: Array
+    ) -> tuple[Array, Array, Array]:
+        """Return mean loss, correct answers, and gradient for the logits of a batch x."""
+        if self.teacher is None:
+            return backend.loss(logits, labels, self.smoothing)
+        soft = self.teacher.forward_inside(x)
+        self.teacher.forget()
+        numbers = self.temperature, self.alpha, self.smoothing
+        return backend.distillation_loss(logits, labels, soft, *numbers)
+
+
+CROSS_ENTROPY = Objective()
+
+
 def training_step(
-    model: Model, optimiser: SGD, x: Array, labels: Array, lr: Any, smoothing: float = 0.0
+    model: Model,
+    optimiser: SGD,
+    x: Array,
+    labels: Array,
+    lr: Any,
+    objective: Objective = CROSS_ENTROPY,
 ) -> tuple[Array, Array]:
     """Take one step of gradient descent on a batch.
 
@@ -37,8 +79,7 @@ def training_step(
     labels : array of int64, shape (N,)
     lr : float
         Learning rate, or what a backend that replays steps gives for one.
-    smoothing : float
-        Label smoothing, in [0, 1).
+    objective : Objective
 
     Returns
     -------
@@ -56,7 +97,7 @@ def training_step(
     0
     """
     logits = model.forward_inside(x, train=True)
-    loss, correct, dlogits = model.backend.loss(logits, labels, smoothing)
+    loss, correct, dlogits = objective(model.backend, logits, labels, x)
     model.backward(dlogits, input_gradient=False)
     optimiser.step(lr)
     return loss, correct
@@ -71,9 +112,9 @@ class StepByStep:
         optimiser: SGD,
         dataset: Dataset,
         batch_size: int,
-        smoothing: float = 0.0,
+        objective: Objective = CROSS_ENTROPY,
     ) -> None:
-        self.model, self.optimiser, self.smoothing = model, optimiser, smoothing
+        self.model, self.optimiser, self.objective = model, optimiser, objective
         self.dataset, self.batch_size = dataset, batch_size
 
     def epoch(
@@ -87,7 +128,7 @@ class StepByStep:
         for number in range(first, len(rates)):
             images, labels = self.batch(sampling, number)
             x, lr = self.model.backend.to_layout(images), float(rates[number])
-            step = self.model, self.optimiser, x, labels, lr, self.smoothing
+            step = self.model, self.optimiser, x, labels, lr, self.objective
             loss, correct = training_step(*step)
             yield float(loss), int(correct)
 
@@ -111,18 +152,21 @@ def steps_of(
     dataset: Dataset,
     batch_size: int,
     report: Report,
-    smoothing: float = 0.0,
+    objective: Objective = CROSS_ENTROPY,
 ) -> EpochRunner:
     """Return the backend's own way to take the steps of an epoch, or one step after the other."""
     own = None
-    if model.dtype == "float32":
+    if objective.teacher is not None:
+        if type(model.backend).steps is not GenericBackend.steps:
+            report("with a teacher, steps go one after the other: none is captured")
+    elif model.dtype == "float32":
         images = TrainingData(dataset.images, dataset.labels, dataset.mean, dataset.std)
 
         def learn(x: Array, labels: Array, lr: Any) -> tuple[Array, Array]:
-            return training_step(model, optimiser, x, labels, lr, smoothing)
+            return training_step(model, optimiser, x, labels, lr, objective)
 
         own = model.backend.steps(learn, images, batch_size, PADDING, report)
-    return own or StepByStep(model, optimiser, dataset, batch_size, smoothing)
+    return own or StepByStep(model, optimiser, dataset, batch_size, objective)
 
 
 def draw(

@@ -36,7 +36,7 @@ from igc_ref.training import folder as runs
 from igc_ref.training.checkpoint import Checkpoint, History, Partial, Record, ended, reached
 from igc_ref.training.config import TrainConfig, check_settings
 from igc_ref.training.evaluation import evaluate
-from igc_ref.training.loop import PAUSE_EVERY, StepByStep, draw, steps_of
+from igc_ref.training.loop import PAUSE_EVERY, Objective, StepByStep, draw, steps_of
 from igc_ref.training.optim import SGD, learning_rate
 from igc_ref.training.ranks import World
 
@@ -110,8 +110,8 @@ def resume(
     report, initial, shared
         As in `train`; `initial` is for a run that was ended before its first checkpoint.
     settings
-        Fields of `TrainConfig`. ``backend``, ``data_dir``, ``checkpoint_every`` and ``until`` may
-        be new; anything else must be what the run has.
+        Fields of `TrainConfig`. ``backend``, ``data_dir``, ``checkpoint_every``, ``until`` and the
+        folder of the same ``teacher`` may be new; anything else must be what the run has.
 
     Raises
     ------
@@ -199,6 +199,10 @@ class Session:
         t = self.train_set
         self.metadata = Metadata(config.data, t.classes, t.mean, t.std, t.images.shape[2:])
         self.optimiser = SGD(self.model, config.momentum, config.weight_decay)
+        teacher = runs.load_teacher(config, self.metadata, backend, report)
+        numbers = teacher, config.temperature, config.alpha
+        self.objective = Objective(config.label_smoothing, *numbers)
+        self.teacher = "" if teacher is None else teacher.sha256()
         self.fingerprint = data.fingerprint(self.train_set, self.test_set)
         self.test_fingerprint = data.fingerprint(self.test_set)
         self.records: list[Record] = []
@@ -210,13 +214,18 @@ class Session:
     def restore(self, saved: Checkpoint) -> None:
         """Take up the state of a checkpoint.
 
-        A CheckpointError if it is of other images, another network, or of a NumPy that draws other
-        numbers, or at a step that no epoch has.
+        A CheckpointError if it is of other images, another network or teacher, or of a NumPy that
+        draws other numbers, or at a step that no epoch has.
         """
         if saved.fingerprint != self.fingerprint:
             raise CheckpointError(
                 f"the run was trained on other images of {self.config.data}: their fingerprint "
                 f"was {saved.fingerprint}, that of these is {self.fingerprint}"
+            )
+        if saved.teacher != self.teacher:
+            raise CheckpointError(
+                f"the run's teacher has weights of SHA-256 {saved.teacher or None}, those of "
+                f"teacher={self.config.teacher} are of {self.teacher or None}"
             )
         epoch = len(saved.records) + 1
         if saved.partial.step >= (steps := len(self._rates(epoch))):
@@ -242,6 +251,7 @@ class Session:
         facts |= {"backend": backend.name, "lanes": backend.unit, "out": "", "data_dir": ""}
         facts["images of fingerprint"] = self.fingerprint
         facts["weights of SHA-256"] = self.model.sha256()  # of `initial`
+        facts |= {"teacher": "", "teacher of SHA-256": self.teacher}
         for rank, theirs in enumerate(every := self.world.exchange(facts, what="begins to train")):
             for name, fact in theirs.items():
                 if fact != (first := every[0].get(name)):
@@ -265,6 +275,7 @@ class Session:
             partial=self.partial,
             model=self.model.state_dict(),
             velocity=self.optimiser.state_dict(),
+            teacher=self.teacher,
         )
         if self.first:
             previous = folder / runs.PREVIOUS if keep else None
@@ -293,7 +304,7 @@ class Session:
                 self.save(folder, keep=False)
                 m.backend.prepare(m.dtype, self.report)
                 self.steps = steps_of(
-                    m, self.optimiser, self.train_set, c.batch_size, self.report, c.label_smoothing
+                    m, self.optimiser, self.train_set, c.batch_size, self.report, self.objective
                 )
                 while self.partial.step or not ended(c, self.records):
                     epoch = len(self.records) + 1

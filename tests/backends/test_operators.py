@@ -182,6 +182,43 @@ def test_batch_norm_follows_its_definition_and_updates_running_statistics(
         assert_close(backend.to_numpy(new), 0.75 * old + 0.25 * batch if train else old, 100)
 
 
+@given(
+    sizes=st.tuples(counts, st.integers(1, 3), st.integers(1, 20), st.integers(1, 7), counts),
+    relu=st.booleans(), level=st.sampled_from([0, 1e6]), seed=seeds,
+)  # fmt: skip
+def test_group_norm_and_its_gradients_follow_their_definition_far_from_zero_too(
+    backend, sizes, relu, level, seed
+):
+    groups, each, N, H, W = sizes
+    C, rng, eps = groups * each, np.random.default_rng(seed), 1e-3
+    x, d = normal(rng, (N, C, H, W)), normal(rng, (N, C, H, W))
+    gamma, beta = normal(rng, (C,)), normal(rng, (C,))
+    y, dx, x_hats = np.zeros_like(x), np.zeros_like(x), np.zeros_like(x)
+    for n, g in np.ndindex(N, groups):
+        own = n, slice(g * each, (g + 1) * each)
+        a, b, part = gamma[own[1], None, None], beta[own[1], None, None], x[own]
+        std = np.sqrt(part.var() + eps)
+        x_hats[own] = x_hat = (part - part.mean()) / std
+        y[own] = a * x_hat + b
+        if relu:
+            d[own] = np.where(y[own] > 0, d[own], 0)
+            y[own] = np.maximum(y[own], 0)
+        e, n_all = (a * d[own]).ravel(), part.size
+        centre = np.eye(n_all) - 1 / n_all - np.outer(x_hat, x_hat) / n_all
+        dx[own] = (centre @ e / std).reshape(part.shape)
+    arrays = map(backend.asarray, (gamma, beta))
+    shifted = internal(backend, x + level)
+    found, saved = backend.group_norm(shifted, *arrays, groups, eps=eps, relu=relu)
+    loose = 200 if not level else 1e12
+    assert_close(1 + public(backend, found), 1 + y, loose)
+    if level:  # signs at zero may differ
+        return
+    found_dx, dgamma, dbeta = backend.group_norm_backward(internal(backend, d), saved)
+    assert_close(1 + public(backend, found_dx), 1 + dx, 2000)
+    assert_close(1 + backend.to_numpy(dgamma), 1 + (d * x_hats).sum(axis=(0, 2, 3)), 2000)
+    assert_close(1 + backend.to_numpy(dbeta), 1 + d.sum(axis=(0, 2, 3)), 200)
+
+
 def test_what_batch_norm_saves_does_not_change_when_the_running_statistics_do(backend):
     rng, options = np.random.default_rng(0), {"momentum": 0.5, "eps": 1e-3}
     x = internal(backend, normal(rng, (2, 3, 4, 4)))
@@ -340,6 +377,45 @@ def test_the_loss_is_the_cross_entropy_with_its_derivative(backend, N, classes, 
     by_hand = -np.mean([target[n] @ np.log(probability[n]) for n in range(N)])
     assert_close(1 + f(logits), np.array(1 + by_hand), 10)  # a small loss is log(1 + something)
     check_grads(f, vjp, (logits,), rng)
+
+
+@given(
+    N=counts,
+    classes=st.integers(2, 6),
+    T=st.sampled_from([0.5, 1, 4.0]),
+    alpha=st.sampled_from([0, 0.3, 0.9, 1]),
+    smoothing=st.sampled_from([0, 0.1]),
+    seed=seeds,
+)
+def test_distillation_is_a_mixture_with_its_derivative_and_without_weight_the_loss(
+    backend, N, classes, T, alpha, smoothing, seed
+):
+    rng = np.random.default_rng(seed)
+    logits, teacher = normal(rng, (N, classes)), normal(rng, (N, classes))
+    labels = rng.integers(0, classes, N)
+
+    def distilled(z, alpha=alpha):
+        arrays = map(backend.asarray, (z, labels, teacher))
+        return backend.distillation_loss(*arrays, T, alpha, smoothing)
+
+    loss, right, gradient = backend.loss(*map(backend.asarray, (logits, labels)), smoothing)
+    total = 0.0
+    for z, t in zip(logits, teacher, strict=True):
+        p, q = (np.exp(a / T) / sum(np.exp(b / T) for b in a) for a in (z, t))
+        total += sum(b * np.log(b / a) for a, b in zip(p, q, strict=True))
+    by_hand = (1 - alpha) * float(loss) + alpha * T**2 * total / N
+    found, correct, _ = distilled(logits)
+    assert_close(1 + np.array(float(found)), np.array(1 + by_hand), 50)
+    assert int(correct) == int(right)
+    check_grads(
+        lambda z: np.array(float(distilled(z)[0])),
+        lambda c: (c * backend.to_numpy(distilled(logits)[2]),),
+        (logits,),
+        rng,
+    )
+    plain, _, same = distilled(logits, alpha=0)
+    assert float(plain) == float(loss)
+    assert backend.to_numpy(same).tobytes() == backend.to_numpy(gradient).tobytes()
 
 
 @pytest.mark.parametrize("turned", [False, True])

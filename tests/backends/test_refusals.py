@@ -72,10 +72,11 @@ def of_convolutions():
 def of_batches():
     for operator, *arguments in (
         ("conv2d", PRIMARY), ("igc", PRIMARY, SECONDARY, SPEC), ("shuffle", 2),
-        ("batch_norm", *[ones(6)] * 4), ("global_average_pool",), ("max_pool", 3, 1, 1),
-        ("from_layout",),
+        ("batch_norm", *[ones(6)] * 4), ("group_norm", ones(6), ones(6), 2),
+        ("global_average_pool",), ("max_pool", 3, 1, 1), ("from_layout",),
     ):  # fmt: skip
-        options = {"momentum": 0.9, "eps": 1e-5, "train": True} if "norm" in operator else {}
+        options = {"momentum": 0.9, "eps": 1e-5, "train": True} if "batch" in operator else {}
+        options |= {"eps": 1e-5} if "group" in operator else {}
         refused = plain(operator, [1.0], *arguments, **options)
         yield TypeError, r"x is builtins\.list; the .* backend takes", refused
     for name in NORM:
@@ -129,6 +130,10 @@ def of_images():
 
 def of_learning():
     x, weight, bias = LINEAR
+    four = on("group_norm", ones(6), ones(6), 4, eps=1e-5)
+    yield SpecError, "channels=6 is not divisible by groups=4", four
+    five = on("group_norm", ones(6), ones(5), 2, eps=1e-5)
+    yield SpecError, r"beta has shape \(5,\); \(6,\) is needed", five
     yield SpecError, r"weight .*\(3, 5\); \(out, 6\)", plain("linear", x, ones(3, 5), bias)
     yield SpecError, r"bias has shape \(2,\); \(3,\)", plain("linear", x, weight, ones(2))
     yield TypeError, "bias is float64", plain("linear", x, weight, bias.astype("f8"))
@@ -144,6 +149,13 @@ def of_learning():
     yield TypeError, "labels is float32; int64 or", plain("loss", logits, ones(2))
     for number in (-0.1, 1.0, float("nan")):
         yield SpecError, f"smoothing={number} is", plain("loss", logits, np.array([0, 1]), number)
+    for message, teacher, *numbers in (
+        ("temperature=0 is not allowed", logits, 0, 0.5),
+        ("alpha=1.5 is not allowed", logits, 1, 1.5),
+        (r"teacher has shape \(2, 4\); \(2, 3\)", ones(2, 4), 1, 0.5),
+    ):
+        arguments = logits, np.array([0, 1]), teacher, *numbers
+        yield SpecError, message, plain("distillation_loss", *arguments)
     for labels, message in (([0, -1], "-1; 0 to 2 are"), ([3, 0], "3; 0 to 2 are")):
         logits64 = ones(2, 3, dtype="f8")  # in float32 cupy's kernel makes the loss NaN
         yield SpecError, f"labels have {message}", plain("loss", logits64, np.array(labels))
@@ -215,6 +227,7 @@ FORWARD = {
     "igc": on("igc", PRIMARY, SECONDARY, SPEC),
     "batch_norm": norm(),
     "relu": lambda b: (None, internal(b, X)),
+    "group_norm": on("group_norm", ones(6), ones(6), 2, eps=1e-5),
     "shuffle": on("shuffle", 2),
     "max_pool": on("max_pool", 3, 1, 1),
 }

@@ -24,6 +24,7 @@ NETWORKS = {
     "plain_igc": {"depth": 8, "L": 4, "M": 8},
     "resnet_igc": {"depth": 8, "L": 6, "M": 2},
     "plain_xception": {"depth": 8, "width": 12},
+    "plain": {"depth": 5, "width": 12, "norm": "group"},
     "igcv3": {"depth": 54, "width": 8},
     "densenet_bc_igc": {"depth": 10, "L": 4, "M": 2},
     "channels": {"arch": "plain_igc", "depth": 5, "L": 4, "M": 2, "gate": "channels"},

@@ -27,6 +27,8 @@ FORMS = {
     "mixed": {"kernel_sizes": (5, 3)},
     "channels": {"gate": "channels"},
     "partitions": {"gate": "partitions", "keep": 1},
+    "group": {"norm": "group"},
+    "layer": {"norm": "layer"},
 }
 
 
@@ -91,7 +93,7 @@ def test_every_network_trains_alike(arch):
                     after = model.state_dict()[name := f"{place}.running_{name}"]
                     expected = after + (after - past * before[name]) * factor
                     assert_close(theirs[name].numpy(), expected, 10_000)
-    assert len(counts) == sum(name.endswith("gamma") for name in before)
+    assert len(counts) == sum(name.endswith("running_mean") for name in before)
     for name, array in to_theirs(model.parameters()).items():
         assert_close(theirs[name].numpy(), array, 10**8)  # batch norm of 4 numbers magnifies
 

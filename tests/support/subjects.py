@@ -20,6 +20,7 @@ from igc_ref.networks import (
     Conv2d,
     GatedIGC,
     GlobalAveragePool,
+    GroupNorm,
     Linear,
     MaxPool,
     MixedIGC,
@@ -164,6 +165,10 @@ LAYERS = MULTILINEAR | {
     "max pool": Case(lambda backend, dtype: MaxPool(backend), (3, 2, 7, 6)),
 }
 CHECKED = LAYERS | {
+    "group norm": Case(lambda b, dtype: GroupNorm(b, 6, 3, dtype=dtype), (6, 6, 5, 3)),
+    "layer norm, relu": Case(
+        lambda b, dtype: GroupNorm(b, 4, 1, relu=True, dtype=dtype), (3, 4, 5, 6)
+    ),
     "residual": Case(_residual, (3, 2, 5, 6), (True, False)),
     "dense": Case(_dense, (3, 4, 5, 6), (True, False)),
     "igcv2": _block(IGCV2, IGCV2Spec(4, 8, (2, 2, 2), stride=2), (3, 4, 5, 6), False),

@@ -69,10 +69,15 @@ class Checks(Library):
         """Check the arguments of `batch_norm`: one number for each channel of a batch."""
         self.check_batch("x", x)
         names = "gamma", "beta", "running_mean", "running_var"
-        for name, array in zip(names, arrays, strict=True):
+        for name, array in zip(names, arrays, strict=False):  # `group_norm` has the first two
             self.check(name, array, x.dtype, shape=x.shape[:1])
             if contiguous and not array.flags.c_contiguous:
                 raise SpecError(f"{name} has gaps; a contiguous array is needed")
+
+    def check_group_norm(self, x: Array, gamma: Array, beta: Array, groups: int) -> int:
+        """Check the arguments of `group_norm`; return how many groups."""
+        self.check_channels(x, gamma, beta)
+        return self.check_shuffle(x, groups)
 
     def check_shuffle(self, x: Array, groups: int) -> int:
         """Check that the channels of a batch make equal groups; return how many groups."""
@@ -137,6 +142,17 @@ class Checks(Library):
             raise SpecError(f"smoothing={smoothing} is not allowed; it must be in [0, 1)")
         self.check("logits", logits, *DTYPES, shape="(N, classes)")
         self.check("labels", labels, *INTEGERS, shape=logits.shape[:1])
+
+    def check_distillation(
+        self, logits: Array, teacher: Array, temperature: float, alpha: float
+    ) -> None:
+        """Check what `distillation_loss` takes beside the arguments of `loss`."""
+        if not 0 < temperature < 1e30:
+            raise SpecError(f"temperature={temperature} is not allowed; it must be above 0")
+        if not 0 <= alpha <= 1:
+            raise SpecError(f"alpha={alpha} is not allowed; it must be in [0, 1]")
+        self.check("logits", logits, *DTYPES, shape="(N, classes)")
+        self.check("teacher", teacher, logits.dtype, shape=logits.shape)
 
     def check_step(self, weight: Array, gradient: Array, velocity: Array) -> None:
         """Check the arrays of an optimiser's step."""

@@ -72,6 +72,64 @@ class LearningOperators(Checks):
         dlogits -= smoothing / classes
         return losses.mean(), (logits.argmax(axis=1) == labels).sum(), dlogits / N
 
+    @np.errstate(under="ignore")
+    def distillation_loss(
+        self,
+        logits: Array,
+        labels: Array,
+        teacher: Array,
+        temperature: float,
+        alpha: float,
+        smoothing: float = 0.0,
+    ) -> tuple[Array, Array, Array]:
+        """Return `loss` mixed with the distance to a teacher's soft answers (arXiv:1503.02531).
+
+        Of an image it is, with T = `temperature`, p = softmax(logits/T), q = softmax(teacher/T),
+        (1 - alpha) * cross-entropy + alpha * T² * KL(q || p); its gradient adds alpha * T * (p - q)
+        to 1 - alpha times that of the cross-entropy.
+
+        Parameters
+        ----------
+        logits, labels, smoothing
+            As in `loss`.
+        teacher : array, shape (N, classes)
+            Logits, of the dtype of the others.
+        temperature : float above 0
+        alpha : float in [0, 1]
+            With 0 the results are those of `loss`.
+
+        Returns
+        -------
+        loss, correct, dlogits : arrays
+            As of `loss`.
+
+        Raises
+        ------
+        SpecError, TypeError
+            For another number, shape or dtype.
+
+        Examples
+        --------
+        >>> from igc_ref.backends import get_backend
+        >>> z, labels = np.array([[1.0, 2.0, 0.0]]), np.array([1])
+        >>> loss, *_ = get_backend("numpy").distillation_loss(z, labels, z, 4, alpha=1)
+        >>> float(loss)
+        0.0
+        """
+        self.check_distillation(logits, teacher, temperature, alpha)
+        loss, correct, dlogits = self.loss(logits, labels, smoothing)
+        (log_p, p), (log_q, q) = (self._softmax(z / temperature) for z in (logits, teacher))
+        divergence = (q * (log_q - log_p)).sum(axis=1).mean()
+        loss = (1 - alpha) * loss + alpha * temperature**2 * divergence
+        return loss, correct, (1 - alpha) * dlogits + alpha * temperature / len(logits) * (p - q)
+
+    def _softmax(self, z: Array) -> tuple[Array, Array]:
+        """Return log softmax and softmax of each row."""
+        shifted = z - z.max(axis=1, keepdims=True)
+        exp = self.of_each("exp", shifted)
+        total = exp.sum(axis=1, keepdims=True)
+        return shifted - self.of_each("log", total), exp / total
+
     def sgd_steps(
         self,
         weights: Mapping[str, Array],

@@ -1,4 +1,7 @@
-"""Batch normalisation (arXiv:1502.03167), with the ReLU that follows it if there is one."""
+"""Batch and group normalisation, with the ReLU that follows if there is one.
+
+Batch norm is of arXiv:1502.03167, group norm, and layer norm as one group, of arXiv:1803.08494.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ class BatchNormSaved(NamedTuple):
 
 
 class NormalisationOperators(Checks):
-    """y = gamma * x_hat + beta, with x_hat of mean 0 and variance 1 in every channel."""
+    """y = gamma * x_hat + beta, with x_hat of mean 0 and variance 1 in every channel, or group."""
 
     def batch_norm(
         self,
@@ -99,6 +102,62 @@ class NormalisationOperators(Checks):
             else:
                 xp.multiply(d, scale, out=dx[c])
         return dx.reshape(dy.shape), dgamma, dbeta
+
+    def group_norm(
+        self, x: Array, gamma: Array, beta: Array, groups: int, *, eps: float, relu: bool = False
+    ) -> tuple[Array, Saved]:
+        """Normalise every group of channels of every image over its channels and positions.
+
+        Parameters
+        ----------
+        x : array, shape (C, N, H, W)
+        gamma, beta : arrays, shape (C,)
+        groups : int
+            Divides C; with 1 this is layer normalisation, with C instance normalisation.
+        eps : float
+        relu : bool
+            Clip the result at zero.
+
+        Returns
+        -------
+        y : array, shape (C, N, H, W)
+        saved : tuple
+
+        Raises
+        ------
+        SpecError, TypeError
+            If `groups` does not divide C, or for another shape or dtype.
+
+        Examples
+        --------
+        >>> from igc_ref.backends import get_backend
+        >>> x, ones = np.arange(4.0).reshape(4, 1, 1, 1), np.ones(4)
+        >>> get_backend("numpy").group_norm(x, ones, 0 * ones, groups=2, eps=0)[0].ravel()
+        array([-1.,  1., -1.,  1.])
+        """
+        groups = self.check_group_norm(x, gamma, beta, groups)
+        xp, (C, N, H, W) = self.xp, x.shape
+        x_hat = x.reshape(groups, C // groups, N, H * W)
+        for _ in range(2):  # the second time: what the mean of large numbers lost by rounding
+            x_hat = x_hat - x_hat.mean(axis=(1, 3), keepdims=True)
+        var = (x_hat**2).mean(axis=(1, 3), keepdims=True)  # (groups, 1, N, 1)
+        inv_std = 1 / xp.sqrt(var + eps + 0 * var)  # an overflow is no number, as of batch norm
+        x_hat = (x_hat * inv_std).reshape(x.shape)
+        y = x_hat * gamma[:, None, None, None] + beta[:, None, None, None]
+        if relu:
+            y = xp.maximum(y, 0)
+        return y, (x_hat, inv_std, gamma, y if relu else None)
+
+    def group_norm_backward(self, dy: Array, saved: Saved) -> tuple[Array, Array, Array]:
+        """Return the gradients of `group_norm` with respect to x, gamma and beta."""
+        x_hat, inv_std, gamma, y = saved
+        self.check_batch("the gradient", dy, x_hat.dtype, x_hat.shape)
+        d = dy if y is None else self.xp.where(y > 0, dy, dy.dtype.type(0))
+        dgamma, dbeta = (d * x_hat).sum(axis=(1, 2, 3)), d.sum(axis=(1, 2, 3))
+        shape = len(inv_std), -1, dy.shape[1], dy[0, 0].size  # (groups, C/groups, N, H*W)
+        d, x_hat = (d * gamma[:, None, None, None]).reshape(shape), x_hat.reshape(shape)
+        mean, product = (a.mean(axis=(1, 3), keepdims=True) for a in (d, d * x_hat))
+        return (inv_std * (d - mean - x_hat * product)).reshape(dy.shape), dgamma, dbeta
 
     def _channels(self, rows: Array) -> Iterator[slice]:
         """Cut the channels into tiles of which input, output and one temporary fit in the cache."""

@@ -128,6 +128,8 @@ def module_of(layer: Any, **block: Any) -> nn.Module:
         case layers.BatchNorm():
             channels, momentum = len(layer.parameters["gamma"]), 1 - layer.momentum
             return nn.BatchNorm2d(channels, layers.BN_EPS, momentum)
+        case layers.GroupNorm():
+            return nn.GroupNorm(layer.groups, len(layer.parameters["gamma"]), layers.BN_EPS)
         case layers.Shuffle():
             return nn.ChannelShuffle(layer.groups)
         case layers.MaxPool():
