@@ -197,8 +197,9 @@ class _Graph:
 
     def convolve(self, x: str, name: str, weight: Any, stride: int, groups: int = 1) -> str:
         """Add a convolution."""
-        self.order, k = np.arange(len(weight)), weight.shape[-1]
-        window: Any = {"kernel_shape": [k, k], "strides": [stride] * 2, "pads": [k // 2] * 4}
+        self.order, kernel = np.arange(len(weight)), weight.shape[2:]
+        window: Any = {"kernel_shape": kernel, "strides": [stride] * 2}
+        window["pads"] = [k // 2 for k in kernel] * 2  # above, left, below, right
         return self.node("Conv", [x], {name: weight}, group=groups, **window)
 
     def permute(self, x: str, groups: int) -> str:

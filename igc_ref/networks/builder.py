@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from igc_ref.backends import GenericBackend, NumpyBackend
-from igc_ref.errors import SpecError
+from igc_ref.errors import KernelSize, SpecError
 from igc_ref.networks.architecture import Architecture, Stage
 from igc_ref.networks.blocks import IGC, IGCV2, IGCV3, SummationFusion
 from igc_ref.networks.layer import Layer, Residual, Row, Sequential
@@ -70,7 +70,7 @@ class Builder:
     def _stem(self) -> Layer:
         a, channels = self.a, self.a.stem_channels
         if a.family != "imagenet":
-            return self._conv_bn(a.input_shape[0], channels)
+            return self._conv_bn(a.input_shape[0], channels, kernel_size=self._kernel(3))
         stem = self._conv_bn(a.input_shape[0], channels, kernel_size=7, stride=2)
         stem.children["pool"] = MaxPool(self.backend)
         return stem
@@ -94,13 +94,26 @@ class Builder:
         branch["unit2"] = self._unit(out, stage, 1, relu=False)
         return Residual(self.backend, Sequential(branch), shortcut)
 
+    def _kernel(self, k: int) -> KernelSize:
+        """Return the size of a kernel of k pixels along every axis that the network has."""
+        return (1, k) if self.a.dims == "1" else k
+
+    @property
+    def _unit_kernel(self) -> KernelSize:
+        """Kernel size of the units."""
+        if len(self.a.kernel_sizes) > 1:
+            raise SpecError(f"kernel_sizes={self.a.kernel_sizes}: several in one block do not run")
+        return self._kernel(self.a.kernel_sizes[0])
+
     def _unit(self, channels: int, stage: Stage, stride: int, *, relu: bool = True) -> Sequential:
         """Make a convolution, or a block in its place, and its batch norm."""
         out, unit = stage.channels, self.a.unit
         if unit == "regular":
-            return self._conv_bn(channels, out, stride=stride, relu=relu)
+            shape: dict[str, Any] = {"kernel_size": self._unit_kernel, "stride": stride}
+            return self._conv_bn(channels, out, **shape, relu=relu)
         if unit == "igcv2":
-            product = IGCV2Spec.balanced(channels, out, stride=stride)
+            kernel = self._unit_kernel
+            product = IGCV2Spec.balanced(channels, out, kernel_size=kernel, stride=stride)
             layer: Layer = IGCV2(self.backend, product, **self.draw)
         else:
             make = SummationFusion if unit == "fusion" else IGC
@@ -111,12 +124,12 @@ class Builder:
 
     def _spec(self, channels: int, stage: Stage, stride: int) -> IGCSpec:
         """Return the spec of an IGC, summation-fusion or Xception block."""
-        out, L = stage.channels, stage.L or 1
+        out, L, k = stage.channels, stage.L or 1, self._unit_kernel
         if self.a.unit == "xception":
-            return IGCSpec(channels, out, L=channels, M=1, stride=stride)
+            return IGCSpec(channels, out, L=channels, M=1, kernel_size=k, stride=stride)
         # The authors' CIFAR networks have in/L secondary partitions where a stage begins.
         as_before = self.a.unit == "igc" and self.a.family == "resnet"
-        return IGCSpec(channels, out, L, (channels if as_before else out) // L, stride=stride)
+        return IGCSpec(channels, out, L, (channels if as_before else out) // L, k, stride)
 
     def _bottlenecks(self) -> Iterator[tuple[str, Layer]]:
         """Yield the blocks of an IGCV3 network, and its head, a 1x1 convolution."""

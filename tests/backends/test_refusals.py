@@ -49,9 +49,8 @@ def gradient(dy, forward, *arguments):
 def of_convolutions():
     """Error, message and call."""
     for message, shape, options in (
-        (r"weight has shape \(4, 6, 3, 2\); \(out, in/groups, k, k\), each", (4, 6, 3, 2), {}),
-        (r"weight has shape \(4, 6, 3\); \(out, in/groups, k, k\), each", (4, 6, 3), {}),
-        (r"weight has shape \(4, 3, 3, 3\); \(out, 6, k, k\), each", (4, 3, 3, 3), {}),
+        (r"weight has shape \(4, 6, 3\); \(out, in/groups, kh, kw\), each", (4, 6, 3), {}),
+        (r"weight has shape \(4, 3, 3, 3\); \(out, 6, kh, kw\), each", (4, 3, 3, 3), {}),
         ("out_channels=5 is not divisible by groups=2", (5, 3, 3, 3), {"groups": 2}),
         ("in_channels=6 is not divisible by groups=4", (4, 3, 3, 3), {"groups": 4}),
         ("groups=0 is not an integer of at least 1", (4, 6, 3, 3), {"groups": 0}),

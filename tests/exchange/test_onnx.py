@@ -24,6 +24,8 @@ NETWORKS = [
     for arch, (family, unit) in ARCHITECTURES.items()
 ]
 NETWORKS.append(Architecture("resnet_igc", 10, L=3, M=2, num_classes=3, doubling="L"))
+ROW = {"kernel_sizes": (5,), "dims": "1"}
+NETWORKS.append(Architecture("resnet_igc", 8, L=3, M=2, num_classes=3, **ROW))
 SMALL = Architecture("plain", 5, width=4, num_classes=3)
 
 

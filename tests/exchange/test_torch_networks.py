@@ -22,10 +22,10 @@ from igc_ref.exchange.torch import from_torch, to_torch  # noqa: E402
 pytestmark = pytest.mark.slow
 
 
-def network(arch="resnet_igc", dtype="float32", seed=1):
+def network(arch="resnet_igc", dtype="float32", seed=1, **form):
     """A network whose batch norms differ from channel to channel, as after training."""
     numbers = {name: {"L": 2, "M": 4, "width": 4}[name] for name in numbers_of(arch)}
-    model = build(Architecture(arch, depth_of(arch), **numbers), "numpy", dtype)
+    model = build(Architecture(arch, depth_of(arch), **numbers, **form), "numpy", dtype)
     rng, state = np.random.default_rng(seed), model.state_dict()
     for name, array in state.items():
         if name.endswith(("gamma", "beta", "running_mean", "running_var")):
@@ -43,9 +43,10 @@ def assert_same(model, other):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", [*ARCHITECTURES, "resnet_igc 1-D"])
 def test_every_network_has_the_same_names_and_logits_and_comes_back(arch, dtype):
-    model = network(arch, dtype)
+    arch, _, row = arch.partition(" ")
+    model = network(arch, dtype, **({"kernel_sizes": (5,), "dims": "1"} if row else {}))
     module, theirs = to_torch(model), to_theirs(model.state_dict())
     assert [n for n in module.state_dict() if "num_batches" not in n] == [*theirs]
     assert module.training

@@ -42,10 +42,10 @@ class Checks(Library):
     def check_conv2d(self, x: Array, weight: Array, groups: int, stride: int) -> tuple[int, int]:
         """Check the arguments of `conv2d`; return groups and stride."""
         self.check_batch("x", x)
-        self.check("weight", weight, x.dtype, shape="(out, in/groups, k, k)")
+        self.check("weight", weight, x.dtype, shape="(out, in/groups, kh, kw)")
         each = divides("groups", groups, "in_channels", x.shape[0])
         divides("groups", groups, "out_channels", len(weight))
-        self.check("weight", weight, shape=f"(out, {each}, k, k)")
+        self.check("weight", weight, shape=f"(out, {each}, kh, kw)")
         return int(groups), integer("stride", stride)
 
     def check_igc(self, x: Array, primary: Array, secondary: Array, spec: IGCSpec) -> None:
