@@ -15,10 +15,10 @@ from igc_ref.data.download import fetch
 from igc_ref.data.images import read_image
 from igc_ref.data.own import load_folder, load_npz
 from igc_ref.data.published import PUBLISHED, SVHN_PARTS
+from igc_ref.data.sequences import load_text, load_ts
 from igc_ref.data.shapes import FIGURES, shapes
 from igc_ref.data.shapes import MEAN as SHAPES_MEAN
 from igc_ref.data.shapes import STD as SHAPES_STD
-from igc_ref.data.sequences import load_text, load_ts
 from igc_ref.data.svhn import DIGITS, load_svhn
 from igc_ref.data.svhn import MEAN as SVHN_MEAN
 from igc_ref.data.svhn import STD as SVHN_STD

@@ -103,8 +103,8 @@ def _dataset(split: str, found: Arrays) -> Dataset:
             raise ValueError(f"{prefix}images of shape {images.shape} have no 3 channels")
         if labels.dtype.kind in "iu":
             labels = labels.ravel().astype(np.int64)
-        mean = (0,) * (images.shape[1] if images.ndim == 4 else 0)
-        parts[part] = Dataset(f"npz/{part}", images, labels, classes, mean, (1,) * len(mean))
+        blank = (1.0,) * (images.shape[1] if images.ndim == 4 else 0)
+        parts[part] = Dataset(f"npz/{part}", images, labels, classes, blank, blank)
     pixels, other = parts["train"].images, parts["test"].images
     if (shape := pixels.shape[1:]) != other.shape[1:]:
         raise DataError(f"images of shape {shape} and test_images of {other.shape[1:]} differ")

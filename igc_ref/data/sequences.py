@@ -104,7 +104,7 @@ def load_ts(path: Path, split: str, _: Report = silent) -> Dataset:
 
     def quantised(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
         levels = np.clip((values - low) / span, 0, 1) * 255
-        return np.rint(levels).astype(np.uint8)[:, :, None]  # (n, channels, 1, length)
+        return np.asarray(np.rint(levels)[:, :, None], np.uint8)  # (n, channels, 1, length)
 
     images = quantised(train)
     about = classes, *statistics(images)
@@ -171,9 +171,7 @@ def _values(line: str, shape: tuple[int, ...] | None) -> tuple[npt.NDArray[np.fl
     *channels, label = line.split(":")
     rows = [channel.split(",") for channel in channels]
     if not rows or len({len(row) for row in rows}) > 1:
-        raise ValueError(
-            f"a series is channels of equal length and a label, not {shown(line[:40])}"
-        )
+        raise ValueError(f"{shown(line[:40])} is not channels of equal length and a label")
     if shape is not None and (found := (len(rows), len(rows[0]))) != shape:
         raise ValueError(f"the series has {_sizes(found)}, the first one {_sizes(shape)}")
     try:

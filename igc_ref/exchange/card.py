@@ -40,8 +40,8 @@ license: mit # as igc_ref; write your own, if it is another
 # {network} on {config.data}
 * Network: {cost(network).parameters:,} parameters, {cost(network).multiply_adds:,} multiply-adds
   for an image; arXiv:1707.02725.
-* Input: `x = (pixels - mean) / std`, {config.dtype} (N, {network.in_channels}, H, W), {kind}, trained at
-  {about.size}, mean {about.mean}, std {about.std}.
+* Input: `x = (pixels - mean) / std`, {config.dtype} (N, {network.in_channels}, H, W), {kind},
+  trained at {about.size}, mean {about.mean}, std {about.std}.
 * Classes: {one_line(", ".join(about.classes), 400)}.
 * Training: {training if saved.fingerprint else "not recorded"}.
 * Result: {result}.

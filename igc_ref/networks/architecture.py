@@ -1,9 +1,9 @@
 """Which networks exist: the numbers that name one, their validation, and the stages they make.
 
-The CIFAR networks take images of 3x32x32, or sequences of 1x128: a 3x3 stem to C channels; three stages of widths C, 2C,
-4C, stride 2 at the first block of stages 2 and 3; global average pool; linear. C is ``width``, or
-L*M. The ImageNet networks take 3x224x224: a 7x7 stem and max pooling; four stages of two residual
-blocks. `builder` makes the layers.
+The CIFAR networks take images of 3x32x32, or sequences: a 3x3 stem to C channels; three stages of
+widths C, 2C, 4C, stride 2 at the first block of stages 2 and 3; global average pool; linear. C is
+``width``, or L*M. The ImageNet networks take 3x224x224: a 7x7 stem and max pooling; four stages of
+two residual blocks. `builder` makes the layers.
 """
 
 from __future__ import annotations

@@ -285,7 +285,8 @@ class Session:
             self.report(f"{self.world.size} ranks; if one is killed, {how}")
         self.report(
             f"{m.architecture}: {m.num_parameters:,} parameters; {len(self.train_set):,} "
-            f"{'sequences, not augmented,' if self.sequences else 'images'} of {c.data}; {m.backend.name} backend, {m.dtype}; run folder {folder}"
+            + (f"sequences of {c.data}, not augmented" if self.sequences else f"images of {c.data}")
+            + f"; {m.backend.name} backend, {m.dtype}; run folder {folder}"
         )
         try:
             with noted_signals() as self.signals:
