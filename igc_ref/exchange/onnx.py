@@ -46,7 +46,7 @@ def save(
 ) -> None:
     """Write a network in evaluation mode as an ONNX file of opset 17, whole or not at all.
 
-    The input is ``images`` (N, 3, H, W), of any height and width, normalised: ``(pixel - mean) /
+    The input is ``images`` (N, C, H, W), of any height and width, normalised: ``(pixel - mean) /
     std``, pixels from 0 to 255. The output is ``logits`` (N, num_classes). After training,
     ``metadata_props`` has "classes", "mean" and "std" as JSON. Epsilon is a float32 unless folded.
 
@@ -82,7 +82,7 @@ def save(
     if fold_bn and model.architecture.norm != "batch":
         raise SpecError(f"fold_bn: {model.architecture} has no batch norm to fold into weights")
     N = "N" if batch is None else errors.integer("batch", batch)
-    ends = (N, 3, "H", "W"), (N, model.architecture.num_classes)
+    ends = (N, (a := model.architecture).in_channels, "H", "W"), (N, a.num_classes)
     proto = to_proto(model.network, *ends, model.dtype, shuffle, fold_bn)
     about = {header.KEY: header.write(model, shuffle=shuffle, fold_bn=fold_bn)}
     meaning = model.metadata.to_dict() if model.metadata else {}

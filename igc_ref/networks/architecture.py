@@ -1,10 +1,11 @@
 """Which networks exist: the numbers that name one, their validation, and the stages they make.
 
-The CIFAR networks take images of 3x32x32: a 3x3 stem to C channels; three stages of widths C, 2C,
-4C, stride 2 at the first block of stages 2 and 3; global average pool; linear. C is ``width``, or
-L*M. A DenseNet-BC (arXiv:1608.06993) has a stem of 2k channels, k the growth rate ``width`` or L*M,
-and three dense blocks with transitions between them. The ImageNet networks take 3x224x224: a 7x7
-stem and max pooling; four stages of two residual blocks. `builder` makes the layers.
+The CIFAR networks take images of 3x32x32, or sequences: a 3x3 stem to C channels; three stages of
+widths C, 2C, 4C, stride 2 at the first block of stages 2 and 3; global average pool; linear. C is
+``width``, or L*M. A DenseNet-BC (arXiv:1608.06993) has a stem of 2k channels, k the growth rate
+``width`` or L*M, and three dense blocks with transitions between them. The ImageNet networks take
+3x224x224: a 7x7 stem and max pooling; four stages of two residual blocks. `builder` makes the
+layers.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ class Architecture:
     keep: int | None = None
     norm: str = "batch"
     dims: str = "2"
+    in_channels: int = 3
 
     def __post_init__(self) -> None:
         choice("arch", self.arch, tuple(ARCHITECTURES))
@@ -98,7 +100,7 @@ class Architecture:
                 raise SpecError(f"{self.arch} needs {' and '.join(needed)}; {name} is missing")
             if name not in needed and value is not None:
                 raise SpecError(f"{self.arch} takes no {name}={value}, only {' and '.join(needed)}")
-        for name in (*needed, "depth", "num_classes"):
+        for name in (*needed, "depth", "num_classes", "in_channels"):
             object.__setattr__(self, name, integer(name, getattr(self, name)))
         choice("doubling", self.doubling, DOUBLINGS)
         if self.doubling == "L" and (self.unit not in PARTITIONED or self.family == "densenet"):
@@ -162,7 +164,10 @@ class Architecture:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Shape (channels, height, width) of the images that the network was designed for."""
-        return (3, 224, 224) if self.family == "imagenet" else (3, 32, 32)
+        if self.dims == "1":
+            return self.in_channels, 1, 128
+        side = 224 if self.family == "imagenet" else 32
+        return self.in_channels, side, side
 
     @property
     def channels(self) -> int:

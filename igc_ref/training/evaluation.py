@@ -90,6 +90,17 @@ def interval(accuracy: float, images: int) -> tuple[float, float]:
     return (middle - half) / (1 + z**2 / images), (middle + half) / (1 + z**2 / images)
 
 
+def bits_per_byte(loss: float) -> str:
+    """Say what a mean loss in nats is to a network that predicts the next byte of a text.
+
+    Examples
+    --------
+    >>> bits_per_byte(math.log(256))
+    '8.000 bits per byte'
+    """
+    return f"{loss / math.log(2):.3f} bits per byte"
+
+
 def precise_statistics(model: Model, dataset: Dataset, batches: int = 50) -> None:
     """Replace the running statistics of a network by their means over batches of images.
 

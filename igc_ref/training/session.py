@@ -35,7 +35,7 @@ from igc_ref.training import checkpoint, ranks
 from igc_ref.training import folder as runs
 from igc_ref.training.checkpoint import Checkpoint, History, Partial, Record, ended, reached
 from igc_ref.training.config import TrainConfig, check_settings
-from igc_ref.training.evaluation import evaluate
+from igc_ref.training.evaluation import bits_per_byte, evaluate
 from igc_ref.training.loop import PAUSE_EVERY, Objective, StepByStep, draw, steps_of
 from igc_ref.training.optim import SGD, learning_rate
 from igc_ref.training.ranks import World
@@ -192,12 +192,13 @@ class Session:
             data.load(config.data, split, config.data_dir, report, config.data_size)
             for split in ("train", "test")
         )
-        architecture = config.architecture(len(self.train_set.classes))
+        t = self.train_set
+        self.sequences = _sequences(config, t.images.shape[2])
+        architecture = config.architecture(len(t.classes), len(t.mean))
         self.model = build(
             architecture, backend, config.dtype, config.seed, bn_momentum=config.bn_momentum
         )
-        t = self.train_set
-        self.metadata = Metadata(config.data, t.classes, t.mean, t.std, t.images.shape[2:])
+        self.metadata = Metadata(config.data, *t.about, t.images.shape[2:])
         self.optimiser = SGD(self.model, config.momentum, config.weight_decay)
         teacher = runs.load_teacher(config, self.metadata, backend, report)
         numbers = teacher, config.temperature, config.alpha
@@ -294,8 +295,9 @@ class Session:
             self.world.running = f"; {(how := _how_to_continue(folder))}"
             self.report(f"{self.world.size} ranks; if one is killed, {how}")
         self.report(
-            f"{m.architecture}: {m.num_parameters:,} parameters; {len(self.train_set):,} images of "
-            f"{c.data}; {m.backend.name} backend, {m.dtype}; run folder {folder}"
+            f"{m.architecture}: {m.num_parameters:,} parameters; {len(self.train_set):,} "
+            + (f"sequences of {c.data}, not augmented" if self.sequences else f"images of {c.data}")
+            + f"; {m.backend.name} backend, {m.dtype}; run folder {folder}"
         )
         try:
             with noted_signals() as self.signals:
@@ -410,12 +412,26 @@ class Session:
 
     def _draw(self, epoch: int) -> Sampling:
         c = self.config
-        return draw(c.seed, epoch, len(self.train_set), c.batch_size, c.augment, c.mirror)
+        augment = c.augment and not self.sequences
+        return draw(c.seed, epoch, len(self.train_set), c.batch_size, augment, c.mirror)
+
+
+def _sequences(config: TrainConfig, height: int) -> bool:
+    """Return whether images of this height are sequences; a SpecError for what does not fit."""
+    if height > 1 and config.dims == "1":
+        text = f"dims=1 is for sequences, of height 1; {config.data} has images of height {height}"
+        raise SpecError(f"{text}: they need dims=2")
+    for name, allowed in (("mirror", "random"), ("test_mirror", False)):
+        if height == 1 and (given := getattr(config, name)) != allowed:
+            raise SpecError(f"{name}={given} is for images; {config.data} has sequences")
+    return height == 1
 
 
 def _report_end(config: TrainConfig, history: History, report: Report) -> None:
     """Report the hash of the weights, and when the accuracy to train until was reached, if ever."""
     report(f"SHA-256 of the weights {history.sha256}")
+    if config.data == "text":
+        report(f"{bits_per_byte(history.records[-1]['test_loss'])} on the test windows")
     if config.until is None:
         return
     if record := reached(config, history.records):

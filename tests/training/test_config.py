@@ -163,7 +163,11 @@ def test_a_recipe_is_what_the_paper_and_its_authors_say(name, dataset):
 
 def test_a_recipe_says_nothing_about_shapes_and_a_speedrun_nothing_about_digits():
     for name, table in RECIPES.items():
-        assert set(data.NAMES) - set(table) - {"svhn", "svhn_extra"} == {"shapes", *data.OWN}
+        assert set(data.NAMES) - set(table) - {"svhn", "svhn_extra"} == {
+            "shapes",
+            "waves",
+            *data.OWN,
+        }
         with pytest.raises(SpecError, match=f"'{name}' says nothing about data='shapes'"):
             TrainConfig.recipe(name, data="shapes")
     with pytest.raises(

@@ -25,7 +25,7 @@ def to_torch(model: Model, **block: Any) -> nn.Module:
     """Return a network as a PyTorch module with its weights and running statistics, on the CPU.
 
     It is in training mode: call ``eval()`` before it classifies. Its ``state_dict`` has the names
-    of `igc_ref.exchange.state.to_theirs`. Images are (N, 3, H, W), normalised by
+    of `igc_ref.exchange.state.to_theirs`. Images are (N, C, H, W), normalised by
     ``module.metadata``. PyTorch averages n/(n-1) times the batch's variance, n = N*H*W, and we
     that variance itself; all else agrees to rounding.
 
