@@ -54,7 +54,14 @@ def add_commands(commands: Any) -> None:
     text = "folder of the search; another process with the same one takes part in it"
     add.add_argument("--out", required=True, metavar="DIR", help=text)
     add.add_argument("--arch", choices=IGC_ARCHS, help=ARCH)
-    names = {field.name for field in fields(TrainConfig)} - {"arch", "depth", "L", "width", "keep", *PAPER}
+    names = {field.name for field in fields(TrainConfig)} - {
+        "arch",
+        "depth",
+        "L",
+        "width",
+        "keep",
+        *PAPER,
+    }
     add_settings(add, names - {"until", "out"})
     add_recipe(add)
 

@@ -37,7 +37,7 @@ from igc_ref.training.session import run_to_end
 BY = (*COSTS, "milliseconds")
 JOURNAL, REPORT, FRONT, IMPORTANCE = "study.journal", "report.md", "front.svg", "importance.svg"
 KERNELS = ("3", "5", "3,5", "3,5,7")
-PAPER = {"M": 2, "doubling": "M", "kernel_sizes": "3", "gate": "none"}  # with L = 24
+PAPER: dict[str, Any] = {"M": 2, "doubling": "M", "kernel_sizes": "3", "gate": "none"}  # L = 24
 GREATEST_M = 64
 HELD_OUT = 0.1  # of the training images
 TRIES = 200  # proposals in a row that do not fit, or are not new
@@ -166,8 +166,9 @@ class Search:
         self.sets = held_out(images)
         batch, self.classes = self.sets[1][: t.batch_size], len(images.classes)
         timed = partial(milliseconds, config=t, batch=batch)
-        counted = lambda network: float(getattr(cost(network), self.by))  # noqa: E731
-        self.priced = lru_cache(None)(timed if self.by == "milliseconds" else counted)
+        self.priced: Callable[[Architecture], float] = lru_cache(None)(
+            timed if self.by == "milliseconds" else lambda network: getattr(cost(network), self.by)
+        )
         (self.path / ".locks").mkdir(parents=True, exist_ok=True)
         with self._locked("study"):
             self._open()
@@ -176,8 +177,10 @@ class Search:
             "in what follows they are the test images"
         )
         while (number := self._train()) is not None:
-            cells = next(self._cells(t) for t in self._write() if t.number == number)
-            report(f"trial {', '.join(cells)}")
+            trial = next(t for t in self._write() if t.number == number)
+            _, network, price, epochs, accuracy, _, end = self._cells(trial)
+            report(f"trial {number}, {network}, {price} {self.by}, {end} after epoch {epochs}: "
+                   f"{accuracy} held out")  # fmt: skip
         return self._write()
 
     def _locked(self, name: str, seconds: float = -1) -> AbstractContextManager[object]:
@@ -209,7 +212,7 @@ class Search:
 
     def _paper(self) -> dict[str, Any]:
         """Propose L24M2 if it is within the budget, else M = 2 with the L that fills the budget."""
-        form: dict[str, Any] = {"depth": self.depths[0], **PAPER}
+        form = {"depth": self.depths[0], **PAPER}
         price = self._price(replace(self.training, L=24, **form))
         share = price * (1 + 1e-9) / self.budget  # rounding must not cost a partition
         within = self.least <= price <= self.budget
@@ -278,7 +281,7 @@ class Search:
         """Return the run of a trial; None if nothing fits the budget, or the network is known."""
         choose, share = trial.suggest_categorical, self.least / self.budget
         limit = self.budget * trial.suggest_float("share", share, 1)
-        form = {
+        form: dict[str, Any] = {
             "depth": choose("depth", self.depths),
             "M": trial.suggest_int("M", 1, GREATEST_M, log=True),
             "doubling": choose("doubling", DOUBLINGS),
@@ -346,11 +349,14 @@ class Search:
         if not plots.available():
             return
         points = {t.number: (_about(t)["price"], 100 * t.value) for t in done}
-        lines = {"Pareto front": tuple(zip(*front(list(points.values())), strict=True))}
+        lines: dict[str, Any] = {
+            "Pareto front": tuple(zip(*front(list(points.values())), strict=True))
+        }
         if 0 in points:
             name = next(_about(t)["network"] for t in done if t.number == 0)
             lines[f"trial 0, {name}"] = ([points[0][0]], [points[0][1]])
-        unit, dots = self.by.replace("_", "-"), tuple(zip(*points.values(), strict=True))
+        dots: Any = tuple(zip(*points.values(), strict=True))
+        unit = self.by.replace("_", "-")
         figure = plots.draw_lines(lines, x=unit, y="held-out accuracy (%)", title=title, dots=dots)
         plots.save(figure, self.path / FRONT)
         yield f"![Accuracy against cost]({FRONT})"
