@@ -205,7 +205,6 @@ class Search:
         wanted |= {"depths": list(self.depths), "images": data.fingerprint(*self.sets)}
         if "settings" not in self.study.user_attrs:
             self.study.set_user_attr("settings", wanted)
-            self.study.enqueue_trial(self._paper())
         had = self.study.user_attrs["settings"]
         if more := [f"{n}={v} (it has {had.get(n)})" for n, v in wanted.items() if had.get(n) != v]:
             raise errors.CheckpointError(f"{self.path} holds another search: {', '.join(more)}")
@@ -244,66 +243,67 @@ class Search:
             return int(trial.number)
 
     def _claim(self, stack: ExitStack) -> tuple[Any, TrainConfig] | None:
-        """Choose and lock a trial, while no other process does."""
+        """Lock a trial that was left, or else a new one, while no other process does."""
+        study, storage, states = self.study, self.storage, self.states
+        study_id = storage.get_study_id_from_name(study.study_name)
         with self._locked("study"):
-            for trial in self._candidates():
-                if (config := self._config(trial)) is None:
-                    self.study.tell(trial, state=self.states.FAIL)
-                    continue
+            for left in study.get_trials(states=(states.RUNNING,)):
                 with suppress(TimeoutError):  # another process trains it
-                    stack.enter_context(self._locked(f"trial-{trial.number}", 0))
-                    return trial, config
-        return None
+                    stack.enter_context(self._locked(f"trial-{left.number}", 0))
+                    id_ = storage.get_trial_id_from_study_id_trial_number(study_id, left.number)
+                    trial = self.optuna.trial.Trial(study, id_)
+                    break
+            else:
+                if not study.get_trials(states=(states.WAITING,)) and not self._propose():
+                    return None
+                trial = study.ask()
+                stack.enter_context(self._locked(f"trial-{trial.number}", 0))
+            form = {**self._drawn(trial)[1], "L": _about(trial)["L"]}
+            return trial, replace(
+                self.training, **form, out=str(self.path / f"trial-{trial.number}")
+            )
 
-    def _candidates(self) -> Iterator[Any]:
-        """Yield trials that were not ended, then proposals, while there are too few trials.
-
-        A proposal follows from the seed and the trials before it, also after an interruption.
-        """
-        study, states, made = self.study, self.states, self.optuna.trial.Trial
-        study_id = self.storage.get_study_id_from_name(study.study_name)
-        id_of = partial(self.storage.get_trial_id_from_study_id_trial_number, study_id)
-        for left in study.get_trials(states=(states.RUNNING,)):
-            yield made(study, id_of(left.number))
-        for _ in range(TRIES):
-            known = study.get_trials()
-            done = [t for t in known if t.state not in (states.FAIL, states.WAITING)]
-            if len(done) >= self.trials:
-                return
-            seed = np.random.SeedSequence([self.training.seed, len(known)]).generate_state(1)
-            study.sampler = self.optuna.samplers.TPESampler(seed=int(seed[0]))
-            yield study.ask()
-        if not done:
-            raise SpecError(f"budget={self.budget:,} is too small: no network costs so little")
-        self.report(f"no new network in {TRIES} proposals: the tolerance may be too small")
-
-    def _config(self, trial: Any) -> TrainConfig | None:
-        """Return the run of a trial; None if nothing fits the budget, or the network is known."""
-        choose, share = trial.suggest_categorical, self.least / self.budget
-        limit = self.budget * trial.suggest_float("share", share, 1)
-        form: dict[str, Any] = {
+    def _drawn(self, trial: Any) -> tuple[float, dict[str, Any]]:
+        """Draw the part of the budget, and all but L of a network; or repeat what was drawn."""
+        choose = trial.suggest_categorical
+        return trial.suggest_float("share", self.least / self.budget, 1), {
             "depth": choose("depth", self.depths),
             "M": trial.suggest_int("M", 1, GREATEST_M, log=True),
             "doubling": choose("doubling", DOUBLINGS),
             "kernel_sizes": choose("kernel_sizes", KERNELS),
             "gate": choose("gate", GATES),
-            "out": str(self.path / f"trial-{trial.number}"),
         }
 
-        def run(L: int) -> TrainConfig:
-            return replace(self.training, L=L, **form)
+    def _propose(self) -> bool:
+        """Queue a new network, if there are too few trials and one is found; say whether it is so.
 
-        if about := _about(trial):  # chosen by an earlier process: what is measured varies
-            return run(about["L"])
-        found = fill(run, self._price, limit)
-        if found is None or self._price(found) < self.least:
-            return None
-        name = str(found.architecture(self.classes))
-        if name in (_about(t).get("network") for t in self.study.get_trials()):
-            return None
-        about = {"network": name, "price": self._price(found), "L": found.L}
-        trial.set_user_attr("about", about)
-        return found
+        It follows from the seed and the trials before it. The sampler drafts in memory until a
+        network fits: the journal is for networks that are trained.
+        """
+        trials = self.study.get_trials()
+        if len(trials) >= self.trials:
+            return False
+        seed = np.random.SeedSequence([self.training.seed, len(trials)]).generate_state(1)
+        sampler = self.optuna.samplers.TPESampler(seed=int(seed[0]))
+        drafts = self.optuna.create_study(direction="maximize", sampler=sampler)
+        drafts.add_trials(trials)
+        if not trials:
+            drafts.enqueue_trial(self._paper())
+        for _ in range(TRIES):
+            draft = drafts.ask()
+            share, form = self._drawn(draft)
+            found = fill(partial(_with, self.training, form), self._price, share * self.budget)
+            if found is not None and (price := self._price(found)) >= self.least:
+                name = str(found.architecture(self.classes))
+                if name not in (_about(t)["network"] for t in trials):
+                    about = {"network": name, "price": price, "L": found.L}
+                    self.study.enqueue_trial(draft.params, user_attrs={"about": about})
+                    return True
+            drafts.tell(draft, state=self.states.FAIL)
+        if not trials:
+            raise SpecError(f"budget={self.budget:,} is too small: no network costs so little")
+        self.report(f"no new network in {TRIES} proposals: the tolerance may be too small")
+        return False
 
     # -- the report --------------------------------------------------------------------------------
 
@@ -369,6 +369,10 @@ class Search:
         figure = plots.draw_bars(list(parts), {text: list(parts.values())}, y="part of the whole")
         plots.save(figure, self.path / IMPORTANCE)
         yield f"![Importance of the choices]({IMPORTANCE})"
+
+
+def _with(training: TrainConfig, form: Mapping[str, Any], L: int) -> TrainConfig:
+    return replace(training, L=L, **form)
 
 
 def _about(trial: Any) -> dict[str, Any]:
