@@ -53,18 +53,21 @@ def held_out(dataset: Dataset) -> tuple[Dataset, Dataset]:
 
 
 def fill(
-    config: Callable[[int], TrainConfig], price: Callable[[TrainConfig], float], limit: float
+    training: TrainConfig,
+    form: Mapping[str, Any],
+    price: Callable[[TrainConfig], float],
+    limit: float,
 ) -> TrainConfig | None:
-    """Return the network with the greatest L whose price is within the limit; None without one."""
+    """Return the settings with the greatest L whose network's price is within the limit, if any."""
 
     def count(L: int) -> float:
         try:
-            return price(config(L))
-        except SpecError:  # perhaps it needs more partitions
+            return price(replace(training, L=L, **form))
+        except SpecError:  # perhaps the form needs more partitions
             return 0.0
 
     L = greatest_within(count, limit)
-    return config(L) if L and count(L) else None
+    return replace(training, L=L, **form) if L and count(L) else None
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -149,7 +152,7 @@ class Search:
             raise errors.BackendError(text) from None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.optuna, self.states = optuna, optuna.trial.TrialState
-        self.least = (1 - self.tolerance) * self.budget
+        self.unit, self.least = self.by.replace("_", "-"), (1 - self.tolerance) * self.budget
 
     def run(self, report: Report) -> list[Any]:
         """Train what is missing, rewrite the report after each trial; return Optuna's trials.
@@ -179,7 +182,7 @@ class Search:
         while (number := self._train()) is not None:
             trial = next(t for t in self._write() if t.number == number)
             _, network, price, epochs, accuracy, _, end = self._cells(trial)
-            report(f"trial {number}, {network}, {price} {self.by}, {end} after epoch {epochs}: "
+            report(f"trial {number}, {network}, {price} {self.unit}, {end} after epoch {epochs}: "
                    f"{accuracy} held out")  # fmt: skip
         return self._write()
 
@@ -258,7 +261,7 @@ class Search:
                     return None
                 trial = study.ask()
                 stack.enter_context(self._locked(f"trial-{trial.number}", 0))
-            form = {**self._drawn(trial)[1], "L": _about(trial)["L"]}
+            form = {**self._drawn(trial)[1], "L": trial.user_attrs["about"]["L"]}
             return trial, replace(
                 self.training, **form, out=str(self.path / f"trial-{trial.number}")
             )
@@ -292,10 +295,10 @@ class Search:
         for _ in range(TRIES):
             draft = drafts.ask()
             share, form = self._drawn(draft)
-            found = fill(partial(_with, self.training, form), self._price, share * self.budget)
+            found = fill(self.training, form, self._price, share * self.budget)
             if found is not None and (price := self._price(found)) >= self.least:
                 name = str(found.architecture(self.classes))
-                if name not in (_about(t)["network"] for t in trials):
+                if name not in (t.user_attrs["about"]["network"] for t in trials):
                     about = {"network": name, "price": price, "L": found.L}
                     self.study.enqueue_trial(draft.params, user_attrs={"about": about})
                     return True
@@ -310,33 +313,35 @@ class Search:
     def _write(self) -> list[Any]:
         """Write the report and its figures; return the trials, the most accurate first."""
         with self._locked("study"):
-            states, unit, title = self.states, self.by.replace("_", "-"), self._title()
+            states, t = self.states, self.training
+            title = f"{t.arch} on {t.data}, {t.epochs} epochs"
             trials: list[Any] = self.study.get_trials(states=(states.COMPLETE, states.PRUNED))
             trials.sort(key=lambda t: (t.state == states.COMPLETE, t.value or 0.0), reverse=True)
             done = [t for t in trials if t.state == states.COMPLETE]
-            header = ("trial", "network", unit, "epochs", "accuracy", "95 % interval", "end")
+            header = ("trial", "network", self.unit, "epochs", "accuracy", "95 % interval", "end")
             lines = [
-                f"# {title}: at most {self.budget:,} {unit}",
+                f"# {title}: at most {self.budget:,} {self.unit}",
                 f"Accuracy on {len(self.sets[1]):,} training images that are held out; seed "
-                f"{self.training.seed}. The best is chosen by it, so its own is a little too high: "
-                "train that network on all images, with the options of the search, and test it.",
+                f"{t.seed}. The best is chosen by it, so its own is a little too high: train that "
+                "network on all images, with the options of the search, and test it.",
             ]
             if done:
                 pair = [done[0], *(t for t in done[1:] if t.number == 0)]
                 lines.append("The best, beside the paper's setting (trial 0), and its command:")
                 lines.append(markdown([header, *map(self._cells, pair)]))
-                lines.append(f"    {_command(self.training.arch, done[0])}")
+                best = {**done[0].params, "arch": t.arch, **done[0].user_attrs["about"]}
+                lines.append(
+                    "    igc-ref train --arch {arch} --depth {depth} -L {L} -M {M} --doubling "
+                    "{doubling} --kernel-sizes {kernel_sizes} --gate {gate}".format(**best)
+                )
                 lines += self._draw(done, title)
             lines += ["All trials:", markdown([header, *map(self._cells, trials)])]
             with files.replacing(self.path / REPORT) as file:
                 file.write("\n\n".join([*lines, ""]).encode())
         return trials
 
-    def _title(self) -> str:
-        return f"{self.training.arch} on {self.training.data}, {self.training.epochs} epochs"
-
     def _cells(self, trial: Any) -> tuple[str, ...]:
-        about, accuracy = _about(trial), trial.value or 0.0
+        about, accuracy = trial.user_attrs["about"], trial.value or 0.0
         low, high = interval(accuracy, len(self.sets[1]))
         return (
             str(trial.number), about["network"], f"{round(about['price'], 2):,}",
@@ -348,16 +353,17 @@ class Search:
         """Draw the figures; yield what the report shows of them."""
         if not plots.available():
             return
-        points = {t.number: (_about(t)["price"], 100 * t.value) for t in done}
+        points = {t.number: (t.user_attrs["about"]["price"], 100 * t.value) for t in done}
         lines: dict[str, Any] = {
             "Pareto front": tuple(zip(*front(list(points.values())), strict=True))
         }
         if 0 in points:
-            name = next(_about(t)["network"] for t in done if t.number == 0)
+            name = next(t.user_attrs["about"]["network"] for t in done if t.number == 0)
             lines[f"trial 0, {name}"] = ([points[0][0]], [points[0][1]])
         dots: Any = tuple(zip(*points.values(), strict=True))
-        unit = self.by.replace("_", "-")
-        figure = plots.draw_lines(lines, x=unit, y="held-out accuracy (%)", title=title, dots=dots)
+        figure = plots.draw_lines(
+            lines, x=self.unit, y="held-out accuracy (%)", title=title, dots=dots
+        )
         plots.save(figure, self.path / FRONT)
         yield f"![Accuracy against cost]({FRONT})"
         if len(done) < ENOUGH:
@@ -369,21 +375,3 @@ class Search:
         figure = plots.draw_bars(list(parts), {text: list(parts.values())}, y="part of the whole")
         plots.save(figure, self.path / IMPORTANCE)
         yield f"![Importance of the choices]({IMPORTANCE})"
-
-
-def _with(training: TrainConfig, form: Mapping[str, Any], L: int) -> TrainConfig:
-    return replace(training, L=L, **form)
-
-
-def _about(trial: Any) -> dict[str, Any]:
-    """Return what is known of the network of a trial, beside what was proposed."""
-    return dict(trial.user_attrs.get("about", {}))
-
-
-def _command(arch: str, trial: Any) -> str:
-    """Return the command that trains the network of a trial."""
-    p = trial.params
-    return (
-        f"igc-ref train --arch {arch} --depth {p['depth']} -L {_about(trial)['L']} -M {p['M']} "
-        f"--doubling {p['doubling']} --kernel-sizes {p['kernel_sizes']} --gate {p['gate']}"
-    )
