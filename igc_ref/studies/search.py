@@ -167,7 +167,7 @@ class Search:
         t, self.report = self.training, report
         images = data.load(t.data, "train", t.data_dir, report, t.data_size)
         self.sets = held_out(images)
-        batch, self.classes = self.sets[1][: t.batch_size], len(images.classes)
+        batch, self.classes = self.sets[0][: t.batch_size], len(images.classes)
         timed = partial(milliseconds, config=t, batch=batch)
         self.priced: Callable[[Architecture], float] = lru_cache(None)(
             timed if self.by == "milliseconds" else lambda network: getattr(cost(network), self.by)
