@@ -20,19 +20,17 @@ from typing import Any
 import numpy as np
 
 from igc_ref import data, errors, files, plots
-from igc_ref.backends import get_backend
 from igc_ref.data import Dataset
 from igc_ref.errors import SpecError
-from igc_ref.networks.architecture import DOUBLINGS, GATES, Architecture
+from igc_ref.networks.architecture import DOUBLINGS, GATES
 from igc_ref.networks.builder import cost
-from igc_ref.networks.model import build
 from igc_ref.report import Report, markdown, silent
 from igc_ref.studies.compare import greatest_within
 from igc_ref.studies.sweep import COSTS
 from igc_ref.training.config import TrainConfig
 from igc_ref.training.evaluation import interval
 from igc_ref.training.folder import MAY_CHANGE
-from igc_ref.training.session import run_to_end
+from igc_ref.training.session import Session, run_to_end
 
 BY = (*COSTS, "milliseconds")
 JOURNAL, REPORT, FRONT, IMPORTANCE = "study.journal", "report.md", "front.svg", "importance.svg"
@@ -85,10 +83,10 @@ def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return best
 
 
-def milliseconds(architecture: Architecture, config: TrainConfig, batch: Dataset) -> float:
+def milliseconds(config: TrainConfig, batch: Dataset) -> float:
     """Measure a forward pass of a batch in evaluation mode: the median of 5, after one more."""
-    backend, times = get_backend(config.backend, config.storage, config.lanes), []
-    model = build(architecture, backend, config.dtype)
+    model, times = Session(config, sets=(batch, batch)).model, []
+    backend = model.backend
     backend.prepare(model.dtype, silent)
     with backend.session(), np.errstate(over="ignore", invalid="ignore"):  # weights are random
         x = backend.normalise(backend.asarray(batch.images), batch.mean, batch.std, model.dtype)
@@ -168,9 +166,10 @@ class Search:
         images = data.load(t.data, "train", t.data_dir, report, t.data_size)
         self.sets = held_out(images)
         batch, self.classes = self.sets[0][: t.batch_size], len(images.classes)
-        timed = partial(milliseconds, config=t, batch=batch)
-        self.priced: Callable[[Architecture], float] = lru_cache(None)(
-            timed if self.by == "milliseconds" else lambda network: getattr(cost(network), self.by)
+        self.price: Callable[[TrainConfig], float] = lru_cache(None)(
+            partial(milliseconds, batch=batch)
+            if self.by == "milliseconds"
+            else lambda config: getattr(cost(config.architecture(self.classes)), self.by)
         )
         (self.path / ".locks").mkdir(parents=True, exist_ok=True)
         with self._locked("study"):
@@ -188,9 +187,6 @@ class Search:
 
     def _locked(self, name: str, seconds: float = -1) -> AbstractContextManager[object]:
         return files.locked(self.path / ".locks" / name, seconds, self.report)
-
-    def _price(self, config: TrainConfig) -> float:
-        return self.priced(config.architecture(self.classes))
 
     def _open(self) -> None:
         """Open the study of the folder, or begin one whose first trial has the paper's setting."""
@@ -215,7 +211,7 @@ class Search:
     def _paper(self) -> dict[str, Any]:
         """Propose L24M2 if it is within the budget, else M = 2 with the L that fills the budget."""
         form = {"depth": self.depths[0], **PAPER}
-        price = self._price(replace(self.training, L=24, **form))
+        price = self.price(replace(self.training, L=24, **form))
         share = price * (1 + 1e-9) / self.budget  # rounding must not cost a partition
         within = self.least <= price <= self.budget
         return {"share": min(1.0, share) if within else 1.0, **form}
@@ -295,8 +291,8 @@ class Search:
         for _ in range(TRIES):
             draft = drafts.ask()
             share, form = self._drawn(draft)
-            found = fill(self.training, form, self._price, share * self.budget)
-            if found is not None and (price := self._price(found)) >= self.least:
+            found = fill(self.training, form, self.price, share * self.budget)
+            if found is not None and (price := self.price(found)) >= self.least:
                 name = str(found.architecture(self.classes))
                 if name not in (t.user_attrs["about"]["network"] for t in trials):
                     about = {"network": name, "price": price, "L": found.L}

@@ -98,7 +98,7 @@ def test_the_front_is_what_nothing_else_beats(points):
 
 def test_a_forward_pass_takes_time():
     batch = data.shapes("test")[:3]
-    assert milliseconds(Architecture("plain_igc", 5, 2, 2), TrainConfig(**FAST), batch) > 0
+    assert milliseconds(TrainConfig(**FAST, depth=5, L=2, M=2), batch) > 0
 
 
 def test_what_watches_a_run_sees_every_epoch_and_may_end_it_without_losing_a_bit(tmp_path):
@@ -259,9 +259,9 @@ def test_a_run_without_a_finite_loss_is_a_trial_that_was_worth_nothing(tmp_path,
 
 @slow
 def test_milliseconds_are_measured_once_for_each_network(tmp_path, optuna, monkeypatch):
-    def measure(architecture, config, batch):
-        measured.append(architecture)
-        return cost(architecture).multiply_adds / 1e6
+    def measure(config, batch):
+        measured.append(config.architecture())
+        return cost(measured[-1]).multiply_adds / 1e6
 
     measured = []
     monkeypatch.setattr(module, "milliseconds", measure)
