@@ -12,7 +12,7 @@ from igc_ref.errors import SpecError
 from igc_ref.report import aligned, say
 from igc_ref.studies import workers
 from igc_ref.studies.compress import RESULT, compress, summary_cells
-from igc_ref.studies.search import BY, PAPER, REPORT, Search
+from igc_ref.studies.search import BY, REPORT, Search
 from igc_ref.studies.sweep import COSTS, CSV, PICTURE, Sweep
 from igc_ref.training import config, ranks
 from igc_ref.training.config import TrainConfig
@@ -42,6 +42,20 @@ def add_commands(commands: Any) -> None:
     add_settings(add, [field.name for field in fields(TrainConfig) if field.name not in own])
     add_recipe(add)
 
+    _add_search(commands)
+
+    add = add_command(commands, compress_command)
+    add_run(add, "folder of the regular network's run")
+    add.add_argument("-L", type=int, required=True, metavar="N", help="primary partitions")
+    text = "secondary partitions; L*M must be the network's width"
+    add.add_argument("-M", type=int, required=True, metavar="N", help=text)
+    add.add_argument("--out", required=True, metavar="DIR", help=OF_RUNS)
+    add.add_argument("--epochs", type=int, metavar="N", help="epochs of fine-tuning; default 2")
+    text = "peak learning rate of fine-tuning; default the run's"
+    add.add_argument("--lr", type=float, metavar="X", help=text)
+
+
+def _add_search(commands: Any) -> None:
     add = add_command(commands, search_command)
     add.add_argument("--budget", type=float, required=True, metavar="N", help="greatest cost")
     text = "what the budget is of; default parameters; milliseconds: of a forward pass of a batch"
@@ -54,26 +68,9 @@ def add_commands(commands: Any) -> None:
     text = "folder of the search; another process with the same one takes part in it"
     add.add_argument("--out", required=True, metavar="DIR", help=text)
     add.add_argument("--arch", choices=IGC_ARCHS, help=ARCH)
-    names = {field.name for field in fields(TrainConfig)} - {
-        "arch",
-        "depth",
-        "L",
-        "width",
-        "keep",
-        *PAPER,
-    }
-    add_settings(add, names - {"until", "out"})
+    own = {*NETWORK, "until", "out"} - {"norm", "dims"}
+    add_settings(add, [field.name for field in fields(TrainConfig) if field.name not in own])
     add_recipe(add)
-
-    add = add_command(commands, compress_command)
-    add_run(add, "folder of the regular network's run")
-    add.add_argument("-L", type=int, required=True, metavar="N", help="primary partitions")
-    text = "secondary partitions; L*M must be the network's width"
-    add.add_argument("-M", type=int, required=True, metavar="N", help=text)
-    add.add_argument("--out", required=True, metavar="DIR", help=OF_RUNS)
-    add.add_argument("--epochs", type=int, metavar="N", help="epochs of fine-tuning; default 2")
-    text = "peak learning rate of fine-tuning; default the run's"
-    add.add_argument("--lr", type=float, metavar="X", help=text)
 
 
 def sweep_command(

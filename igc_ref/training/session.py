@@ -319,10 +319,7 @@ class Session:
                     with np.errstate(over="ignore", invalid="ignore"):  # the loss is checked
                         self._train(epoch, folder)
                         self._test(epoch)
-                    self.save(folder)
-                    self.report(_line(self.records[-1], c.epochs))
-                    if self.watch is not None:
-                        self.watch(self.records)
+                    self._end_epoch(folder)
                     if number := self._signal():
                         self._stop(folder, number)
             history = History(folder, self.records, m.sha256())
@@ -341,6 +338,12 @@ class Session:
                 f"out of memory with batch size {c.batch_size}{smaller}: {reason}; "
                 f"the last checkpoint is of {self.saved}"
             ) from error
+
+    def _end_epoch(self, folder: Path) -> None:
+        self.save(folder)
+        self.report(_line(self.records[-1], self.config.epochs))
+        if self.watch is not None:
+            self.watch(self.records)
 
     def _train(self, epoch: int, folder: Path) -> None:
         """Take the steps of an epoch, or those that are left of it; pause to save or to stop."""
