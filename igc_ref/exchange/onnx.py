@@ -15,8 +15,16 @@ from igc_ref.exchange import header
 from igc_ref.exchange.state import State
 from igc_ref.files import replacing
 from igc_ref.networks.blocks import IGC, IGCV3, Shuffle
-from igc_ref.networks.layer import Residual, Sequential
-from igc_ref.networks.layers import BN_EPS, BatchNorm, Conv2d, GlobalAveragePool, Linear, MaxPool
+from igc_ref.networks.layer import Dense, Residual, Sequential
+from igc_ref.networks.layers import (
+    BN_EPS,
+    AveragePool,
+    BatchNorm,
+    Conv2d,
+    GlobalAveragePool,
+    Linear,
+    MaxPool,
+)
 from igc_ref.networks.model import Model
 from igc_ref.reference.block import composed_kernel
 from igc_ref.training.checkpoint import check_numbers
@@ -49,7 +57,8 @@ def save(
         IGC and fusion block is one dense convolution, with more multiply-adds (10 times as many at
         L24M2); IGCV2 and IGCV3 have Gather.
     fold_bn : bool
-        Multiply batch norm into the weights, and a bias, of the convolution before it.
+        Multiply batch norm into the weights, and a bias, of the convolution before it; not in a
+        DenseNet, whose batch norms come first.
     batch : int, optional
         N; by default any.
 
@@ -154,10 +163,14 @@ class _Graph:
             case Residual():
                 ends = [self.add(c, x, f"{place}.{name}") for name, c in layer.children.items()]
                 return self.node("Relu", [self.node("Add", [x, *ends][-2:])])
+            case Dense() if self.fold_bn:
+                raise SpecError("fold_bn: the batch norms of a DenseNet follow no convolution")
             case Sequential():
                 y = x
                 for name, child in layer.children.items():
                     y = self.add(child, y, f"{place}.{name}" if place else name)
+                if isinstance(layer, Dense):
+                    return self.node("Concat", [x, y], axis=1)
                 plus_x = isinstance(layer, IGCV3) and layer.spec.is_residual
                 return self.node("Add", [y, x]) if plus_x else y
             case IGC() if self.shuffle == "composed":
@@ -182,6 +195,9 @@ class _Graph:
             case MaxPool():
                 k, s, p = layer.window
                 return self.node("MaxPool", [x], kernel_shape=[k, k], strides=[s, s], pads=[p] * 4)
+            case AveragePool():
+                window = {"kernel_shape": layer.kernel_size, "strides": layer.kernel_size}
+                return self.node("AveragePool", [x], **window)
             case GlobalAveragePool():
                 return self.node("Flatten", [self.node("GlobalAveragePool", [x])])
             case Linear():
@@ -197,8 +213,9 @@ class _Graph:
 
     def convolve(self, x: str, name: str, weight: Any, stride: int, groups: int = 1) -> str:
         """Add a convolution."""
-        self.order, k = np.arange(len(weight)), weight.shape[-1]
-        window: Any = {"kernel_shape": [k, k], "strides": [stride] * 2, "pads": [k // 2] * 4}
+        self.order, kernel = np.arange(len(weight)), weight.shape[2:]
+        window: Any = {"kernel_shape": kernel, "strides": [stride] * 2}
+        window["pads"] = [k // 2 for k in kernel] * 2  # above, left, below, right
         return self.node("Conv", [x], {name: weight}, group=groups, **window)
 
     def permute(self, x: str, groups: int) -> str:
