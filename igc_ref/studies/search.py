@@ -37,6 +37,7 @@ JOURNAL, REPORT, FRONT, IMPORTANCE = "study.journal", "report.md", "front.svg", 
 KERNELS = ("3", "5", "3,5", "3,5,7")
 PAPER: dict[str, Any] = {"M": 2, "doubling": "M", "kernel_sizes": "3", "gate": "none"}  # L = 24
 GREATEST_M = 64
+MOST_NEEDED = 8  # partitions: a form that is refused with so many is refused with any
 HELD_OUT = 0.1  # of the training images
 TRIES = 200  # proposals in a row that do not fit, or are not new
 ENOUGH = 8  # finished trials for which importances mean something
@@ -61,11 +62,16 @@ def fill(
     def count(L: int) -> float:
         try:
             return price(replace(training, L=L, **form))
-        except SpecError:  # perhaps the form needs more partitions
+        except SpecError:
+            if L >= MOST_NEEDED:
+                raise
             return 0.0
 
-    L = greatest_within(count, limit)
-    return replace(training, L=L, **form) if L and count(L) else None
+    try:
+        L = greatest_within(count, limit)
+        return replace(training, L=L, **form) if L and count(L) else None
+    except SpecError:
+        return None
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
