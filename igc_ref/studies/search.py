@@ -298,13 +298,15 @@ class Search:
             draft = drafts.ask()
             share, form = self._drawn(draft)
             found = fill(self.training, form, self.price, share * self.budget)
+            end = self.states.PRUNED  # as the worst: the sampler learns what does not fit
             if found is not None and (price := self.price(found)) >= self.least:
                 name = str(found.architecture(self.classes))
                 if name not in (t.user_attrs["about"]["network"] for t in trials):
                     about = {"network": name, "price": price, "L": found.L}
                     self.study.enqueue_trial(draft.params, user_attrs={"about": about})
                     return True
-            drafts.tell(draft, state=self.states.FAIL)
+                end = self.states.FAIL  # of no account
+            drafts.tell(draft, state=end)
         if not trials:
             raise SpecError(f"budget={self.budget:,} is too small: no network costs so little")
         self.report(f"no new network in {TRIES} proposals: the tolerance may be too small")
