@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -40,12 +40,17 @@ from igc_ref.training.loop import PAUSE_EVERY, Objective, StepByStep, draw, step
 from igc_ref.training.optim import SGD, learning_rate
 from igc_ref.training.ranks import World
 
+Sets = tuple[data.Dataset, data.Dataset]  # to train on, to test on
+Watch = Callable[[Sequence[Record]], None]
+
 
 def train(
     config: TrainConfig,
     report: Report = silent,
     initial: Mapping[str, Any] | None = None,
     shared: bool = True,
+    sets: Sets | None = None,
+    watch: Watch | None = None,
 ) -> History:
     """Train a network, as `config` says.
 
@@ -59,6 +64,11 @@ def train(
         drawn ones.
     shared : bool
         Whether the processes of ``mpiexec``, if that started this one, share every batch.
+    sets : two Datasets, optional
+        To train and to test on, instead of those that `config` names.
+    watch : callable, optional
+        Receives the records of all epochs after each, once it is saved. What it raises ends the
+        run, which can be continued.
 
     Returns
     -------
@@ -83,7 +93,7 @@ def train(
     """
     instance("config", config, TrainConfig)
     with ranks.together(report, shared) as (world, report):
-        session = Session(config, report, world)
+        session = Session(config, report, world, sets, watch)
         if initial is not None:
             session.model.load_state_dict(initial)
         session.agree()
@@ -96,6 +106,8 @@ def resume(
     report: Report = silent,
     initial: Mapping[str, Any] | None = None,
     shared: bool = True,
+    sets: Sets | None = None,
+    watch: Watch | None = None,
     **settings: Any,
 ) -> History:
     """Continue an interrupted run from its last checkpoint; the same bits as without the pause.
@@ -107,7 +119,7 @@ def resume(
     ----------
     folder : path
         The run's folder.
-    report, initial, shared
+    report, initial, shared, sets, watch
         As in `train`; `initial` is for a run that was ended before its first checkpoint.
     settings
         Fields of `TrainConfig`. ``backend``, ``data_dir``, ``checkpoint_every``, ``until`` and the
@@ -142,7 +154,7 @@ def resume(
             report(f"{folder} is finished: {history.test_accuracy:.2%}")
             _report_end(config, history, report)
             return history
-        session = Session(config, report, world)
+        session = Session(config, report, world, sets, watch)
         if saved is not None:
             session.restore(saved)
         else:
@@ -154,17 +166,17 @@ def resume(
 
 
 def run_to_end(
-    config: TrainConfig, report: Report, initial: Mapping[str, Any] | None = None
+    config: TrainConfig, report: Report, initial: Mapping[str, Any] | None = None, **more: Any
 ) -> History:
     """Return what the run in the folder ``config.out`` reached, after training what is missing.
 
-    As `train` or `resume`, in one process; a CheckpointError if the folder holds a run with other
-    settings.
+    As `train` or `resume`, in one process, with their `sets` and `watch`; a CheckpointError if the
+    folder holds a run with other settings.
     """
     if config.out is None or not (Path(config.out) / runs.CONFIG).exists():
-        return train(config, report, initial, shared=False)
+        return train(config, report, initial, shared=False, **more)
     settings = {name: value for name, value in asdict(config).items() if name != "out"}
-    return resume(config.out, report, initial, shared=False, **settings)
+    return resume(config.out, report, initial, shared=False, **more, **settings)
 
 
 class Session:
@@ -177,18 +189,25 @@ class Session:
         Receives lines of text.
     world : World, optional
         The ranks that share every batch.
+    sets, watch
+        As in `train`.
     """
 
     def __init__(
-        self, config: TrainConfig, report: Report = silent, world: World | None = None
+        self,
+        config: TrainConfig,
+        report: Report = silent,
+        world: World | None = None,
+        sets: Sets | None = None,
+        watch: Watch | None = None,
     ) -> None:
-        self.config, self.report, self.world = config, report, world
+        self.config, self.report, self.world, self.watch = config, report, world, watch
         self.first = ranks.is_first(world)  # it alone has a folder
         # The backend first: it fails at once, data may take a while.
         backend = get_backend(config.backend, config.storage, config.lanes)
         if world is not None:
             backend.join(world)
-        self.train_set, self.test_set = (
+        self.train_set, self.test_set = sets or (
             data.load(config.data, split, config.data_dir, report, config.data_size)
             for split in ("train", "test")
         )
@@ -313,8 +332,7 @@ class Session:
                     with np.errstate(over="ignore", invalid="ignore"):  # the loss is checked
                         self._train(epoch, folder)
                         self._test(epoch)
-                    self.save(folder)
-                    self.report(_line(self.records[-1], c.epochs))
+                    self._end_epoch(folder)
                     if number := self._signal():
                         self._stop(folder, number)
             history = History(folder, self.records, m.sha256())
@@ -333,6 +351,12 @@ class Session:
                 f"out of memory with batch size {c.batch_size}{smaller}: {reason}; "
                 f"the last checkpoint is of {self.saved}"
             ) from error
+
+    def _end_epoch(self, folder: Path) -> None:
+        self.save(folder)
+        self.report(_line(self.records[-1], self.config.epochs))
+        if self.watch is not None:
+            self.watch(self.records)
 
     def _train(self, epoch: int, folder: Path) -> None:
         """Take the steps of an epoch, or those that are left of it; pause to save or to stop."""
