@@ -148,7 +148,7 @@ NETWORKS = [
     Architecture("plain_igc", 5, L=2, M=2),
     Architecture("resnet", 8, width=3),
     Architecture("resnet_igc", 8, L=2, M=2),
-    Architecture("plain_igc", 5, L=2, M=2, kernel_sizes=(5,), dims="1"),
+    Architecture("plain_igc", 5, L=2, M=3, kernel_sizes=(5,), dims="1"),
 ]
 NETWORKS_EVERYWHERE = [
     *(marked(backend, network) for backend in ("numpy", "numba") for network in NETWORKS),
