@@ -186,7 +186,7 @@ NETWORKS = [
     Architecture("resnet", 8, width=3),
     Architecture("resnet_igc", 8, L=2, M=2),
     Architecture("plain_igc", 5, L=2, M=2, kernel_sizes=(5, 3)),
-    Architecture("plain_igc", 5, L=2, M=2, kernel_sizes=(5,), dims="1"),
+    Architecture("plain_igc", 5, L=2, M=3, kernel_sizes=(5,), dims="1"),
     Architecture("densenet_bc_igc", 10, L=2, M=2),
 ]
 NETWORKS_EVERYWHERE = [
