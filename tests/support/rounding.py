@@ -15,6 +15,7 @@ import numpy as np
 
 from igc_ref.networks import (
     IGC,
+    AveragePool,
     BatchNorm,
     Conv2d,
     GlobalAveragePool,
@@ -41,6 +42,8 @@ def lengths(layer, shape):
     _, *rest = layer.output_shape((inp, *size))
     if isinstance(layer, GlobalAveragePool):
         return {"y": (size[0] * size[1] + 1,), "dx": (1,)}
+    if isinstance(layer, AveragePool):
+        return {"y": (layer.kernel_size[0] * layer.kernel_size[1] + 1,), "dx": (1,)}
     if isinstance(layer, Conv2d):
         out, per_group, kh, kw = layer.parameters["weight"].shape
         seen, sees = per_group * kh * kw, out // layer.groups * kh * kw
