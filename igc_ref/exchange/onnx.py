@@ -15,8 +15,16 @@ from igc_ref.exchange import header
 from igc_ref.exchange.state import State
 from igc_ref.files import replacing
 from igc_ref.networks.blocks import IGC, IGCV3, MixedIGC, Shuffle
-from igc_ref.networks.layer import Residual, Sequential
-from igc_ref.networks.layers import BN_EPS, BatchNorm, Conv2d, GlobalAveragePool, Linear, MaxPool
+from igc_ref.networks.layer import Dense, Residual, Sequential
+from igc_ref.networks.layers import (
+    BN_EPS,
+    AveragePool,
+    BatchNorm,
+    Conv2d,
+    GlobalAveragePool,
+    Linear,
+    MaxPool,
+)
 from igc_ref.networks.model import Model
 from igc_ref.reference.block import composed_kernel
 from igc_ref.spec.mixed import MixedSpec
@@ -50,7 +58,8 @@ def save(
         IGC and fusion block is one dense convolution, with more multiply-adds (10 times as many at
         L24M2); others have Gather.
     fold_bn : bool
-        Multiply batch norm into the weights, and a bias, of the convolution before it.
+        Multiply batch norm into the weights, and a bias, of the convolution before it; not in a
+        DenseNet, whose batch norms come first.
     batch : int, optional
         N; by default any.
 
@@ -155,23 +164,18 @@ class _Graph:
             case Residual():
                 ends = [self.add(c, x, f"{place}.{name}") for name, c in layer.children.items()]
                 return self.node("Relu", [self.node("Add", [x, *ends][-2:])])
+            case Dense() if self.fold_bn:
+                raise SpecError("fold_bn: the batch norms of a DenseNet follow no convolution")
             case Sequential():
                 y = x
                 for name, child in layer.children.items():
                     y = self.add(child, y, f"{place}.{name}" if place else name)
+                if isinstance(layer, Dense):
+                    return self.node("Concat", [x, y], axis=1)
                 plus_x = isinstance(layer, IGCV3) and layer.spec.is_residual
                 return self.node("Add", [y, x]) if plus_x else y
-            case MixedIGC():
-                return self.mixed(x, arrays, layer.spec)
-            case IGC() if self.shuffle == "composed":
-                primary, secondary = arrays.values()
-                kernel = composed_kernel(primary, secondary, layer.spec)
-                return self.convolve(x, f"{place}.composed", kernel, layer.spec.stride)
             case IGC():
-                for (name, weight), f in zip(arrays.items(), layer.spec.factors, strict=True):
-                    x = self.convolve(x, name, weight.reshape(f.weight_shape), f.stride, f.groups)
-                    x = self.permute(x, f.deal)
-                return x
+                return self.block(layer, x, arrays, place)
             case Conv2d():
                 return self.convolve(x, *arrays.popitem(), layer.stride, layer.groups)
             case Shuffle():
@@ -185,6 +189,9 @@ class _Graph:
             case MaxPool():
                 k, s, p = layer.window
                 return self.node("MaxPool", [x], kernel_shape=[k, k], strides=[s, s], pads=[p] * 4)
+            case AveragePool():
+                window = {"kernel_shape": layer.kernel_size, "strides": layer.kernel_size}
+                return self.node("AveragePool", [x], **window)
             case GlobalAveragePool():
                 return self.node("Flatten", [self.node("GlobalAveragePool", [x])])
             case Linear():
@@ -200,21 +207,34 @@ class _Graph:
 
     def convolve(self, x: str, name: str, weight: Any, stride: int, groups: int = 1) -> str:
         """Add a convolution."""
-        self.order, k = np.arange(len(weight)), weight.shape[-1]
-        window: Any = {"kernel_shape": [k, k], "strides": [stride] * 2, "pads": [k // 2] * 4}
+        self.order, kernel = np.arange(len(weight)), weight.shape[2:]
+        window: Any = {"kernel_shape": kernel, "strides": [stride] * 2}
+        window["pads"] = [k // 2 for k in kernel] * 2  # above, left, below, right
         return self.node("Conv", [x], {name: weight}, group=groups, **window)
 
-    def mixed(self, x: str, arrays: State, spec: MixedSpec) -> str:
-        """Add a block with several kernel sizes: a convolution for every run of partitions."""
-        *primary, (name, secondary) = arrays.items()
-        self.arrays[runs := f"{name}.runs"] = np.array([run.in_channels for run in spec.runs])
-        parts = [f"{runs}.{weight}" for weight, _ in primary]
-        self.nodes.append(onnx.helper.make_node("Split", [x, runs], parts, axis=1))
-        each = zip(parts, primary, spec.runs, strict=True)
-        y = [self.convolve(part, *weight, run.stride, run.groups) for part, weight, run in each]
-        x, self.order = self.node("Concat", y, axis=1), np.arange(spec.out_channels)
-        x = self.convolve(self.permute(x, spec.L), name, secondary[..., None, None], 1, spec.M)
-        return self.permute(x, spec.M)
+    def block(self, layer: IGC, x: str, arrays: State, place: str) -> str:
+        """Add an IGC block, as one convolution if it is to be composed."""
+        (*primary, (name, secondary)), (first, last) = arrays.items(), layer.spec.factors
+        if isinstance(layer, MixedIGC):
+            y = self.runs(x, primary, layer.spec)
+        elif self.shuffle == "composed":
+            kernel = composed_kernel(primary[0][1], secondary, layer.spec)
+            return self.convolve(x, f"{place}.composed", kernel, first.stride)
+        else:
+            y = self.convolve(x, *primary[0], first.stride, first.groups)
+        W_d = secondary.reshape(last.weight_shape)
+        y = self.convolve(self.permute(y, first.deal), name, W_d, last.stride, last.groups)
+        return self.permute(y, last.deal)
+
+    def runs(self, x: str, kernels: list[tuple[str, Any]], spec: MixedSpec) -> str:
+        """Add a convolution for every run of primary partitions."""
+        self.arrays[sizes := f"{kernels[0][0]}.runs"] = np.array([r.in_channels for r in spec.runs])
+        parts = [f"{sizes}.{i}" for i in range(len(kernels))]
+        self.nodes.append(onnx.helper.make_node("Split", [x, sizes], parts, axis=1))
+        each = zip(parts, kernels, spec.runs, strict=True)
+        y = [self.convolve(part, *kernel, run.stride, run.groups) for part, kernel, run in each]
+        self.order = np.arange(spec.out_channels)
+        return self.node("Concat", y, axis=1)
 
     def permute(self, x: str, groups: int) -> str:
         """Add a shuffle of channels, unless it changes nothing."""

@@ -12,6 +12,7 @@
 from igc_ref.networks.blocks import IGC, IGCV2, IGCV3, MixedIGC, Shuffle, SummationFusion
 from igc_ref.networks.layers import (
     BN_EPS,
+    AveragePool,
     BatchNorm,
     Conv2d,
     GlobalAveragePool,
@@ -26,6 +27,7 @@ __all__ = [
     "IGC",
     "IGCV2",
     "IGCV3",
+    "AveragePool",
     "BatchNorm",
     "Conv2d",
     "GlobalAveragePool",

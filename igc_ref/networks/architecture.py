@@ -2,8 +2,9 @@
 
 The CIFAR networks take images of 3x32x32: a 3x3 stem to C channels; three stages of widths C, 2C,
 4C, stride 2 at the first block of stages 2 and 3; global average pool; linear. C is ``width``, or
-L*M. The ImageNet networks take 3x224x224: a 7x7 stem and max pooling; four stages of two residual
-blocks. `builder` makes the layers.
+L*M. A DenseNet-BC (arXiv:1608.06993) has a stem of 2k channels, k the growth rate ``width`` or L*M,
+and three dense blocks with transitions between them. The ImageNet networks take 3x224x224: a 7x7
+stem and max pooling; four stages of two residual blocks. `builder` makes the layers.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ ARCHITECTURES = {  # name: family, and the unit in the place of a regular 3x3 co
     "resnet_igc": ("resnet", "igc"),
     "resnet_fusion": ("resnet", "fusion"),
     "resnet_xception": ("resnet", "xception"),
+    "densenet_bc": ("densenet", "regular"),
+    "densenet_bc_igc": ("densenet", "igc"),
     "imagenet": ("imagenet", "regular"),
     "imagenet_igc": ("imagenet", "igc"),
     "igcv3": ("igcv3", "igcv3"),
@@ -46,6 +49,10 @@ DEPTHS = {  # family: which depths exist, and why no others
     ),
     "imagenet": (range(18, 19), "the ImageNet networks have 18 layers"),
     "igcv3": (range(54, MAX_INTEGER + 1, 45), "an IGCV3 network has 54, 99, 144, ..."),
+    "densenet": (
+        range(10, MAX_INTEGER + 1, 6),
+        "a DenseNet-BC has 3 equal blocks of 2 layers each time and 4 more layers, so 10, 16, ...",
+    ),
 }
 PARTITIONED = ("igc", "fusion")  # the units that are described by L and M, not by a width
 
@@ -94,7 +101,7 @@ class Architecture:
         for name in (*needed, "depth", "num_classes"):
             object.__setattr__(self, name, integer(name, getattr(self, name)))
         choice("doubling", self.doubling, DOUBLINGS)
-        if self.doubling == "L" and self.unit not in PARTITIONED:
+        if self.doubling == "L" and (self.unit not in PARTITIONED or self.family == "densenet"):
             raise SpecError(f"{self.arch} has no L to double: doubling='L' is not allowed")
         # Stages that double L begin with L partitions of M/2 channels.
         if self.doubling == "L" and (self.M or 1) % 2:
@@ -114,8 +121,10 @@ class Architecture:
         object.__setattr__(self, "kernel_sizes", sizes)
         if not sizes or any(size % 2 == 0 for size in sizes):
             raise SpecError(f"kernel_sizes={shown(sizes)} is not allowed; odd numbers are")
-        changed = [name for name in FORM if getattr(self, name) != getattr(type(self), name)]
-        if changed and self.family not in ("plain", "resnet"):
+        taken = {"plain": FORM, "resnet": FORM, "densenet": ("norm",)}.get(self.family, ())
+        others = [name for name in FORM if name not in taken]
+        changed = [name for name in others if getattr(self, name) != getattr(type(self), name)]
+        if changed:
             raise SpecError(f"{self.arch} takes no {changed[0]}={shown(getattr(self, changed[0]))}")
         if (len(sizes) > 1 or self.gate != "none") and not self.is_igc:
             raise SpecError(
@@ -132,7 +141,7 @@ class Architecture:
 
     @property
     def family(self) -> str:
-        """The skeleton: "plain", "resnet", "imagenet" or "igcv3"."""
+        """The skeleton: "plain", "resnet", "imagenet", "igcv3" or "densenet"."""
         return ARCHITECTURES[self.arch][0]
 
     @property
@@ -147,7 +156,7 @@ class Architecture:
 
     @property
     def is_residual(self) -> bool:
-        """Whether the blocks are residual ("+Ident." in the paper)."""
+        """Whether a block's input also goes around it ("+Ident." in the paper)."""
         return self.family != "plain"
 
     @property
@@ -157,12 +166,16 @@ class Architecture:
 
     @property
     def channels(self) -> int:
-        """Width of the first stage: ``width``, or L*M."""
+        """Width of the first stage, or growth rate of a DenseNet: ``width``, or L*M."""
         return self.width or (self.L or 1) * (self.M or 1)
 
     @property
     def stem_channels(self) -> int:
-        """Channels of the stem; half the first stage's in an ImageNet network that doubles L."""
+        """Channels of the stem: of the first stage, or half as many in an ImageNet network that
+        doubles L; in a DenseNet twice the growth rate.
+        """
+        if self.family == "densenet":
+            return 2 * self.channels
         halves = self.family == "imagenet" and self.doubling == "L"
         return self.channels // 2 if halves else self.channels
 
@@ -170,9 +183,9 @@ class Architecture:
     def blocks(self) -> tuple[int, ...]:
         """Blocks of the stages; the remainder of a division goes to the later ones.
 
-        Empty for an IGCV3 network, whose widths do not double: see `builder.BOTTLENECKS`.
+        Empty for an IGCV3 network and a DenseNet, whose widths do not double: see `Builder`.
         """
-        if self.family == "igcv3":
+        if self.family in ("igcv3", "densenet"):
             return ()
         if self.family == "imagenet":
             return (2, 2, 2, 2)

@@ -98,9 +98,9 @@ class MixedIGC(IGC):
     spec: MixedSpec  # type: ignore[assignment]
 
     def _add_primary(self, rng: np.random.Generator, dtype: str) -> None:
-        for run in self.spec.runs:
+        for name, run in zip(self.spec.names, self.spec.runs, strict=True):
             drawn = he_normal(run.weight_shape, rng)
-            self.parameters[f"primary{run.kernel_size}"] = self.backend.asarray(drawn, dtype)
+            self.parameters[name] = self.backend.asarray(drawn, dtype)
 
     def forward(self, x: Array, train: bool = False) -> Array:
         b, s, (*primary, secondary) = self.backend, self.spec, self.parameters.values()

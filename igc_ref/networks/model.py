@@ -47,20 +47,22 @@ def build_model(
         A family, ``plain``, ``resnet`` ("+Ident." in the paper) or ``imagenet``, of regular
         convolutions; or with ``_igc`` of IGC blocks. ``plain`` and ``resnet`` also have the paper's
         baselines, ``_fusion`` (group convolution with summation fusion) and ``_xception`` (M = 1).
-        Besides ``plain_igcv2`` and ``igcv3``. See `architecture.ARCHITECTURES`.
+        Besides ``plain_igcv2``, ``igcv3``, ``densenet_bc`` and ``densenet_bc_igc``. See
+        `architecture.ARCHITECTURES`.
     depth : int
         Layers: ``3n + 2`` for the plain networks; even and at least 8 for the residual ones; 18
-        for the ImageNet ones; 54, 99, ... for IGCV3.
+        for the ImageNet ones; 54, 99, ... for IGCV3; ``6n + 4`` for DenseNet-BC.
     L, M : int
         Primary and secondary partitions in the first stage; IGC and fusion networks only.
     width : int
-        Channels of the first stage; networks without L and M only. IGCV3: of the stem.
+        Channels of the first stage; networks without L and M only. IGCV3: of the stem. DenseNet-BC:
+        the growth rate, which is L*M in ``densenet_bc_igc``.
     num_classes : int
     doubling : {"M", "L"}
         Which of the two doubles with the width; the other stays. With "L", M must be even, and an
         ImageNet network has half as wide a stem (the paper's L100M2).
     kernel_sizes, gate, keep, norm, dims
-        As in `TrainConfig`; ``plain`` and ``resnet`` networks only.
+        As in `TrainConfig`; ``plain`` and ``resnet`` networks only, `norm` in a DenseNet-BC too.
     backend : {"auto", "numpy", "numba", "cupy"} or a backend object
     dtype : {"float32", "float64"}
     seed : int

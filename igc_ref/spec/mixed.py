@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from igc_ref.errors import SpecError, integer, shown
+from igc_ref.errors import KernelSize, SpecError, int_or_pair, kernel_pair, shown
 from igc_ref.spec.block import Factor, IGCSpec, Product
 
 
@@ -19,8 +19,8 @@ class MixedSpec(Product):
     ----------
     in_channels, out_channels, L, M, stride : int
         As in `IGCSpec`.
-    kernel_sizes : tuple of int
-        Different odd numbers, of the runs into which `numpy.array_split` cuts the L partitions.
+    kernel_sizes : tuple of int or (int, int)
+        Different and odd, of the runs into which `numpy.array_split` cuts the L partitions.
 
     Raises
     ------
@@ -38,12 +38,13 @@ class MixedSpec(Product):
     out_channels: int
     L: int
     M: int
-    kernel_sizes: tuple[int, ...]
+    kernel_sizes: tuple[KernelSize, ...]
     stride: int = 1
 
     def __post_init__(self) -> None:
-        sizes = tuple(integer("kernel_sizes", size) for size in self.kernel_sizes)
-        if len({size for size in sizes if size % 2}) < max(1, len(sizes)):
+        sizes = tuple(int_or_pair("kernel_sizes", size) for size in self.kernel_sizes)
+        odd = {size for size in sizes if math.prod(kernel_pair(size)) % 2}
+        if len(odd) < max(1, len(sizes)):
             raise SpecError(f"kernel_sizes={shown(sizes)} must be different odd numbers")
         object.__setattr__(self, "kernel_sizes", sizes)
         for name in ("in_channels", "out_channels", "L", "M", "stride"):
@@ -54,8 +55,9 @@ class MixedSpec(Product):
     @property
     def igc(self) -> IGCSpec:
         """The block of the largest kernel."""
+        kh, kw = map(max, zip(*map(kernel_pair, self.kernel_sizes), strict=True))
         shape = self.in_channels, self.out_channels, self.L, self.M
-        return IGCSpec(*shape, max(self.kernel_sizes), self.stride)
+        return IGCSpec(*shape, (kh, kw), self.stride)
 
     @property
     def runs(self) -> tuple[Factor, ...]:
@@ -66,12 +68,18 @@ class MixedSpec(Product):
         return tuple(Factor(n * inp, n * out, n, k, self.stride) for n, k in runs)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the primary weights of the runs: "primary3", or "primary1x3" of a pair."""
+        sizes = (size if isinstance(size, tuple) else (size,) for size in self.kernel_sizes)
+        return tuple(f"primary{'x'.join(map(str, size))}" for size in sizes)
+
+    @property
     def secondary_shape(self) -> tuple[int, int]:
         """Shape of the secondary weights, ``(out, out/M)``."""
         return self.igc.secondary_shape
 
     @property
-    def kernel_size(self) -> int:  # type: ignore[override]
+    def kernel_size(self) -> KernelSize:  # type: ignore[override]
         """The largest one."""
         return self.igc.kernel_size
 
@@ -90,5 +98,6 @@ class MixedSpec(Product):
         return self.parameters * math.prod(self.output_size(height, width))
 
     def __str__(self) -> str:
-        whole, *sizes = (f"{k}x{k}" for k in (self.kernel_size, *self.kernel_sizes))
+        kernels = map(kernel_pair, (self.kernel_size, *self.kernel_sizes))
+        whole, *sizes = (f"{kh}x{kw}" for kh, kw in kernels)
         return str(self.igc).replace(whole, "+".join(sizes), 1)

@@ -36,6 +36,8 @@ def compressed(regular: Architecture, L: int, M: int) -> Architecture:
     """Return the IGC network of the same family and depth; a SpecError if its width differs."""
     if regular.unit != "regular":
         raise SpecError(f"{regular} is no regular network: only a regular one can be compressed")
+    if regular.family == "densenet":
+        raise SpecError(f"{regular}: no IGC network has the widths of a DenseNet's transitions")
     target, G = regular.with_unit("igc", L=L, M=M), regular.channels
     if target.channels != G:
         product = f"{target.L}*{target.M} = {target.channels}"

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 onnx = pytest.importorskip("onnx")
 exchange = import_module("igc_ref.exchange.onnx")
 
-DEPTHS = {"plain": 8, "resnet": 8, "imagenet": 18, "igcv3": 54}
+DEPTHS = {"plain": 8, "resnet": 8, "imagenet": 18, "igcv3": 54, "densenet": 10}
 ABOUT = Metadata("pets", ["cat", "d\xf6g,\n", "cow"], [120, 121.5, 0.1], [60, 61, 62.5], [31, 33])
 WIDE, CUT = {"width": 8, "num_classes": 3}, {"L": 2, "M": 4, "num_classes": 3}
 NETWORKS = [

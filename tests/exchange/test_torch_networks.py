@@ -27,7 +27,9 @@ MIXED = "resnet_igc of two kernel sizes"
 
 def network(arch="resnet_igc", dtype="float32", seed=1):
     """A network whose batch norms differ from channel to channel, as after training."""
-    arch, more = ("resnet_igc", {"kernel_sizes": (5, 3)}) if arch == MIXED else (arch, {})
+    arch, more = (
+        ("resnet_igc", {"kernel_sizes": (5, 3), "dims": "1"}) if arch == MIXED else (arch, {})
+    )
     numbers = {name: {"L": 2, "M": 4, "width": 4}[name] for name in numbers_of(arch)}
     model = build(Architecture(arch, depth_of(arch), **numbers, **more), "numpy", dtype)
     rng, state = np.random.default_rng(seed), model.state_dict()

@@ -115,8 +115,10 @@ MULTILINEAR = {  # linear in x and in every weight (shuffle and pool have none)
     "conv": _conv(6, 5, 4, 3, 4),
     "conv 1x1 /2 in groups": _conv(6, 5, 4, 4, 6, kernel_size=1, stride=2, groups=2),
     "conv 5x5 of one channel": _conv(6, 4, 7, 1, 1, kernel_size=5),
+    "conv 5x2 /2": _conv(6, 7, 4, 3, 4, kernel_size=(5, 2), stride=2),
     "igc": _igc(6, 5, 4, 6, 6, 2, 3),
     "igc /2, P not the inverse": _igc(6, 5, 5, 6, 12, 3, 2, stride=2),
+    "igc 1x5 /2": _igc(6, 2, 9, 6, 6, 2, 3, (1, 5), 2),
     "igc of one channel": _igc(6, 3, 4, 1, 1, 1, 1),
     "wide conv": _conv(5, 4, 5, 9, 11),  # numba transforms these: see `numba.winograd`
     "wide igc": _igc(3, 5, 3, 16, 24, 2, 3),

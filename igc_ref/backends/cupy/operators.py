@@ -206,3 +206,27 @@ class CudaOperators(Convolutions, LossAndSGD):
         arguments = (dx.data, dy, f32(self.scale), i32(N), i32(H * W))
         self.launch("pointwise.cu", "spread", grid, *arguments)
         return dx
+
+    def average_pool(self, x: Batch, kernel_size: int | tuple[int, int]) -> tuple[Batch, Saved]:
+        """Average every window; see `GenericBackend.average_pool`."""
+        kh, kw = self.check_pool(x, kernel_size)
+        if not self._fast(x):
+            return super().average_pool(x, kernel_size)
+        (x, rule), (C, N, H, W) = self._by_rule(x), x.shape
+        y = self._empty((C, N, H // kh, W // kw))
+        length, numbers = math.prod(y.shape[1:]), map(i32, (kh, kw, H, W))
+        arguments = y.data, x.data, rule.table, f32(rule.floor), *numbers, i64(length)
+        self.launch("pointwise.cu", "average_windows", self._grid(length, C), *arguments)
+        return y, (x.shape, x.dtype, (kh, kw))
+
+    def average_pool_backward(self, dy: Batch, saved: Saved) -> Array:
+        """Spread every gradient evenly over its window."""
+        shape, dtype, (kh, kw) = saved
+        C, N, H, W = shape
+        self.check_batch("the gradient", dy, dtype, (C, N, H // kh, W // kw))
+        if dtype != np.float32 or not self._fits(shape):
+            return super().average_pool_backward(dy, saved)
+        dy, dx = self._plain(dy), self._empty(shape)
+        arguments = dx.data, dy.data, *map(i32, (kh, kw, H, W)), i64(N * H * W)
+        self.launch("pointwise.cu", "spread_windows", self._grid(N * H * W, C), *arguments)
+        return dx

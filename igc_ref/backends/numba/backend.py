@@ -175,6 +175,26 @@ class NumbaBackend(Convolutions):
         self._planes(pointwise.spread, dx, dx.flat, dy, dx.plane[0], dx.layout)
         return dx
 
+    def average_pool(
+        self, x: NumbaBatch, kernel_size: int | tuple[int, int]
+    ) -> tuple[NumbaBatch, Saved]:
+        """Average every window; see `GenericBackend.average_pool`."""
+        kh, kw = self.check_pool(x, kernel_size)
+        x, (C, N, H, W) = self._plain(x), x.shape
+        y = self._empty((C, N, H // kh, W // kw), x.dtype)
+        arguments = y.flat, x.flat, kh, kw, C, W // kw, W, y.layout, x.layout
+        self._planes(pointwise.average_windows, y, *arguments)
+        return y, (x.shape, x.dtype, (kh, kw))
+
+    def average_pool_backward(self, dy: NumbaBatch, saved: Saved) -> NumbaBatch:
+        """Spread every gradient evenly over its window."""
+        (C, N, H, W), dtype, (kh, kw) = saved
+        self.check_batch("the gradient", dy, dtype, (C, N, H // kh, W // kw))
+        dy, dx = self._plain(dy), self._empty((C, N, H, W), dtype)
+        arguments = dx.flat, dy.flat, kh, kw, C, W, W // kw, dx.layout, dy.layout
+        self._planes(pointwise.spread_windows, dx, *arguments)
+        return dx
+
     def max_pool(
         self, x: NumbaBatch, kernel_size: int, stride: int, padding: int
     ) -> tuple[NumbaBatch, MaxPoolSaved]:

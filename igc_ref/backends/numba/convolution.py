@@ -74,7 +74,7 @@ class Convolutions(NumbaBase):
     ) -> tuple[NumbaBatch, BlockSaved]:
         """Convolve in groups; see `GenericBackend.conv2d`."""
         groups, stride = self.check_conv2d(x, weight, groups, stride)
-        block = len(weight), groups, 0, weight.shape[2], stride
+        block = len(weight), groups, 0, *weight.shape[2:], stride
         return self._forward(x, weight, NONE[weight.dtype.char], block)
 
     def conv2d_backward(
@@ -89,7 +89,7 @@ class Convolutions(NumbaBase):
     ) -> tuple[NumbaBatch, BlockSaved]:
         """Compute x' = P W_d Pᵀ W_p x; see `GenericBackend.igc`."""
         self.check_igc(x, primary, secondary, spec)
-        block = spec.out_channels, spec.L, spec.M, spec.kernel_size, spec.stride
+        block = spec.out_channels, spec.L, spec.M, *spec.kernel, spec.stride
         return self._forward(x, primary, secondary, block)
 
     def igc_backward(self, d: NumbaBatch, saved: BlockSaved) -> tuple[NumbaBatch, Array, Array]:
@@ -101,11 +101,12 @@ class Convolutions(NumbaBase):
     ) -> tuple[NumbaBatch, BlockSaved]:
         x, rule = self._by_rule(x)
         C, N, H, W = x.shape
-        out, L, M, k, stride = block
-        stride = min(stride, max(H, W) + 2 * (k // 2) + 1)  # so far, the first position is alone
+        out, L, M, kh, kw, stride = block
+        far = max(H + 2 * (kh // 2), W + 2 * (kw // 2)) + 1  # the first position is alone
+        stride = min(stride, far)
         V, size = x.data.shape[-1], x.dtype.itemsize
         whole = self.in_all(N)
-        shape = Shape(C, out, L, M, k, stride, N, whole, H, W, V, size, self.tile_bytes)
+        shape = Shape(C, out, L, M, kh, kw, stride, N, whole, H, W, V, size, self.tile_bytes)
         p = plan(shape, backward=False)
         g = p.sizes
         x = self._relaid(x, g.x)

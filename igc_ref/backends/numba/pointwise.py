@@ -258,6 +258,45 @@ def spread(first, last, thread, dx, dy, size, layout):
 
 
 @kernel
+def average_windows(first, last, thread, y, x, kh, kw, C, out_W, W, out, inp):
+    """Average every window of kh x kw pixels of x; `out` and `inp` are layouts of y and x."""
+    V, share = out.lanes, 1 / (kh * kw)
+    for plane in range(first, last):
+        for r in range(out.rows):
+            for v in range(V):
+                n, h, at, _ = _number(plane, r, v, C, out_W, out)
+                for q in range(out_W):
+                    y[at + q * V] = 0
+                for i in range(kh if n < out.images and h < out.height else 0):
+                    start = _start(n, plane % C, h * kh + i, C, W, inp)
+                    for q in range(out_W):
+                        for j in range(kw):
+                            y[at + q * V] += share * x[start + (q * kw + j) * V]
+
+
+@kernel
+def spread_windows(first, last, thread, dx, dy, kh, kw, C, W, out_W, inp, out):
+    """Compute dx = dy / (kh * kw) all over its window, and 0 beyond the last one."""
+    V, share = out.lanes, 1 / (kh * kw)
+    for plane in range(first, last):
+        for r in range(inp.rows):
+            for v in range(V):
+                n, h, at, _ = _number(plane, r, v, C, W, inp)
+                there = n < inp.images and h // kh < out.height
+                start = _start(n, plane % C, h // kh, C, out_W, out) if there else 0
+                for q in range(W):
+                    inside = there and q // kw < out_W
+                    dx[at + q * V] = share * dy[start + q // kw * V] if inside else 0
+
+
+@INNER
+def _start(n, c, h, C, W, a):
+    """Return where row h of channel c of image n begins in blocks: the inverse of `_number`."""
+    row = (n // a.together * C + c) * a.rows + h % a.rows
+    return row * W * a.lanes + n % a.together + h // a.rows * a.together
+
+
+@kernel
 def max_pool(first, last, thread, y, winner, x, k, stride, padding):
     """The greatest pixel of every window, and which of the image it is; the first of equals."""
     _, C, rows, columns, V = y.shape

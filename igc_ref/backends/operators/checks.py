@@ -52,10 +52,10 @@ class Checks(Library):
     def check_conv2d(self, x: Array, weight: Array, groups: int, stride: int) -> tuple[int, int]:
         """Check the arguments of `conv2d`; return groups and stride."""
         self.check_batch("x", x)
-        self.check("weight", weight, x.dtype, shape="(out, in/groups, k, k)")
+        self.check("weight", weight, x.dtype, shape="(out, in/groups, kh, kw)")
         each = divides("groups", groups, "in_channels", x.shape[0])
         divides("groups", groups, "out_channels", len(weight))
-        self.check("weight", weight, shape=f"(out, {each}, k, k)")
+        self.check("weight", weight, shape=f"(out, {each}, kh, kw)")
         return int(groups), integer("stride", stride)
 
     def check_igc(self, x: Array, primary: Array, secondary: Array, spec: IGCSpec) -> None:
@@ -108,6 +108,16 @@ class Checks(Library):
         if min(output_length(size, k, stride, padding) for size in x.shape[2:]) < 1:
             raise SpecError(f"a window of {k} is too large for images of {x.shape[2]}x{x.shape[3]}")
         return k, stride, padding
+
+    def check_pool(self, x: Array, kernel_size: int | tuple[int, int]) -> tuple[int, int]:
+        """Check the arguments of `average_pool`; return height and width of a window."""
+        self.check_batch("x", x)
+        both = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
+        kh, kw = (
+            integer("kernel_size", k, maximum=size)
+            for k, size in zip(both, x.shape[2:], strict=True)
+        )
+        return kh, kw
 
     def check_linear(self, x: Array, weight: Array, bias: Array) -> None:
         """Check the arguments of `linear`."""

@@ -110,6 +110,38 @@ class PointwiseOperators(Checks):
         dx[...] = (dy.T / (shape[2] * shape[3]))[:, :, None, None]
         return dx
 
+    def average_pool(self, x: Array, kernel_size: int | tuple[int, int]) -> tuple[Array, Saved]:
+        """Average every window; windows lie side by side, and pixels beyond the last are dropped.
+
+        Parameters
+        ----------
+        x : array, shape (C, N, H, W)
+        kernel_size : int or (kh, kw)
+
+        Returns
+        -------
+        y : array, shape (C, N, H // kh, W // kw)
+
+        Raises
+        ------
+        SpecError
+            If a window is larger than the images.
+        """
+        kh, kw = self.check_pool(x, kernel_size)
+        rows, columns = x.shape[2] // kh, x.shape[3] // kw
+        whole = x[:, :, : rows * kh, : columns * kw]
+        windows = whole.reshape(*x.shape[:2], rows, kh, columns, kw)
+        return windows.mean(axis=(3, 5)), (x.shape, x.dtype, (kh, kw))
+
+    def average_pool_backward(self, dy: Array, saved: Saved) -> Array:
+        """Spread every gradient evenly over its window: the adjoint of `average_pool`."""
+        (C, N, H, W), dtype, (kh, kw) = saved
+        self.check_batch("the gradient", dy, dtype, (C, N, H // kh, W // kw))
+        dx = self.xp.zeros((C, N, H, W), dtype)
+        spread = (dy / (kh * kw)).repeat(kh, axis=2).repeat(kw, axis=3)
+        dx[:, :, : spread.shape[2], : spread.shape[3]] = spread
+        return dx
+
     def max_pool(
         self, x: Array, kernel_size: int, stride: int, padding: int
     ) -> tuple[Array, Saved]:

@@ -102,7 +102,8 @@ def module_of(layer: Any, **block: Any) -> nn.Module:
             return Residual(parts)
         case ours.Sequential():
             adds = isinstance(layer, layers.IGCV3) and layer.spec.is_residual
-            stages: dict[str, Any] = {"": Bottleneck() if adds else nn.Sequential()}
+            kind = Dense if isinstance(layer, ours.Dense) else Bottleneck if adds else nn.Sequential
+            stages: dict[str, Any] = {"": kind()}
             for name, part in parts.items():
                 stage, _, own = name.rpartition(".")  # PyTorch allows no dots: a stage is a module
                 if stage not in stages:
@@ -127,6 +128,8 @@ def module_of(layer: Any, **block: Any) -> nn.Module:
             return nn.ChannelShuffle(layer.groups)
         case layers.MaxPool():
             return nn.MaxPool2d(*layer.window)
+        case layers.AveragePool():
+            return nn.AvgPool2d(layer.kernel_size)
         case layers.GlobalAveragePool():
             return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         case layers.Linear():
@@ -139,6 +142,13 @@ class Bottleneck(nn.Sequential):  # type: ignore[misc]
 
     def forward(self, x: Any) -> Any:  # noqa: D102
         return super().forward(x) + x
+
+
+class Dense(nn.Sequential):  # type: ignore[misc]
+    """A layer of a DenseNet: x, then what its layers make of it, as channels."""
+
+    def forward(self, x: Any) -> Any:  # noqa: D102
+        return torch.cat([x, super().forward(x)], 1)
 
 
 class Residual(nn.ModuleDict):  # type: ignore[misc]
