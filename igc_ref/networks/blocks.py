@@ -92,7 +92,7 @@ class MixedIGC(IGC):
     """The block where each run of primary partitions has a kernel size of its own; see `MixedSpec`.
 
     It multiplies by the real taps only. The weights are "primary3", "primary5", ..., one for each
-    run, and "secondary". Parameters as of `IGC`, but for the spec.
+    run, or "primary1x3", ..., and "secondary". Parameters as of `IGC`, but for the spec.
     """
 
     spec: MixedSpec  # type: ignore[assignment]

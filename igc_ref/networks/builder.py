@@ -109,19 +109,13 @@ class Builder:
         """Return the size of a kernel of k pixels along every axis that the network has."""
         return (1, k) if self.a.dims == "1" else k
 
-    @property
-    def _unit_kernel(self) -> KernelSize:
-        """Kernel size of the units, the first of several."""
-        return self._kernel(self.a.kernel_sizes[0])
-
     def _unit(self, channels: int, stage: Stage, stride: int, *, relu: bool = True) -> Sequential:
         """Make a convolution, or a block in its place, and its batch norm."""
-        out, unit = stage.channels, self.a.unit
+        out, unit, kernel = stage.channels, self.a.unit, self._kernel(self.a.kernel_sizes[0])
         if unit == "regular":
-            shape: dict[str, Any] = {"kernel_size": self._unit_kernel, "stride": stride}
+            shape: dict[str, Any] = {"kernel_size": kernel, "stride": stride}
             return self._conv_bn(channels, out, **shape, relu=relu)
         if unit == "igcv2":
-            kernel = self._unit_kernel
             product = IGCV2Spec.balanced(channels, out, kernel_size=kernel, stride=stride)
             layer: Layer = IGCV2(self.backend, product, **self.draw)
         else:
@@ -135,7 +129,7 @@ class Builder:
 
     def _spec(self, channels: int, stage: Stage, stride: int) -> IGCSpec:
         """Return the spec of an IGC, summation-fusion or Xception block."""
-        out, L, k = stage.channels, stage.L or 1, self._unit_kernel
+        out, L, k = stage.channels, stage.L or 1, self._kernel(self.a.kernel_sizes[0])
         if self.a.unit == "xception":
             return IGCSpec(channels, out, L=channels, M=1, kernel_size=k, stride=stride)
         # The authors' CIFAR networks have in/L secondary partitions where a stage begins.

@@ -13,14 +13,16 @@ from igc_ref.spec.block import Factor, IGCSpec, Product
 class MixedSpec(Product):
     """The IGC(L, M) of the largest kernel, `igc`, whose outer taps are zero and cost nothing.
 
-    It has (in/L)*(out/L)*(k_1² + ... + k_L²) + out*(out/M) parameters, k_b of partition b.
+    Partition b has S_b taps, so that there are ``(in/L)*(out/L)*(S_1 + ... + S_L) + out*(out/M)``
+    parameters.
 
     Parameters
     ----------
     in_channels, out_channels, L, M, stride : int
         As in `IGCSpec`.
     kernel_sizes : tuple of int or (int, int)
-        Different and odd, of the runs into which `numpy.array_split` cuts the L partitions.
+        Different ones of odd sides. Each is that of one of the runs into which `numpy.array_split`
+        cuts the L partitions.
 
     Raises
     ------
@@ -43,7 +45,7 @@ class MixedSpec(Product):
 
     def __post_init__(self) -> None:
         sizes = tuple(int_or_pair("kernel_sizes", size) for size in self.kernel_sizes)
-        odd = {size for size in sizes if math.prod(kernel_pair(size)) % 2}
+        odd = {size for size in sizes if all(side % 2 for side in kernel_pair(size))}
         if len(odd) < max(1, len(sizes)):
             raise SpecError(f"kernel_sizes={shown(sizes)} must be different odd numbers")
         object.__setattr__(self, "kernel_sizes", sizes)
@@ -54,10 +56,10 @@ class MixedSpec(Product):
 
     @property
     def igc(self) -> IGCSpec:
-        """The block of the largest kernel."""
-        kh, kw = map(max, zip(*map(kernel_pair, self.kernel_sizes), strict=True))
+        """The block of the least kernel that holds all others."""
         shape = self.in_channels, self.out_channels, self.L, self.M
-        return IGCSpec(*shape, (kh, kw), self.stride)
+        height, width = map(max, zip(*map(kernel_pair, self.kernel_sizes), strict=True))
+        return IGCSpec(*shape, (height, width), self.stride)
 
     @property
     def runs(self) -> tuple[Factor, ...]:
@@ -69,9 +71,9 @@ class MixedSpec(Product):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the primary weights of the runs: "primary3", or "primary1x3" of a pair."""
-        sizes = (size if isinstance(size, tuple) else (size,) for size in self.kernel_sizes)
-        return tuple(f"primary{'x'.join(map(str, size))}" for size in sizes)
+        """Names of the weights of `runs`, such as "primary3" or "primary1x3"."""
+        sides = (k if isinstance(k, tuple) else (k,) for k in self.kernel_sizes)
+        return tuple(f"primary{'x'.join(map(str, side))}" for side in sides)
 
     @property
     def secondary_shape(self) -> tuple[int, int]:
@@ -80,7 +82,7 @@ class MixedSpec(Product):
 
     @property
     def kernel_size(self) -> KernelSize:  # type: ignore[override]
-        """The largest one."""
+        """That of `igc`."""
         return self.igc.kernel_size
 
     @property
@@ -98,6 +100,6 @@ class MixedSpec(Product):
         return self.parameters * math.prod(self.output_size(height, width))
 
     def __str__(self) -> str:
-        kernels = map(kernel_pair, (self.kernel_size, *self.kernel_sizes))
-        whole, *sizes = (f"{kh}x{kw}" for kh, kw in kernels)
+        every = (self.kernel_size, *self.kernel_sizes)
+        whole, *sizes = ("x".join(map(str, kernel_pair(k))) for k in every)
         return str(self.igc).replace(whole, "+".join(sizes), 1)

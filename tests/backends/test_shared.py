@@ -25,6 +25,7 @@ NETWORKS = {
     "resnet_igc": {"depth": 8, "L": 6, "M": 2},
     "plain_xception": {"depth": 8, "width": 12},
     "igcv3": {"depth": 54, "width": 8},
+    "densenet_bc_igc": {"depth": 10, "L": 4, "M": 2},
 }
 
 

@@ -22,16 +22,15 @@ from igc_ref.exchange.torch import from_torch, to_torch  # noqa: E402
 pytestmark = pytest.mark.slow
 
 
-MIXED = "resnet_igc of two kernel sizes"
+FORMS = {"1-D": {"kernel_sizes": (5,), "dims": "1"}, "mixed": {"kernel_sizes": (5, 3)}}
 
 
 def network(arch="resnet_igc", dtype="float32", seed=1):
     """A network whose batch norms differ from channel to channel, as after training."""
-    arch, more = (
-        ("resnet_igc", {"kernel_sizes": (5, 3), "dims": "1"}) if arch == MIXED else (arch, {})
-    )
+    arch, _, form = arch.partition(" ")
     numbers = {name: {"L": 2, "M": 4, "width": 4}[name] for name in numbers_of(arch)}
-    model = build(Architecture(arch, depth_of(arch), **numbers, **more), "numpy", dtype)
+    form = FORMS.get(form, {})
+    model = build(Architecture(arch, depth_of(arch), **numbers, **form), "numpy", dtype)
     rng, state = np.random.default_rng(seed), model.state_dict()
     for name, array in state.items():
         if name.endswith(("gamma", "beta", "running_mean", "running_var")):
@@ -49,7 +48,7 @@ def assert_same(model, other):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("arch", [*ARCHITECTURES, MIXED])
+@pytest.mark.parametrize("arch", [*ARCHITECTURES, *(f"resnet_igc {form}" for form in FORMS)])
 def test_every_network_has_the_same_names_and_logits_and_comes_back(arch, dtype):
     model = network(arch, dtype)
     module, theirs = to_torch(model), to_theirs(model.state_dict())
@@ -61,7 +60,7 @@ def test_every_network_has_the_same_names_and_logits_and_comes_back(arch, dtype)
     assert_same(from_torch(module, backend="numpy"), model)
 
 
-@pytest.mark.parametrize("arch", [*ARCHITECTURES, MIXED])
+@pytest.mark.parametrize("arch", [*ARCHITECTURES, "resnet_igc mixed"])
 def test_every_network_trains_alike(arch):
     model = network(arch, "float64")
     module, optimiser, before = to_torch(model), SGD(model, 0.9, 0.01), model.state_dict()

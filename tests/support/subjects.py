@@ -15,6 +15,7 @@ from igc_ref.networks import (
     IGC,
     IGCV2,
     IGCV3,
+    AveragePool,
     BatchNorm,
     Conv2d,
     GlobalAveragePool,
@@ -24,7 +25,7 @@ from igc_ref.networks import (
     Shuffle,
 )
 from igc_ref.networks.architecture import Architecture
-from igc_ref.networks.layer import Layer, Residual, Sequential
+from igc_ref.networks.layer import Dense, Layer, Residual, Sequential
 from igc_ref.networks.model import build
 from igc_ref.spec.mixed import MixedSpec
 from igc_ref.spec.products import IGCV2Spec, IGCV3Spec
@@ -111,6 +112,18 @@ def _residual(backend, dtype):
     return Residual(backend, unit(3), unit(1))
 
 
+def _dense(backend, dtype):
+    """Two dense layers: what the first one adds goes through the second, and around it."""
+    rng = np.random.default_rng(0)
+
+    def layer(channels):
+        norm = BatchNorm(backend, channels, relu=True, dtype=dtype)
+        block = IGC(backend, IGCSpec(channels, 2, 2, 1), rng=rng, dtype=dtype)
+        return Dense(backend, {"bn": norm, "igc": block})
+
+    return Sequential({"first": layer(4), "second": layer(6), "pool": AveragePool(backend)})
+
+
 MULTILINEAR = {  # linear in x and in every weight (shuffle and pool have none)
     "conv": _conv(6, 5, 4, 3, 4),
     "conv 1x1 /2 in groups": _conv(6, 5, 4, 4, 6, kernel_size=1, stride=2, groups=2),
@@ -118,11 +131,12 @@ MULTILINEAR = {  # linear in x and in every weight (shuffle and pool have none)
     "conv 5x2 /2": _conv(6, 7, 4, 3, 4, kernel_size=(5, 2), stride=2),
     "igc": _igc(6, 5, 4, 6, 6, 2, 3),
     "igc /2, P not the inverse": _igc(6, 5, 5, 6, 12, 3, 2, stride=2),
-    "igc 1x5 /2": _igc(6, 2, 9, 6, 6, 2, 3, (1, 5), 2),
+    "igc 1x5 /2": _igc(6, 3, 9, 6, 6, 2, 3, (1, 5), 2),
     "igc of one channel": _igc(6, 3, 4, 1, 1, 1, 1),
     "wide conv": _conv(5, 4, 5, 9, 11),  # numba transforms these: see `numba.winograd`
     "wide igc": _igc(3, 5, 3, 16, 24, 2, 3),
     "shuffle": Case(lambda backend, dtype: Shuffle(backend, 3), (6, 6, 5, 4)),
+    "average of windows": Case(lambda backend, dtype: AveragePool(backend, (2, 4)), (6, 3, 7, 5)),
     "average": Case(lambda backend, dtype: GlobalAveragePool(backend), (6, 3, 5, 3)),
 }
 BILINEAR = [name for name in MULTILINEAR if name != "average"]  # scaling by powers of two is exact
@@ -140,6 +154,7 @@ LAYERS = MULTILINEAR | {
 }
 CHECKED = LAYERS | {
     "residual": Case(_residual, (3, 2, 5, 6), (True, False)),
+    "dense": Case(_dense, (3, 4, 5, 6), (True, False)),
     "igcv2": _block(IGCV2, IGCV2Spec(4, 8, (2, 2, 2), stride=2), (3, 4, 5, 6), False),
     # Of a few weights a channel, batch norm is so bent that differences are coarse.
     "igcv3": _block(IGCV3, IGCV3Spec(12, 8, 2, stride=2), (3, 12, 6, 7), True, False),
@@ -152,6 +167,8 @@ NETWORKS = [
     Architecture("resnet", 8, width=3),
     Architecture("resnet_igc", 8, L=2, M=2),
     Architecture("plain_igc", 5, L=2, M=2, kernel_sizes=(5, 3)),
+    Architecture("plain_igc", 5, L=2, M=2, kernel_sizes=(5,), dims="1"),
+    Architecture("densenet_bc_igc", 10, L=2, M=2),
 ]
 NETWORKS_EVERYWHERE = [
     *(marked(backend, network) for backend in ("numpy", "numba") for network in NETWORKS),

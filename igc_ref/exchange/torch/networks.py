@@ -176,10 +176,8 @@ class Mixed(nn.Module):  # type: ignore[misc]
 
     def __init__(self, s: MixedSpec) -> None:
         super().__init__()
-        for r in s.runs:
-            self.add_module(
-                f"primary{r.kernel_size}", convolution(r.weight_shape, s.stride, r.groups)
-            )
+        for name, run in zip(s.names, s.runs, strict=True):
+            self.add_module(name, convolution(run.weight_shape, s.stride, run.groups))
         self.secondary, self.spec = convolution(s.factors[1].weight_shape, 1, s.M), s
 
     def forward(self, x: Any) -> Any:  # noqa: D102

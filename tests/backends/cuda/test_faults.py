@@ -100,7 +100,7 @@ FAULTS = {  # kernel, what it runs, what is written, what is written instead
     "the halo above dy is not read": (B, SQUARE, "(row + ABOVE) * D_PITCH", "row * D_PITCH"),
     # kernels that are not square
     "rows begin as columns do": (F, RECTANGLE, "row_at(s.at / W + PH)", "row_at(s.at / W + PW)"),
-    "a column's taps are a row's": (F, RECTANGLE, "if (ky >= KH)", "if (ky >= KW)"),
+    "columns are as many as rows": (F, RECTANGLE, "I + i) * KW + kx)", "I + i) * KH + kx)"),
     "dx folds rows as columns": (
         B, RECTANGLE, "px + (ry + PH - ky) / S", "px + (ry + PW - ky) / S"),
     "gains in rows of KH": (B, RECTANGLE, "ky * KW + kx] = sum", "ky * KH + kx] = sum"),

@@ -1,10 +1,12 @@
 """A block with several kernel sizes is an IGC whose outer taps are zero: loops and matrices."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from igc_ref.errors import SpecError
+from igc_ref.errors import SpecError, kernel_pair
 from igc_ref.reference import backward, composed_kernel, forward, is_igc, matrices
 from igc_ref.reference.special_cases import mixconv, mixed, unmixed
 from igc_ref.spec import MixedSpec
@@ -14,10 +16,9 @@ from tests.support.strategies import mixed_specs, normal, pictures, seeds
 
 
 def partitions_of(spec):
-    """Height and width, inputs and outputs of every primary partition, one after another."""
+    """Kernel size, inputs and outputs of every primary partition, one after another."""
     runs = np.array_split(np.arange(spec.L), len(spec.kernel_sizes))
-    pairs = [k if isinstance(k, tuple) else (k, k) for k in spec.kernel_sizes]
-    sizes = [pair for pair, run in zip(pairs, runs, strict=True) for _ in run]
+    sizes = [k for k, run in zip(spec.kernel_sizes, runs, strict=True) for _ in run]
     inp, out = spec.in_channels // spec.L, spec.out_channels // spec.L
     return [
         (k, slice(b * inp, (b + 1) * inp), slice(b * out, (b + 1) * out))
@@ -28,7 +29,7 @@ def partitions_of(spec):
 def drawn(rng, spec, dtype=np.float64):
     """Weights of every partition, and the same in runs; secondary weights."""
     inp, out = spec.in_channels // spec.L, spec.out_channels // spec.L
-    each = [normal(rng, (out, inp, *k), dtype) for k, _, _ in partitions_of(spec)]
+    each = [normal(rng, (out, inp, *kernel_pair(k)), dtype) for k, _, _ in partitions_of(spec)]
     runs = np.array_split(np.arange(spec.L), len(spec.kernel_sizes))
     kernels = [np.concatenate([each[b] for b in run]) for run in runs]
     return each, kernels, normal(rng, spec.igc.secondary_shape, dtype)
@@ -76,11 +77,10 @@ def test_costs_count_the_real_taps_alone(s, data):
     ones = [np.ones(run.weight_shape) for run in s.runs]
     W_p, _, W_d = matrices(*mixed(ones, np.ones(s.igc.secondary_shape), s))
     each = s.in_channels // s.L * (s.out_channels // s.L)
-    taps = sum(kh * kw for (kh, kw), _, _ in partitions_of(s))
+    taps = sum(math.prod(kernel_pair(k)) for k, _, _ in partitions_of(s))
     assert s.parameters == np.count_nonzero(W_p) + np.count_nonzero(W_d)
     assert s.parameters == each * taps + s.out_channels**2 // s.M
-    if len(s.kernel_sizes) > 1:
-        assert s.parameters < s.igc.parameters
+    assert (s.igc.parameters == s.parameters) == (len(s.kernel_sizes) == 1)
     _, _, H, W = data.draw(pictures(s))
     positions = len(range(0, H, s.stride)) * len(range(0, W, s.stride))
     assert s.multiply_adds(H, W) == s.parameters * positions
