@@ -178,24 +178,8 @@ class _Graph:
                     y = self.add(child, y, f"{place}.{name}" if place else name)
                 plus_x = isinstance(layer, IGCV3) and layer.spec.is_residual
                 return self.node("Add", [y, x]) if plus_x else y
-            case MixedIGC():
-                return self.mixed(x, arrays, layer.spec)
-            case IGC() if self.shuffle == "composed" and not isinstance(layer, GatedIGC):
-                primary, secondary = arrays.values()
-                kernel = composed_kernel(primary, secondary, layer.spec)
-                return self.convolve(x, f"{place}.composed", kernel, layer.spec.stride)
             case IGC():
-                for (name, weight), f in zip(arrays.items(), layer.spec.factors, strict=True):
-                    y = self.convolve(x, name, weight.reshape(f.weight_shape), f.stride, f.groups)
-                    if isinstance(layer, GatedIGC) and name.endswith("primary"):
-                        y = self.gate(layer, y if layer.by_channels else x, y, place)
-                    x = self.permute(y, f.deal)
-                return x
-        return self.leaf(layer, x, arrays)
-
-    def leaf(self, layer: Any, x: str, arrays: State) -> str:
-        """Add a layer without parts."""
-        match layer:
+                return self.block(layer, x, arrays, place)
             case Conv2d():
                 return self.convolve(x, *arrays.popitem(), layer.stride, layer.groups)
             case Shuffle():
@@ -245,17 +229,31 @@ class _Graph:
         window["pads"] = [k // 2 for k in kernel] * 2  # above, left, below, right
         return self.node("Conv", [x], {name: weight}, group=groups, **window)
 
-    def mixed(self, x: str, arrays: State, spec: MixedSpec) -> str:
-        """Add a block with several kernel sizes: a convolution for every run of partitions."""
-        *primary, (name, secondary) = arrays.items()
-        self.arrays[runs := f"{name}.runs"] = np.array([run.in_channels for run in spec.runs])
-        parts = [f"{runs}.{weight}" for weight, _ in primary]
-        self.nodes.append(onnx.helper.make_node("Split", [x, runs], parts, axis=1))
-        each = zip(parts, primary, spec.runs, strict=True)
-        y = [self.convolve(part, *weight, run.stride, run.groups) for part, weight, run in each]
-        x, self.order = self.node("Concat", y, axis=1), np.arange(spec.out_channels)
-        x = self.convolve(self.permute(x, spec.L), name, secondary[..., None, None], 1, spec.M)
-        return self.permute(x, spec.M)
+    def block(self, layer: IGC, x: str, arrays: State, place: str) -> str:
+        """Add an IGC block, as one convolution if it is to be composed."""
+        (*primary, (name, secondary)), (first, last) = arrays.items(), layer.spec.factors
+        if isinstance(layer, MixedIGC):
+            y = self.runs(x, primary, layer.spec)
+        elif self.shuffle == "composed" and not isinstance(layer, GatedIGC):
+            kernel = composed_kernel(primary[0][1], secondary, layer.spec)
+            return self.convolve(x, f"{place}.composed", kernel, first.stride)
+        else:
+            y = self.convolve(x, *primary[0], first.stride, first.groups)
+        if isinstance(layer, GatedIGC):
+            y = self.gate(layer, y if layer.by_channels else x, y, place)
+        W_d = secondary.reshape(last.weight_shape)
+        y = self.convolve(self.permute(y, first.deal), name, W_d, last.stride, last.groups)
+        return self.permute(y, last.deal)
+
+    def runs(self, x: str, kernels: list[tuple[str, Any]], spec: MixedSpec) -> str:
+        """Add a convolution for every run of primary partitions."""
+        self.arrays[sizes := f"{kernels[0][0]}.runs"] = np.array([r.in_channels for r in spec.runs])
+        parts = [f"{sizes}.{i}" for i in range(len(kernels))]
+        self.nodes.append(onnx.helper.make_node("Split", [x, sizes], parts, axis=1))
+        each = zip(parts, kernels, spec.runs, strict=True)
+        y = [self.convolve(part, *kernel, run.stride, run.groups) for part, kernel, run in each]
+        self.order = np.arange(spec.out_channels)
+        return self.node("Concat", y, axis=1)
 
     def gate(self, layer: GatedIGC, seen: str, y: str, place: str) -> str:
         """Multiply y = W_p x by what the means of `seen` give; of equals TopK takes the first."""

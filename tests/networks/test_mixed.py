@@ -1,5 +1,7 @@
 """Blocks of several kernel sizes: the layer against explicit matrices, networks, their files."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -78,6 +80,9 @@ def test_the_blocks_of_a_network_share_out_the_kernel_sizes():
         for numbers in ("12-12 L6 M2", "12-12 L6 M2", "/2 12-24 L6 M4", "24-24 L6 M4",
                         "/2 24-48 L6 M8", "48-48 L6 M8")
     ]  # fmt: skip
+    kinds = [row.kind for row in rows(replace(network, dims="1")) if "+" in row.kind]
+    assert [kind.split()[1] for kind in kinds] == ["1x3+1x5+1x7"] * 6
+    assert MixedSpec(4, 4, 2, 2, ((1, 3), 5)).names == ("primary1x3", "primary5")
     assert network.with_unit("regular", width=8).kernel_sizes == (3,)
     assert network.with_unit("igc", L=4, M=2).kernel_sizes == (3, 5, 7)
 
