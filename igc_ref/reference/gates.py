@@ -1,7 +1,7 @@
 """The gated block x' = P W_d Pᵀ D(x) W_p x, and its two gates, forward and backward.
 
 D is diagonal, for each image its own. D W_p is block-diagonal as W_p is, so that a gated block is,
-image by image, a block with the primary weights V = D W_p:
+image by image, a block with the primary weights V = D W_p (`special_cases.gated`):
 
     dW_p = D dV,   dD = diag(rowsum(dV * W_p))
 

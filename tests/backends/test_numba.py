@@ -40,6 +40,8 @@ NETWORKS = [
     Architecture("resnet", 8, width=4),
     Architecture("resnet_igc", 8, L=2, M=3),
     Architecture("plain_igc", 5, L=1, M=9),
+    Architecture("plain_igc", 5, L=2, M=4, gate="channels"),
+    Architecture("plain_igc", 5, L=4, M=2, gate="partitions", keep=2),
 ]
 
 
@@ -92,7 +94,7 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(architecture, dtype):
     assert_same_bits(one, five)
 
 
-@pytest.mark.parametrize("architecture", [NETWORKS[1], NETWORKS[5]], ids=str)
+@pytest.mark.parametrize("architecture", [NETWORKS[1], *NETWORKS[5:]], ids=str)
 def test_what_lies_in_unused_memory_does_not_matter(architecture):
     def poisoned(value):
         backend = numba_backend()

@@ -205,8 +205,11 @@ class NumbaBackend(Convolutions):
         dy, same = self._by_rule(self._plain(dy))
         dx, size = self._empty(x.shape, x.dtype), x.plane[0]
         self._planes(pointwise.scale_groups, dx, dx.flat, dy.flat, *same, lanes, size)
-        sums = np.empty((x.shape[1], x.shape[0]), x.dtype)
-        self._planes(pointwise.group_sums, x, sums, dy.flat, x.flat, *rule, size, x.layout)
+        sums, a = np.zeros((x.layout.blocks, x.shape[0], x.layout.lanes), x.dtype), x.layout
+        self._planes(pointwise.lane_sums, x, sums, dy.flat, x.flat, *rule, size, a)
+        sums = sums.reshape(a.blocks, -1, a.lanes // a.together, a.together).sum(axis=2)
+        sums = sums.swapaxes(1, 2).reshape(-1, x.shape[0])[: a.images]  # (N, C)
+        sums = np.ascontiguousarray(sums)  # the order in which NumPy adds depends on the strides
         return dx, self.gathered(sums).reshape(*gates.shape, -1).sum(axis=2)
 
     def global_average_pool(self, x: NumbaBatch) -> tuple[Array, tuple[int, ...]]:

@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 from igc_ref.backends.numba.layout import inside, parts, source
 from igc_ref.backends.numba.rows import (
     derive_row,
+    gate_row,
     gradient_row,
     input_row,
     moments_row,
@@ -44,6 +45,7 @@ from igc_ref.backends.numba.rows import (
 from igc_ref.backends.numba.tiles import Taps, View, multiply, outer, winograd
 from igc_ref.backends.numba.vectors import INNER, kernel, take
 from igc_ref.backends.numba.winograd import POINTS
+from igc_ref.backends.operators.lazy import NO_FLOOR
 
 
 class Weights(NamedTuple):
@@ -129,7 +131,7 @@ def _forward_piece(piece, y, kept, moments, x, primary, secondary, gates, g, scr
                 _read_input(z, x, b, l, top * g.stride - g.py, (rows - 1) * g.stride + g.kh, g)
                 _primary(group, z, zt, l, primary, rows, g)
             if len(gates):
-                _gate(group, gates[b, l], is_open, rows, g)
+                _gate(group, gates, b, l, is_open, rows, g)
         for m in range(g.M):  # x' = P W_d ybar: channel j of partition m goes to j*M + m
             partition = View(ybar, ybar0 + m * g.mix * g.y_plane, 0, 0, V)
             dealt = View(y, band0 + m * out_channel, g.M * out_channel, 0, V)
@@ -140,13 +142,15 @@ def _forward_piece(piece, y, kept, moments, x, primary, secondary, gates, g, scr
 
 
 @INNER
-def _gate(y, gate, is_open, rows, g):
+def _gate(y, gates, b, l, is_open, rows, g):
     """Multiply the outputs of a group by the gates of the images in their lanes."""
     for o in range(g.out):
-        start = y.start + o * y.channel
-        for at in range(start, start + rows * y.row, g.lanes):
-            for v in range(g.lanes):
-                y.array[at + v] = y.array[at + v] * gate[v] if is_open else 0
+        at = y.start + o * y.channel
+        if is_open:
+            gate_row(y.array, y.array, at, rows * g.columns, 1.0, 0.0, NO_FLOOR, gates,
+                     (b * g.L + l) * g.lanes)  # fmt: skip
+        else:
+            y.array[at : at + rows * y.row] = 0
 
 
 @INNER

@@ -11,7 +11,9 @@ from igc_ref.backends.numba.rows import (
     add_row,
     derive_row,
     from_lanes,
+    gate_row,
     moments_row,
+    products_row,
     scale_row,
     sums_row,
     to_lanes,
@@ -248,28 +250,21 @@ def scale_groups(first, last, thread, y, x, rule, floor, gates, size):
     """Compute y = gate * x, x read by its rule; gates (blocks, groups, V) lie in lanes."""
     C, (_, G, V) = len(rule), gates.shape
     for plane in range(first, last):
-        c = plane % C
-        factor, shift, gate = rule[c, 0], rule[c, 1], gates[plane // C, c * G // C]
-        for at in range(plane * size, (plane + 1) * size, V):
-            for v in range(V):
-                number = x[at + v] * factor + shift
-                y[at + v] = gate[v] * (floor if number < floor else number)
+        b, c = plane // C, plane % C
+        gate_row(y, x, plane * size, size // V, rule[c, 0], rule[c, 1], floor, gates,
+                 (b * G + c * G // C) * V)  # fmt: skip
 
 
 @kernel
-def group_sums(first, last, thread, sums, dy, x, rule, floor, size, layout):
-    """sums[n, c] = the sum over positions of dy * x, x read by its rule."""
-    (N, C), I, R, V = sums.shape, layout.together, layout.rows, layout.lanes
+def lane_sums(first, last, thread, sums, dy, x, rule, floor, size, layout):
+    """Add to sums[b, c, v] all dy * x of a lane, x read by its rule."""
+    C, V, row = len(rule), layout.lanes, size // layout.rows
     for plane in range(first, last):
         b, c = plane // C, plane % C
-        for n in range(b * I, min((b + 1) * I, N)):
-            total = 0.0
-            for h in range(layout.height):
-                row = (plane * R + h % R) * (size // R) + n % I + h // R * I
-                for at in range(row, row + size // R, V):
-                    number = x[at] * rule[c, 0] + rule[c, 1]
-                    total += dy[at] * (floor if number < floor else number)
-            sums[n, c] = total
+        for top, bottom, lanes in parts(0, layout.rows, b, layout):
+            products_row(sums, plane * V, dy, x, plane * size + top * row,
+                         (bottom - top) * row // V, rule[c, 0], rule[c, 1], floor,
+                         lanes)  # fmt: skip
 
 
 @kernel
