@@ -25,6 +25,7 @@ from igc_ref.reference import nearest_block, nearest_groups
 from igc_ref.reference.structure import Array
 from igc_ref.report import Report
 from igc_ref.training import folder as runs
+from igc_ref.training.checkpoint import Checkpoint
 from igc_ref.training.config import TrainConfig
 from igc_ref.training.evaluation import evaluate, precise_statistics
 from igc_ref.training.session import run_to_end
@@ -129,13 +130,8 @@ def compress(
         If the run is not of a regular network, or L*M is not its width.
     """
     folder = user_path("out", out)
-    model, saved = runs.load_run(run, backend, report)
+    model, saved = _finished(run, backend, report)
     config = saved.config
-    if not saved.finished:
-        raise CheckpointError(
-            f"{run} has trained {len(saved.records)} of its {config.epochs} epochs; finish it "
-            f"first: igc-ref train --resume {shlex.quote(run)}"
-        )
     target = compressed(model.architecture, L, M)
     settings = replace(
         config, arch=target.arch, L=target.L, M=target.M, width=None, epochs=epochs, until=None,
@@ -162,6 +158,16 @@ def compress(
     }
     write_json(result_file, result)
     return result
+
+
+def _finished(run: str, backend: str, report: Report) -> tuple[Model, Checkpoint]:
+    model, saved = runs.load_run(run, backend, report)
+    if not saved.finished:
+        raise CheckpointError(
+            f"{run} has trained {len(saved.records)} of its {saved.config.epochs} epochs; finish "
+            f"it first: igc-ref train --resume {shlex.quote(run)}"
+        )
+    return model, saved
 
 
 def _project(

@@ -391,3 +391,14 @@ class TrainConfig:
         # Runs from before this setting existed had the authors' momentum.
         earlier: dict[str, Any] = {"bn_momentum": None}
         return cls(**earlier | values)
+
+
+def of_sequences(config: TrainConfig, height: int) -> bool:
+    """Return whether images of this height are sequences; a SpecError for what does not fit."""
+    if height > 1 and config.dims == "1":
+        text = f"dims=1 is for sequences, of height 1; {config.data} has images of height {height}"
+        raise SpecError(f"{text}: they need dims=2")
+    for name, allowed in (("mirror", "random"), ("test_mirror", False)):
+        if height == 1 and (given := getattr(config, name)) != allowed:
+            raise SpecError(f"{name}={given} is for images; {config.data} has sequences")
+    return height == 1

@@ -34,7 +34,7 @@ from igc_ref.report import Report, progress_bar, silent
 from igc_ref.training import checkpoint, ranks
 from igc_ref.training import folder as runs
 from igc_ref.training.checkpoint import Checkpoint, History, Partial, Record, ended, reached
-from igc_ref.training.config import TrainConfig, check_settings
+from igc_ref.training.config import TrainConfig, check_settings, of_sequences
 from igc_ref.training.evaluation import bits_per_byte, evaluate
 from igc_ref.training.loop import PAUSE_EVERY, Objective, StepByStep, draw, steps_of
 from igc_ref.training.optim import SGD, learning_rate
@@ -212,7 +212,7 @@ class Session:
             for split in ("train", "test")
         )
         t = self.train_set
-        self.sequences = _sequences(config, t.images.shape[2])
+        self.sequences = of_sequences(config, t.images.shape[2])
         architecture = config.architecture(len(t.classes), len(t.mean))
         self.model = build(
             architecture, backend, config.dtype, config.seed, bn_momentum=config.bn_momentum
@@ -438,17 +438,6 @@ class Session:
         c = self.config
         augment = c.augment and not self.sequences
         return draw(c.seed, epoch, len(self.train_set), c.batch_size, augment, c.mirror)
-
-
-def _sequences(config: TrainConfig, height: int) -> bool:
-    """Return whether images of this height are sequences; a SpecError for what does not fit."""
-    if height > 1 and config.dims == "1":
-        text = f"dims=1 is for sequences, of height 1; {config.data} has images of height {height}"
-        raise SpecError(f"{text}: they need dims=2")
-    for name, allowed in (("mirror", "random"), ("test_mirror", False)):
-        if height == 1 and (given := getattr(config, name)) != allowed:
-            raise SpecError(f"{name}={given} is for images; {config.data} has sequences")
-    return height == 1
 
 
 def _report_end(config: TrainConfig, history: History, report: Report) -> None:

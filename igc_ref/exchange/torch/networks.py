@@ -101,18 +101,7 @@ def module_of(layer: Any, **block: Any) -> nn.Module:
         case ours.Residual():
             return Residual(parts)
         case ours.Sequential():
-            adds = isinstance(layer, layers.IGCV3) and layer.spec.is_residual
-            kind = Dense if isinstance(layer, ours.Dense) else Bottleneck if adds else nn.Sequential
-            stages: dict[str, Any] = {"": kind()}
-            for name, part in parts.items():
-                stage, _, own = name.rpartition(".")  # PyTorch allows no dots: a stage is a module
-                if stage not in stages:
-                    stages[stage] = nn.Sequential()
-                    stages[""].add_module(stage, stages[stage])
-                stages[stage].add_module(own, part)
-                if getattr(layer.children[name], "relu", False):
-                    stages[stage].add_module(own.replace("bn", "relu"), nn.ReLU(inplace=True))
-            return stages[""]
+            return _in_sequence(layer, parts)
         case layers.SummationFusion():
             return Fusion(layer.spec)
         case layers.MixedIGC():
@@ -143,6 +132,22 @@ def module_of(layer: Any, **block: Any) -> nn.Module:
         case layers.Activation():
             return nn.ReLU() if layer.kind == "relu" else nn.Sigmoid()
     raise NotImplementedError(f"{layer.describe()} in PyTorch")
+
+
+def _in_sequence(layer: Any, parts: dict[str, nn.Module]) -> nn.Module:
+    """Return the parts of a layer one after another, with the ReLU that a norm applies."""
+    adds = isinstance(layer, layers.IGCV3) and layer.spec.is_residual
+    kind = Dense if isinstance(layer, ours.Dense) else Bottleneck if adds else nn.Sequential
+    stages: dict[str, Any] = {"": kind()}
+    for name, part in parts.items():
+        stage, _, own = name.rpartition(".")  # PyTorch allows no dots: a stage is a module
+        if stage not in stages:
+            stages[stage] = nn.Sequential()
+            stages[""].add_module(stage, stages[stage])
+        stages[stage].add_module(own, part)
+        if getattr(layer.children[name], "relu", False):
+            stages[stage].add_module(own.replace("bn", "relu"), nn.ReLU(inplace=True))
+    return stages[""]
 
 
 class Bottleneck(nn.Sequential):  # type: ignore[misc]
