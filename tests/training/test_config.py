@@ -59,8 +59,8 @@ def test_every_setting_has_an_option_with_its_help_and_default_and_is_documented
     [
         ("--bn-momentum 0.5", {"bn_momentum": 0.5}),
         ("--bn-momentum paper", {"bn_momentum": None}),
-        ("--kernel-sizes 3,5,7", {"kernel_sizes": [3, 5, 7]}),
-        ("--gate channels", {"gate": "channels"}),
+        ("--kernel-sizes 3,5,7 -L 6 -M 2", {"kernel_sizes": [3, 5, 7], "L": 6, "M": 2}),
+        ("--gate partitions --keep 2", {"gate": "partitions", "keep": 2}),
         ("--no-augment -L 3 -M 2", {"augment": False, "L": 3, "M": 2}),
         ("--until 0.5 --test-mirror", {"until": 0.5, "test_mirror": True}),
         ("--schedule step --weight-decay 0 --lr 1", {"weight_decay": 0.0, "lr": 1.0}),

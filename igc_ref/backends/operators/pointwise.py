@@ -21,6 +21,12 @@ class MaxPoolSaved(NamedTuple):
     taps: Sequence[tuple[Tap, Tap]] = ()
 
 
+def _scaled(x: Array, gates: Array) -> Array:
+    """Multiply groups of channels by gates (N, groups)."""
+    groups = x.reshape(gates.shape[1], -1, *x.shape[1:])  # (groups, C/groups, N, H, W)
+    return (groups * gates.T[:, None, :, None, None]).reshape(x.shape)
+
+
 class PointwiseOperators(Checks):
     """Operators without a convolution in them."""
 
@@ -192,9 +198,3 @@ class PointwiseOperators(Checks):
             d = dy[:, :, row.outputs, column.outputs]
             dx[:, :, row.pixels, column.pixels] += self.xp.where(won, d, d.dtype.type(0))
         return dx
-
-
-def _scaled(x: Array, gates: Array) -> Array:
-    """Multiply groups of channels by gates (N, groups)."""
-    groups = x.reshape(gates.shape[1], -1, *x.shape[1:])  # (groups, C/groups, N, H, W)
-    return (groups * gates.T[:, None, :, None, None]).reshape(x.shape)
