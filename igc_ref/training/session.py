@@ -213,6 +213,8 @@ class Session:
         )
         t = self.train_set
         self.sequences = of_sequences(config, t.images.shape[2])
+        of = f"of {config.data}"
+        self.kind = f"sequences {of}, not augmented" if self.sequences else f"images {of}"
         architecture = config.architecture(len(t.classes), len(t.mean))
         self.model = build(
             architecture, backend, config.dtype, config.seed, bn_momentum=config.bn_momentum
@@ -315,8 +317,7 @@ class Session:
             self.report(f"{self.world.size} ranks; if one is killed, {how}")
         self.report(
             f"{m.architecture}: {m.num_parameters:,} parameters; {len(self.train_set):,} "
-            + (f"sequences of {c.data}, not augmented" if self.sequences else f"images of {c.data}")
-            + f"; {m.backend.name} backend, {m.dtype}; run folder {folder}"
+            f"{self.kind}; {m.backend.name} backend, {m.dtype}; run folder {folder}"
         )
         try:
             with noted_signals() as self.signals:
