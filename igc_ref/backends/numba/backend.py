@@ -16,12 +16,12 @@ from igc_ref.backends.numba import pointwise
 from igc_ref.backends.numba.base import unchanged
 from igc_ref.backends.numba.batch import NumbaBatch
 from igc_ref.backends.numba.convolution import Convolutions
-from igc_ref.backends.numba.group_norm import derive_groups, normalise_groups
 from igc_ref.backends.numba.layout import apart, counts_of
 from igc_ref.backends.numba.vectors import AUTO, UNCACHED
 from igc_ref.backends.numba.warm_up import warm_up
 from igc_ref.backends.operators.lazy import NO_FLOOR, BatchNormSaved, Derivative, Moments, Rule
 from igc_ref.backends.operators.library import DTYPES, Array, Saved
+from igc_ref.backends.operators.normalisation import NormalisationOperators
 from igc_ref.backends.operators.pointwise import MaxPoolSaved
 from igc_ref.report import Report
 from igc_ref.spec.block import output_length
@@ -96,36 +96,8 @@ class NumbaBackend(Convolutions):
         derivative = Derivative(table, rule.floor, x.flat)
         return NumbaBatch(dy.data, x.layout, derivative), dgamma, dbeta
 
-    def group_norm(
-        self,
-        x: NumbaBatch,
-        gamma: Array,
-        beta: Array,
-        groups: int,
-        *,
-        eps: float,
-        relu: bool = False,
-    ) -> tuple[NumbaBatch, Saved]:
-        """Normalise every group of channels of every image; see `GenericBackend.group_norm`."""
-        groups = self.check_group_norm(x, gamma, beta, groups)
-        x, floor = self._plain(x), 0.0 if relu else NO_FLOOR
-        y, a = self._empty(x.shape, x.dtype), x.layout
-        stats = np.empty((a.blocks, groups, 2, a.lanes))
-        numbers = stats, gamma, beta, floor, float(eps), x.plane[0], a
-        self.team.run(normalise_groups, a.blocks * groups, y.flat, x.flat, *numbers)
-        return y, (x, stats, gamma, beta, floor)
-
-    def group_norm_backward(self, dy: NumbaBatch, saved: Saved) -> tuple[NumbaBatch, Array, Array]:
-        """Return the gradients with respect to x, gamma and beta."""
-        x, stats, gamma, beta, floor = saved
-        self.check_batch("the gradient", dy, x.dtype, x.shape)
-        dy, dx, a = self._plain(dy), self._empty(x.shape, x.dtype), x.layout
-        sums, means = np.empty((a.blocks, len(gamma), 2, a.lanes)), np.empty_like(stats)
-        arrays = dx.flat, dy.flat, x.flat, stats, sums, means, gamma, beta
-        pieces = a.blocks * stats.shape[1]
-        self.team.run(derive_groups, pieces, *arrays, floor, x.plane[0], a)
-        dbeta, dgamma = self.gathered(sums.sum(axis=3), a.together).sum(axis=0).T.astype(x.dtype)
-        return dx, dgamma, dbeta
+    group_norm = NormalisationOperators.group_norm  # which calls these two
+    group_norm_backward = NormalisationOperators.group_norm_backward
 
     def add(self, a: NumbaBatch, b: NumbaBatch) -> NumbaBatch:
         """Return a + b."""

@@ -85,7 +85,6 @@ def _step(backend: Any, dtype: str) -> None:
     y, norm = backend.batch_norm(
         y, ones, ones, ones.copy(), ones.copy(), momentum=0.9, eps=1e-5, train=True, relu=True
     )
-    y, group = backend.group_norm(y, ones, ones, 1, eps=1e-5)
     y, block = backend.igc(y, weight, secondary, spec)
     y, groups = backend.shuffle(y, 1)
     y, _ = backend.split(backend.concat([y, y]), [1, 1])
@@ -100,7 +99,6 @@ def _step(backend: Any, dtype: str) -> None:
     d, _ = backend.scale_channels_backward(d, scaled)
     d = backend.shuffle_backward(d, groups)
     dx, *_ = backend.igc_backward(d, block)
-    dx, *_ = backend.group_norm_backward(dx, group)
     dx, *_ = backend.batch_norm_backward(backend.add(dx, d), norm)
     dx, dweight = backend.conv2d_backward(dx, conv)
     backend.from_layout(dx)

@@ -74,11 +74,6 @@ class Checks(Library):
             if contiguous and not array.flags.c_contiguous:
                 raise SpecError(f"{name} has gaps; a contiguous array is needed")
 
-    def check_group_norm(self, x: Array, gamma: Array, beta: Array, groups: int) -> int:
-        """Check the arguments of `group_norm`; return how many groups."""
-        self.check_channels(x, gamma, beta)
-        return self.check_shuffle(x, groups)
-
     def check_shuffle(self, x: Array, groups: int) -> int:
         """Check that the channels of a batch make equal groups; return how many groups."""
         self.check_batch("x", x)

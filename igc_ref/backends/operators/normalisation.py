@@ -6,10 +6,12 @@ Batch norm is of arXiv:1502.03167, group norm, and layer norm as one group, of a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from copy import copy
+from typing import Any, NamedTuple
 
 from igc_ref.backends.operators.checks import Checks
 from igc_ref.backends.operators.library import Array, Saved
+from igc_ref.backends.operators.shared import SharedBatches
 
 
 class BatchNormSaved(NamedTuple):
@@ -23,7 +25,7 @@ class BatchNormSaved(NamedTuple):
     train: bool
 
 
-class NormalisationOperators(Checks):
+class NormalisationOperators(SharedBatches, Checks):
     """y = gamma * x_hat + beta, with x_hat of mean 0 and variance 1 in every channel, or group."""
 
     def batch_norm(
@@ -108,13 +110,14 @@ class NormalisationOperators(Checks):
     ) -> tuple[Array, Saved]:
         """Normalise every group of channels of every image over its channels and positions.
 
+        That is batch norm of one image whose channels are those groups, then gamma and beta.
+
         Parameters
         ----------
         x : array, shape (C, N, H, W)
         gamma, beta : arrays, shape (C,)
         groups : int
             Divides C; with 1 this is layer normalisation, with C instance normalisation.
-        eps : float
         relu : bool
             Clip the result at zero.
 
@@ -123,11 +126,6 @@ class NormalisationOperators(Checks):
         y : array, shape (C, N, H, W)
         saved : tuple
 
-        Raises
-        ------
-        SpecError, TypeError
-            If `groups` does not divide C, or for another shape or dtype.
-
         Examples
         --------
         >>> from igc_ref.backends import get_backend
@@ -135,29 +133,34 @@ class NormalisationOperators(Checks):
         >>> get_backend("numpy").group_norm(x, ones, 0 * ones, groups=2, eps=0)[0].ravel()
         array([-1.,  1., -1.,  1.])
         """
-        groups = self.check_group_norm(x, gamma, beta, groups)
-        xp, (C, N, H, W) = self.xp, x.shape
-        x_hat = x.reshape(groups, C // groups, N, H * W)
-        for _ in range(2):  # the second time: what the mean of large numbers lost by rounding
-            x_hat = x_hat - x_hat.mean(axis=(1, 3), keepdims=True)
-        var = (x_hat**2).mean(axis=(1, 3), keepdims=True)  # (groups, 1, N, 1)
-        inv_std = 1 / xp.sqrt(var + eps + 0 * var)  # an overflow is no number, as of batch norm
-        x_hat = (x_hat * inv_std).reshape(x.shape)
-        y = x_hat * gamma[:, None, None, None] + beta[:, None, None, None]
-        if relu:
-            y = xp.maximum(y, 0)
-        return y, (x_hat, inv_std, gamma, y if relu else None)
+        self.check_channels(x, gamma, beta)
+        groups, (C, N, H, W), alone = self.check_shuffle(x, groups), x.shape, self._alone()
+        apart = 1, N * groups, C // groups * H, W
+        lines = [self.xp.full(apart[1], n, x.dtype) for n in (1, 0, 0, 1)]
+        rows = self._as(x, apart, alone)
+        x_hat, first = alone.batch_norm(rows, *lines, momentum=0.0, eps=eps, train=True)
+        x_hat, lines = alone._as(x_hat, (N, C, H, W), self), [gamma * 0, gamma * 0 + 1]
+        y, last = self.batch_norm(
+            x_hat, gamma, beta, *lines, momentum=0.0, eps=0.0, train=False, relu=relu
+        )
+        return y, (first, last, apart, (N, C, H, W))
 
     def group_norm_backward(self, dy: Array, saved: Saved) -> tuple[Array, Array, Array]:
         """Return the gradients of `group_norm` with respect to x, gamma and beta."""
-        x_hat, inv_std, gamma, y = saved
-        self.check_batch("the gradient", dy, x_hat.dtype, x_hat.shape)
-        d = dy if y is None else self.xp.where(y > 0, dy, dy.dtype.type(0))
-        dgamma, dbeta = (d * x_hat).sum(axis=(1, 2, 3)), d.sum(axis=(1, 2, 3))
-        shape = len(inv_std), -1, dy.shape[1], dy[0, 0].size  # (groups, C/groups, N, H*W)
-        d, x_hat = (d * gamma[:, None, None, None]).reshape(shape), x_hat.reshape(shape)
-        mean, product = (a.mean(axis=(1, 3), keepdims=True) for a in (d, d * x_hat))
-        return (inv_std * (d - mean - x_hat * product)).reshape(dy.shape), dgamma, dbeta
+        (first, last, apart, shape), alone = saved, self._alone()
+        d, dgamma, dbeta = self.batch_norm_backward(dy, last)
+        dx, *_ = alone.batch_norm_backward(self._as(d, apart, alone), first)
+        return alone._as(dx, shape, self), dgamma, dbeta
+
+    def _alone(self) -> Any:
+        """Return this backend without other ranks: the statistics of an image are its own."""
+        alone = copy(self)
+        alone.communicator = None
+        return alone
+
+    def _as(self: Any, x: Array, shape: tuple[int, ...], other: Any) -> Array:
+        """Return a batch as another backend's, of other public shape."""
+        return other.to_layout(self.from_layout(x).reshape(shape))
 
     def _channels(self, rows: Array) -> Iterator[slice]:
         """Cut the channels into tiles of which input, output and one temporary fit in the cache."""
