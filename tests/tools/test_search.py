@@ -294,7 +294,9 @@ def test_a_folder_of_another_search_and_a_budget_without_networks_are_refused(tm
     with pytest.raises(SpecError, match="budget=9 is too small: no network costs so little"):
         search(tmp_path / "small", budget=9).run(silent)
     lines = []
-    search(tmp_path / "narrow", trials=99, tolerance=0.1, training={"epochs": 1}).run(lines.append)
+    plan = search(tmp_path / "narrow", trials=9, tolerance=0.1, training={"epochs": 1})
+    names = [t.user_attrs["about"]["network"] for t in plan.run(lines.append)]
+    assert len(names) == len(set(names)) < 9
     assert "no new network in 200 proposals" in lines[-1]
 
 
