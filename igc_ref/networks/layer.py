@@ -1,4 +1,4 @@
-"""What a layer is, and how layers make a network: one after another, or beside a shortcut.
+"""What a layer is, and how layers make a network: in a row, densely, or beside a shortcut.
 
 A layer holds its parameters and, from forward to backward, what its derivative needs. It computes
 nothing itself: it calls the operators of its backend, on batches (C, N, H, W) in the backend's own

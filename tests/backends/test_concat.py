@@ -94,22 +94,30 @@ def test_what_is_pending_is_applied(name, dtype, kind, relu, train):
         assert_close(public(backend, found), part, 10)
 
 
+def statistics(backend, batch):
+    """Mean and variance of every channel, as batch norm finds them."""
+    line = [np.full(batch.shape[0], number, batch.dtype) for number in (1, 0, 0, 0)]
+    arrays = [backend.asarray(array) for array in line]
+    backend.batch_norm(batch, *arrays, momentum=0, eps=1e-3, train=True)
+    return [backend.to_numpy(array) for array in arrays[2:]]
+
+
 @each
-@pytest.mark.parametrize("k", [1, 3])  # whose kernels cut a batch into pieces in their own ways
+@pytest.mark.parametrize("noted", [False, True])  # convolutions note sums, piece by piece
 @pytest.mark.parametrize("N", [3, 16, 37])
-def test_batch_norm_of_what_was_put_together_has_its_statistics(name, dtype, k, N):
+def test_batch_norm_of_what_was_put_together_has_its_statistics(name, dtype, noted, N):
     backend, rng = shared_backend(name), np.random.default_rng(0)
-    x, w = normal(rng, (N, 4, 9, 6), dtype), [normal(rng, (3, 4, s, s), dtype) for s in (1, k)]
-    parts = [backend.conv2d(internal(backend, x), backend.asarray(kernel))[0] for kernel in w]
-    for batch in (y := backend.concat(parts), *backend.split(y, [2, 4])):
-        C = batch.shape[0]
-        line = [np.full(C, number, dtype) for number in (1, 0, 0, 0)]
-        arrays = [backend.asarray(array) for array in line]
-        backend.batch_norm(batch, *arrays, momentum=0, eps=1e-3, train=True)
+    x = internal(backend, normal(rng, (N, 4, 17, 6), dtype))
+    weights = [normal(rng, (3, 4, k, k), dtype) for k in (1, 3)]
+    parts = [backend.conv2d(x, backend.asarray(weight))[0] for weight in weights]
+    if noted:  # of x as a whole
+        statistics(backend, x)
+        parts.append(x)
+    y = backend.concat(parts)
+    for batch in (y, *backend.split(y, [2, y.shape[0] - 2])):
         numbers = public(backend, batch).astype("float64")
-        for found, f in zip(arrays[2:], (np.mean, np.var), strict=True):
-            exact = f(numbers, axis=(0, 2, 3))
-            assert_close(10 + backend.to_numpy(found), 10 + exact, 100)
+        for found, f in zip(statistics(backend, batch), (np.mean, np.var), strict=True):
+            assert_close(10 + found, 10 + f(numbers, axis=(0, 2, 3)), 100)
 
 
 @pytest.mark.filterwarnings("ignore:.* has no kernel")

@@ -1,5 +1,5 @@
 // What stands between blocks and after the last: residual sums, ReLU's derivative, channel shuffles,
-// average pooling.
+// concatenation, average pooling.
 //
 // Batches are (C, N, H, W): `length` = N*H*W numbers of a channel side by side; blockIdx.y is the
 // channel. An operand is read by its rule (normalise.cu): (scale, shift, mean, 1/std) and a floor.

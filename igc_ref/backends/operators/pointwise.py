@@ -1,4 +1,4 @@
-"""The residual sum and its ReLU, the channel shuffle and pooling."""
+"""The residual sum and its ReLU, the channel shuffle, concatenation and pooling."""
 
 from __future__ import annotations
 
