@@ -50,7 +50,7 @@ def lengths(layer, shape):
         return {"y": (seen,), "dx": (sees,), "d weight": (N * rest[0] * rest[1],)}
     assert isinstance(layer, IGC)
     s = layer.spec
-    seen, sees = (n // s.L * s.taps for n in (s.in_channels, s.out_channels))
+    seen, sees = (n // s.L * s.kernel[0] * s.kernel[1] for n in (s.in_channels, s.out_channels))
     mix, positions = s.out_channels // s.M, N * rest[0] * rest[1]
     *primary, _ = layer.parameters
     return {
