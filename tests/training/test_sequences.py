@@ -124,7 +124,7 @@ def test_arrays_may_be_sequences(tmp_path):
 
 def test_commands_on_a_run_on_text(tmp_path, capsys):
     run = train(config(tmp_path, epochs=1, dims="1", **of_text(tmp_path)), print).run
-    assert main(["eval", str(run)]) == 0
+    assert main(["eval", str(run), "--backend", "numpy"]) == 0
     out = capsys.readouterr().out
     loss = runs.load_newest(run, print).records[-1]["test_loss"]
     found = re.findall(r"(\d+\.\d+) bits per byte", out)
@@ -145,7 +145,7 @@ def test_commands_on_a_run_on_text(tmp_path, capsys):
 @pytest.mark.slow
 def test_figures_of_a_run_with_256_classes(tmp_path, capsys):
     run = train(config(tmp_path, epochs=1, dims="1", **of_text(tmp_path))).run
-    assert main(["eval", str(run), "--confusion"]) == 0
+    assert main(["eval", str(run), "--confusion", "--backend", "numpy"]) == 0
     assert "\n116 t  " in capsys.readouterr().out
     assert (run / "confusion.png").stat().st_size > 10_000
     assert main(["plot", str(run)]) == 0
