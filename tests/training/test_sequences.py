@@ -5,13 +5,14 @@ import re
 import numpy as np
 import pytest
 
-from igc_ref import build_model, data, resume, train
+from igc_ref import build_model, data, exchange, resume, train
 from igc_ref.cli import main
 from igc_ref.data.waves import waves
-from igc_ref.errors import SpecError
+from igc_ref.errors import CheckpointError, SpecError
 from igc_ref.exchange.card import model_card
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import cost
+from igc_ref.networks.metadata import Metadata
 from igc_ref.training import folder as runs
 from igc_ref.training.evaluation import evaluate
 from tests.support.runs import config, error_of, outcome
@@ -124,7 +125,7 @@ def test_arrays_may_be_sequences(tmp_path):
 
 def test_commands_on_a_run_on_text(tmp_path, capsys):
     run = train(config(tmp_path, epochs=1, dims="1", **of_text(tmp_path)), print).run
-    assert main(["eval", str(run)]) == 0
+    assert main(["eval", str(run), "--backend", "numpy"]) == 0
     out = capsys.readouterr().out
     loss = runs.load_newest(run, print).records[-1]["test_loss"]
     found = re.findall(r"(\d+\.\d+) bits per byte", out)
@@ -142,10 +143,26 @@ def test_commands_on_a_run_on_text(tmp_path, capsys):
     assert f"{count:,}" in capsys.readouterr().out
 
 
+def test_an_exported_network_keeps_its_channels(tmp_path):
+    pytest.importorskip("safetensors")
+    model = build_model("plain_igc", 5, L=2, M=2, dims="1", in_channels=2, backend="numpy")
+    names = tuple(map(str, range(10)))
+    for channels in (2, 3):
+        means = (1.0,) * channels
+        model.metadata = Metadata("ts", names, means, means, (1, 24))
+        exchange.save(model, tmp_path / f"{channels}.safetensors")
+    back = exchange.load(tmp_path / "2.safetensors", "numpy")
+    assert (back.architecture, back.metadata.size) == (model.architecture, (1, 24))
+    with pytest.raises(
+        CheckpointError, match=r"3\.safetensors is damaged: .*3 means of 2 channels"
+    ):
+        exchange.load(tmp_path / "3.safetensors", "numpy")
+
+
 @pytest.mark.slow
 def test_figures_of_a_run_with_256_classes(tmp_path, capsys):
     run = train(config(tmp_path, epochs=1, dims="1", **of_text(tmp_path))).run
-    assert main(["eval", str(run), "--confusion"]) == 0
+    assert main(["eval", str(run), "--confusion", "--backend", "numpy"]) == 0
     assert "\n116 t  " in capsys.readouterr().out
     assert (run / "confusion.png").stat().st_size > 10_000
     assert main(["plot", str(run)]) == 0
