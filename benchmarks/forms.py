@@ -31,7 +31,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "kernels of 3 and 5": L24M2 | {"L": 16, "kernel_sizes": (3, 5)},
     "gated channels": L24M2 | {"L": 21, "gate": "channels"},
     "gated partitions, half of them kept": L24M2 | {"L": 20, "gate": "partitions", "keep": 10},
-    "DenseNet-BC of IGC blocks": {"arch": "densenet_bc_igc", "depth": 40, "L": 13, "M": 2},
+    "DenseNet-BC of IGC blocks": {"arch": "densenet_bc_igc", "depth": 22, "L": 8, "M": 5},
     TEACHER: {"arch": "plain", "depth": 20, "width": 18},
     DISTILLED: L24M2,
 }
