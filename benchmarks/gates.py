@@ -30,14 +30,13 @@ BATCHES = 1, 64
 def layers(backend: NumbaBackend, spec: IGCSpec) -> dict[str, Layer]:
     """Return the block: without gates; one a channel; one a partition, keep L, L/2 and L/4."""
 
-    def options() -> dict[str, Any]:
-        return {"rng": np.random.default_rng(0), "dtype": "float32"}
-
-    found: dict[str, Layer] = {"none": IGC(backend, spec, **options())}
-    found["channels"] = GatedIGC(backend, spec, "channels", **options())
+    found: dict[str, Layer] = {"none": IGC(backend, spec, rng=np.random.default_rng(0))}
+    found["channels"] = GatedIGC(backend, spec, "channels", rng=np.random.default_rng(0))
     for part in (1, 2, 4):
         keep = spec.L // part
-        found[f"keep {keep}"] = GatedIGC(backend, spec, "partitions", keep, **options())
+        found[f"keep {keep}"] = GatedIGC(
+            backend, spec, "partitions", keep, rng=np.random.default_rng(0)
+        )
     return found
 
 
@@ -61,8 +60,9 @@ def main() -> None:
     a = parser.parse_args()
     backend, rng = NumbaBackend(a.threads), np.random.default_rng(0)
     table = [("block", "gate", "images", "multiply-adds", "computed", "ms", "of the first")]
-    specs = [IGCSpec.square(L, M) for L, M in SIZES]
-    specs += [IGCSpec(L * M, 2 * L * M, L, M, stride=2) for L, M in SIZES]  # a residual stage's
+    specs = [IGCSpec.square(L, M) for L, M in SIZES] + [
+        IGCSpec(L * M, 2 * L * M, L, M, stride=2) for L, M in SIZES
+    ]  # a residual stage's
     for spec in specs:
         blocks, shape = layers(backend, spec), (spec.in_channels, a.size, a.size)
         for N in BATCHES:
