@@ -29,14 +29,11 @@ BATCHES = 1, 64
 
 def layers(backend: NumbaBackend, spec: IGCSpec) -> dict[str, Layer]:
     """Return the block: without gates; one a channel; one a partition, keep L, L/2 and L/4."""
-
-    found: dict[str, Layer] = {"none": IGC(backend, spec, rng=np.random.default_rng(0))}
-    found["channels"] = GatedIGC(backend, spec, "channels", rng=np.random.default_rng(0))
-    for part in (1, 2, 4):
-        keep = spec.L // part
-        found[f"keep {keep}"] = GatedIGC(
-            backend, spec, "partitions", keep, rng=np.random.default_rng(0)
-        )
+    rng = np.random.default_rng(0)
+    found: dict[str, Layer] = {"none": IGC(backend, spec, rng=rng)}
+    found["channels"] = GatedIGC(backend, spec, "channels", rng=rng)
+    for keep in (spec.L, spec.L // 2, spec.L // 4):
+        found[f"keep {keep}"] = GatedIGC(backend, spec, "partitions", keep, rng=rng)
     return found
 
 
@@ -46,10 +43,8 @@ def computed(backend: NumbaBackend, layer: Layer, x: Any) -> float:
         return 1.0
     means, _ = backend.global_average_pool(x)
     is_open = layer.children["gate"].forward(means) != 0  # (N, L)
-    together = layer.forward(x).layout.together
-    return float(
-        np.mean([is_open[n : n + together].any(0) for n in range(0, len(means), together)])
-    )
+    I = layer.forward(x).layout.together  # noqa: E741
+    return float(np.mean([is_open[n : n + I].any(0) for n in range(0, len(means), I)]))
 
 
 def main() -> None:
@@ -60,9 +55,8 @@ def main() -> None:
     a = parser.parse_args()
     backend, rng = NumbaBackend(a.threads), np.random.default_rng(0)
     table = [("block", "gate", "images", "multiply-adds", "computed", "ms", "of the first")]
-    specs = [IGCSpec.square(L, M) for L, M in SIZES] + [
-        IGCSpec(L * M, 2 * L * M, L, M, stride=2) for L, M in SIZES
-    ]  # a residual stage's
+    specs = [IGCSpec.square(L, M) for L, M in SIZES]
+    specs += [IGCSpec(L * M, 2 * L * M, L, M, stride=2) for L, M in SIZES]  # a residual stage's
     for spec in specs:
         blocks, shape = layers(backend, spec), (spec.in_channels, a.size, a.size)
         for N in BATCHES:
