@@ -43,7 +43,7 @@ def computed(backend: NumbaBackend, layer: Layer, x: Any) -> float:
         return 1.0
     means, _ = backend.global_average_pool(x)
     is_open = layer.children["gate"].forward(means) != 0  # (N, L)
-    I = layer.forward(x).layout.together  # noqa: E741
+    I = layer.forward(x).layout.together
     return float(np.mean([is_open[n : n + I].any(0) for n in range(0, len(means), I)]))
 
 
