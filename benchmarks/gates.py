@@ -29,15 +29,11 @@ BATCHES = 1, 64
 
 def layers(backend: NumbaBackend, spec: IGCSpec) -> dict[str, Layer]:
     """Return the block: without gates; one a channel; one a partition, keep L, L/2 and L/4."""
-
-    def options() -> dict[str, Any]:
-        return {"rng": np.random.default_rng(0), "dtype": "float32"}
-
-    found: dict[str, Layer] = {"none": IGC(backend, spec, **options())}
-    found["channels"] = GatedIGC(backend, spec, "channels", **options())
-    for part in (1, 2, 4):
-        keep = spec.L // part
-        found[f"keep {keep}"] = GatedIGC(backend, spec, "partitions", keep, **options())
+    rng = np.random.default_rng(0)
+    found: dict[str, Layer] = {"none": IGC(backend, spec, rng=rng)}
+    found["channels"] = GatedIGC(backend, spec, "channels", rng=rng)
+    for keep in (spec.L, spec.L // 2, spec.L // 4):
+        found[f"keep {keep}"] = GatedIGC(backend, spec, "partitions", keep, rng=rng)
     return found
 
 
@@ -47,10 +43,8 @@ def computed(backend: NumbaBackend, layer: Layer, x: Any) -> float:
         return 1.0
     means, _ = backend.global_average_pool(x)
     is_open = layer.children["gate"].forward(means) != 0  # (N, L)
-    together = layer.forward(x).layout.together
-    return float(
-        np.mean([is_open[n : n + together].any(0) for n in range(0, len(means), together)])
-    )
+    I = layer.forward(x).layout.together
+    return float(np.mean([is_open[n : n + I].any(0) for n in range(0, len(means), I)]))
 
 
 def main() -> None:
