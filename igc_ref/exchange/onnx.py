@@ -14,17 +14,10 @@ from igc_ref.errors import CheckpointError, SpecError, describe
 from igc_ref.exchange import header
 from igc_ref.exchange.state import State
 from igc_ref.files import replacing
+from igc_ref.networks import GroupNorm
 from igc_ref.networks.blocks import IGC, IGCV3, Shuffle
 from igc_ref.networks.layer import Residual, Sequential
-from igc_ref.networks.layers import (
-    BN_EPS,
-    BatchNorm,
-    Conv2d,
-    GlobalAveragePool,
-    GroupNorm,
-    Linear,
-    MaxPool,
-)
+from igc_ref.networks.layers import BN_EPS, BatchNorm, Conv2d, GlobalAveragePool, Linear, MaxPool
 from igc_ref.networks.model import Model
 from igc_ref.reference.block import composed_kernel
 from igc_ref.training.checkpoint import check_numbers
