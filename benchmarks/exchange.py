@@ -39,7 +39,7 @@ try:
 except ImportError:
     to_torch = None
 
-DEPTHS = {"plain": 8, "resnet": 8, "imagenet": 18, "igcv3": 54}
+DEPTHS = {"plain": 8, "resnet": 8, "imagenet": 18, "igcv3": 54, "densenet": 10}
 WAYS = list(product(("reshape", "gather", "composed"), (False, True)))  # shuffle, fold_bn
 TIMED = Architecture("plain_igc", 20, L=24, M=2)
 

@@ -35,8 +35,9 @@ def gathers(a: Architecture, batch: int) -> dict[str, tuple[int, int]]:
             weight, *_ = layer.parameters.values()
             of = layer.spec if isinstance(layer, IGC) else layer
             block = (of.L, of.M) if isinstance(layer, IGC) else (of.groups, 0)
-            g = plan(Shape(shape[0], len(weight), *block, weight.shape[2], of.stride, batch, batch,
-                           *shape[1:], V, 4, backend.tile_bytes), backward=True).sizes  # fmt: skip
+            g = plan(Shape(shape[0], len(weight), *block, *weight.shape[2:], of.stride, batch,
+                           batch, *shape[1:], V, 4, backend.tile_bytes),
+                     backward=True).sizes  # fmt: skip
             pieces = g.blocks * g.spans
             found["moments"].append(24 * len(weight) * pieces)
             each = (POINTS if g.tiles else 1) * g.L * g.share, g.M * g.mix_share

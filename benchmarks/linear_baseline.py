@@ -1,8 +1,9 @@
 """How far a linear softmax classifier gets: the floor that a network has to clear.
 
-Softmax regression on standardised pixels by L-BFGS: the loss is convex, so that neither a learning
-rate nor luck enters. Several weight decays are tried and the best *on the test split* is reported,
-which flatters the linear model; a network that clears this floor clears any other.
+Softmax regression on standardised pixels, or samples of a sequence, by L-BFGS: the loss is convex,
+so that neither a learning rate nor luck enters. Several weight decays are tried and the best *on
+the test split* is reported, which flatters the linear model; a network that clears this floor
+clears any other.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from scipy.special import log_softmax
 from igc_ref.data import load
 from igc_ref.data.dataset import Dataset
 from igc_ref.data.shapes import shapes
+from igc_ref.data.waves import waves
 from igc_ref.errors import IGCError
 
 __all__ = ["DECAYS", "Fit", "linear_softmax"]
 
 Array = npt.NDArray[Any]
 DECAYS = (0.01, 0.1, 1.0)
+DRAWN = {"shapes": shapes, "waves": waves}
 
 
 @dataclass(frozen=True)
@@ -93,15 +96,15 @@ def _fit(x: Array, target: Array, epochs: int, decay: float) -> Array:
 def main() -> None:
     """Fit and print one line."""
     parser = argparse.ArgumentParser(description="Train and judge a linear softmax classifier.")
-    parser.add_argument("--data", choices=("shapes", "cifar10"), default="shapes")
+    parser.add_argument("--data", choices=(*DRAWN, "cifar10"), default="shapes")
     parser.add_argument("--data-dir", type=Path, help="folder of the CIFAR-10 files")
     parser.add_argument("--epochs", type=int, default=50, help="passes over the training images")
-    parser.add_argument("--seed", type=int, default=0, help="of the drawn images (shapes)")
+    parser.add_argument("--seed", type=int, default=0, help="of shapes or waves")
     args = parser.parse_args()
     try:
         train, test = (
-            shapes(split, seed=args.seed)
-            if args.data == "shapes"
+            DRAWN[args.data](split, seed=args.seed)
+            if args.data in DRAWN
             else load(args.data, split, args.data_dir)
             for split in ("train", "test")
         )

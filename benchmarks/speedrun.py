@@ -11,27 +11,20 @@ go into ``benchmarks/results/speedrun.json``, from which the third writes ``docs
 from __future__ import annotations
 
 import argparse
-import json
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.paper.record import PATHS
 from benchmarks.paper.statistics import Estimate, difference, estimate, points
+from benchmarks.runs import ROOT, Record, places, read, trained, write_page
 from igc_ref import data
-from igc_ref.bench.record import available_threads, machine, output
 from igc_ref.cli.options import NETWORK, add_settings
-from igc_ref.files import replacing, write_json
 from igc_ref.networks.builder import cost
-from igc_ref.report import markdown, say
+from igc_ref.report import markdown
 from igc_ref.training.checkpoint import reached
 from igc_ref.training.config import TrainConfig, recipe
-from igc_ref.training.session import run_to_end
 
-ROOT = Path(__file__).parents[1]
 PAGE, RECORD = ROOT / "docs" / "speedrun.md", ROOT / "benchmarks" / "results" / "speedrun.json"
 ALL, NETWORK_8 = "all", {"arch": "plain_igc", "depth": 8, "L": 24, "M": 2}
 INGREDIENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # switched on, and off
@@ -44,7 +37,6 @@ INGREDIENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # switched on
     ),
     "batch norm's momentum 0.9, not the authors'": ({"bn_momentum": 0.9}, {"bn_momentum": None}),
 }
-Record = dict[str, dict[str, Any]]
 
 HEAD = """# Seconds to accuracy
 
@@ -88,31 +80,12 @@ def ways(name: str, epochs: int | None = None) -> dict[str, dict[str, Any]]:
     return {ALL: full, **without, "recipe fast": none}
 
 
-def trained(record: Record, kind: str, config: TrainConfig, out: Path, way: str) -> None:
-    """Train a run, or what is left of it, unless it is recorded; record it with where and how."""
-    network = str(config.architecture(data.NUM_CLASSES[config.data]))
-    words = f"{network} {config.data} {way} {config.epochs} seed{config.seed}"
-    folder = re.sub(r"[^\w.]+", "-", words)
-    name = f"{kind} {folder}"
-    settings = {n: v for n, v in config.to_dict().items() if n not in PATHS and v is not None}
-    if record.get(name, {}).get("config") == settings:
-        return
-    where = machine(available_threads())
-    if config.backend == "cupy":
-        where["card"] = output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
-    history = run_to_end(replace(config, out=str(out / folder)), say)
-    record[name] = {
-        "kind": kind, "way": way, "network": network, "config": settings,
-        "records": history.records, "sha256": history.sha256, "machine": where,
-    }  # fmt: skip
-    write_json(RECORD, {"runs": dict(sorted(record.items()))})
-
-
 def ablate(record: Record, given: dict[str, Any], seeds: list[int], out: Path) -> None:
     """Train every way with every seed; a seed is complete before the next begins."""
     for seed in seeds:
         for way, settings in ways(given["data"], given.get("epochs")).items():
-            trained(record, "ablate", TrainConfig(**settings | given, seed=seed), out, way)
+            config = TrainConfig(**settings | given, seed=seed)
+            trained(RECORD, record, config, out, "ablate", way)
 
 
 def time(record: Record, given: dict[str, Any], seeds: list[int], out: Path, target: float) -> None:
@@ -120,7 +93,7 @@ def time(record: Record, given: dict[str, Any], seeds: list[int], out: Path, tar
     for seed in seeds:
         settings = recipe("speedrun", given["data"]) | given
         config = TrainConfig(**settings, seed=seed, until=target)
-        trained(record, f"until {target}", config, out, "speedrun")
+        trained(RECORD, record, config, out, f"until {target}", "speedrun")
 
 
 def groups(record: Record, ablation: bool) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
@@ -183,19 +156,6 @@ def times(record: Record) -> str:
     return markdown(rows) if len(rows) > 1 else "No run yet."
 
 
-def places(record: Record) -> Iterator[str]:
-    """Yield a line for every machine, day and commit."""
-    found: dict[str, list[str]] = {}
-    for name, run in record.items():
-        m = run["machine"]
-        device = m.get("card") or f"{m['processor']}, {m['threads']} cores"
-        line = f"commit {m['commit']}, {m['date']}, {device}"
-        of_run = [f"`{name}` {run['sha256'][:16]}"] if run["sha256"] else []
-        found.setdefault(line, []).extend(of_run)
-    for line, names in found.items():
-        yield f"* {line}: {', '.join(names) or 'the runs without a hash'}"
-
-
 def page(record: Record) -> str:
     """Return the text of ``docs/speedrun.md``."""
     tables = [
@@ -209,11 +169,6 @@ def page(record: Record) -> str:
         ).rstrip()
         + "\n"
     )
-
-
-def read() -> Record:
-    """Return the recorded runs by name."""
-    return json.loads(RECORD.read_text())["runs"] if RECORD.exists() else {}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -231,14 +186,12 @@ def main(arguments: list[str] | None = None) -> None:
         add_settings(add, (*NETWORK, "data", "data_dir", "data_size", "backend", "epochs"))
     given: dict[str, Any] = vars(parser.parse_args(arguments))
     if (command := given.pop("command")) == "write":
-        with replacing(PAGE) as file:
-            file.write(page(read()).encode())
-        return
+        return write_page(PAGE, page(read(RECORD)))
     network = {} if "arch" in given else NETWORK_8
     given = {"data": "cifar10", "backend": "numba"} | network | given
     seeds = [int(seed) for seed in given.pop("seeds").split(",")]
     more: dict[str, Any] = {name: given.pop(name) for name in ("out", "target") if name in given}
-    (ablate if command == "ablate" else time)(read(), given, seeds, **more)
+    (ablate if command == "ablate" else time)(read(RECORD), given, seeds, **more)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-Axes = tuple[int, ...] | str  # a shape, or the names of its axes, as "(out, in/groups, k, k)"
+KernelSize = int | tuple[int, int]  # of a convolution: k, or (kh, kw)
+Axes = tuple[int, ...] | str  # a shape, or the names of its axes, as "(out, in/groups, kh, kw)"
 MAX_INTEGER = 2**31 - 1
 MISREAD = (np.ma.MaskedArray, np.matrix)  # kinds of arrays on which @ and sums mean something else
 MAX_MESSAGE = 3000  # characters: what is said of a failed download may have 2000
@@ -102,6 +103,30 @@ def integer(name: str, value: object, minimum: int = 1, maximum: int = MAX_INTEG
     if number > maximum:
         raise SpecError(f"{name}={shown(number)} is too large; at most {maximum} is allowed")
     return number
+
+
+def int_or_pair(name: str, value: object) -> KernelSize:
+    """Return the size of a kernel: an int k, or a pair (kh, kw) if they differ.
+
+    A SpecError if it is neither an integer of at least 1 nor a pair of such.
+
+    Examples
+    --------
+    >>> int_or_pair("kernel_size", (3, 3)), int_or_pair("kernel_size", [1, 5])
+    (3, (1, 5))
+    """
+    if not isinstance(value, tuple | list):
+        return integer(name, value)
+    if len(value) != 2:
+        raise SpecError(f"{name}={shown(value)} is not an integer or a pair (kh, kw)")
+    kh, kw = (integer(f"{name}[{axis}]", side) for axis, side in enumerate(value))
+    return kh if kh == kw else (kh, kw)
+
+
+def kernel_pair(kernel_size: object) -> tuple[int, int]:
+    """Return height and width of a kernel, (kh, kw), of an int or a pair; see `int_or_pair`."""
+    k = int_or_pair("kernel_size", kernel_size)
+    return k if isinstance(k, tuple) else (k, k)
 
 
 def shown(value: object) -> str:

@@ -39,9 +39,12 @@ else:
 
 
 # The first file compiles numba's kernels, about 40 s of one core. The next ones need none of them;
-# all others find them in numba's cache.
+# all others find them in numba's cache. A long file that began late would run alone at the end.
 FOLDER = Path(__file__).parent
-FIRST = ("backends/test_numba.py", "course", "backends/cuda", "proofs", "data")
+FIRST = (
+    *("backends/test_numba.py", "course", "tools/test_gpu_lease.py", "backends/cuda"),
+    *("proofs", "data", "backends/test_lanes.py"),
+)
 
 
 NO_GPU = cupy_problem()

@@ -89,7 +89,7 @@ def label(name: str, macros: Any) -> str:
     kind = f"L{m['SLABS']} M{m['M']}" if m["SECONDARY"] else "conv"
     flags = " ".join(f.lower() for f in ("RULE", "DERIVE", "SUMS", "DX") if m.get(f))
     tile = " ".join(f"{k}{m[k]}" for k in ("PX", "MS", "NP", "PXD", "IS") if k in m)
-    size = f"{m['SLABS'] * m['I']}-{m['O'] * m['SLABS']} {m['K']}x{m['K']}/{m['S']} {m['H']}"
+    size = f"{m['SLABS'] * m['I']}-{m['O'] * m['SLABS']} {m['KH']}x{m['KW']}/{m['S']} {m['H']}"
     return f"{name} {kind} {size} [{flags}] {tile}"
 
 

@@ -11,7 +11,7 @@ from igc_ref.training import folder as runs
 from igc_ref.training.config import TrainConfig
 from igc_ref.training.evaluation import evaluate, precise_statistics
 
-PATHS = ("out", "data_dir")  # paths of one machine are not recorded
+PATHS = ("out", "data_dir", "teacher")  # paths of one machine are not recorded
 ALWAYS = ("arch", "depth", "L", "M", "width", "epochs", "seed", "backend")  # if there is a value
 FAST = TrainConfig.recipe("fast", data="cifar10").to_dict() | dict.fromkeys(ALWAYS)
 KEPT = ("train_accuracy", "test_accuracy")  # of every epoch

@@ -72,11 +72,9 @@ class BlockCase:
     def name(self) -> str:
         """Name the block in a table."""
         s = self.spec
-        stride = f" /{s.stride}" if s.stride > 1 else ""
-        return (
-            f"L{s.L}M{s.M} {s.in_channels}-{s.out_channels} "
-            f"{s.kernel_size}x{s.kernel_size}{stride}, {self.size}x{self.size}"
-        )
+        stride, kernel = f" /{s.stride}" if s.stride > 1 else "", "x".join(map(str, s.kernel))
+        shape = f"L{s.L}M{s.M} {s.in_channels}-{s.out_channels} {kernel}{stride}"
+        return f"{shape}, {self.size}x{self.size}"
 
     def weights(self) -> tuple[Any, Any]:
         """Draw the primary and the secondary weights."""

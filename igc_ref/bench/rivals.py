@@ -83,8 +83,8 @@ def jax_block(
         return x.reshape(N, groups, C // groups, H, W).swapaxes(1, 2).reshape(N, C, H, W)
 
     def block(x: Any, primary: Any, secondary: Any) -> Any:
-        convolve, p = jax.lax.conv_general_dilated, spec.padding
-        stride, padding = 2 * (spec.stride,), 2 * ((p, p),)
+        convolve = jax.lax.conv_general_dilated
+        stride, padding = 2 * (spec.stride,), [(k // 2, k // 2) for k in spec.kernel]
         y = shuffle(convolve(x, primary, stride, padding, feature_group_count=spec.L), spec.L)
         w = secondary[..., None, None]
         return shuffle(convolve(y, w, (1, 1), "VALID", feature_group_count=spec.M), spec.M)

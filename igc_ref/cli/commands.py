@@ -24,7 +24,7 @@ from igc_ref.training import config as recipes
 from igc_ref.training import folder as runs
 from igc_ref.training import ranks
 from igc_ref.training.config import TrainConfig
-from igc_ref.training.evaluation import evaluate, interval, precise_statistics
+from igc_ref.training.evaluation import bits_per_byte, evaluate, interval, precise_statistics
 from igc_ref.training.session import resume, train
 
 PARTITIONS = {
@@ -68,6 +68,8 @@ def add_commands(commands: Any) -> None:
     add = add_command(commands, params_command)
     add_settings(add, NETWORK)
     add.add_argument("--num-classes", type=int, metavar="N", help="classes; default 10")
+    text = "channels of the images or sequences; default 3"
+    add.add_argument("--in-channels", type=int, metavar="N", help=text)
     text = "print one line a network: this IGC network beside regular, fusion and Xception ones"
     add.add_argument("--compare", action="store_true", help=text)
     equals = [name.replace("_", "-") for name in counts.EQUAL]
@@ -151,6 +153,7 @@ def eval_command(
         f"{model.backend.name} backend, {saved.progress}: "
         f"accuracy {result.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), "
         f"loss {result.loss:.4f}"
+        + (f", {bits_per_byte(result.loss)}" if config.data == "text" else "")
         + (" (batch statistics estimated anew)" if precise_bn else "")
         + (" (with mirror images)" if config.test_mirror else "")
     )
@@ -173,6 +176,8 @@ def predict_command(
         raise SpecError(f"csv={csv} must end in .csv")
     path = None if csv is None else writable(user_path("csv", csv))
     model, saved = runs.load_run(run, backend, say)
+    if saved.metadata.size[0] == 1 or model.architecture.in_channels != 3:
+        raise SpecError(f"{run} classifies sequences of {saved.config.data}; predict reads images")
     images = [read_image(user_path("file", name), saved.metadata.size) for name in files]
     model.backend.prepare(model.dtype, say)
     answers = zip(files, model.predict(np.stack(images)).top(top), strict=True)
@@ -196,6 +201,7 @@ def params_command(paper: bool = False, **options: Any) -> None:
 
 def _count(
     num_classes: int = 10,
+    in_channels: int = 3,
     compare: bool = False,
     equal: str | None = None,
     csv: str | None = None,
@@ -204,7 +210,7 @@ def _count(
     """Print one network, or a comparison."""
     if not (csv is None and equal is None) and not compare:
         raise SpecError("--equal and --csv belong to a comparison: give --compare as well")
-    architecture = TrainConfig(**settings).architecture(num_classes)
+    architecture = TrainConfig(**settings).architecture(num_classes, in_channels)
     if not compare:
         say(counts.summary(build(architecture, backend="numpy")))
         return
@@ -264,6 +270,6 @@ def plot_command(run: str, out: str | None = None) -> None:
     saved = runs.load_newest(run, say)
     if saved is None or not saved.records:
         raise CheckpointError(f"{run} has finished no epoch yet: there is nothing to draw")
-    title = f"{saved.config.architecture(saved.classes)} on {saved.config.data}"
+    title = f"{saved.architecture} on {saved.config.data}"
     plots.save(plots.draw_curves(saved.records, title), path)
     say(f"curves in {path}")

@@ -1,4 +1,4 @@
-"""The commands ``sweep`` and ``compress``, and their options."""
+"""The commands ``sweep``, ``search`` and ``compress``, and their options."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from igc_ref.errors import SpecError
 from igc_ref.report import aligned, say
 from igc_ref.studies import workers
 from igc_ref.studies.compress import RESULT, compress, summary_cells
+from igc_ref.studies.search import BY, REPORT, Search
 from igc_ref.studies.sweep import COSTS, CSV, PICTURE, Sweep
 from igc_ref.training import config, ranks
 from igc_ref.training.config import TrainConfig
 
+IGC_ARCHS, ARCH = ("plain_igc", "resnet_igc"), "kind of network; default plain_igc"
 OF_RUNS = "folder for the runs; what is there already is not trained again"
 
 
@@ -35,11 +37,12 @@ def add_commands(commands: Any) -> None:
     add.add_argument("--jobs", type=int, metavar="N", help=text)
     text = "let Slurm train: sbatch's options, as partition=gpu,time=60 (minutes; needed)"
     add.add_argument("--slurm", metavar="NAME=VALUE,...", help=text)
-    text = "kind of network; default plain_igc"
-    add.add_argument("--arch", choices=("plain_igc", "resnet_igc"), help=text)
+    add.add_argument("--arch", choices=IGC_ARCHS, help=ARCH)
     own = {*NETWORK, "seed", "out"}
     add_settings(add, [field.name for field in fields(TrainConfig) if field.name not in own])
     add_recipe(add)
+
+    _add_search(commands)
 
     add = add_command(commands, compress_command)
     add_run(add, "folder of the regular network's run")
@@ -52,6 +55,24 @@ def add_commands(commands: Any) -> None:
     add.add_argument("--distil", action="store_true", help=text)
     text = "peak learning rate of fine-tuning; default the run's"
     add.add_argument("--lr", type=float, metavar="X", help=text)
+
+
+def _add_search(commands: Any) -> None:
+    add = add_command(commands, search_command)
+    add.add_argument("--budget", type=float, required=True, metavar="N", help="greatest cost")
+    text = "what the budget is of; default parameters; milliseconds: of a forward pass of a batch"
+    add.add_argument("--by", choices=[name.replace("_", "-") for name in BY], help=text)
+    text = "networks to train in all, also those that are trained already; default 30"
+    add.add_argument("--trials", type=int, metavar="N", help=text)
+    text = "how far below the budget a network may be, as a part of it; default 0.5"
+    add.add_argument("--tolerance", type=float, metavar="X", help=text)
+    add.add_argument("--depths", metavar="N,N", help="numbers of layers; default 8")
+    text = "folder of the search; another process with the same one takes part in it"
+    add.add_argument("--out", required=True, metavar="DIR", help=text)
+    add.add_argument("--arch", choices=IGC_ARCHS, help=ARCH)
+    own = {*NETWORK, "until", "out"} - {"norm", "dims"}
+    add_settings(add, [field.name for field in fields(TrainConfig) if field.name not in own])
+    add_recipe(add)
 
 
 def sweep_command(
@@ -67,10 +88,8 @@ def sweep_command(
     **training: Any,
 ) -> None:
     """Train every (L, M) that costs about the same."""
-    if recipe is not None:
-        training = config.recipe(recipe, training.get("data", TrainConfig.data)) | training
     plan = Sweep(
-        TrainConfig(**training),
+        _training(recipe, training),
         out,
         budget,
         what.replace("-", "_"),
@@ -84,6 +103,29 @@ def sweep_command(
         executor = None if slurm is None else workers.slurm(folder / "slurm", slurm)
         plan.run(report, jobs, executor)
         report(f"table in {folder / CSV}, {figure}")
+
+
+def search_command(
+    out: str,
+    budget: float,
+    by: str = BY[0],
+    depths: str = "8",
+    recipe: str | None = None,
+    trials: int = 30,
+    tolerance: float = 0.5,
+    **training: Any,
+) -> None:
+    """Search for the best IGC network within a budget."""
+    run, numbers = _training(recipe, training), _numbers("depths", depths)
+    search = Search(run, out, budget, by.replace("-", "_"), trials, tolerance, numbers)
+    search.run(say)
+    say(f"report in {search.path / REPORT}")
+
+
+def _training(recipe: str | None, given: dict[str, Any]) -> TrainConfig:
+    """Return the settings of all runs: what is given, and the others of a recipe."""
+    of = {} if recipe is None else config.recipe(recipe, given.get("data", TrainConfig.data))
+    return TrainConfig(**of | given)
 
 
 def _numbers(name: str, text: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""Data sets: the built-in ``shapes``, readers of CIFAR-10, CIFAR-100 and SVHN, and of own images.
+"""Data sets: the built-in ``shapes`` and ``waves``, published sets, and your own.
 
 ``load(name, split, data_dir)`` is the one way in; ``fetch(name)`` only downloads.
 """
@@ -15,28 +15,34 @@ from igc_ref.data.download import fetch
 from igc_ref.data.images import read_image
 from igc_ref.data.own import load_folder, load_npz
 from igc_ref.data.published import PUBLISHED, SVHN_PARTS
+from igc_ref.data.sequences import load_text, load_ts
 from igc_ref.data.shapes import FIGURES, shapes
 from igc_ref.data.shapes import MEAN as SHAPES_MEAN
 from igc_ref.data.shapes import STD as SHAPES_STD
 from igc_ref.data.svhn import DIGITS, load_svhn
 from igc_ref.data.svhn import MEAN as SVHN_MEAN
 from igc_ref.data.svhn import STD as SVHN_STD
+from igc_ref.data.waves import MEAN as WAVES_MEAN
+from igc_ref.data.waves import SIGNALS, waves
+from igc_ref.data.waves import STD as WAVES_STD
 from igc_ref.errors import DataError, choice, integer, user_path
 from igc_ref.report import Report, silent
 
 __all__ = [
     "NAMES", "NUM_CLASSES", "OWN", "Dataset", "fetch", "fingerprint", "load", "load_cifar",
-    "load_svhn", "read_image", "shapes",
+    "load_svhn", "read_image", "shapes", "waves",
 ]  # fmt: skip
 
 # Class names, mean and std of the data sets of which they are known before one is loaded.
 ABOUT = {
     "shapes": (tuple(FIGURES), SHAPES_MEAN, SHAPES_STD),
+    "waves": (tuple(SIGNALS), WAVES_MEAN, WAVES_STD),
     **{name: (of.classes, of.mean, of.std) for name, of in PUBLISHED.items()},
     **dict.fromkeys(SVHN_PARTS, (DIGITS, SVHN_MEAN, SVHN_STD)),
 }
 NUM_CLASSES = {name: len(classes) for name, (classes, _, _) in ABOUT.items()}
-OWN = {"folder": load_folder, "npz": load_npz}  # their classes are known once they are read
+# Their classes are known once they are read.
+OWN = {"folder": load_folder, "npz": load_npz, "text": load_text, "ts": load_ts}
 NAMES = (*ABOUT, *OWN)
 
 
@@ -51,19 +57,20 @@ def load(
 
     Parameters
     ----------
-    name : {"shapes", "cifar10", "cifar100", "svhn", "svhn_extra", "folder", "npz"}
-        ``shapes`` is drawn on the spot; of `data.own` are ``folder`` and ``npz``; the others are
-        published files. ``svhn_extra`` trains on SVHN's 531,131 further images too, as the paper
-        does (3.5 GB of memory while it loads).
+    name : {"shapes", "waves", "cifar10", "cifar100", "svhn", "svhn_extra", "folder", ...}
+        ``shapes`` and ``waves`` are drawn on the spot; yours are ``folder`` and ``npz`` of
+        `data.own`, ``text`` and ``ts`` of `data.sequences`; the others are published files.
+        ``svhn_extra`` trains on SVHN's 531,131 further images too, as the paper does (3.5 GB of
+        memory while it loads).
     split : {"train", "test"}
         Which part.
     data_dir : path, optional
-        Your folder or ``.npz``; or a folder with the published files or, of CIFAR, their archive.
+        Your folder or file; or a folder with the published files or, of CIFAR, their archive.
         Without it they are fetched, once, into the cache folder: see `fetch`.
     report : callable
         Receives a line of text about every step of a download.
     size : int, optional
-        Training images: shapes are drawn; of others, it is always the same random choice.
+        Training images: shapes and waves are drawn; of others, always the same random choice.
 
     Returns
     -------
@@ -77,13 +84,16 @@ def load(
     """
     choice("data", name, NAMES, DataError)
     choice("split", split, ("train", "test"), DataError)
-    if name == "shapes":
-        return shapes(split, size if split == "train" else None)
+    if name in ("shapes", "waves"):
+        draw = shapes if name == "shapes" else waves
+        return draw(split, size if split == "train" else None)
     if data_dir is None:
         if name in OWN:
-            raise DataError(f"data={name} needs data_dir: where your images are")
+            raise DataError(f"data={name} needs data_dir: where your data are")
         data_dir = fetch(name, report=report, split=split)
     path = user_path("data_dir", data_dir)
+    if name == "text":
+        return load_text(path, split, size=size)
     if name in OWN:
         dataset = OWN[name](path, split, report)
     else:

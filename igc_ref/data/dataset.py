@@ -14,19 +14,19 @@ from igc_ref.errors import DataError, shown
 
 @dataclass(frozen=True)
 class Dataset:
-    """A labelled set of small colour images, as bytes.
+    """A labelled set of small images, or of sequences, which are images of height 1, as bytes.
 
     Parameters
     ----------
     name : str
         Where it comes from, such as ``"cifar10/test"``.
-    images : ndarray of uint8, shape (n, 3, height, width)
-        Pixels in 0..255, channels red, green, blue.
+    images : ndarray of uint8, shape (n, channels, height, width)
+        Values in 0..255; the channels of an image are red, green, blue.
     labels : ndarray of int64, shape (n,)
         Class of each image, in ``0..len(classes) - 1``.
     classes : tuple of str
         Name of each class.
-    mean, std : tuple of three floats
+    mean, std : tuple of floats, one a channel
         Channel statistics in 0..255, used to normalise the images.
 
     Raises
@@ -39,16 +39,16 @@ class Dataset:
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
     classes: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     def __post_init__(self) -> None:
         for name, array in (("images", self.images), ("labels", self.labels)):
             if not isinstance(array, np.ndarray):
                 raise DataError(f"{self.name}: {name} must be a NumPy array, not {shown(array)}")
-        if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[1] != 3:
+        if self.images.dtype != np.uint8 or self.images.ndim != 4:
             raise DataError(
-                f"{self.name}: images must be uint8 of shape (n, 3, height, width), "
+                f"{self.name}: images must be uint8 of shape (n, channels, height, width), "
                 f"not {self.images.dtype} of shape {self.images.shape}"
             )
         if self.labels.shape != (len(self.images),) or self.labels.dtype != np.int64:
@@ -58,10 +58,18 @@ class Dataset:
             )
         if 0 in self.images.shape:
             raise DataError(f"{self.name} is empty: its images have shape {self.images.shape}")
+        if not len(self.mean) == len(self.std) == (channels := self.images.shape[1]):
+            given = f"mean={self.mean} and std={self.std}"
+            raise DataError(f"{self.name}: {given} are not of {channels} channels")
         check_labels(self.name, self.labels, range(len(self.classes)))
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def about(self) -> tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
+        """Class names, mean and std."""
+        return self.classes, self.mean, self.std
 
     def __getitem__(self, rows: slice | npt.NDArray[np.int64]) -> Dataset:
         """The same set restricted to some of its images: ``dataset[:500]``."""
@@ -77,6 +85,15 @@ def check_labels(place: str, labels: npt.NDArray[Any], allowed: range, kind: str
             f"{place}: record {first} has {kind} {labels[first]}; "
             f"allowed are {allowed.start} to {allowed.stop - 1}"
         )
+
+
+def statistics(images: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of each channel; 1 for one that never varies."""
+    mean = images.mean(axis=(0, 2, 3))
+    squares = np.einsum("nchw,nchw->c", images, images, dtype=float) * len(mean) / images.size
+    std = np.sqrt(np.maximum(squares - mean**2, 0))
+    std[std < 1e-3] = 1
+    return tuple(mean.tolist()), tuple(std.tolist())
 
 
 def fingerprint(*datasets: Dataset) -> str:

@@ -2,8 +2,8 @@
 
 A folder holds ``train/CLASS/*.png`` and ``test/CLASS/*.png``; other files are left out. An ``.npz``
 holds ``images`` and ``test_images``, uint8 of shape (n, 3, height, width), (n, height, width, 3)
-or, grey, which becomes three equal channels, (n, height, width); ``labels`` and ``test_labels``,
-integers; and ``classes``, their names.
+or, grey, which becomes three equal channels, (n, height, width), or sequences (n, channels, 1,
+length); ``labels`` and ``test_labels``, integers; and ``classes``, their names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.data.dataset import Dataset
+from igc_ref.data.dataset import Dataset, statistics
 from igc_ref.data.download import cache_folder
 from igc_ref.data.images import SUFFIXES, read_image
 from igc_ref.data.npz import read_arrays
@@ -99,14 +99,14 @@ def _dataset(split: str, found: Arrays) -> Dataset:
             images = np.repeat(images[:, None], 3, axis=1)
         elif images.ndim == 4 and images.shape[1] != 3 == images.shape[3]:
             images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        elif images.ndim == 4 and images.shape[1] != 3 and images.shape[2] != 1:
+            raise ValueError(f"{prefix}images of shape {images.shape} have no 3 channels")
         if labels.dtype.kind in "iu":
             labels = labels.ravel().astype(np.int64)
-        parts[part] = Dataset(f"npz/{part}", images, labels, classes, (0, 0, 0), (1, 1, 1))
+        blank = (1.0,) * (images.shape[1] if images.ndim == 4 else 0)
+        parts[part] = Dataset(f"npz/{part}", images, labels, classes, blank, blank)
     pixels, other = parts["train"].images, parts["test"].images
     if (shape := pixels.shape[1:]) != other.shape[1:]:
         raise DataError(f"images of shape {shape} and test_images of {other.shape[1:]} differ")
-    mean = pixels.mean(axis=(0, 2, 3))
-    squares = np.einsum("nchw,nchw->c", pixels, pixels, dtype=float) * 3 / pixels.size
-    std = np.sqrt(np.maximum(squares - mean**2, 0))
-    std[std < 1e-3] = 1  # a channel that never varies
-    return replace(parts[split], mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+    mean, std = statistics(pixels)
+    return replace(parts[split], mean=mean, std=std)

@@ -11,13 +11,13 @@ from igc_ref.networks.model import sha256
 from igc_ref.training.checkpoint import Checkpoint
 from igc_ref.training.evaluation import interval
 
-TEST_IMAGES = {"shapes": 1000, "cifar10": 10_000, "cifar100": 10_000, "svhn": 26_032}
+TEST_IMAGES = {"shapes": 1000, "waves": 1000, "cifar10": 10_000, "cifar100": 10_000, "svhn": 26_032}
 BY_HAND = b"<!-- igc-ref export --card writes what is above, and keeps what is below -->\n"
 
 
 def model_card(saved: Checkpoint, file: Path) -> str:
     """Return the card of an exported file of a run, in Markdown with a YAML head."""
-    config, about, network = saved.config, saved.metadata, saved.config.architecture(saved.classes)
+    config, about, network = saved.config, saved.metadata, saved.architecture
     paths = {"data_dir", "out", "teacher"}
     settings = {n: v for n, v in config.to_dict().items() if n not in paths}
     settings["teacher"] = saved.teacher or None
@@ -27,20 +27,23 @@ def model_card(saved: Checkpoint, file: Path) -> str:
         p = saved.records[-1]["test_accuracy"]
         ci = ", 95 % interval {:.2%} to {:.2%} (n = {:,})".format(*interval(p, n), n) if n else ""
         result += f"; test accuracy {p:.2%} after epoch {len(saved.records)}{ci}"
+    height, kind = about.size[0], f"{network.in_channels} channels in 0..255"
+    if network.in_channels == 3 and height > 1:
+        kind = "RGB in 0..255"
     code = f"igc_ref.exchange.load({file.name!r}).forward(x)"
     if file.suffix == ".onnx":
         code = f"onnxruntime.InferenceSession({file.name!r}).run(None, {{'images': x}})[0]"
     return f"""---
 library_name: igc-ref
-pipeline_tag: image-classification
+pipeline_tag: {"image-classification" if height > 1 else "other"}
 datasets: [{config.data}]
 license: mit # as igc_ref; write your own, if it is another
 ---
 # {network} on {config.data}
 * Network: {cost(network).parameters:,} parameters, {cost(network).multiply_adds:,} multiply-adds
   for an image; arXiv:1707.02725.
-* Input: `x = (pixels - mean) / std`, {config.dtype} (N, 3, H, W), RGB in 0..255, trained at
-  {about.size}, mean {about.mean}, std {about.std}.
+* Input: `x = (pixels - mean) / std`, {config.dtype} (N, {network.in_channels}, H, W), {kind},
+  trained at {about.size}, mean {about.mean}, std {about.std}.
 * Classes: {one_line(", ".join(about.classes), 400)}.
 * Training: {training if saved.fingerprint else "not recorded"}.
 * Result: {result}.

@@ -57,6 +57,8 @@ def read(
         metadata = None if about is None else Metadata.from_dict(about)
         if metadata and len(metadata.classes) != architecture.num_classes:
             raise ValueError(f"{len(metadata.classes)} names of {architecture.num_classes} classes")
+        if metadata and len(metadata.mean) != architecture.in_channels:
+            raise ValueError(f"{len(metadata.mean)} means of {architecture.in_channels} channels")
         _bound(architecture, shapes)
         model = build(architecture, backend, dtype, bn_momentum=header["bn_momentum"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:

@@ -14,12 +14,22 @@ from igc_ref.errors import CheckpointError, SpecError, describe
 from igc_ref.exchange import header
 from igc_ref.exchange.state import State
 from igc_ref.files import replacing
-from igc_ref.networks import GroupNorm
-from igc_ref.networks.blocks import IGC, IGCV3, Shuffle
-from igc_ref.networks.layer import Residual, Sequential
-from igc_ref.networks.layers import BN_EPS, BatchNorm, Conv2d, GlobalAveragePool, Linear, MaxPool
+from igc_ref.networks.blocks import IGC, IGCV3, MixedIGC, Shuffle
+from igc_ref.networks.gates import Activation, GatedIGC
+from igc_ref.networks.layer import Dense, Residual, Sequential
+from igc_ref.networks.layers import (
+    BN_EPS,
+    AveragePool,
+    BatchNorm,
+    Conv2d,
+    GlobalAveragePool,
+    GroupNorm,
+    Linear,
+    MaxPool,
+)
 from igc_ref.networks.model import Model
 from igc_ref.reference.block import composed_kernel
+from igc_ref.spec.mixed import MixedSpec
 from igc_ref.training.checkpoint import check_numbers
 
 OPSET, IR_VERSION = 17, 8
@@ -36,7 +46,7 @@ def save(
 ) -> None:
     """Write a network in evaluation mode as an ONNX file of opset 17, whole or not at all.
 
-    The input is ``images`` (N, 3, H, W), of any height and width, normalised: ``(pixel - mean) /
+    The input is ``images`` (N, C, H, W), of any height and width, normalised: ``(pixel - mean) /
     std``, pixels from 0 to 255. The output is ``logits`` (N, num_classes). After training,
     ``metadata_props`` has "classes", "mean" and "std" as JSON. Epsilon is a float32 unless folded.
 
@@ -48,9 +58,10 @@ def save(
     shuffle : {"reshape", "gather", "composed"}
         Channels are permuted by Reshape, Transpose, Reshape, or by one Gather. "composed": every
         IGC and fusion block is one dense convolution, with more multiply-adds (10 times as many at
-        L24M2); IGCV2 and IGCV3 have Gather.
+        L24M2); others have Gather.
     fold_bn : bool
-        Multiply batch norm into the weights, and a bias, of the convolution before it.
+        Multiply batch norm into the weights, and a bias, of the convolution before it; not in a
+        DenseNet, whose batch norms come first.
     batch : int, optional
         N; by default any.
 
@@ -71,7 +82,7 @@ def save(
     if fold_bn and model.architecture.norm != "batch":
         raise SpecError(f"fold_bn: {model.architecture} has no batch norm to fold into weights")
     N = "N" if batch is None else errors.integer("batch", batch)
-    ends = (N, 3, "H", "W"), (N, model.architecture.num_classes)
+    ends = (N, (a := model.architecture).in_channels, "H", "W"), (N, a.num_classes)
     proto = to_proto(model.network, *ends, model.dtype, shuffle, fold_bn)
     about = {header.KEY: header.write(model, shuffle=shuffle, fold_bn=fold_bn)}
     meaning = model.metadata.to_dict() if model.metadata else {}
@@ -159,21 +170,16 @@ class _Graph:
             case Residual():
                 ends = [self.add(c, x, f"{place}.{name}") for name, c in layer.children.items()]
                 return self.node("Relu", [self.node("Add", [x, *ends][-2:])])
+            case Dense():
+                return self.dense(layer, x, place)
             case Sequential():
                 y = x
                 for name, child in layer.children.items():
                     y = self.add(child, y, f"{place}.{name}" if place else name)
                 plus_x = isinstance(layer, IGCV3) and layer.spec.is_residual
                 return self.node("Add", [y, x]) if plus_x else y
-            case IGC() if self.shuffle == "composed":
-                primary, secondary = arrays.values()
-                kernel = composed_kernel(primary, secondary, layer.spec)
-                return self.convolve(x, f"{place}.composed", kernel, layer.spec.stride)
             case IGC():
-                for (name, weight), f in zip(arrays.items(), layer.spec.factors, strict=True):
-                    x = self.convolve(x, name, weight.reshape(f.weight_shape), f.stride, f.groups)
-                    x = self.permute(x, f.deal)
-                return x
+                return self.block(layer, x, arrays, place)
             case Conv2d():
                 return self.convolve(x, *arrays.popitem(), layer.stride, layer.groups)
             case Shuffle():
@@ -190,10 +196,14 @@ class _Graph:
             case MaxPool():
                 k, s, p = layer.window
                 return self.node("MaxPool", [x], kernel_shape=[k, k], strides=[s, s], pads=[p] * 4)
+            case AveragePool(kernel_size=k):
+                return self.node("AveragePool", [x], kernel_shape=k, strides=k)
             case GlobalAveragePool():
                 return self.node("Flatten", [self.node("GlobalAveragePool", [x])])
             case Linear():
                 return self.node("Gemm", [x], arrays, transB=1)
+            case Activation():
+                return self.node(layer.kind.capitalize(), [x])
         raise NotImplementedError(f"{layer.describe()} in ONNX")
 
     def node(self, kind: str, inputs: list[str], constants: Any = (), **attributes: Any) -> str:
@@ -203,11 +213,62 @@ class _Graph:
         self.nodes.append(onnx.helper.make_node(kind, names, [y], y, **attributes))
         return y
 
+    def dense(self, layer: Dense, x: str, place: str) -> str:
+        """Add a dense layer; its first batch norm could be folded into no convolution."""
+        if self.fold_bn:
+            raise SpecError("fold_bn: the batch norms of a DenseNet follow no convolution")
+        y = x
+        for name, child in layer.children.items():
+            y = self.add(child, y, f"{place}.{name}")
+        return self.node("Concat", [x, y], axis=1)
+
     def convolve(self, x: str, name: str, weight: Any, stride: int, groups: int = 1) -> str:
         """Add a convolution."""
-        self.order, k = np.arange(len(weight)), weight.shape[-1]
-        window: Any = {"kernel_shape": [k, k], "strides": [stride] * 2, "pads": [k // 2] * 4}
+        self.order, kernel = np.arange(len(weight)), weight.shape[2:]
+        window: Any = {"kernel_shape": kernel, "strides": [stride] * 2}
+        window["pads"] = [k // 2 for k in kernel] * 2  # above, left, below, right
         return self.node("Conv", [x], {name: weight}, group=groups, **window)
+
+    def block(self, layer: IGC, x: str, arrays: State, place: str) -> str:
+        """Add an IGC block, as one convolution if it is to be composed."""
+        (*primary, (name, secondary)), (first, last) = arrays.items(), layer.spec.factors
+        if isinstance(layer, MixedIGC):
+            y = self.runs(x, primary, layer.spec)
+        elif self.shuffle == "composed" and not isinstance(layer, GatedIGC):
+            kernel = composed_kernel(primary[0][1], secondary, layer.spec)
+            return self.convolve(x, f"{place}.composed", kernel, first.stride)
+        else:
+            y = self.convolve(x, *primary[0], first.stride, first.groups)
+        if isinstance(layer, GatedIGC):
+            y = self.gate(layer, y if layer.by_channels else x, y, place)
+        W_d = secondary.reshape(last.weight_shape)
+        y = self.convolve(self.permute(y, first.deal), name, W_d, last.stride, last.groups)
+        return self.permute(y, last.deal)
+
+    def runs(self, x: str, kernels: list[tuple[str, Any]], spec: MixedSpec) -> str:
+        """Add a convolution for every run of primary partitions."""
+        self.arrays[sizes := f"{kernels[0][0]}.runs"] = np.array([r.in_channels for r in spec.runs])
+        parts = [f"{sizes}.{i}" for i in range(len(kernels))]
+        self.nodes.append(onnx.helper.make_node("Split", [x, sizes], parts, axis=1))
+        each = zip(parts, kernels, spec.runs, strict=True)
+        y = [self.convolve(part, *kernel, run.stride, run.groups) for part, kernel, run in each]
+        self.order = np.arange(spec.out_channels)
+        return self.node("Concat", y, axis=1)
+
+    def gate(self, layer: GatedIGC, seen: str, y: str, place: str) -> str:
+        """Multiply y = W_p x by what the means of `seen` give; of equals TopK takes the first."""
+        means = self.node("Flatten", [self.node("GlobalAveragePool", [seen])])
+        gates = self.add(layer.children["gate"], means, f"{place}.gate")
+        if layer.keep is not None:
+            zeros = self.node("Mul", [gates], {"zero": np.zeros(())})
+            kept = self.node("TopK", [gates], {f"keep_{layer.keep}": np.array([layer.keep])})
+            self.nodes[-1].output.append(places := f"{kept}_places")
+            gates = self.node("ScatterElements", [zeros, places, kept], axis=1)
+        if not layer.by_channels:
+            L, out = layer.spec.L, layer.spec.out_channels
+            partition = {f"partition_{L}_of_{out}": np.arange(out) // (out // L)}
+            gates = self.node("Gather", [gates], partition, axis=1)
+        return self.node("Mul", [y, self.node("Unsqueeze", [gates], {"axes": np.array([2, 3])})])
 
     def group_norm(self, x: str, groups: int, arrays: State) -> str:
         """Add a group norm: the groups as channels of instance norm, then gamma and beta."""

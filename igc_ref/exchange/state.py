@@ -16,9 +16,8 @@ from igc_ref.networks.model import check_state
 from igc_ref.training.checkpoint import check_numbers
 
 State = dict[str, npt.NDArray[Any]]
-THEIRS = {
-    "gamma": "weight", "beta": "bias", "primary": "primary.weight", "secondary": "secondary.weight",
-}  # fmt: skip
+THEIRS = {"gamma": "weight", "beta": "bias"}
+BLOCK = ("primary", "secondary")  # starts of names: convolutions of a block, modules in PyTorch
 COUNTER = "num_batches_tracked"  # of PyTorch's batch norm; no result depends on it
 
 
@@ -51,4 +50,4 @@ def to_ours(state: Mapping[str, npt.NDArray[Any]], like: Mapping[str, npt.NDArra
 
 def _their_name(name: str) -> str:
     place, _, own = name.rpartition(".")
-    return f"{place}.{THEIRS.get(own, own)}"
+    return f"{place}.{own}.weight" if own.startswith(BLOCK) else f"{place}.{THEIRS.get(own, own)}"

@@ -1,17 +1,20 @@
 """Which networks exist: the numbers that name one, their validation, and the stages they make.
 
-The CIFAR networks take images of 3x32x32: a 3x3 stem to C channels; three stages of widths C, 2C,
-4C, stride 2 at the first block of stages 2 and 3; global average pool; linear. C is ``width``, or
-L*M. The ImageNet networks take 3x224x224: a 7x7 stem and max pooling; four stages of two residual
-blocks. `builder` makes the layers.
+The CIFAR networks take images of 3x32x32, or sequences: a 3x3 stem to C channels; three stages of
+widths C, 2C, 4C, stride 2 at the first block of stages 2 and 3; global average pool; linear. C is
+``width``, or L*M. A DenseNet-BC (arXiv:1608.06993) has a stem of 2k channels, k the growth rate
+``width`` or L*M, and three dense blocks with transitions between them. The ImageNet networks take
+3x224x224: a 7x7 stem and max pooling; four stages of two residual blocks. `builder` makes the
+layers.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from igc_ref.errors import MAX_INTEGER, SpecError, choice, integer, shown
+from igc_ref.spec.mixed import MixedSpec
 
 DOUBLINGS = ("M", "L")
 GATES = ("none", "channels", "partitions")
@@ -30,6 +33,8 @@ ARCHITECTURES = {  # name: family, and the unit in the place of a regular 3x3 co
     "resnet_igc": ("resnet", "igc"),
     "resnet_fusion": ("resnet", "fusion"),
     "resnet_xception": ("resnet", "xception"),
+    "densenet_bc": ("densenet", "regular"),
+    "densenet_bc_igc": ("densenet", "igc"),
     "imagenet": ("imagenet", "regular"),
     "imagenet_igc": ("imagenet", "igc"),
     "igcv3": ("igcv3", "igcv3"),
@@ -45,6 +50,10 @@ DEPTHS = {  # family: which depths exist, and why no others
     ),
     "imagenet": (range(18, 19), "the ImageNet networks have 18 layers"),
     "igcv3": (range(54, MAX_INTEGER + 1, 45), "an IGCV3 network has 54, 99, 144, ..."),
+    "densenet": (
+        range(10, MAX_INTEGER + 1, 6),
+        "a DenseNet-BC has 3 equal blocks of 2 layers each time and 4 more layers, so 10, 16, ...",
+    ),
 }
 PARTITIONED = ("igc", "fusion")  # the units that are described by L and M, not by a width
 
@@ -80,6 +89,7 @@ class Architecture:
     keep: int | None = None
     norm: str = "batch"
     dims: str = "2"
+    in_channels: int = 3
 
     def __post_init__(self) -> None:
         choice("arch", self.arch, tuple(ARCHITECTURES))
@@ -90,10 +100,10 @@ class Architecture:
                 raise SpecError(f"{self.arch} needs {' and '.join(needed)}; {name} is missing")
             if name not in needed and value is not None:
                 raise SpecError(f"{self.arch} takes no {name}={value}, only {' and '.join(needed)}")
-        for name in (*needed, "depth", "num_classes"):
+        for name in (*needed, "depth", "num_classes", "in_channels"):
             object.__setattr__(self, name, integer(name, getattr(self, name)))
         choice("doubling", self.doubling, DOUBLINGS)
-        if self.doubling == "L" and self.unit not in PARTITIONED:
+        if self.doubling == "L" and (self.unit not in PARTITIONED or self.family == "densenet"):
             raise SpecError(f"{self.arch} has no L to double: doubling='L' is not allowed")
         # Stages that double L begin with L partitions of M/2 channels.
         if self.doubling == "L" and (self.M or 1) % 2:
@@ -113,21 +123,27 @@ class Architecture:
         object.__setattr__(self, "kernel_sizes", sizes)
         if not sizes or any(size % 2 == 0 for size in sizes):
             raise SpecError(f"kernel_sizes={shown(sizes)} is not allowed; odd numbers are")
-        changed = [name for name in FORM if getattr(self, name) != getattr(type(self), name)]
-        if changed and self.family not in ("plain", "resnet"):
+        taken = {"plain": FORM, "resnet": FORM, "densenet": ("norm",)}.get(self.family, ())
+        others = [name for name in FORM if name not in taken]
+        changed = [name for name in others if getattr(self, name) != getattr(type(self), name)]
+        if changed:
             raise SpecError(f"{self.arch} takes no {changed[0]}={shown(getattr(self, changed[0]))}")
         if (len(sizes) > 1 or self.gate != "none") and not self.is_igc:
             raise SpecError(
                 f"{self.arch} has no IGC blocks: several kernel_sizes or a gate need them"
             )
+        if len(sizes) > 1 and self.gate != "none":
+            raise SpecError(f"gate={self.gate!r} takes one of kernel_sizes={sizes}, not several")
         if self.keep is not None:
             if self.gate != "partitions":
                 raise SpecError(f"keep={self.keep} needs gate='partitions', not {self.gate!r}")
             object.__setattr__(self, "keep", integer("keep", self.keep, maximum=self.L or 1))
+        if len(sizes) > 1:  # of the first stage, which has the fewest partitions
+            MixedSpec(self.channels, self.channels, self.L or 1, self.M or 1, sizes)
 
     @property
     def family(self) -> str:
-        """The skeleton: "plain", "resnet", "imagenet" or "igcv3"."""
+        """The skeleton: "plain", "resnet", "imagenet", "igcv3" or "densenet"."""
         return ARCHITECTURES[self.arch][0]
 
     @property
@@ -142,22 +158,29 @@ class Architecture:
 
     @property
     def is_residual(self) -> bool:
-        """Whether the blocks are residual ("+Ident." in the paper)."""
+        """Whether a block's input also goes around it ("+Ident." in the paper)."""
         return self.family != "plain"
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Shape (channels, height, width) of the images that the network was designed for."""
-        return (3, 224, 224) if self.family == "imagenet" else (3, 32, 32)
+        if self.dims == "1":
+            return self.in_channels, 1, 128
+        side = 224 if self.family == "imagenet" else 32
+        return self.in_channels, side, side
 
     @property
     def channels(self) -> int:
-        """Width of the first stage: ``width``, or L*M."""
+        """Width of the first stage, or growth rate of a DenseNet: ``width``, or L*M."""
         return self.width or (self.L or 1) * (self.M or 1)
 
     @property
     def stem_channels(self) -> int:
-        """Channels of the stem; half the first stage's in an ImageNet network that doubles L."""
+        """Channels of the stem: of the first stage, or half as many in an ImageNet network that
+        doubles L; in a DenseNet twice the growth rate.
+        """
+        if self.family == "densenet":
+            return 2 * self.channels
         halves = self.family == "imagenet" and self.doubling == "L"
         return self.channels // 2 if halves else self.channels
 
@@ -165,9 +188,9 @@ class Architecture:
     def blocks(self) -> tuple[int, ...]:
         """Blocks of the stages; the remainder of a division goes to the later ones.
 
-        Empty for an IGCV3 network, whose widths do not double: see `builder.BOTTLENECKS`.
+        Empty for an IGCV3 network and a DenseNet, whose widths do not double: see `Builder`.
         """
-        if self.family == "igcv3":
+        if self.family in ("igcv3", "densenet"):
             return ()
         if self.family == "imagenet":
             return (2, 2, 2, 2)
@@ -200,7 +223,9 @@ class Architecture:
         plain-8 W16
         """
         arch = next(name for name, kind in ARCHITECTURES.items() if kind == (self.family, unit))
-        return replace(self, arch=arch, L=L, M=M, width=width, doubling="M")
+        k = self.kernel_sizes if unit == "igc" or len(self.kernel_sizes) == 1 else (3,)  # a default
+        own: dict[str, Any] = {"doubling": "M", "kernel_sizes": k, "gate": "none", "keep": None}
+        return replace(self, arch=arch, L=L, M=M, width=width, **own)
 
     def __str__(self) -> str:
         name = f"L{self.L}M{self.M}" if self.unit in PARTITIONED else f"W{self.width}"

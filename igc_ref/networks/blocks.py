@@ -3,7 +3,7 @@
 `IGC` is the paper's block: what it holds, its forward and its backward pass. The mathematics is in
 its backend's operators ``igc`` and ``igc_backward``, and as plain matrices in
 `igc_ref.reference.block`. `SummationFusion` is the paper's baseline, an IGC whose secondary weights
-are fixed. `IGCV2` and `IGCV3` are made of group convolutions and shuffles.
+are fixed. `MixedIGC`, `IGCV2` and `IGCV3` are made of group convolutions and shuffles.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from igc_ref.backends.operators.library import Array
 from igc_ref.networks.layer import Layer, Sequential, Shape
 from igc_ref.networks.layers import BatchNorm, Conv2d, he_normal
 from igc_ref.spec.block import Factor, IGCSpec, convolution_text
+from igc_ref.spec.mixed import MixedSpec
 from igc_ref.spec.products import IGCV2Spec, IGCV3Spec
 
 
@@ -41,8 +42,12 @@ class IGC(Layer):
         super().__init__()
         self.backend, self.spec = backend, spec
         self.fixed: dict[str, Array] = {}  # weights that are not trained
-        self.parameters["primary"] = backend.asarray(he_normal(spec.primary_shape, rng), dtype)
+        self._add_primary(rng, dtype)
         self._add_secondary(rng, dtype)
+
+    def _add_primary(self, rng: np.random.Generator, dtype: str) -> None:
+        drawn = he_normal(self.spec.primary_shape, rng)
+        self.parameters["primary"] = self.backend.asarray(drawn, dtype)
 
     def _add_secondary(self, rng: np.random.Generator, dtype: str) -> None:
         drawn = he_normal(self.spec.secondary_shape, rng)
@@ -81,6 +86,40 @@ class SummationFusion(IGC):
         s = self.spec
         shape = convolution_text(s.kernel_size, s.stride, s.in_channels, s.out_channels)
         return f"fusion {shape} L{s.L}"
+
+
+class MixedIGC(IGC):
+    """The block where each run of primary partitions has a kernel size of its own; see `MixedSpec`.
+
+    It multiplies by the real taps only. The weights are "primary3", "primary5", ..., one for each
+    run, or "primary1x3", ..., and "secondary". Parameters as of `IGC`, but for the spec.
+    """
+
+    spec: MixedSpec  # type: ignore[assignment]
+
+    def _add_primary(self, rng: np.random.Generator, dtype: str) -> None:
+        for name, run in zip(self.spec.names, self.spec.runs, strict=True):
+            drawn = he_normal(run.weight_shape, rng)
+            self.parameters[name] = self.backend.asarray(drawn, dtype)
+
+    def forward(self, x: Array, train: bool = False) -> Array:
+        b, s, (*primary, secondary) = self.backend, self.spec, self.parameters.values()
+        each = zip(b.split(x, [run.in_channels for run in s.runs]), primary, s.runs, strict=True)
+        y, runs = zip(*(b.conv2d(z, W, run.groups, s.stride) for z, W, run in each), strict=True)
+        y_bar, transposed = b.shuffle(b.concat([*y]), s.L)  # Pᵀ W_p x
+        y, mixed = b.conv2d(y_bar, secondary[:, :, None, None], s.M)
+        y, permuted = b.shuffle(y, s.M)  # P W_d ȳ
+        self._saved = runs, transposed, mixed, permuted
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        b, (runs, transposed, mixed, permuted) = self.backend, self._take_saved()
+        dy_bar, dW_d = b.conv2d_backward(b.shuffle_backward(dy, permuted), mixed)
+        dy = b.shuffle_backward(dy_bar, transposed)
+        parts = b.split(dy, [run.out_channels for run in self.spec.runs])
+        dx, dW_p = zip(*map(b.conv2d_backward, parts, runs), strict=True)
+        self.gradients = dict(zip(self.parameters, (*dW_p, dW_d[:, :, 0, 0]), strict=True))
+        return b.concat([*dx])
 
 
 class Shuffle(Layer):

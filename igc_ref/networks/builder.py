@@ -13,12 +13,22 @@ import numpy as np
 import numpy.typing as npt
 
 from igc_ref.backends import GenericBackend, NumpyBackend
-from igc_ref.errors import SpecError
+from igc_ref.errors import KernelSize, SpecError
 from igc_ref.networks.architecture import Architecture, Stage
-from igc_ref.networks.blocks import IGC, IGCV2, IGCV3, SummationFusion
-from igc_ref.networks.layer import Layer, Residual, Row, Sequential
-from igc_ref.networks.layers import BatchNorm, Conv2d, GlobalAveragePool, GroupNorm, Linear, MaxPool
+from igc_ref.networks.blocks import IGC, IGCV2, IGCV3, MixedIGC, SummationFusion
+from igc_ref.networks.gates import GatedIGC
+from igc_ref.networks.layer import Dense, Layer, Residual, Row, Sequential
+from igc_ref.networks.layers import (
+    AveragePool,
+    BatchNorm,
+    Conv2d,
+    GlobalAveragePool,
+    GroupNorm,
+    Linear,
+    MaxPool,
+)
 from igc_ref.spec.block import IGCSpec
+from igc_ref.spec.mixed import MixedSpec
 from igc_ref.spec.products import IGCV2Spec, IGCV3Spec
 
 NORM_GROUPS = 8  # group norm has the most groups up to here that divide the channels
@@ -63,7 +73,8 @@ class Builder:
     def network(self) -> Layer:
         """Stem, blocks, global average pool, linear."""
         parts: dict[str, Layer] = {"stem": self._stem()}
-        parts.update(self._bottlenecks() if self.a.family == "igcv3" else self._stages())
+        blocks = {"igcv3": self._bottlenecks, "densenet": self._dense_blocks}
+        parts.update(blocks.get(self.a.family, self._stages)())
         channels = Sequential(parts).output_shape(self.a.input_shape)[0]
         parts["pool"] = GlobalAveragePool(self.backend)
         parts["linear"] = Linear(self.backend, channels, self.a.num_classes, **self.draw)
@@ -71,8 +82,10 @@ class Builder:
 
     def _stem(self) -> Layer:
         a, channels = self.a, self.a.stem_channels
+        if a.family == "densenet":  # the first layers normalise
+            return Conv2d(self.backend, a.input_shape[0], channels, **self.draw)
         if a.family != "imagenet":
-            return self._conv_bn(a.input_shape[0], channels)
+            return self._conv_bn(a.input_shape[0], channels, kernel_size=self._kernel(3))
         stem = self._conv_bn(a.input_shape[0], channels, kernel_size=7, stride=2)
         stem.children["pool"] = MaxPool(self.backend)
         return stem
@@ -96,29 +109,40 @@ class Builder:
         branch["unit2"] = self._unit(out, stage, 1, relu=False)
         return Residual(self.backend, Sequential(branch), shortcut)
 
+    def _kernel(self, k: int) -> KernelSize:
+        """Return the size of a kernel of k pixels along every axis that the network has."""
+        return (1, k) if self.a.dims == "1" else k
+
     def _unit(self, channels: int, stage: Stage, stride: int, *, relu: bool = True) -> Sequential:
         """Make a convolution, or a block in its place, and its batch norm."""
-        out, unit = stage.channels, self.a.unit
+        out, unit, kernel = stage.channels, self.a.unit, self._kernel(self.a.kernel_sizes[0])
         if unit == "regular":
-            return self._conv_bn(channels, out, stride=stride, relu=relu)
+            shape: dict[str, Any] = {"kernel_size": kernel, "stride": stride}
+            return self._conv_bn(channels, out, **shape, relu=relu)
         if unit == "igcv2":
-            product = IGCV2Spec.balanced(channels, out, stride=stride)
+            product = IGCV2Spec.balanced(channels, out, kernel_size=kernel, stride=stride)
             layer: Layer = IGCV2(self.backend, product, **self.draw)
         else:
-            make = SummationFusion if unit == "fusion" else IGC
-            spec = self._spec(channels, stage, stride)
-            layer = make(self.backend, spec, **self.draw)
+            make: Any = SummationFusion if unit == "fusion" else IGC
+            spec: Any = self._spec(channels, stage, stride)
+            more: dict[str, Any] = {}
+            if len(sizes := tuple(map(self._kernel, self.a.kernel_sizes))) > 1:
+                make, spec = MixedIGC, MixedSpec(channels, out, spec.L, spec.M, sizes, stride)
+            elif self.a.gate != "none":
+                keep = self.a.keep and self.a.keep * (stage.L or 1) // (self.a.L or 1)
+                make, more = GatedIGC, {"gate": self.a.gate, "keep": keep}
+            layer = make(self.backend, spec, **more, **self.draw)
         name = "igc" if unit == "xception" else unit
         return Sequential({name: layer, "bn": self._norm(out, relu)})
 
     def _spec(self, channels: int, stage: Stage, stride: int) -> IGCSpec:
         """Return the spec of an IGC, summation-fusion or Xception block."""
-        out, L = stage.channels, stage.L or 1
+        out, L, k = stage.channels, stage.L or 1, self._kernel(self.a.kernel_sizes[0])
         if self.a.unit == "xception":
-            return IGCSpec(channels, out, L=channels, M=1, stride=stride)
+            return IGCSpec(channels, out, L=channels, M=1, kernel_size=k, stride=stride)
         # The authors' CIFAR networks have in/L secondary partitions where a stage begins.
         as_before = self.a.unit == "igc" and self.a.family == "resnet"
-        return IGCSpec(channels, out, L, (channels if as_before else out) // L, stride=stride)
+        return IGCSpec(channels, out, L, (channels if as_before else out) // L, k, stride)
 
     def _bottlenecks(self) -> Iterator[tuple[str, Layer]]:
         """Yield the blocks of an IGCV3 network, and its head, a 1x1 convolution."""
@@ -127,6 +151,39 @@ class Builder:
             yield f"block{i}", IGCV3(self.backend, spec, momentum=self.bn_momentum, **self.draw)
             channels = spec.out_channels
         yield "head", self._conv_bn(channels, _scaled(PUBLISHED_HEAD, self.a), kernel_size=1)
+
+    def _dense_blocks(self) -> Iterator[tuple[str, Layer]]:
+        """Yield the layers and transitions of a DenseNet-BC (arXiv:1608.06993), and its last norm.
+
+        Every layer adds k channels, through a bottleneck of 4k. A transition is a regular 1x1
+        convolution to half of the channels, rounded down to a multiple of L, and average pooling.
+        """
+        channels, k, L = self.a.stem_channels, self.a.channels, self.a.L or 1
+        for block in range(1, 4):
+            for layer in range(1, (self.a.depth - 4) // 6 + 1):
+                yield f"dense{block}.layer{layer}", self._dense_layer(channels, k)
+                channels += k
+            if block < 3:
+                out = channels // 2 // L * L
+                conv = Conv2d(self.backend, channels, out, kernel_size=1, **self.draw)
+                parts = {"bn": self._norm(channels, True), "conv": conv}
+                parts["pool"] = AveragePool(self.backend, 2)
+                yield f"transition{block}", Sequential(parts)
+                channels = out
+        yield "bn", self._norm(channels, True)
+
+    def _dense_layer(self, channels: int, k: int) -> Layer:
+        """Make a batch norm and a 1x1 convolution or block, another norm and a 3x3 one."""
+        parts: dict[str, Layer] = {}
+        for i, (inp, out, size) in enumerate(((channels, 4 * k, 1), (4 * k, k, 3)), start=1):
+            parts[f"bn{i}"] = self._norm(inp, True)
+            if self.a.unit == "igc":
+                L = self.a.L or 1
+                spec = IGCSpec(inp, out, L, out // L, kernel_size=size)
+                parts[f"igc{i}"] = IGC(self.backend, spec, **self.draw)
+            else:
+                parts[f"conv{i}"] = Conv2d(self.backend, inp, out, kernel_size=size, **self.draw)
+        return Dense(self.backend, parts)
 
     def _conv_bn(self, channels: int, out: int, *, relu: bool = True, **shape: Any) -> Sequential:
         conv = Conv2d(self.backend, channels, out, **shape, **self.draw)

@@ -1,4 +1,4 @@
-"""What a layer is, and how layers make a network: one after another, or beside a shortcut.
+"""What a layer is, and how layers make a network: in a row, densely, or beside a shortcut.
 
 A layer holds its parameters and, from forward to backward, what its derivative needs. It computes
 nothing itself: it calls the operators of its backend, on batches (C, N, H, W) in the backend's own
@@ -125,6 +125,27 @@ class Sequential(Layer):
         for child, layer in self.children.items():
             yield from layer.rows(shape, f"{name}.{child}" if name else child)
             shape = layer.output_shape(shape)
+
+
+class Dense(Sequential):
+    """The channels of x, then those of its layers' output: a dense layer (arXiv:1608.06993)."""
+
+    def __init__(self, backend: GenericBackend, children: Mapping[str, Layer]) -> None:
+        super().__init__(children)
+        self.backend = backend
+
+    def forward(self, x: Array, train: bool = False) -> Array:
+        y = super().forward(x, train)
+        self._saved = x.shape[0], y.shape[0]
+        return self.backend.concat([x, y])
+
+    def backward(self, dy: Array) -> Array:
+        dx, d = self.backend.split(dy, self._take_saved())
+        return self.backend.add(dx, super().backward(d))
+
+    def output_shape(self, shape: Shape) -> Shape:
+        grown, *size = super().output_shape(shape)
+        return (shape[0] + grown, *size)
 
 
 class Residual(Layer):

@@ -12,9 +12,9 @@ import numpy as np
 
 from igc_ref.backends import GenericBackend
 from igc_ref.backends.operators.library import Array
-from igc_ref.errors import divides
+from igc_ref.errors import KernelSize, divides
 from igc_ref.networks.layer import Layer, Shape
-from igc_ref.spec.block import Factor, convolution_text, output_length
+from igc_ref.spec.block import Factor, convolution_text, output_length, output_size
 
 BN_EPS = 2e-5  # the authors'
 
@@ -30,7 +30,9 @@ class Conv2d(Layer):
     Parameters
     ----------
     backend : GenericBackend
-    in_channels, out_channels, kernel_size, stride, groups : int
+    in_channels, out_channels, stride, groups : int
+    kernel_size : int or (int, int)
+        k, or height and width (kh, kw).
     rng : numpy Generator
         Draws the He-normal weights, fan-in.
     dtype : str
@@ -42,7 +44,7 @@ class Conv2d(Layer):
         in_channels: int,
         out_channels: int,
         *,
-        kernel_size: int = 3,
+        kernel_size: KernelSize = 3,
         stride: int = 1,
         groups: int = 1,
         rng: np.random.Generator,
@@ -65,13 +67,13 @@ class Conv2d(Layer):
         return dx
 
     def output_shape(self, shape: Shape) -> Shape:
-        out, _, k, _ = self.parameters["weight"].shape
-        return (out, *(output_length(size, k, self.stride) for size in shape[1:]))
+        out, _, *kernel = self.parameters["weight"].shape
+        return (out, *output_size((shape[1], shape[2]), kernel, self.stride))
 
     def describe(self) -> str:
-        out, per_group, k, _ = self.parameters["weight"].shape
+        out, per_group, *kernel = self.parameters["weight"].shape
         groups = f" groups {self.groups}" if self.groups > 1 else ""
-        return f"conv {convolution_text(k, self.stride, per_group * self.groups, out)}{groups}"
+        return f"conv {convolution_text(kernel, self.stride, per_group * self.groups, out)}{groups}"
 
 
 class BatchNorm(Layer):
@@ -186,6 +188,29 @@ class MaxPool(Layer):
     def describe(self) -> str:
         k, stride, _ = self.window
         return f"max pool {k}x{k} /{stride}"
+
+
+class AveragePool(Layer):
+    """The mean of every window of `kernel_size`, an int or a pair; windows lie side by side."""
+
+    def __init__(self, backend: GenericBackend, kernel_size: int | tuple[int, int] = 2) -> None:
+        super().__init__()
+        pair = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
+        self.backend, self.kernel_size = backend, pair
+
+    def forward(self, x: Array, train: bool = False) -> Array:
+        y, self._saved = self.backend.average_pool(x, self.kernel_size)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        return self.backend.average_pool_backward(dy, self._take_saved())
+
+    def output_shape(self, shape: Shape) -> Shape:
+        (C, H, W), (kh, kw) = shape, self.kernel_size
+        return C, H // kh, W // kw
+
+    def describe(self) -> str:
+        return "average pool {}x{}".format(*self.kernel_size)
 
 
 class GlobalAveragePool(Layer):

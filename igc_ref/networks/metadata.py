@@ -8,8 +8,8 @@ from typing import Any
 
 from igc_ref.errors import SpecError, shown
 
-# How many numbers, and the least that each may be.
-NUMBERS: dict[str, tuple[int, float]] = {"mean": (3, 0), "std": (3, 1e-6), "size": (2, 1)}
+# How many numbers, 0 for one a channel, and the least that each may be.
+NUMBERS: dict[str, tuple[int, float]] = {"mean": (0, 0), "std": (0, 1e-6), "size": (2, 1)}
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Metadata:
     ----------
     data, classes : str, sequence of str
         Names of the data set that it was trained on and, in the order of the logits, its classes.
-    mean, std : sequence of three floats
+    mean, std : sequence of floats, one a channel
         Channel statistics in 0..255: the network takes ``(pixel - mean) / std``.
     size : sequence of two ints
         Height and width of the images that it was trained on.
@@ -38,8 +38,8 @@ class Metadata:
 
     data: str
     classes: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     size: tuple[int, int]
 
     def __post_init__(self) -> None:
@@ -49,7 +49,7 @@ class Metadata:
             if not isinstance(text, str):
                 raise SpecError(f"{shown(text)} is no name of a data set or class")
         for name, (count, low) in NUMBERS.items():
-            values = getattr(self, name)
+            values, count = getattr(self, name), count or max(1, len(self.mean))
             if len(values) != count or not all(low <= number < math.inf for number in values):
                 raise SpecError(f"{name}={shown(values)} must be {count} numbers from {low}")
 

@@ -35,6 +35,7 @@ def build_model(
     keep: int | None = None,
     norm: str = "batch",
     dims: str = "2",
+    in_channels: int = 3,
     backend: str | GenericBackend = "auto",
     dtype: str = "float32",
     seed: int = 0,
@@ -47,20 +48,24 @@ def build_model(
         A family, ``plain``, ``resnet`` ("+Ident." in the paper) or ``imagenet``, of regular
         convolutions; or with ``_igc`` of IGC blocks. ``plain`` and ``resnet`` also have the paper's
         baselines, ``_fusion`` (group convolution with summation fusion) and ``_xception`` (M = 1).
-        Besides ``plain_igcv2`` and ``igcv3``. See `architecture.ARCHITECTURES`.
+        Besides ``plain_igcv2``, ``igcv3``, ``densenet_bc`` and ``densenet_bc_igc``. See
+        `architecture.ARCHITECTURES`.
     depth : int
         Layers: ``3n + 2`` for the plain networks; even and at least 8 for the residual ones; 18
-        for the ImageNet ones; 54, 99, ... for IGCV3.
+        for the ImageNet ones; 54, 99, ... for IGCV3; ``6n + 4`` for DenseNet-BC.
     L, M : int
         Primary and secondary partitions in the first stage; IGC and fusion networks only.
     width : int
-        Channels of the first stage; networks without L and M only. IGCV3: of the stem.
+        Channels of the first stage; networks without L and M only. IGCV3: of the stem. DenseNet-BC:
+        the growth rate, which is L*M in ``densenet_bc_igc``.
     num_classes : int
     doubling : {"M", "L"}
         Which of the two doubles with the width; the other stays. With "L", M must be even, and an
         ImageNet network has half as wide a stem (the paper's L100M2).
     kernel_sizes, gate, keep, norm, dims
-        As in `TrainConfig`; ``plain`` and ``resnet`` networks only.
+        As in `TrainConfig`; ``plain`` and ``resnet`` networks only, `norm` in a DenseNet-BC too.
+    in_channels : int
+        Channels of the images, or of the sequences, which are images of height 1.
     backend : {"auto", "numpy", "numba", "cupy"} or a backend object
     dtype : {"float32", "float64"}
     seed : int
@@ -85,7 +90,7 @@ def build_model(
     >>> logits.shape, dx.shape, model.gradients()["stage1.block1.igc.primary"].shape
     ((2, 10), (2, 3, 32, 32), (32, 8, 3, 3))
     """
-    form = kernel_sizes, gate, keep, norm, dims
+    form = kernel_sizes, gate, keep, norm, dims, in_channels
     architecture = Architecture(arch, depth, L, M, width, num_classes, doubling, *form)
     return build(architecture, backend, dtype, seed)
 
@@ -134,7 +139,7 @@ class Prediction:
 
 
 class Model:
-    """A network on public images (N, 3, H, W), with its parameters by name.
+    """A network on public images (N, in_channels, H, W), with its parameters by name.
 
     Attributes
     ----------
@@ -154,10 +159,11 @@ class Model:
         self.network = network
         self.metadata: Metadata | None = None
         self._first = next(part for _, part in network.named_layers() if isinstance(part, Conv2d))
+        self._images_shape = f"(N, {architecture.in_channels}, H, W)"
         self._logits_shape: tuple[int, ...] | str = ""
 
     def forward(self, x: Array, train: bool = False) -> Array:
-        """Compute logits (N, num_classes) of images (N, 3, H, W).
+        """Compute logits (N, num_classes) of images (N, in_channels, H, W).
 
         Parameters
         ----------
@@ -173,7 +179,7 @@ class Model:
         SpecError
             If x has another shape.
         """
-        self.backend.check("x", x, self.dtype, shape="(N, 3, H, W)")
+        self.backend.check("x", x, self.dtype, shape=self._images_shape)
         return self.forward_inside(self.backend.to_layout(x), train)
 
     def forward_inside(self, x: Array, train: bool = False) -> Array:
@@ -183,7 +189,7 @@ class Model:
         return logits
 
     def predict(self, images: Array, batch_size: int = 256) -> Prediction:
-        """Predict the classes of images (N, 3, H, W).
+        """Predict the classes of images (N, in_channels, H, W).
 
         Parameters
         ----------
@@ -211,7 +217,7 @@ class Model:
         if len(names) != classes:
             raise SpecError(f"the metadata has {len(names)} classes, the network {classes}")
         x = backend.asarray(images)
-        backend.check("images", x, "uint8", self.dtype, shape="(N, 3, H, W)")
+        backend.check("images", x, "uint8", self.dtype, shape=self._images_shape)
         with backend.session():
             for start in range(0, len(x), batch_size):
                 batch = x[start : start + batch_size]
@@ -238,7 +244,7 @@ class Model:
 
         Returns
         -------
-        dx : array, shape (N, 3, H, W), or None if it was not asked for
+        dx : array, shape (N, in_channels, H, W), or None if it was not asked for
 
         Raises
         ------

@@ -30,6 +30,7 @@ def draw_lines(
     y: str,
     title: str = "",
     log: str = "",
+    dots: tuple[Sequence[float], Sequence[float]] = ((), ()),
 ) -> Figure:
     """Draw one line for every series.
 
@@ -41,8 +42,11 @@ def draw_lines(
         Labels of the axes, with their units, and of the figure.
     log : str
         Axes with a logarithmic scale: ``""``, ``"x"``, ``"y"`` or ``"xy"``.
+    dots : (xs, ys)
+        Without lines, behind the series.
     """
     figure, axes = subplots(figsize=(7, 3.6))
+    axes.scatter(*dots, s=14, color=PALETTE[4])
     for number, (name, (xs, ys)) in enumerate(series.items()):
         axes.plot(xs, ys, label=name, **line_style(number))
     for letter in log:

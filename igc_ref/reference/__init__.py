@@ -3,6 +3,7 @@
 - `structure`: block-diagonal matrices and interleaving permutations.
 - `patches`: convolution as one matrix of zeros and ones, unfold and fold.
 - `block`: the block x' = P W_d Pᵀ W_p x, forward and backward, in a few lines.
+- `gates`: the block with a diagonal D(x) between W_p and Pᵀ, for each image its own.
 - `special_cases`: regular, group and Xception convolutions, Kronecker products, the FFT.
 - `nearest`: which dense kernels are IGCs or sums of them, and the nearest IGC, sum and product.
 - `duality`: transpose, inverse, determinant, and backward to the images as a block turned round.
@@ -13,7 +14,7 @@ Everything here is naive on purpose, in float64 or complex128, and shares no cod
 backends that are checked against it.
 """
 
-from igc_ref.reference import duality, products, special_cases
+from igc_ref.reference import duality, gates, products, special_cases
 from igc_ref.reference.block import Gradients, backward, composed_kernel, forward
 from igc_ref.reference.nearest import (
     Nearest,
@@ -57,6 +58,7 @@ __all__ = [
     "first_permutation",
     "fold",
     "forward",
+    "gates",
     "interleave",
     "is_igc",
     "least_rank",

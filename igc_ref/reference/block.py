@@ -119,7 +119,7 @@ def backward(
 
 
 def composed_kernel(primary: Array, secondary: Array, spec: IGCSpec) -> Array:
-    """Multiply the block out into one dense kernel, P W_d Pᵀ W_p, shape (out, in, k, k).
+    """Multiply the block out into one dense kernel, P W_d Pᵀ W_p, shape (out, in, kh, kw).
 
     When M = out/L its entries are
 

@@ -71,7 +71,7 @@ def adjoint(weights: Weights) -> tuple[list[Array], Chain]:
     The chain undoes the last permutation (a factor of ones), applies W_dᵀ in M groups, and
     convolves in L groups with the blocks of W_p transposed and flipped. Any block will do. If its
     stride is above 1, d must first be put on every stride-th pixel of zeros of the size that stride
-    1 would give. If k is even, the result has one pixel too many on each of the four sides.
+    1 would give. Along a side of an even kernel, the result has one pixel too many at both ends.
 
     >>> from igc_ref.reference import backward, products, special_cases
     >>> igc = special_cases.group_convolution(np.ones((6, 2, 3, 3)), L=3)
@@ -80,10 +80,10 @@ def adjoint(weights: Weights) -> tuple[list[Array], Chain]:
     True
     """
     (W_p, W_d), spec = _blocks(weights), weights.spec
-    inp, out, L, M, k = spec.in_channels, spec.out_channels, spec.L, spec.M, spec.kernel_size
-    W_p = W_p.reshape(L, out // L, inp // L, k, k)[..., ::-1, ::-1]
+    inp, out, L, M = spec.in_channels, spec.out_channels, spec.L, spec.M
+    W_p = W_p.reshape(L, out // L, inp // L, *spec.kernel)[..., ::-1, ::-1]
     undo, mix = Factor(out, out, out, deal=out // M), Factor(out, out, M, deal=out // L)
-    chain = Chain((undo, mix, Factor(out, inp, L, k)))
+    chain = Chain((undo, mix, Factor(out, inp, L, spec.kernel_size)))
     flat = np.ones(out), W_d.swapaxes(1, 2), W_p.swapaxes(1, 2)
     return [a.reshape(f.weight_shape) for a, f in zip(flat, chain.factors, strict=True)], chain
 

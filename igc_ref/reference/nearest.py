@@ -36,7 +36,7 @@ from igc_ref.spec.products import IGCV2Spec
 
 
 class Projection(NamedTuple):
-    """Weights of the nearest sum of IGCs, q = 1: (rank*out, in/L, k, k) and (out, rank*L)."""
+    """Weights of the nearest sum of IGCs, q = 1: (rank*out, in/L, kh, kw) and (out, rank*L)."""
 
     primary: Array
     secondary: Array
@@ -63,7 +63,7 @@ def slices(kernel: Array, L: int, M: int) -> Array:
 
     Parameters
     ----------
-    kernel : ndarray, shape (out, in, k, k)
+    kernel : ndarray, shape (out, in, kh, kw)
         Dense kernel; L*M divides out, L divides in.
     L, M : int
         Partitions of the block.
@@ -98,7 +98,7 @@ def is_igc(kernel: Array, L: int, M: int, rtol: float | None = None) -> bool:
 
     Parameters
     ----------
-    kernel : ndarray, shape (out, in, k, k)
+    kernel : ndarray, shape (out, in, kh, kw)
     L, M : int
         L*M divides out; q = out/(L*M), 1 for the paper's square block.
     rtol : float, optional
@@ -143,7 +143,7 @@ def project(kernel: Array, L: int, M: int, rank: int = 1) -> Projection:
 
     Parameters
     ----------
-    kernel : ndarray, shape (L*M, in, k, k)
+    kernel : ndarray, shape (L*M, in, kh, kw)
         Dense kernel, in divisible by L; real or complex.
     L, M : int
         Partitions of the block.
@@ -152,7 +152,7 @@ def project(kernel: Array, L: int, M: int, rank: int = 1) -> Projection:
 
     Returns
     -------
-    primary : ndarray, shape (rank*L*M, in/L, k, k)
+    primary : ndarray, shape (rank*L*M, in/L, kh, kw)
     secondary : ndarray, shape (L*M, rank*L)
         The squared distance is the sum of the squares of ``singular_values(...)[..., rank:]``.
 
@@ -178,7 +178,7 @@ def project(kernel: Array, L: int, M: int, rank: int = 1) -> Projection:
     """
     check_kernel(kernel)
     G = integer("L", L) * integer("M", M)
-    spec = IGCSpec(kernel.shape[1], G, L, M, kernel.shape[-1])
+    spec = IGCSpec(kernel.shape[1], G, L, M, kernel.shape[2:])
     return Projection(*nearest_block(kernel, spec, rank)[:2])
 
 
@@ -231,16 +231,16 @@ def nearest_block(kernel: Array, spec: IGCSpec, rank: int = 1) -> Nearest:
 
 
 def nearest_groups(kernel: Array, groups: int) -> tuple[Array, float]:
-    """Find the group convolution nearest to a dense kernel (out, in, k, k): its diagonal blocks.
+    """Find the group convolution nearest to a dense kernel (out, in, kh, kw): its diagonal blocks.
 
-    Returns its weight (out, in/groups, k, k) and ‖K - K'‖ / ‖K‖, 0 for a kernel of zeros.
+    Returns its weight (out, in/groups, kh, kw) and ‖K - K'‖ / ‖K‖, 0 for a kernel of zeros.
     """
     check_kernel(kernel)
     finite("kernel", kernel)
     out = divides("groups", groups, "out_channels", kernel.shape[0])
     inp = divides("groups", groups, "in_channels", kernel.shape[1])
     lost, g = kernel.reshape(groups, out, groups, inp, *kernel.shape[2:]).copy(), np.arange(groups)
-    kept = lost[g, :, g]  # (groups, out/groups, in/groups, k, k)
+    kept = lost[g, :, g]  # (groups, out/groups, in/groups, kh, kw)
     lost[g, :, g] = 0
     return kept.reshape(-1, *kept.shape[2:]), _ratio(lost, kernel)
 

@@ -10,6 +10,7 @@ meant: an IGCV3 layer has batch norm and ReLU between its factors, this product 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -149,7 +150,7 @@ def backward(
 
 
 def composed_kernel(weights: Sequence[Array], product: Product) -> Array:
-    """Multiply the product out into one dense kernel, shape (out, in, k, k).
+    """Multiply the product out into one dense kernel, shape (out, in, kh, kw).
 
     A 1 x 1 factor before the spatial one acts on every pixel of a patch alike: W ⊗ I_S, where I_S
     is the identity on the taps.
@@ -157,7 +158,7 @@ def composed_kernel(weights: Sequence[Array], product: Product) -> Array:
     explicit = matrices(weights, product)
     kernel: Array = np.eye(product.in_channels)  # of the factors so far, (channels, in*taps)
     for factor, (W, P) in zip(product.factors, explicit, strict=True):
-        kernel = P @ W @ np.kron(kernel, np.eye(factor.kernel_size**2))
+        kernel = P @ W @ np.kron(kernel, np.eye(math.prod(factor.weight_shape[2:])))
     return kernel.reshape(product.composed_shape)
 
 

@@ -23,8 +23,8 @@ Matrix = Any  # a NumPy matrix or a scipy.sparse array: both know @ and .T
 
 
 def check_kernel(kernel: Array) -> None:
-    """Raise unless this is the kernel of a convolution, (out, in, k, k), and not empty."""
-    arrays("(out, in, k, k)", kernel=kernel)
+    """Raise unless this is the kernel of a convolution, (out, in, kh, kw), and not empty."""
+    arrays("(out, in, kh, kw)", kernel=kernel)
     if kernel.size == 0:
         raise SpecError(f"kernel has shape {kernel.shape}; it is empty")
 
@@ -138,7 +138,7 @@ def matrices(primary: Array, secondary: Array, spec: IGCSpec, sparse: bool = Fal
 
     Parameters
     ----------
-    primary : ndarray, shape (out, in/L, k, k)
+    primary : ndarray, shape (out, in/L, kh, kw)
         Primary weights, as PyTorch's ``conv2d(groups=L)`` takes them.
     secondary : ndarray, shape (out, out/M)
         Secondary weights, rows partition by partition.

@@ -3,15 +3,16 @@
 `Factor` and `Product` are what it has in common with its successors, in `products`.
 
 Symbols are the paper's (arXiv:1707.02725): L primary partitions, M secondary partitions,
-S = k*k taps, and, for the square block, G = L*M channels on both sides.
+S = kh*kw taps, and, for the square block, G = L*M channels on both sides.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
-from igc_ref.errors import SpecError, divides, integer
+from igc_ref.errors import KernelSize, SpecError, divides, int_or_pair, integer, kernel_pair
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,11 @@ class Factor:
     in_channels, out_channels : int
     groups : int
         Blocks on the diagonal of W.
-    kernel_size, stride : int, default 1
-        Of the convolution, in pixels; the padding is ``k // 2``.
+    kernel_size : int or (int, int), default 1
+        k, or height and width (kh, kw), of the kernel in pixels; the padding is ``k // 2`` of each.
+        A pair of equal numbers becomes the int.
+    stride : int, default 1
+        Of the convolution, in pixels.
     deal : int, default 1
         P = ``interleave(deal, out/deal)``: channel ``b*(out/deal) + j`` becomes channel
         ``j*deal + b``. With 1, P is the identity.
@@ -38,28 +42,25 @@ class Factor:
     in_channels: int
     out_channels: int
     groups: int
-    kernel_size: int = 1
+    kernel_size: KernelSize = 1
     stride: int = 1
     deal: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("in_channels", "out_channels", "groups", "kernel_size", "stride", "deal"):
-            object.__setattr__(self, name, integer(name, getattr(self, name)))
+        whole_numbers(self)
         divides("groups", self.groups, "in_channels", self.in_channels)
         divides("groups", self.groups, "out_channels", self.out_channels)
         divides("deal", self.deal, "out_channels", self.out_channels)
 
     @property
     def weight_shape(self) -> tuple[int, int, int, int]:
-        """Shape of the weights, PyTorch's: ``(out, in/groups, k, k)``."""
-        k = self.kernel_size
-        return (self.out_channels, self.in_channels // self.groups, k, k)
+        """Shape of the weights, PyTorch's: ``(out, in/groups, kh, kw)``."""
+        return (self.out_channels, self.in_channels // self.groups, *kernel_pair(self.kernel_size))
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the output, in pixels, for an image of this height and width."""
-        height, width = integer("height", height), integer("width", width)
-        k, stride = self.kernel_size, self.stride
-        return output_length(height, k, stride), output_length(width, k, stride)
+        size = integer("height", height), integer("width", width)
+        return output_size(size, self.kernel_size, self.stride)
 
 
 class Product:
@@ -67,7 +68,7 @@ class Product:
 
     in_channels: int
     out_channels: int
-    kernel_size: int
+    kernel_size: KernelSize
 
     @property
     def factors(self) -> tuple[Factor, ...]:
@@ -75,9 +76,14 @@ class Product:
         raise NotImplementedError
 
     @property
+    def kernel(self) -> tuple[int, int]:
+        """Height and width of the kernel in pixels, (kh, kw), also of a square one."""
+        return kernel_pair(self.kernel_size)
+
+    @property
     def composed_shape(self) -> tuple[int, int, int, int]:
-        """Shape of the dense kernel that the product amounts to, ``(out, in, k, k)``."""
-        return (self.out_channels, self.in_channels, self.kernel_size, self.kernel_size)
+        """Shape of the dense kernel that the product amounts to, ``(out, in, kh, kw)``."""
+        return (self.out_channels, self.in_channels, *self.kernel)
 
     @property
     def parameters(self) -> int:
@@ -108,11 +114,12 @@ class IGCSpec(Product):
     in_channels, out_channels : int
         Channels of x and of x'.
     L : int
-        Number of primary partitions (groups of the k x k convolution).
+        Number of primary partitions (groups of the kh x kw convolution).
     M : int
         Number of secondary partitions (groups of the 1 x 1 convolution).
-    kernel_size : int, default 3
-        k, the side of the primary kernel in pixels; the padding is ``k // 2``.
+    kernel_size : int or (int, int), default 3
+        k, the side of the primary kernel in pixels, or its height and width (kh, kw); the padding
+        is ``k // 2`` of each. A pair of equal numbers becomes the int.
     stride : int, default 1
         Stride of the primary convolution in pixels.
 
@@ -130,24 +137,25 @@ class IGCSpec(Product):
     2016
     >>> print(spec)
     igc 3x3 48-48 L24 M2
+    >>> print(IGCSpec.square(L=24, M=2, kernel_size=(1, 5)))
+    igc 1x5 48-48 L24 M2
     """
 
     in_channels: int
     out_channels: int
     L: int
     M: int
-    kernel_size: int = 3
+    kernel_size: KernelSize = 3
     stride: int = 1
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            object.__setattr__(self, field.name, integer(field.name, getattr(self, field.name)))
+        whole_numbers(self)
         divides("L", self.L, "in_channels", self.in_channels)
         divides("L", self.L, "out_channels", self.out_channels)
         divides("M", self.M, "out_channels", self.out_channels)
 
     @classmethod
-    def square(cls, L: int, M: int, kernel_size: int = 3, stride: int = 1) -> IGCSpec:
+    def square(cls, L: int, M: int, kernel_size: KernelSize = 3, stride: int = 1) -> IGCSpec:
         """Return the paper's block: G = L*M channels on both sides (paper, section 3)."""
         G = integer("L", L) * integer("M", M)
         return cls(G, G, L, M, kernel_size, stride)
@@ -160,18 +168,19 @@ class IGCSpec(Product):
 
     @property
     def taps(self) -> int:
-        """S = k*k, the number of kernel positions."""
-        return self.kernel_size**2
+        """S = kh*kw, the number of kernel positions."""
+        return math.prod(self.kernel)
 
     @property
-    def padding(self) -> int:
-        """Zeros added on each side of the image, in pixels: k // 2."""
-        return self.kernel_size // 2
+    def padding(self) -> KernelSize:
+        """Zeros added on each side of the image, in pixels: k // 2, or (kh // 2, kw // 2)."""
+        kh, kw = self.kernel
+        return kh // 2 if kh == kw else (kh // 2, kw // 2)
 
     @property
     def primary_shape(self) -> tuple[int, int, int, int]:
-        """Shape of the primary weights, ``(out, in/L, k, k)``."""
-        return (self.out_channels, self.in_channels // self.L, self.kernel_size, self.kernel_size)
+        """Shape of the primary weights, ``(out, in/L, kh, kw)``."""
+        return (self.out_channels, self.in_channels // self.L, *self.kernel)
 
     @property
     def secondary_shape(self) -> tuple[int, int]:
@@ -206,12 +215,19 @@ class IGCSpec(Product):
         return self.M * self.taps * (self.L - 1) > self.L
 
 
-def equal_cost_width(parameters: float, kernel_size: int = 3) -> float:
+def whole_numbers(spec: Any) -> None:
+    """Make each number of a frozen dataclass a plain int, its kernel an int or a pair, or raise."""
+    for field in fields(spec):
+        if check := {"int": integer, "KernelSize": int_or_pair}.get(str(field.type)):
+            object.__setattr__(spec, field.name, check(field.name, getattr(spec, field.name)))
+
+
+def equal_cost_width(parameters: float, kernel_size: KernelSize = 3) -> float:
     """Return C = sqrt(T/S), the width of the regular convolution with T parameters."""
-    return math.sqrt(parameters) / integer("kernel_size", kernel_size)
+    return math.sqrt(parameters) / math.sqrt(math.prod(kernel_pair(kernel_size)))
 
 
-def optimal_L(M: int, kernel_size: int = 3) -> int:
+def optimal_L(M: int, kernel_size: KernelSize = 3) -> int:
     """Return L = M*S, at which the width G is greatest for a fixed number of parameters.
 
     T = G(M*S + L) >= 2 G sqrt(M*S*L) = 2 sqrt(S) G^(3/2), with equality at L = M*S.
@@ -221,13 +237,13 @@ def optimal_L(M: int, kernel_size: int = 3) -> int:
     >>> optimal_L(M=2)
     18
     """
-    return integer("M", M) * integer("kernel_size", kernel_size) ** 2
+    return integer("M", M) * math.prod(kernel_pair(kernel_size))
 
 
-def maximal_width(parameters: float, kernel_size: int = 3) -> float:
+def maximal_width(parameters: float, kernel_size: KernelSize = 3) -> float:
     """Return G_max = (T / (2 sqrt(S)))^(2/3), the bound that `optimal_L` attains."""
-    k = integer("kernel_size", kernel_size)  # sqrt(S)
-    return math.pow(parameters / (2 * k), 2 / 3)
+    root = math.sqrt(math.prod(kernel_pair(kernel_size)))
+    return math.pow(parameters / (2 * root), 2 / 3)
 
 
 def output_length(length: int, kernel_size: int, stride: int, padding: int | None = None) -> int:
@@ -245,7 +261,19 @@ def output_length(length: int, kernel_size: int, stride: int, padding: int | Non
     return (length + 2 * padding - kernel_size) // integer("stride", stride) + 1
 
 
-def convolution_text(kernel_size: int, stride: int, *channels: int) -> str:
+def output_size(size: tuple[int, int], kernel_size: KernelSize, stride: int) -> tuple[int, int]:
+    """Return height and width of a convolution's output, from those of the image, in pixels.
+
+    Examples
+    --------
+    >>> output_size((1, 32), kernel_size=(1, 5), stride=2)
+    (1, 16)
+    """
+    (H, W), (kh, kw) = size, kernel_pair(kernel_size)
+    return output_length(H, kh, stride), output_length(W, kw, stride)
+
+
+def convolution_text(kernel_size: KernelSize, stride: int, *channels: int) -> str:
     """Write a convolution in a few characters: kernel, stride if it is not 1, channels.
 
     Examples
@@ -254,4 +282,5 @@ def convolution_text(kernel_size: int, stride: int, *channels: int) -> str:
     '3x3 /2 8-16'
     """
     step = f" /{stride}" if stride > 1 else ""
-    return f"{kernel_size}x{kernel_size}{step} {'-'.join(map(str, channels))}"
+    kernel = "x".join(map(str, kernel_pair(kernel_size)))
+    return f"{kernel}{step} {'-'.join(map(str, channels))}"

@@ -34,13 +34,14 @@ def mixing_time(blocks: IGCSpec | Iterable[IGCSpec], height: int, width: int) ->
     """Return after how many blocks every output depends on every input pixel and channel, or inf.
 
     With n blocks it does, for almost all weights, exactly if ∏ in_i*out_i/(L_i*M_i) >= in_1 and
-    Σ floor((k_i - 1)/2) * stride_1 * ... * stride_(i-1) >= max(height, width) - 1.
+    Σ floor((k_i - 1)/2) * stride_1 * ... * stride_(i-1) >= height - 1, k_i the kernels' heights,
+    and likewise for the width.
 
     Parameters
     ----------
     blocks : IGCSpec or iterable of IGCSpec
         One block that is repeated, or the blocks of a network. A SpecError if the channels do not
-        fit, or a stride above ``k // 2 + 1`` may leave out pixels.
+        fit, or a stride above ``k // 2 + 1`` may leave out pixels, along a side longer than 1.
     height, width : int
         Of the input image, in pixels; at most 2**20.
 
@@ -49,21 +50,21 @@ def mixing_time(blocks: IGCSpec | Iterable[IGCSpec], height: int, width: int) ->
     >>> mixing_time(IGCSpec.square(L=24, M=2), 32, 32)
     31
     """
-    far = max(integer("height", height, 1, LONGEST), integer("width", width, 1, LONGEST)) - 1
+    far = integer("height", height, 1, LONGEST) - 1, integer("width", width, 1, LONGEST) - 1
     if isinstance(blocks, IGCSpec):  # each gains a pixel and doubles the channels, or none ever
-        blocks = itertools.repeat(blocks, max(far, 31))
+        blocks = itertools.repeat(blocks, max(*far, 31))
     instance("blocks", blocks, Iterable)
-    met, reach, step, first, given = 1, 0, 1, 0, 0  # channels; pixels to a side; pixels apart
+    met, reach, step, first, given = 1, [0, 0], 1, 0, 0  # channels; pixels to a side; pixels apart
     for n, spec in enumerate(blocks, start=1):
         instance("block", spec, IGCSpec)
         if given and given != spec.in_channels:
             raise SpecError(f"{spec} takes {spec.in_channels} channels; it is given {given}")
-        if spec.stride > spec.kernel_size // 2 + 1:
+        if any(spec.stride > k // 2 + 1 for k, n in zip(spec.kernel, far, strict=True) if n):
             raise SpecError(f"{spec}: a stride above k//2 + 1 may leave out pixels")
         first, given = first or spec.in_channels, spec.out_channels
         met *= (spec.in_channels // spec.L) * (spec.out_channels // spec.M)
-        reach += (spec.kernel_size - 1) // 2 * step
+        reach = [r + (k - 1) // 2 * step for r, k in zip(reach, spec.kernel, strict=True)]
         step *= spec.stride
-        if met >= first and reach >= far:
+        if met >= first and reach[0] >= far[0] and reach[1] >= far[1]:
             return n
     return math.inf

@@ -3,7 +3,7 @@
     x' = P_n W_n ... P_2 W_2 P_1 W_1 x
 
 Every W_i is a group convolution and every P_i an interleaving permutation; one factor is spatial
-(k x k), the others are 1 x 1. S = k*k taps, as everywhere.
+(kh x kw), the others are 1 x 1. S = kh*kw taps, as everywhere.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement, pairwise
 
-from igc_ref.errors import SpecError, divides, instance, integer
-from igc_ref.spec.block import Factor, IGCSpec, Product, convolution_text
+from igc_ref.errors import KernelSize, SpecError, divides, instance, integer, kernel_pair
+from igc_ref.spec.block import Factor, IGCSpec, Product, convolution_text, whole_numbers
 
 
 @dataclass(frozen=True)
@@ -75,24 +75,23 @@ class Chain(Product):
         return self.factors[-1].out_channels
 
     @property
-    def kernel_size(self) -> int:  # type: ignore[override]
-        """Side of the one spatial factor's kernel in pixels, 1 if there is none.
+    def kernel_size(self) -> KernelSize:  # type: ignore[override]
+        """Kernel size of the one spatial factor in pixels, 1 if there is none.
 
         A SpecError if several are spatial, or one before it has a stride: the kernel is larger.
         """
         sizes = [factor.kernel_size for factor in self.factors]
-        side = step = 1
-        for factor in self.factors:  # output pixels are `step` pixels of x apart
-            side += (factor.kernel_size - 1) * step
-            step *= factor.stride
-        if side > max(sizes):
+        spatial = [i for i, size in enumerate(sizes) if size != 1]
+        if not spatial:
+            return 1
+        if len(spatial) > 1 or any(f.stride > 1 for f in self.factors[: spatial[0]]):
             raise SpecError(f"kernel sizes {sizes}: only one may be above 1, no stride before it")
-        return side
+        return sizes[spatial[0]]
 
 
 @dataclass(frozen=True)
 class IGCV2Spec(Product):
-    """IGCV2 (arXiv:1804.06202): a k x k group convolution, then 1 x 1 group convolutions.
+    """IGCV2 (arXiv:1804.06202): a kh x kw group convolution, then 1 x 1 group convolutions.
 
     Number the output channels by n digits of radix K_n, ..., K_1, the last one fastest. W_i mixes
     the channels that differ in digit i alone: ``G_i = out/K_i`` blocks. Where W_i acts, its digit
@@ -108,8 +107,8 @@ class IGCV2Spec(Product):
         Channels of x and of x'; G_1 divides both.
     K : tuple of int
         Outputs of one block of every factor, K_1 first; their product is `out_channels`.
-    kernel_size, stride : int
-        Of the first factor, in pixels.
+    kernel_size, stride
+        Of the first factor, in pixels; as in `IGCSpec`.
 
     Raises
     ------
@@ -128,12 +127,11 @@ class IGCV2Spec(Product):
     in_channels: int
     out_channels: int
     K: tuple[int, ...]
-    kernel_size: int = 3
+    kernel_size: KernelSize = 3
     stride: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("in_channels", "out_channels", "kernel_size", "stride"):
-            object.__setattr__(self, name, integer(name, getattr(self, name)))
+        whole_numbers(self)
         K = tuple(integer(f"K_{i}", radix) for i, radix in enumerate(self.K, start=1))
         object.__setattr__(self, "K", K)
         if not K or math.prod(K) != self.out_channels:
@@ -146,7 +144,7 @@ class IGCV2Spec(Product):
         in_channels: int,
         out_channels: int,
         factors: int = 3,
-        kernel_size: int = 3,
+        kernel_size: KernelSize = 3,
         stride: int = 1,
     ) -> IGCV2Spec:
         """Return the product of `factors` factors with the fewest parameters; see `is_balanced`.
@@ -209,11 +207,11 @@ class IGCV2Spec(Product):
 
 
 def least_parameters(
-    in_channels: int, out_channels: int, factors: int, kernel_size: int = 3
+    in_channels: int, out_channels: int, factors: int, kernel_size: KernelSize = 3
 ) -> float:
     """Return ``n * out * (S*in)^(1/n)``: no IGCV2 of n factors has fewer; see `is_balanced`."""
     inp, out = integer("in_channels", in_channels), integer("out_channels", out_channels)
-    n, taps = integer("factors", factors), integer("kernel_size", kernel_size) ** 2
+    n, taps = integer("factors", factors), math.prod(kernel_pair(kernel_size))
     return n * out * math.pow(taps * inp, 1 / n)
 
 
@@ -223,7 +221,7 @@ class IGCV3Spec(Product):
 
         x' = P_3 W_3 W_2 P_1 W_1 x
 
-    W_1 widens, 1 x 1 in G_1 groups, to ``hidden = expansion*in`` channels; W_2 is k x k and
+    W_1 widens, 1 x 1 in G_1 groups, to ``hidden = expansion*in`` channels; W_2 is kh x kw and
     depthwise; W_3 narrows, 1 x 1 in G_2 groups. ``P_1 = interleave(G_1, hidden/G_1)``, and
     ``P_3 = interleave(out/G_2, G_2)`` permutes back. The layer `igc_ref.networks.IGCV3` adds batch
     norm and ReLU.
@@ -239,8 +237,8 @@ class IGCV3Spec(Product):
     expansion : int
     groups : tuple of two int
         G_1 and G_2; G_1*G_2 divides ``expansion*in``.
-    kernel_size, stride : int
-        Of the depthwise convolution, in pixels.
+    kernel_size, stride
+        Of the depthwise convolution, in pixels; as in `IGCSpec`.
 
     Raises
     ------
@@ -257,12 +255,11 @@ class IGCV3Spec(Product):
     out_channels: int
     expansion: int = 6
     groups: tuple[int, int] = (2, 2)
-    kernel_size: int = 3
+    kernel_size: KernelSize = 3
     stride: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("in_channels", "out_channels", "expansion", "kernel_size", "stride"):
-            object.__setattr__(self, name, integer(name, getattr(self, name)))
+        whole_numbers(self)
         if len(self.groups) != 2:
             raise SpecError(f"groups={self.groups} is not allowed: G_1 and G_2 are needed")
         first, last = (integer(f"G_{i}", g) for i, g in zip((1, 2), self.groups, strict=True))
@@ -280,7 +277,7 @@ class IGCV3Spec(Product):
     def is_residual(self) -> bool:
         """Whether x' has the shape of x, so that the layer adds x to it."""
         same = self.in_channels == self.out_channels
-        return same and self.stride == 1 and self.kernel_size % 2 == 1
+        return same and self.stride == 1 and all(side % 2 for side in self.kernel)
 
     def __str__(self) -> str:
         channels = self.in_channels, self.hidden, self.out_channels

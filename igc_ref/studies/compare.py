@@ -6,12 +6,12 @@ bisection. The rest lays out tables: a comparison, the paper's networks, one net
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Callable
 from itertools import chain
 from typing import NamedTuple
 
-from igc_ref.errors import SpecError, choice
+from igc_ref.errors import MAX_INTEGER, SpecError, choice
 from igc_ref.networks.architecture import ARCHITECTURES, Architecture
 from igc_ref.networks.builder import Cost, cost, rows
 from igc_ref.networks.model import Model
@@ -103,11 +103,19 @@ def of_equal_cost(of_size: Callable[[int], Architecture], what: str, target: int
     def count(channels: int) -> int:
         return int(getattr(cost(of_size(channels)), what))
 
-    wider = 1
-    while count(wider) < target:
-        wider *= 2
-    wider = bisect_left(range(wider), target, lo=max(1, wider // 2), key=count)
-    return of_size(min((max(1, wider - 1), wider), key=lambda n: abs(count(n) - target)))
+    within = greatest_within(count, target)
+    return of_size(min((max(1, within), within + 1), key=lambda n: abs(count(n) - target)))
+
+
+def greatest_within(count: Callable[[int], float], limit: float) -> int:
+    """Return the greatest n of at least 1 whose count, which grows with n, is at most the limit.
+
+    It is 0 if there is none.
+    """
+    beyond = 1
+    while beyond < MAX_INTEGER and count(beyond) <= limit:
+        beyond *= 2
+    return bisect_right(range(beyond), limit, lo=max(1, beyond // 2), key=count) - 1
 
 
 # -- tables ----------------------------------------------------------------------------------------
@@ -160,12 +168,12 @@ def summary(model: Model) -> str:
     """Lay out a network as a table: layer, shape, parameters, multiply-adds for one image.
 
     An IGC network gets beside it the regular network of equal depth whose number of parameters is
-    nearest; their layers correspond one to one.
+    nearest; their layers correspond one to one, unless there are gates.
     """
     architecture = model.architecture
     names = ["", "layer", *(row.name for row in rows(architecture)), "total"]
     columns = [names, *_columns(architecture)]
-    if architecture.is_igc and architecture.doubling == "M":
+    if architecture.is_igc and (architecture.doubling, architecture.gate) == ("M", "none"):
         columns += [["|"] * len(names), *_columns(regular_of_equal_cost(architecture))]
     return aligned(list(zip(*columns, strict=True)))
 

@@ -36,6 +36,8 @@ def compressed(regular: Architecture, L: int, M: int) -> Architecture:
     """Return the IGC network of the same family and depth; a SpecError if its width differs."""
     if regular.unit != "regular":
         raise SpecError(f"{regular} is no regular network: only a regular one can be compressed")
+    if regular.family == "densenet":
+        raise SpecError(f"{regular}: no IGC network has the widths of a DenseNet's transitions")
     target, G = regular.with_unit("igc", L=L, M=M), regular.channels
     if target.channels != G:
         product = f"{target.L}*{target.M} = {target.channels}"
@@ -127,13 +129,8 @@ def compress(
         If the run is not of a regular network, or L*M is not its width.
     """
     folder = user_path("out", out)
-    model, saved = runs.load_run(run, backend, report)
+    model, saved = _finished(run, backend, report)
     config = saved.config
-    if not saved.finished:
-        raise CheckpointError(
-            f"{run} has trained {len(saved.records)} of its {config.epochs} epochs; finish it "
-            f"first: igc-ref train --resume {shlex.quote(run)}"
-        )
     target = compressed(model.architecture, L, M)
     settings = replace(
         config, arch=target.arch, L=target.L, M=target.M, width=None, epochs=epochs, until=None,
@@ -157,6 +154,16 @@ def compress(
     }
     write_json(result_file, result)
     return result
+
+
+def _finished(run: str, backend: str, report: Report) -> tuple[Model, Checkpoint]:
+    model, saved = runs.load_run(run, backend, report)
+    if not saved.finished:
+        raise CheckpointError(
+            f"{run} has trained {len(saved.records)} of its {saved.config.epochs} epochs; finish "
+            f"it first: igc-ref train --resume {shlex.quote(run)}"
+        )
+    return model, saved
 
 
 def _project(

@@ -14,6 +14,7 @@ from igc_ref.data import ABOUT
 from igc_ref.data.npz import read_arrays
 from igc_ref.errors import CheckpointError, describe, integer, shown
 from igc_ref.files import replacing
+from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.metadata import Metadata
 from igc_ref.training.config import TrainConfig
 
@@ -114,9 +115,9 @@ class Checkpoint:
             raise ValueError(f"its partial epoch has {self.partial.correct} of {seen} images right")
 
     @property
-    def classes(self) -> int:
-        """How many classes the data set has."""
-        return len(self.metadata.classes)
+    def architecture(self) -> Architecture:
+        """The network of the run."""
+        return self.config.architecture(len(self.metadata.classes), len(self.metadata.mean))
 
     @property
     def finished(self) -> bool:

@@ -249,10 +249,14 @@ class TrainConfig:
     data: str = _field("shapes", str, "data set", choices=data.NAMES)
     data_dir: str | None = _field(
         None, str, "folder of the published files, or a CIFAR archive; of folder, what holds "
-        "train/CLASS/*.png and test/CLASS/*.png; of npz, the file", none="a downloaded copy",
+        "train/CLASS/*.png and test/CLASS/*.png; of npz and text, the file; of ts, the folder of "
+        "NAME_TRAIN.ts and NAME_TEST.ts, or its path with /NAME", none="a downloaded copy",
     )  # fmt: skip
     data_size: int | None = _field(
-        None, int, "training images: shapes are drawn; of others, a random choice", none="all"
+        None,
+        int,
+        "training images: shapes and waves are drawn; of others, a random choice",
+        none="all; of text, 50,000",
     )
     backend: str = _field("auto", str, "library that does the computing", choices=backends.NAMES)
     dtype: str = _field("float32", str, "precision of the computation", choices=DTYPES)
@@ -301,7 +305,10 @@ class TrainConfig:
         "the authors': 0.99 in plain networks, 0.9 in residual ones",
         inside=lambda m: 0 <= m < 1, allowed="in [0, 1), or 'paper' (None in Python)", none="paper",
     )  # fmt: skip
-    augment: bool = _field(True, bool, "pad by 4, crop and mirror the training images at random")
+    augment: bool = _field(
+        True, bool, "pad by 4, crop and mirror the training images at random; sequences stay as "
+        "they are",
+    )  # fmt: skip
     mirror: str = _field(
         "random", str, "random: half of the images of every epoch; alternating: an image in every "
         "other epoch (arXiv:2404.00498), half of them in the first; with augment",
@@ -338,12 +345,15 @@ class TrainConfig:
             if (value := getattr(self, name)) != getattr(TrainConfig, name):
                 raise SpecError(f"{name}={value} needs a teacher, the folder of a run")
 
-    def architecture(self, num_classes: int | None = None) -> Architecture:
-        """Return the network of this run; for how many classes, its data say (read if need be)."""
-        if num_classes is None and (num_classes := data.NUM_CLASSES.get(self.data)) is None:
-            num_classes = len(data.load(self.data, "test", self.data_dir).classes)
+    def architecture(self, num_classes: int | None = None, in_channels: int = 3) -> Architecture:
+        """Return the network of this run; its ends, if not given, by its data (read if need be)."""
+        if num_classes is None:
+            if (about := data.ABOUT.get(self.data)) is None:
+                about = data.load(self.data, "test", self.data_dir).about
+            num_classes, in_channels = len(about[0]), len(about[1])
         same = ("arch", "depth", "L", "M", "width", "doubling", *FORM)
-        return Architecture(num_classes=num_classes, **{name: getattr(self, name) for name in same})
+        own = {name: getattr(self, name) for name in same}
+        return Architecture(num_classes=num_classes, in_channels=in_channels, **own)
 
     @classmethod
     def recipe(cls, name: str, data: str, **settings: Any) -> TrainConfig:
@@ -381,3 +391,14 @@ class TrainConfig:
         # Runs from before this setting existed had the authors' momentum.
         earlier: dict[str, Any] = {"bn_momentum": None}
         return cls(**earlier | values)
+
+
+def of_sequences(config: TrainConfig, height: int) -> bool:
+    """Return whether images of this height are sequences; a SpecError for what does not fit."""
+    if height > 1 and config.dims == "1":
+        text = f"dims=1 is for sequences, of height 1; {config.data} has images of height {height}"
+        raise SpecError(f"{text}: they need dims=2")
+    for name, allowed in (("mirror", "random"), ("test_mirror", False)):
+        if height == 1 and (given := getattr(config, name)) != allowed:
+            raise SpecError(f"{name}={given} is for images; {config.data} has sequences")
+    return height == 1

@@ -87,7 +87,18 @@ def interval(accuracy: float, images: int) -> tuple[float, float]:
     z = 1.96  # standard deviations
     middle, spread = accuracy + z**2 / 2 / images, accuracy * (1 - accuracy) / images
     half = z * math.sqrt(spread + (z / 2 / images) ** 2)
-    return (middle - half) / (1 + z**2 / images), (middle + half) / (1 + z**2 / images)
+    return max(0.0, middle - half) / (1 + z**2 / images), (middle + half) / (1 + z**2 / images)
+
+
+def bits_per_byte(loss: float) -> str:
+    """Say what a mean loss in nats is to a network that predicts the next byte of a text.
+
+    Examples
+    --------
+    >>> bits_per_byte(math.log(256))
+    '8.000 bits per byte'
+    """
+    return f"{loss / math.log(2):.3f} bits per byte"
 
 
 def precise_statistics(model: Model, dataset: Dataset, batches: int = 50) -> None:

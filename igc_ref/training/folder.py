@@ -160,9 +160,7 @@ def load_run(
     if saved is None:
         raise CheckpointError(f"there is no checkpoint in {folder} yet")
     config = saved.config
-    model = build(
-        config.architecture(saved.classes), backend, config.dtype, bn_momentum=config.bn_momentum
-    )
+    model = build(saved.architecture, backend, config.dtype, bn_momentum=config.bn_momentum)
     model.load_state_dict(saved.model)
     model.metadata = saved.metadata
     return model, saved

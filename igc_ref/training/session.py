@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -34,11 +34,14 @@ from igc_ref.report import Report, progress_bar, silent
 from igc_ref.training import checkpoint, ranks
 from igc_ref.training import folder as runs
 from igc_ref.training.checkpoint import Checkpoint, History, Partial, Record, ended, reached
-from igc_ref.training.config import TrainConfig, check_settings
-from igc_ref.training.evaluation import evaluate
+from igc_ref.training.config import TrainConfig, check_settings, of_sequences
+from igc_ref.training.evaluation import bits_per_byte, evaluate
 from igc_ref.training.loop import PAUSE_EVERY, Objective, StepByStep, draw, steps_of
 from igc_ref.training.optim import SGD, learning_rate
 from igc_ref.training.ranks import World
+
+Sets = tuple[data.Dataset, data.Dataset]  # to train on, to test on
+Watch = Callable[[Sequence[Record]], None]
 
 
 def train(
@@ -46,6 +49,8 @@ def train(
     report: Report = silent,
     initial: Mapping[str, Any] | None = None,
     shared: bool = True,
+    sets: Sets | None = None,
+    watch: Watch | None = None,
 ) -> History:
     """Train a network, as `config` says.
 
@@ -59,6 +64,11 @@ def train(
         drawn ones.
     shared : bool
         Whether the processes of ``mpiexec``, if that started this one, share every batch.
+    sets : two Datasets, optional
+        To train and to test on, instead of those that `config` names.
+    watch : callable, optional
+        Receives the records of all epochs after each, once it is saved. What it raises ends the
+        run, which can be continued.
 
     Returns
     -------
@@ -83,7 +93,7 @@ def train(
     """
     instance("config", config, TrainConfig)
     with ranks.together(report, shared) as (world, report):
-        session = Session(config, report, world)
+        session = Session(config, report, world, sets, watch)
         if initial is not None:
             session.model.load_state_dict(initial)
         session.agree()
@@ -96,6 +106,8 @@ def resume(
     report: Report = silent,
     initial: Mapping[str, Any] | None = None,
     shared: bool = True,
+    sets: Sets | None = None,
+    watch: Watch | None = None,
     **settings: Any,
 ) -> History:
     """Continue an interrupted run from its last checkpoint; the same bits as without the pause.
@@ -107,7 +119,7 @@ def resume(
     ----------
     folder : path
         The run's folder.
-    report, initial, shared
+    report, initial, shared, sets, watch
         As in `train`; `initial` is for a run that was ended before its first checkpoint.
     settings
         Fields of `TrainConfig`. ``backend``, ``data_dir``, ``checkpoint_every``, ``until`` and the
@@ -142,7 +154,7 @@ def resume(
             report(f"{folder} is finished: {history.test_accuracy:.2%}")
             _report_end(config, history, report)
             return history
-        session = Session(config, report, world)
+        session = Session(config, report, world, sets, watch)
         if saved is not None:
             session.restore(saved)
         else:
@@ -154,17 +166,17 @@ def resume(
 
 
 def run_to_end(
-    config: TrainConfig, report: Report, initial: Mapping[str, Any] | None = None
+    config: TrainConfig, report: Report, initial: Mapping[str, Any] | None = None, **more: Any
 ) -> History:
     """Return what the run in the folder ``config.out`` reached, after training what is missing.
 
-    As `train` or `resume`, in one process; a CheckpointError if the folder holds a run with other
-    settings.
+    As `train` or `resume`, in one process, with their `sets` and `watch`; a CheckpointError if the
+    folder holds a run with other settings.
     """
     if config.out is None or not (Path(config.out) / runs.CONFIG).exists():
-        return train(config, report, initial, shared=False)
+        return train(config, report, initial, shared=False, **more)
     settings = {name: value for name, value in asdict(config).items() if name != "out"}
-    return resume(config.out, report, initial, shared=False, **settings)
+    return resume(config.out, report, initial, shared=False, **more, **settings)
 
 
 class Session:
@@ -177,27 +189,37 @@ class Session:
         Receives lines of text.
     world : World, optional
         The ranks that share every batch.
+    sets, watch
+        As in `train`.
     """
 
     def __init__(
-        self, config: TrainConfig, report: Report = silent, world: World | None = None
+        self,
+        config: TrainConfig,
+        report: Report = silent,
+        world: World | None = None,
+        sets: Sets | None = None,
+        watch: Watch | None = None,
     ) -> None:
-        self.config, self.report, self.world = config, report, world
+        self.config, self.report, self.world, self.watch = config, report, world, watch
         self.first = ranks.is_first(world)  # it alone has a folder
         # The backend first: it fails at once, data may take a while.
         backend = get_backend(config.backend, config.storage, config.lanes)
         if world is not None:
             backend.join(world)
-        self.train_set, self.test_set = (
+        self.train_set, self.test_set = sets or (
             data.load(config.data, split, config.data_dir, report, config.data_size)
             for split in ("train", "test")
         )
-        architecture = config.architecture(len(self.train_set.classes))
+        t = self.train_set
+        self.sequences = of_sequences(config, t.images.shape[2])
+        of = f"of {config.data}"
+        self.kind = f"sequences {of}, not augmented" if self.sequences else f"images {of}"
+        architecture = config.architecture(len(t.classes), len(t.mean))
         self.model = build(
             architecture, backend, config.dtype, config.seed, bn_momentum=config.bn_momentum
         )
-        t = self.train_set
-        self.metadata = Metadata(config.data, t.classes, t.mean, t.std, t.images.shape[2:])
+        self.metadata = Metadata(config.data, *t.about, t.images.shape[2:])
         self.optimiser = SGD(self.model, config.momentum, config.weight_decay)
         teacher = runs.load_teacher(config, self.metadata, backend, report)
         numbers = teacher, config.temperature, config.alpha
@@ -294,8 +316,8 @@ class Session:
             self.world.running = f"; {(how := _how_to_continue(folder))}"
             self.report(f"{self.world.size} ranks; if one is killed, {how}")
         self.report(
-            f"{m.architecture}: {m.num_parameters:,} parameters; {len(self.train_set):,} images of "
-            f"{c.data}; {m.backend.name} backend, {m.dtype}; run folder {folder}"
+            f"{m.architecture}: {m.num_parameters:,} parameters; {len(self.train_set):,} "
+            f"{self.kind}; {m.backend.name} backend, {m.dtype}; run folder {folder}"
         )
         try:
             with noted_signals() as self.signals:
@@ -311,8 +333,7 @@ class Session:
                     with np.errstate(over="ignore", invalid="ignore"):  # the loss is checked
                         self._train(epoch, folder)
                         self._test(epoch)
-                    self.save(folder)
-                    self.report(_line(self.records[-1], c.epochs))
+                    self._end_epoch(folder)
                     if number := self._signal():
                         self._stop(folder, number)
             history = History(folder, self.records, m.sha256())
@@ -331,6 +352,12 @@ class Session:
                 f"out of memory with batch size {c.batch_size}{smaller}: {reason}; "
                 f"the last checkpoint is of {self.saved}"
             ) from error
+
+    def _end_epoch(self, folder: Path) -> None:
+        self.save(folder)
+        self.report(_line(self.records[-1], self.config.epochs))
+        if self.watch is not None:
+            self.watch(self.records)
 
     def _train(self, epoch: int, folder: Path) -> None:
         """Take the steps of an epoch, or those that are left of it; pause to save or to stop."""
@@ -410,12 +437,15 @@ class Session:
 
     def _draw(self, epoch: int) -> Sampling:
         c = self.config
-        return draw(c.seed, epoch, len(self.train_set), c.batch_size, c.augment, c.mirror)
+        augment = c.augment and not self.sequences
+        return draw(c.seed, epoch, len(self.train_set), c.batch_size, augment, c.mirror)
 
 
 def _report_end(config: TrainConfig, history: History, report: Report) -> None:
     """Report the hash of the weights, and when the accuracy to train until was reached, if ever."""
     report(f"SHA-256 of the weights {history.sha256}")
+    if config.data == "text":
+        report(f"{bits_per_byte(history.records[-1]['test_loss'])} on the test windows")
     if config.until is None:
         return
     if record := reached(config, history.records):

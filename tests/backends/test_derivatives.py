@@ -23,7 +23,7 @@ class KinkError(AssertionError):
 
 
 def watch(backend):
-    """Note, from now on, which ReLUs are open and which pixels win; return the list of notes."""
+    """Note, from now on, which ReLUs are open, which pixels win, which gates stay; return notes."""
     notes = []
 
     def noting(name, note):
@@ -39,6 +39,7 @@ def watch(backend):
 
     for name in ("add_relu", "batch_norm"):
         noting(name, lambda y, saved: np.asarray(backend.from_layout(y)) > 0)
+    noting("activation", lambda y, saved: y > 0)
     noting("max_pool", lambda y, saved: saved.winner.copy())
     return notes
 

@@ -114,7 +114,8 @@ def test_a_layer_that_is_shut_passes_constants_on_and_no_gradient_back(backend):
 @pytest.mark.parametrize(("backend", "network"), NETWORKS_EVERYWHERE, ids=str)
 def test_a_nan_in_any_weight_reaches_the_loss(backend, network):
     rng, subject = np.random.default_rng(0), Subject(network, backend, "float32")
-    x, values = rng.normal(size=BATCH), state_of(network, rng)
+    shape = (6, 3, 12, 10) if network.family == "densenet" else BATCH  # or no image has 9 taps
+    x, values = rng.normal(size=shape), state_of(network, rng)
     labels, b = rng.integers(0, 10, 6), subject.backend
     for name, array in values.items():
         spoiled = array.copy()

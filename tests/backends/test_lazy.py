@@ -39,8 +39,10 @@ OPERATORS = {
     "batch_norm": (*norm_arrays(4, 1),),
     "group_norm": (*norm_arrays(4, 1)[:2], 2),
     "shuffle": (2,),
+    "scale_channels": (normal(rng, (5, 2)),),
     "global_average_pool": (),
     "max_pool": (3, 2, 1),
+    "average_pool": ((2, 3),),
     "conv2d": (normal(rng, (6, 2, 3, 3)), 2, 2),
     "igc": (normal(rng, SPEC.primary_shape), normal(rng, SPEC.secondary_shape), SPEC),
 }

@@ -49,9 +49,8 @@ def gradient(dy, forward, *arguments):
 def of_convolutions():
     """Error, message and call."""
     for message, shape, options in (
-        (r"weight has shape \(4, 6, 3, 2\); \(out, in/groups, k, k\), each", (4, 6, 3, 2), {}),
-        (r"weight has shape \(4, 6, 3\); \(out, in/groups, k, k\), each", (4, 6, 3), {}),
-        (r"weight has shape \(4, 3, 3, 3\); \(out, 6, k, k\), each", (4, 3, 3, 3), {}),
+        (r"weight has shape \(4, 6, 3\); \(out, in/groups, kh, kw\), each", (4, 6, 3), {}),
+        (r"weight has shape \(4, 3, 3, 3\); \(out, 6, kh, kw\), each", (4, 3, 3, 3), {}),
         ("out_channels=5 is not divisible by groups=2", (5, 3, 3, 3), {"groups": 2}),
         ("in_channels=6 is not divisible by groups=4", (4, 3, 3, 3), {"groups": 4}),
         ("groups=0 is not an integer of at least 1", (4, 6, 3, 3), {"groups": 0}),
@@ -97,6 +96,8 @@ def of_batches():
     yield SpecError, "kernel_size=0", on("max_pool", 0, 1, 0)
     yield SpecError, "stride=0", on("max_pool", 3, 0, 1)
     yield SpecError, "too large for images of 5x4", on("max_pool", 7, 1, 0)
+    yield SpecError, "kernel_size=5 is too large; at most 4 is", on("average_pool", 5)
+    yield SpecError, "kernel_size=0 is not", on("average_pool", (1, 0))
     pooled = plain("global_average_pool_backward", SECONDARY, (6, 2, 5, 4))
     yield SpecError, r"the gradient .*\(6, 2\); \(2, 6\) is needed", pooled
 

@@ -26,6 +26,16 @@ NETWORKS = {
     "plain_xception": {"depth": 8, "width": 12},
     "plain": {"depth": 5, "width": 12, "norm": "group"},
     "igcv3": {"depth": 54, "width": 8},
+    "densenet_bc_igc": {"depth": 10, "L": 4, "M": 2},
+    "channels": {"arch": "plain_igc", "depth": 5, "L": 4, "M": 2, "gate": "channels"},
+    "partitions": {
+        "arch": "plain_igc",
+        "depth": 5,
+        "L": 4,
+        "M": 2,
+        "gate": "partitions",
+        "keep": 2,
+    },
 }
 
 
@@ -63,7 +73,7 @@ def learned(arch, dtype, dataset, batch_size, communicator, threads):
     backend = NumbaBackend(threads)
     if communicator is not None:
         backend.join(communicator)
-    architecture = TrainConfig(arch=arch, **NETWORKS[arch]).architecture(len(dataset.classes))
+    architecture = TrainConfig(**{"arch": arch} | NETWORKS[arch]).architecture(len(dataset.classes))
     model = build(architecture, backend, dtype, 0)
     teacher = build(architecture, backend, dtype, 1) if arch == "plain" else None
     steps = StepByStep(model, SGD(model), dataset, batch_size, Objective(teacher=teacher))

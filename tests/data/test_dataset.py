@@ -18,7 +18,7 @@ def make(images=None, labels=(0, 1, 2), classes=("a", "b", "c")):
     [
         ({"images": [1, 2]}, r"images must be a NumPy array, not \[1, 2\]"),
         ({"images": np.zeros((3, 3, 4, 5))}, "must be uint8 .* not float64"),
-        ({"images": np.zeros((3, 1, 4, 5), np.uint8)}, r"not uint8 of shape \(3, 1, 4, 5\)"),
+        ({"images": np.zeros((3, 1, 4, 5), np.uint8)}, r"mean=\(0, 0, 0\) and std=.* not of 1 ch"),
         ({"images": np.zeros((3, 4, 5), np.uint8)}, r"of shape \(3, 4, 5\)"),
         ({"labels": (0, 1)}, r"3 images, but labels are int64 of shape \(2,\)"),
         ({"labels": (0.0, 1.0, 2.0)}, "labels are float64 .*; one int64 an image is needed"),
@@ -43,7 +43,7 @@ def test_a_slice_of_a_data_set_keeps_images_and_labels_together():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("mnist", "train"), "data='mnist' is unknown; choose one of shapes, cifar10, cifar100"),
+        (("mnist", "train"), "data='mnist' is unknown; choose one of shapes, waves, cifar10, cif"),
         (("shapes", "valid"), "split='valid' is unknown; choose one of train, test"),
         (("cifar100", "test", "/nowhere"), "data_dir='/nowhere' does not exist"),
     ],

@@ -115,7 +115,7 @@ def test_arrays_are_taken_in_three_layouts(tmp_path):
     ("changes", "match"),
     [
         ({"images": TRAIN / 255}, r"npz/train: images must be uint8 .* not float64 of"),
-        ({"images": TRAIN[..., :2]}, r"not uint8 of shape \(9, 24, 20, 2\)"),
+        ({"images": TRAIN[..., :2]}, r"images of shape \(9, 24, 20, 2\) have no 3 channels"),
         ({"images": TRAIN[:, :0]}, r"is empty: its images have shape \(9, 3, 0, 20\)"),
         ({"labels": np.arange(9.0)}, r"npz/train: 9 images, but labels are float64"),
         ({"labels": np.array(["cat"] * 9)}, r"labels are <U3 of shape \(9,\); one int64"),

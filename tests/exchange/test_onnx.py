@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 onnx = pytest.importorskip("onnx")
 exchange = import_module("igc_ref.exchange.onnx")
 
-DEPTHS = {"plain": 8, "resnet": 8, "imagenet": 18, "igcv3": 54}
+DEPTHS = {"plain": 8, "resnet": 8, "imagenet": 18, "igcv3": 54, "densenet": 10}
 ABOUT = Metadata("pets", ["cat", "d\xf6g,\n", "cow"], [120, 121.5, 0.1], [60, 61, 62.5], [31, 33])
 WIDE, CUT = {"width": 8, "num_classes": 3}, {"L": 2, "M": 4, "num_classes": 3}
 NETWORKS = [
@@ -24,6 +24,12 @@ NETWORKS = [
     for arch, (family, unit) in ARCHITECTURES.items()
 ]
 NETWORKS.append(Architecture("resnet_igc", 10, L=3, M=2, num_classes=3, doubling="L"))
+NETWORKS.append(Architecture("resnet_igc", 8, L=3, M=2, num_classes=3, kernel_sizes=(5, 3)))
+ROW = {"kernel_sizes": (5,), "dims": "1"}
+NETWORKS.append(Architecture("resnet_igc", 8, L=3, M=2, num_classes=3, **ROW))
+NETWORKS.append(Architecture("plain_igc", 5, L=2, M=4, num_classes=3, gate="channels"))
+GATE = {"gate": "partitions", "keep": 2}
+NETWORKS.append(Architecture("resnet_igc", 8, L=4, M=2, num_classes=3, **GATE))
 NETWORKS.append(Architecture("resnet_igc", 8, L=2, M=6, num_classes=3, norm="group"))
 NETWORKS.append(Architecture("plain", 5, width=6, num_classes=3, norm="layer"))
 SMALL = Architecture("plain", 5, width=4, num_classes=3)
@@ -58,6 +64,7 @@ def test_others_compute_the_same_logits(architecture, shuffle, fold_bn, path):
     """In float64 by onnx's evaluator: onnxruntime has no such convolution on a CPU."""
     runtime = pytest.importorskip("onnxruntime")
     evaluator = pytest.importorskip("onnx.reference").ReferenceEvaluator
+    fold_bn = fold_bn and architecture.family != "densenet"  # whose batch norms come first
     if fold_bn and architecture.norm != "batch":
         with pytest.raises(SpecError, match=r"fold_bn: .* norm has no batch norm to fold"):
             exchange.save(trained(architecture), path, fold_bn=True)
@@ -76,6 +83,16 @@ def test_others_compute_the_same_logits(architecture, shuffle, fold_bn, path):
     (found,) = evaluator(onnx.load(path)).run(None, {"images": images.astype("float64")})
     # Unless it is folded, epsilon is a float32 in the file.
     assert abs(found - logits).max() < (1e-13 if fold_bn else 1e-10) * abs(logits).max()
+
+
+def test_batch_norms_that_follow_no_convolution_are_not_folded(path):
+    model = trained(Architecture("densenet_bc", 10, width=4))
+    with pytest.raises(SpecError, match="fold_bn: the batch norms of a DenseNet follow no"):
+        exchange.save(model, path, fold_bn=True)
+    assert not path.exists()
+    exchange.save(model, path)
+    found = Counter(node.op_type for node in onnx.load(path).graph.node)
+    assert (found["Concat"], found["AveragePool"], found["BatchNormalization"]) == (3, 2, 9)
 
 
 SHUFFLES = {"reshape": {"Shape": 6, "Reshape": 12, "Transpose": 6}, "gather": {"Gather": 6}}

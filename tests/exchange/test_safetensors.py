@@ -21,6 +21,7 @@ from safetensors import safe_open  # noqa: E402
 
 from igc_ref.exchange.safetensors import load, save  # noqa: E402
 
+GATED = "plain_igc", {"L": 2, "M": 2, "gate": "partitions", "keep": 1}
 PETS = Metadata("pets", ("cat", "dog"), (1, 2, 3), (4, 5, 6), (32, 32))
 
 
@@ -56,9 +57,9 @@ def rewritten(path, edit=lambda arrays, told: None):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_a_network_comes_back_to_the_last_bit(arch, dtype, path):
-    model = narrow(arch, dtype)
+@pytest.mark.parametrize(("arch", "sizes"), [*((arch, {}) for arch in ARCHITECTURES), GATED])
+def test_a_network_comes_back_to_the_last_bit(arch, sizes, dtype, path):
+    model = narrow(arch, dtype, **sizes)
     save(model, path)
     back = load(path, "numpy")
     assert (back.architecture, back.dtype, back.metadata) == (model.architecture, dtype, PETS)

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from igc_ref.errors import CheckpointError
+from igc_ref.errors import BackendError, CheckpointError
 from igc_ref.exchange.state import to_theirs
 from igc_ref.networks.architecture import ARCHITECTURES, Architecture, numbers_of
 from igc_ref.networks.metadata import Metadata
@@ -22,15 +22,22 @@ from igc_ref.exchange.torch import from_torch, to_torch  # noqa: E402
 pytestmark = pytest.mark.slow
 
 
-NORMS = [pytest.param("plain_igc group", id="group"), pytest.param("resnet layer", id="layer")]
+FORMS = {
+    "1-D": {"kernel_sizes": (5,), "dims": "1"},
+    "mixed": {"kernel_sizes": (5, 3)},
+    "channels": {"gate": "channels"},
+    "partitions": {"gate": "partitions", "keep": 1},
+    "group": {"norm": "group"},
+    "layer": {"norm": "layer"},
+}
 
 
 def network(arch="resnet_igc", dtype="float32", seed=1):
     """A network whose batch norms differ from channel to channel, as after training."""
-    arch, _, norm = arch.partition(" ")
+    arch, _, form = arch.partition(" ")
     numbers = {name: {"L": 2, "M": 4, "width": 4}[name] for name in numbers_of(arch)}
-    architecture = Architecture(arch, depth_of(arch), **numbers, norm=norm or "batch")
-    model = build(architecture, "numpy", dtype)
+    form = FORMS.get(form, {})
+    model = build(Architecture(arch, depth_of(arch), **numbers, **form), "numpy", dtype)
     rng, state = np.random.default_rng(seed), model.state_dict()
     for name, array in state.items():
         if name.endswith(("gamma", "beta", "running_mean", "running_var")):
@@ -48,7 +55,7 @@ def assert_same(model, other):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("arch", [*ARCHITECTURES, *NORMS])
+@pytest.mark.parametrize("arch", [*ARCHITECTURES, *(f"resnet_igc {form}" for form in FORMS)])
 def test_every_network_has_the_same_names_and_logits_and_comes_back(arch, dtype):
     model = network(arch, dtype)
     module, theirs = to_torch(model), to_theirs(model.state_dict())
@@ -60,7 +67,7 @@ def test_every_network_has_the_same_names_and_logits_and_comes_back(arch, dtype)
     assert_same(from_torch(module, backend="numpy"), model)
 
 
-@pytest.mark.parametrize("arch", [*ARCHITECTURES, *NORMS])
+@pytest.mark.parametrize("arch", [*ARCHITECTURES, *(f"resnet_igc {form}" for form in FORMS)])
 def test_every_network_trains_alike(arch):
     model = network(arch, "float64")
     module, optimiser, before = to_torch(model), SGD(model, 0.9, 0.01), model.state_dict()
@@ -127,3 +134,14 @@ def test_what_to_torch_did_not_make_is_refused():
         from_torch(torch.nn.DataParallel(torch.nn.Linear(2, 2)))
     with pytest.raises(TypeError, match=r"model is torch\..*Linear; Model is needed"):
         to_torch(torch.nn.Linear(2, 2))
+
+
+def test_a_gated_block_is_pytorch_s_own_convolutions_and_of_equals_the_first_stay():
+    with pytest.raises(BackendError, match="accelerate=True, but a gated block has no kernel"):
+        to_torch(network("by channels"), accelerate=True)
+    block = to_torch(network("by partitions")).stage1.block1.igc
+    for parameter in block.gate.parameters():
+        torch.nn.init.zeros_(parameter)
+    block(torch.ones(1, 8, 3, 3)).sum().backward()
+    of_each = block.primary.weight.grad.reshape(2, -1).abs().sum(dim=1)
+    assert (of_each > 0).tolist() == [True, False]

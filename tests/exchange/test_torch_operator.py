@@ -26,6 +26,7 @@ SPECS = [  # small or wide groups (transformed, intermediate kept), rectangular,
     (IGCSpec(6, 12, 3, 2, stride=2), (3, 6, 5, 7)),
     (IGCSpec(4, 6, 2, 3, kernel_size=2), (9, 4, 3, 4)),
     (IGCSpec.square(3, 1, kernel_size=1), (1, 3, 4, 3)),
+    (IGCSpec(6, 12, 3, 2, (1, 5), stride=2), (3, 6, 1, 9)),
     (IGCSpec(16, 26, 2, 13), (2, 16, 4, 5)),
 ]
 
@@ -44,7 +45,7 @@ def block(spec, **options):
     return InterleavedGroupConv2d(**vars(spec), **options)
 
 
-@pytest.mark.parametrize(("spec", "shape"), SPECS[::3])
+@pytest.mark.parametrize(("spec", "shape"), SPECS[::4])
 def test_pytorch_s_checks_of_an_operator_pass(spec, shape):
     given = arguments(spec, shape, "float32")
     torch.library.opcheck(op.igc, given)

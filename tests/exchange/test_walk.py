@@ -19,6 +19,7 @@ STEPS = re.findall(r"```(sh|py)\n(.*?)```", PAGE, re.DOTALL)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_images")  # the page draws 3000; that is all it is spared
 def test_the_walk_of_the_page_runs_as_it_stands(tmp_path, monkeypatch):
     for library in ("PIL", "onnx", "onnxruntime", "safetensors", "torch"):
         pytest.importorskip(library)

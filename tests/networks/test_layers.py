@@ -17,6 +17,7 @@ from igc_ref.networks import (
     GlobalAveragePool,
     Linear,
     MaxPool,
+    MixedIGC,
     Shuffle,
     SummationFusion,
 )
@@ -24,7 +25,7 @@ from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.layer import Residual, Sequential
 from igc_ref.networks.model import Model
 from igc_ref.reference import products
-from igc_ref.spec import IGCSpec, IGCV2Spec, IGCV3Spec
+from igc_ref.spec import IGCSpec, IGCV2Spec, IGCV3Spec, MixedSpec
 from igc_ref.testing import assert_close
 from igc_ref.training.loop import Sampling, steps_of
 from igc_ref.training.optim import SGD
@@ -169,6 +170,7 @@ def test_an_igcv3_layer_is_expand_shuffle_depthwise_relu_project_shuffle(spec, t
     ("layer", "spec", "words"),
     [
         (IGC, IGCSpec(4, 8, 2, 4, stride=2), "igc 3x3 /2 4-8 L2 M4"),
+        (MixedIGC, MixedSpec(6, 12, 3, 4, (5, 3), stride=2), "igc 5x5+3x3 /2 6-12 L3 M4"),
         (IGCV2, IGCV2Spec(8, 16, (2, 4, 2), stride=2), "igcv2 3x3 /2 8-16 K2x4x2"),
         (IGCV2, IGCV2Spec(6, 6, (6,), kernel_size=1), "igcv2 1x1 6-6 K6"),
         (IGCV3, IGCV3Spec(8, 8), "igcv3 3x3 8-48-8 G2x2 + x"),

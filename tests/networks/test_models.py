@@ -16,11 +16,12 @@ import pytest
 from igc_ref import build_model, reference
 from igc_ref.errors import CheckpointError, SpecError
 from igc_ref.networks import BatchNorm
-from igc_ref.networks.architecture import Architecture
+from igc_ref.networks.architecture import ARCHITECTURES, Architecture, numbers_of
 from igc_ref.networks.builder import cost, igcv3_blocks
 from igc_ref.networks.model import build, sha256
 from igc_ref.reference.products import is_loosely_complementary
-from igc_ref.spec.block import IGCSpec
+from igc_ref.reference.special_cases import mixed
+from igc_ref.spec import IGCSpec, MixedSpec
 from igc_ref.testing import assert_close
 from tests.support import oracles
 
@@ -98,12 +99,22 @@ class ByDefinition:
         g, b, m, v = (array.reshape(1, -1, 1, 1) for array in (g, b, m, v))
         return g * (z - m) / np.sqrt(v + 2e-5) + b
 
+    def kernel(self, k):
+        return (1, k) if self.a.dims == "1" else (k, k)
+
     def unit(self, z, name, out, stride, L, M_channels):
-        kind = self.a.arch.partition("_")[2]
+        kind, kernel = self.a.arch.partition("_")[2], self.kernel(self.a.kernel_sizes[0])
+        first = next(array for key, array in self.state.items() if key.startswith(f"{name}."))
+        assert first.shape[2:] == kernel
         if kind == "igc":
-            spec = IGCSpec(z.shape[1], out, L, M_channels // L, stride=stride)
-            weights = (self.state[f"{name}.igc.{w}"] for w in ("primary", "secondary"))
-            y = reference.forward(z, *weights, spec)
+            spec = IGCSpec(z.shape[1], out, L, M_channels // L, kernel, stride)
+            *kernels, secondary = (w for n, w in self.state.items() if n.startswith(f"{name}.igc."))
+            if len(sizes := self.a.kernel_sizes) > 1:
+                several = MixedSpec(z.shape[1], out, L, spec.M, sizes, stride)
+                weights = mixed(kernels, secondary, several)
+            else:
+                weights = kernels[0], secondary, spec
+            y = reference.forward(z, *weights)
         elif kind == "fusion":
             y = oracles.convolve(z, self.state[f"{name}.fusion.primary"], stride, groups=L)
             partitions = y.reshape(len(y), L, out // L, *y.shape[2:])
@@ -132,6 +143,7 @@ class ByDefinition:
 
     def stem(self, x):
         imagenet = self.a.arch.startswith("imagenet")
+        assert self.state["stem.conv.weight"].shape[2:] == self.kernel(7 if imagenet else 3)
         z = oracles.convolve(x, self.state["stem.conv.weight"], 2 if imagenet else 1)
         z = np.maximum(self.norm(z, "stem.bn"), 0)
         if not imagenet:
@@ -169,6 +181,10 @@ class ByDefinition:
         ("plain_igc", 5, {"L": 2, "M": 4, "doubling": "L"}, (1, 1, 1)),
         ("resnet_fusion", 8, {"L": 2, "M": 2}, (1, 1, 1)),
         ("resnet_xception", 8, {"width": 2}, (1, 1, 1)),
+        ("resnet_igc", 8, {"L": 2, "M": 2, "kernel_sizes": (5, 3)}, (1, 1, 1)),
+        ("plain_igc", 5, {"L": 2, "M": 2, "dims": "1", "kernel_sizes": (5,)}, (1, 1, 1)),
+        ("resnet", 8, {"width": 2, "dims": "1"}, (1, 1, 1)),
+        ("resnet_xception", 8, {"width": 2, "kernel_sizes": (5,)}, (1, 1, 1)),
         ("imagenet", 18, {"width": 2}, (2, 2, 2, 2)),
         ("imagenet_igc", 18, {"L": 2, "M": 2}, (2, 2, 2, 2)),
         ("imagenet_igc", 18, {"L": 2, "M": 2, "doubling": "L"}, (2, 2, 2, 2)),
@@ -246,6 +262,7 @@ def test_weights_depend_on_the_seed_alone():
         ("plain_igc", 8, {"L": 2, "M": 2}, 0.99),
         ("resnet", 8, {"width": 4}, 0.9),
         ("igcv3", 54, {"width": 4}, 0.9),
+        ("densenet_bc", 10, {"width": 4}, 0.9),
     ],
 )
 def test_batch_norm_s_momentum_is_the_authors_unless_it_is_given(arch, depth, numbers, authors):
@@ -369,6 +386,11 @@ def test_a_foreign_state_is_refused_and_changes_nothing():
         (("igcv3", 9, None, None, 32), "depth=9 is not allowed"),
         (("igcv3", 54, None, None, 30), "width=30 is not allowed: it must be divisible by 4"),
         (("igcv3", 54, None, None, 0), "width=0 is not an integer"),
+        (("densenet_bc", 20, None, None, 12), "depth=20 is not allowed: a DenseNet-BC has 3 equal"),
+        (("densenet_bc", 4, None, None, 12), "depth=4 is not allowed"),
+        (("densenet_bc_igc", 10, 4, 2, None, 10, "L"), "doubling='L' is not allowed"),
+        (("densenet_bc", 10, None, None, 4, 10, "M", (5,)), r"takes no kernel_sizes=\(5,\)"),
+        (("densenet_bc", 10, None, None, 4, 10, "M", (3,), "none", None, "batch", "1"), "no dims"),
     ],
 )
 def test_a_network_that_does_not_exist_is_refused_with_its_numbers(arguments, message):
@@ -430,6 +452,17 @@ def test_the_rows_of_a_network_follow_the_shape_of_the_data_through_it():
     assert outputs["stage2.block1.branch.unit1.igc"] == (8, 16, 16)
     assert outputs["stage3.block1.branch.unit2.bn"] == (16, 8, 8)
     assert (outputs["pool"], outputs["linear"]) == ((16,), (10,))
+
+
+@pytest.mark.parametrize("arch", [a for a in ARCHITECTURES if a.startswith(("plain", "resnet"))])
+def test_a_network_of_one_dimension_leaves_a_row_a_row(arch):
+    numbers = dict.fromkeys(numbers_of(arch), 4) | {"dims": "1", "kernel_sizes": (5,)}
+    stem, _, *rest = build_model(arch, 8, **numbers, backend="numpy").network.rows((3, 1, 18))
+    assert stem.kind.startswith("conv 1x3 3-")
+    convolutions = [row for row in rest if row.kind.startswith(("conv", "igc", "fusion"))]
+    assert {row.output[1:] for row in convolutions} == {(1, 18), (1, 9), (1, 5)}
+    kernels = {row.kind.split()[1] for row in convolutions}
+    assert kernels == {"1x5", *["1x1"] * (arch == "plain_igcv2" or arch.startswith("resnet"))}
 
 
 # -- IGCV2 and IGCV3 -------------------------------------------------------------------------

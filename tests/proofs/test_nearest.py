@@ -107,7 +107,7 @@ def test_a_kernel_of_zeros_has_no_error():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda k: project(k[..., 0], 2, 3), r"\(out, in, k, k\) is needed"),
+        (lambda k: project(k[..., 0], 2, 3), r"\(out, in, kh, kw\) is needed"),
         (lambda k: project(k, -2, -3), "L=-2 is not an integer"),
         (lambda k: project(k, 2, 2), r"\(6, 6, 3, 3\); \(4, 6, 3, 3\) is needed"),
         (lambda k: project(k, 3, 1), r"\(6, 6, 3, 3\); \(3, 6, 3, 3\) is needed"),

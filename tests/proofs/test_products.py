@@ -49,7 +49,7 @@ def test_a_factor_is_its_weights_on_the_blocks_zero_elsewhere_and_a_permutation(
     for (W, P), weight, f in zip(factors, given_weights, product.factors, strict=True):
         assert sp.issparse(W) == sp.issparse(P) == sparse
         W, P = (matrix.toarray() if sparse else matrix for matrix in (W, P))
-        inp, taps = f.in_channels // f.groups, f.kernel_size**2
+        inp, taps = f.in_channels // f.groups, math.prod(f.weight_shape[2:])
         for o, (c, tap) in itertools.product(
             range(f.out_channels), itertools.product(range(f.in_channels), range(taps))
         ):
@@ -405,6 +405,7 @@ ONES = [np.ones(factor.weight_shape) for factor in SMALL.factors]
         (lambda: Chain(()), "at least one factor"),
         (lambda: Chain((Factor(4, 6, 2), Factor(4, 4, 2))), "1 gives 6 channels; factor 2 takes 4"),
         (lambda: Chain((Factor(4, 4, 2, 3), Factor(4, 4, 2, 5))).composed_shape, "only one may be"),
+        (lambda: Chain((Factor(4, 4, 2, (1, 3)), Factor(4, 4, 2, (3, 1)))).kernel_size, "only one"),
         (lambda: Chain((Factor(4, 4, 2, 1, 2), Factor(4, 4, 2, 3))).kernel_size, "no stride bef"),
         (lambda: IGCV3Spec(8, 8).output_size(0, 3), "height=0 is not an integer"),
         (lambda: products.forward(X[:, :3], ONES, SMALL),

@@ -11,7 +11,7 @@ from igc_ref import IGCSpec
 from igc_ref.errors import SpecError
 from igc_ref.reference import composed_kernel, first_permutation, forward, matrices
 from igc_ref.spec.block import equal_cost_width, maximal_width, optimal_L
-from tests.support.strategies import pictures, specs
+from tests.support.strategies import kernel_sizes, pictures, specs
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,9 @@ from tests.support.strategies import pictures, specs
         ((48, 48, 0, 2), "L=0 is not an integer of at least 1"),
         ((48, 48, 24, -2), "M=-2 is not an integer of at least 1"),
         ((48, 48, 24, 2, 3.0), "kernel_size=3.0 is not an integer of at least 1"),
+        ((48, 48, 24, 2, (3, 3, 3)), r"kernel_size=\(3, 3, 3\) is not an integer or a pair"),
+        ((48, 48, 24, 2, (0, 3)), r"kernel_size\[0\]=0 is not an integer of at least 1"),
+        ((48, 48, 24, 2, "33"), "kernel_size='33' is not an integer of at least 1"),
         ((48, 48, 24, 2, 3, True), "stride=True is not an integer of at least 1"),
         (("48", 48, 24, 2), "in_channels='48' is not an integer of at least 1"),
     ],
@@ -36,6 +39,18 @@ def test_numpy_integers_become_plain_integers():
     spec = IGCSpec.square(np.int64(4), np.int64(8))
     assert spec == IGCSpec(32, 32, 4, 8)
     assert type(spec.L) is int
+
+
+def test_a_pair_of_equal_sides_is_the_square_kernel():
+    pair, square = (IGCSpec.square(4, 8, k) for k in ([np.int64(3), 3], 3))
+    assert pair == square
+    assert hash(pair) == hash(square)
+    assert (pair.kernel_size, pair.kernel, pair.padding) == (3, (3, 3), 1)
+    row = IGCSpec.square(4, 8, [1, 5], stride=2)
+    assert (row.kernel_size, row.kernel, row.padding) == ((1, 5), (1, 5), (0, 2))
+    assert (row.primary_shape, row.taps) == ((32, 8, 1, 5), 5)
+    assert str(row) == "igc 1x5 /2 32-32 L4 M8"
+    assert row.output_size(1, 9) == (1, 5)
 
 
 @given(specs())
@@ -60,19 +75,20 @@ def test_composed_shape_is_the_shape_of_the_composed_kernel(spec):
 
 @given(specs(square=True))
 def test_a_square_block_has_G_times_MS_plus_L_parameters(spec):
-    G, S = spec.L * spec.M, spec.kernel_size**2
+    G, S = spec.L * spec.M, spec.taps
     assert spec.is_square
     assert spec.parameters == G * (spec.M * S + spec.L)
     assert spec.parameters == pytest.approx(G**2 * (S / spec.L + 1 / spec.M))
 
 
-@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 2, 3, 5]))
+@given(st.integers(1, 40), st.integers(1, 40), kernel_sizes)
 def test_width_theorem_G_exceeds_C_if_and_only_if_L_over_L_minus_1_is_below_MS(L, M, k):
     spec = IGCSpec.square(L, M, k)
     # G > C, decided in whole numbers: G²S > C²S = T.
-    wider = (L * M) ** 2 * k**2 > spec.parameters
+    S = math.prod(spec.kernel)
+    wider = (L * M) ** 2 * S > spec.parameters
     assert spec.is_wider_than_regular == wider
-    assert wider == (L > 1 and M * k**2 * (L - 1) > L)
+    assert wider == (L > 1 and M * S * (L - 1) > L)
     if wider:
         assert equal_cost_width(spec.parameters, k) < L * M
 
@@ -82,14 +98,14 @@ def test_the_width_theorem_refuses_a_rectangular_block():
         _ = IGCSpec(48, 96, 24, 4).is_wider_than_regular
 
 
-@given(st.integers(1, 12), st.sampled_from([1, 2, 3, 5]))
+@given(st.integers(1, 12), kernel_sizes)
 def test_the_greatest_width_at_fixed_parameters_is_reached_at_L_equals_MS(M, k):
     L = optimal_L(M, k)
     best = IGCSpec.square(L, M, k)
     assert maximal_width(best.parameters, k) == pytest.approx(L * M, rel=1e-12)
 
 
-@given(st.integers(1, 60), st.integers(1, 60), st.sampled_from([1, 2, 3, 5]))
+@given(st.integers(1, 60), st.integers(1, 60), kernel_sizes)
 def test_no_block_is_wider_than_the_bound_and_only_L_equals_MS_reaches_it(L, M, k):
     spec = IGCSpec.square(L, M, k)
     bound = maximal_width(spec.parameters, k)
@@ -98,8 +114,8 @@ def test_no_block_is_wider_than_the_bound_and_only_L_equals_MS_reaches_it(L, M, 
 
 
 def test_equal_cost_width_is_that_of_the_regular_convolution_of_as_many_parameters():
-    for width, k in ((16, 3), (7, 5), (4, 1)):
-        assert equal_cost_width(width**2 * k**2, k) == pytest.approx(width)
+    for width, k, S in ((16, 3, 9), (7, 5, 25), (4, 1, 1), (5, (1, 7), 7)):
+        assert equal_cost_width(width**2 * S, k) == pytest.approx(width)
 
 
 def test_a_block_of_equal_widths_is_square_only_if_they_are_L_times_M():

@@ -15,6 +15,7 @@ import numpy as np
 
 from igc_ref.networks import (
     IGC,
+    AveragePool,
     BatchNorm,
     Conv2d,
     GlobalAveragePool,
@@ -41,18 +42,21 @@ def lengths(layer, shape):
     _, *rest = layer.output_shape((inp, *size))
     if isinstance(layer, GlobalAveragePool):
         return {"y": (size[0] * size[1] + 1,), "dx": (1,)}
+    if isinstance(layer, AveragePool):
+        return {"y": (layer.kernel_size[0] * layer.kernel_size[1] + 1,), "dx": (1,)}
     if isinstance(layer, Conv2d):
-        out, per_group, k, _ = layer.parameters["weight"].shape
-        seen, sees = per_group * k * k, out // layer.groups * k * k
+        out, per_group, kh, kw = layer.parameters["weight"].shape
+        seen, sees = per_group * kh * kw, out // layer.groups * kh * kw
         return {"y": (seen,), "dx": (sees,), "d weight": (N * rest[0] * rest[1],)}
     assert isinstance(layer, IGC)
     s = layer.spec
-    seen, sees = (n // s.L * s.kernel_size**2 for n in (s.in_channels, s.out_channels))
+    seen, sees = (n // s.L * s.kernel[0] * s.kernel[1] for n in (s.in_channels, s.out_channels))
     mix, positions = s.out_channels // s.M, N * rest[0] * rest[1]
+    *primary, _ = layer.parameters
     return {
         "y": (seen, mix),
         "dx": (mix, sees),
-        "d primary": (mix, positions),
+        **{f"d {name}": (mix, positions) for name in primary},
         "d secondary": (seen, positions),
     }
 

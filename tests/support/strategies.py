@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 
 from igc_ref.networks.architecture import ARCHITECTURES
 from igc_ref.spec.block import IGCSpec
+from igc_ref.spec.mixed import MixedSpec
 from igc_ref.spec.products import IGCV2Spec, IGCV3Spec
 
 seeds = st.integers(0, 2**32 - 1)
-kernel_sizes = st.sampled_from([1, 2, 3, 5])
+kernel_sizes = st.sampled_from([1, 2, 3, 5, (1, 5), (3, 1), (2, 3)])
 strides = st.sampled_from([1, 2, 3])
 sizes = st.integers(1, 7)
 partitions = st.integers(1, 5)
@@ -26,9 +27,25 @@ def specs(draw, square=None, kernels=kernel_sizes):
     return IGCSpec(L * draw(st.integers(1, 3)), out, L, M, k, stride)
 
 
+@st.composite
+def mixed_specs(draw):
+    """Blocks of one to three kernel sizes, square or rectangular, of any stride."""
+    k = tuple(
+        draw(
+            st.lists(
+                st.sampled_from([1, 3, 5, (1, 3), (5, 1)]), min_size=1, max_size=3, unique=True
+            )
+        )
+    )
+    L, M = len(k) + draw(st.integers(0, 2)), draw(st.integers(1, 3))
+    out = math.lcm(L, M) if draw(st.booleans()) else L * M
+    return MixedSpec(L * draw(st.integers(1, 2)), out, L, M, k, draw(strides))
+
+
 # Groups of eight and more, which numba transforms (k = 3, stride 1), or of which it keeps ybar.
 wide_specs = st.sampled_from([
     *(IGCSpec.square(*numbers) for numbers in [(1, 9), (2, 8), (1, 8, 2), (1, 9, 3, 2)]),
+    IGCSpec.square(1, 8, (1, 3)), IGCSpec(16, 8, 2, 4, (3, 1), stride=2),
     IGCSpec(16, 26, 2, 13), IGCSpec(9, 8, 1, 2), IGCSpec(10, 22, 1, 11), IGCSpec(24, 12, 2, 3),
 ])  # fmt: skip
 
@@ -42,7 +59,7 @@ def ranked_specs(draw):
 
 @st.composite
 def igcv2_specs(draw, fewest=1, most=4):
-    """Products of up to four factors, their first one square, widening or narrowing."""
+    """Products of up to four factors, their first one spatial, widening or narrowing."""
     K = tuple(draw(st.lists(st.integers(1, 3), min_size=fewest, max_size=most)))
     inputs = draw(st.integers(1, 3)) * math.prod(K[1:])
     return IGCV2Spec(inputs, math.prod(K), K, draw(kernel_sizes), draw(strides))
@@ -84,4 +101,4 @@ def weights(rng, spec, dtype=np.float64):
 
 def depth_of(arch):
     """A small depth that networks of this architecture can have."""
-    return {"imagenet": 18, "igcv3": 54}.get(ARCHITECTURES[arch][0], 8)
+    return {"imagenet": 18, "igcv3": 54, "densenet": 10}.get(ARCHITECTURES[arch][0], 8)

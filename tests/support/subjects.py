@@ -15,17 +15,21 @@ from igc_ref.networks import (
     IGC,
     IGCV2,
     IGCV3,
+    AveragePool,
     BatchNorm,
     Conv2d,
+    GatedIGC,
     GlobalAveragePool,
     GroupNorm,
     Linear,
     MaxPool,
+    MixedIGC,
     Shuffle,
 )
 from igc_ref.networks.architecture import Architecture
-from igc_ref.networks.layer import Layer, Residual, Sequential
+from igc_ref.networks.layer import Dense, Layer, Residual, Sequential
 from igc_ref.networks.model import build
+from igc_ref.spec.mixed import MixedSpec
 from igc_ref.spec.products import IGCV2Spec, IGCV3Spec
 from tests.backends.cuda import emulator
 
@@ -100,6 +104,16 @@ def _block(layer, spec, shape, *modes):
     return Case(make, shape, modes)
 
 
+def _gated(N, H, W, numbers, gate, keep=None):
+    spec = IGCSpec(*numbers)
+
+    def make(backend, dtype):
+        rng = np.random.default_rng(0)
+        return GatedIGC(backend, spec, gate, keep=keep, rng=rng, dtype=dtype)
+
+    return Case(make, (N, spec.in_channels, H, W))
+
+
 def _residual(backend, dtype):
     rng = np.random.default_rng(0)
 
@@ -110,20 +124,36 @@ def _residual(backend, dtype):
     return Residual(backend, unit(3), unit(1))
 
 
+def _dense(backend, dtype):
+    """Two dense layers: what the first one adds goes through the second, and around it."""
+    rng = np.random.default_rng(0)
+
+    def layer(channels):
+        norm = BatchNorm(backend, channels, relu=True, dtype=dtype)
+        block = IGC(backend, IGCSpec(channels, 2, 2, 1), rng=rng, dtype=dtype)
+        return Dense(backend, {"bn": norm, "igc": block})
+
+    return Sequential({"first": layer(4), "second": layer(6), "pool": AveragePool(backend)})
+
+
 MULTILINEAR = {  # linear in x and in every weight (shuffle and pool have none)
     "conv": _conv(6, 5, 4, 3, 4),
     "conv 1x1 /2 in groups": _conv(6, 5, 4, 4, 6, kernel_size=1, stride=2, groups=2),
     "conv 5x5 of one channel": _conv(6, 4, 7, 1, 1, kernel_size=5),
+    "conv 5x2 /2": _conv(6, 7, 4, 3, 4, kernel_size=(5, 2), stride=2),
     "igc": _igc(6, 5, 4, 6, 6, 2, 3),
     "igc /2, P not the inverse": _igc(6, 5, 5, 6, 12, 3, 2, stride=2),
+    "igc 1x5 /2": _igc(6, 3, 9, 6, 6, 2, 3, (1, 5), 2),
     "igc of one channel": _igc(6, 3, 4, 1, 1, 1, 1),
     "wide conv": _conv(5, 4, 5, 9, 11),  # numba transforms these: see `numba.winograd`
     "wide igc": _igc(3, 5, 3, 16, 24, 2, 3),
     "shuffle": Case(lambda backend, dtype: Shuffle(backend, 3), (6, 6, 5, 4)),
+    "average of windows": Case(lambda backend, dtype: AveragePool(backend, (2, 4)), (6, 3, 7, 5)),
     "average": Case(lambda backend, dtype: GlobalAveragePool(backend), (6, 3, 5, 3)),
 }
 BILINEAR = [name for name in MULTILINEAR if name != "average"]  # scaling by powers of two is exact
 LAYERS = MULTILINEAR | {
+    "mixed igc": _block(MixedIGC, MixedSpec(6, 12, 3, 2, (3, 5), stride=2), (6, 6, 5, 4), False),
     "linear": Case(
         lambda backend, dtype: Linear(backend, 7, 4, rng=np.random.default_rng(0), dtype=dtype),
         (6, 7),
@@ -140,9 +170,13 @@ CHECKED = LAYERS | {
         lambda b, dtype: GroupNorm(b, 4, 1, relu=True, dtype=dtype), (3, 4, 5, 6)
     ),
     "residual": Case(_residual, (3, 2, 5, 6), (True, False)),
+    "dense": Case(_dense, (3, 4, 5, 6), (True, False)),
     "igcv2": _block(IGCV2, IGCV2Spec(4, 8, (2, 2, 2), stride=2), (3, 4, 5, 6), False),
     # Of a few weights a channel, batch norm is so bent that differences are coarse.
     "igcv3": _block(IGCV3, IGCV3Spec(12, 8, 2, stride=2), (3, 12, 6, 7), True, False),
+    "gated by channels": _gated(3, 5, 6, (6, 12, 3, 2, 3, 2), "channels"),
+    "gated by partitions": _gated(3, 5, 6, (8, 8, 4, 2), "partitions"),
+    "gated by two of four": _gated(18, 4, 3, (8, 16, 4, 2), "partitions", 2),
     "igcv3, residual": _block(IGCV3, IGCV3Spec(12, 12, 2), (3, 12, 6, 7), True, False),
 }
 MODES = [(name, train) for name, case in CHECKED.items() for train in case.modes]
@@ -151,6 +185,9 @@ NETWORKS = [
     Architecture("plain_igc", 5, L=2, M=2),
     Architecture("resnet", 8, width=3),
     Architecture("resnet_igc", 8, L=2, M=2),
+    Architecture("plain_igc", 5, L=2, M=2, kernel_sizes=(5, 3)),
+    Architecture("plain_igc", 5, L=2, M=3, kernel_sizes=(5,), dims="1"),
+    Architecture("densenet_bc_igc", 10, L=2, M=2),
 ]
 NETWORKS_EVERYWHERE = [
     *(marked(backend, network) for backend in ("numpy", "numba") for network in NETWORKS),

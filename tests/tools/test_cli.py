@@ -148,7 +148,7 @@ def test_the_command_tells_its_version(capsys):
 
 @pytest.mark.parametrize(
     "command",
-    ["train", "hash", "eval", "predict", "params", "bench", "plot", "sweep", "compress", "doctor"],
+    "train hash eval predict params bench plot sweep search compress doctor".split(),
 )
 def test_every_command_explains_itself_and_every_option(command, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -25,7 +25,10 @@ LAW = dict.fromkeys(GROUND, (set(), set())) | {
     "networks": ({"spec", "backends"}, set()),
     "training": ({"networks", "data", "backends"}, {"mpi4py"}),
     "plots": ({"spec"}, {"matplotlib"}),
-    "studies": ({"spec", "reference", "networks", "training", "data", "plots"}, {"submitit"}),
+    "studies": (
+        {"spec", "reference", "networks", "training", "data", "plots"},
+        {"submitit", "optuna"},
+    ),
     "exchange": (
         {"spec", "reference", "backends", "networks", "training"},
         {"onnx", "safetensors", "torch"},

@@ -309,6 +309,12 @@ def test_an_interval_is_drawn_around_the_mean_and_beside_the_values():
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b"]
 
 
+def test_dots_are_drawn_beside_the_lines():
+    (axes,) = plots.draw_lines({"a": ([1], [2])}, x="x", y="y", dots=([3, 4], [5, 6])).axes
+    assert axes.collections[0].get_offsets().tolist() == [[3, 5], [4, 6]]
+    assert len(axes.lines) == 1
+
+
 def test_the_figure_of_a_sweep_has_a_line_a_depth_through_the_means_of_its_seeds():
     def result(L, M, depth, seed, accuracy):
         return Result(L, M, L * M, depth, seed, 1, 1, 1, accuracy)

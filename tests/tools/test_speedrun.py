@@ -1,6 +1,7 @@
 """``docs/speedrun.md`` is what its record says; differences are paired by seed."""
 
 from benchmarks import speedrun
+from benchmarks.runs import read
 
 MACHINE = {"commit": "c", "date": "2000-01-01", "processor": "P", "threads": 2, "numba": 1}
 CONFIG = {"arch": "plain", "depth": 5, "width": 4, "doubling": "M", "data": "cifar10"}
@@ -14,7 +15,7 @@ def run(kind, way, seed, *accuracies, **more):
 
 
 def test_the_page_is_what_its_record_says():
-    assert speedrun.PAGE.read_text(encoding="utf-8") == speedrun.page(speedrun.read())
+    assert speedrun.PAGE.read_text(encoding="utf-8") == speedrun.page(read(speedrun.RECORD))
 
 
 def test_differences_are_paired_by_seed_and_seconds_end_where_the_target_was_reached():

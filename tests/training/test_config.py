@@ -59,7 +59,8 @@ def test_every_setting_has_an_option_with_its_help_and_default_and_is_documented
     [
         ("--bn-momentum 0.5", {"bn_momentum": 0.5}),
         ("--bn-momentum paper", {"bn_momentum": None}),
-        ("--kernel-sizes 3,5,7 --gate channels", {"kernel_sizes": [3, 5, 7], "gate": "channels"}),
+        ("--kernel-sizes 3,5,7 -L 6 -M 2", {"kernel_sizes": [3, 5, 7], "L": 6, "M": 2}),
+        ("--gate partitions --keep 2", {"gate": "partitions", "keep": 2}),
         ("--no-augment -L 3 -M 2", {"augment": False, "L": 3, "M": 2}),
         ("--until 0.5 --test-mirror", {"until": 0.5, "test_mirror": True}),
         ("--schedule step --weight-decay 0 --lr 1", {"weight_decay": 0.0, "lr": 1.0}),
@@ -100,7 +101,7 @@ def test_what_is_given_on_the_command_line_is_what_is_trained(tmp_path, options,
         ({"out": 5}, "out=5 is not a path"),
         ({"out": "a\nb"}, r"out='a\\nb' is not a path"),
         ({"out": "~no such user/run"}, "out='~no such user/run': there is no such home folder"),
-        ({"data": "mnist"}, "data='mnist' is unknown; choose one of shapes, cifar10"),
+        ({"data": "mnist"}, "data='mnist' is unknown; choose one of shapes, waves, ci"),
         ({"backend": "torch"}, "backend='torch' is unknown; choose one of auto"),
         ({"dtype": "int8"}, "dtype='int8' is unknown"),
         ({"depth": 6}, "depth=6 is not allowed"),
@@ -163,7 +164,11 @@ def test_a_recipe_is_what_the_paper_and_its_authors_say(name, dataset):
 
 def test_a_recipe_says_nothing_about_shapes_and_a_speedrun_nothing_about_digits():
     for name, table in RECIPES.items():
-        assert set(data.NAMES) - set(table) - {"svhn", "svhn_extra"} == {"shapes", *data.OWN}
+        assert set(data.NAMES) - set(table) - {"svhn", "svhn_extra"} == {
+            "shapes",
+            "waves",
+            *data.OWN,
+        }
         with pytest.raises(SpecError, match=f"'{name}' says nothing about data='shapes'"):
             TrainConfig.recipe(name, data="shapes")
     with pytest.raises(

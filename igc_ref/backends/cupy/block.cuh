@@ -25,7 +25,7 @@
 //   I, O         channels of a primary partition before and after W_p     2, 2   (in the paper: M)
 //   A, a         channels of a secondary partition, and one of them       24     (in the paper: L)
 //   R            outputs of a slab in the same secondary partition        1
-//   K, S         W_p is K x K at stride S                                 3, 1
+//   KH, KW, S    W_p is KH x KW at stride S                               3, 3, 1
 //   OS           outputs of a slab that a thread computes, MS*R           2
 //   PARTS        threads share out the M partitions, M/MS parts           1
 //   ROW_GROUPS   threads below each other, HO/PX                          8
@@ -58,7 +58,8 @@
 
 // Given by the host as macros IGC_...: `block_macros` in kernels.py has all of them.
 constexpr int SLABS = IGC_SLABS, I = IGC_I, O = IGC_O, M = IGC_M, A = IGC_A, R = O / M;
-constexpr int K = IGC_K, S = IGC_S, P = K / 2, TAPS = K * K;
+constexpr int KH = IGC_KH, KW = IGC_KW, S = IGC_S, TAPS = KH * KW;
+constexpr int PH = KH / 2, PW = KW / 2;  // padding above and below, and beside the image
 constexpr int H = IGC_H, W = IGC_W, HO = IGC_HO, WO = IGC_WO;
 constexpr int NP = IGC_NP, PX = IGC_PX, MS = IGC_MS, OS = MS * R;  // OS: outputs of a thread
 
@@ -87,9 +88,9 @@ struct Bytes<2> { typedef unsigned short type; };
 typedef Bytes<VECTOR_BYTES>::type Vector;
 constexpr int VECTOR = VECTOR_BYTES / sizeof(storage);
 constexpr int ALIGN = VECTOR < 4 ? VECTOR : 4;
-constexpr int LEFT = round_up(P, ALIGN), OVERHANG = larger(0, (WO - 1) * S + K - P - W);
+constexpr int LEFT = round_up(PW, ALIGN), OVERHANG = larger(0, (WO - 1) * S + KW - PW - W);
 constexpr int PITCH = round_up(W + larger(LEFT, OVERHANG), ALIGN);
-constexpr int ROWS = larger((ROW_GROUPS * PX - 1) * S + K, P + H);
+constexpr int ROWS = larger((ROW_GROUPS * PX - 1) * S + KH, PH + H);
 // Images and row groups that share a warp lie in different banks: a row of threads spans WO*S banks, the
 // next image begins that many banks further on, and the next row group after those of all NP images
 // (or at an odd multiple of that, where it divides the 32 banks). `skewed` pads `size` numbers for it.
@@ -109,10 +110,10 @@ constexpr int IMAGE = skewed(row_at(ROWS - 1) + PITCH + OVERHANG + LEFT, WO * S)
 constexpr int TILE = I * NP * IMAGE;
 
 // Weights of a slab as threads read them and as pack.cu lays them out: for each part, input and
-// column of the kernel, the K*OS weights (ky, output) of that column; then for each output of the
+// column of the kernel, the KH*OS weights (ky, output) of that column; then for each output of the
 // slab (partition m, r), the A weights of W_d that mix it. Every run is padded to whole chunks.
-constexpr int COLUMN = chunked(K * OS);
-constexpr int PRIMARY = round_up(PARTS * I * K * COLUMN, 4);
+constexpr int COLUMN = chunked(KH * OS);
+constexpr int PRIMARY = round_up(PARTS * I * KW * COLUMN, 4);
 constexpr int MIX = chunked(A);
 constexpr int SECONDARY = IGC_SECONDARY ? round_up(M * R * MIX, 4) : 0;
 constexpr int WEIGHTS = PRIMARY + SECONDARY, WEIGHTS_A_THREAD = divide_up(WEIGHTS, 4 * THREADS);
@@ -230,7 +231,7 @@ struct Loader {
           if (IGC_RULE) value[e] = at_least(fmaf(line[u].x, value[e], line[u].y), floor);
           if (NP > 1 && s.n >= images) value[e] = 0.f;  // not an image
         }
-        float* to = tile + s.plane * IMAGE + row_at(s.at / W + P) + LEFT + s.at % W;
+        float* to = tile + s.plane * IMAGE + row_at(s.at / W + PH) + LEFT + s.at % W;
         if (!s.inside) continue;
         if constexpr (VECTOR % 4 == 0) {
 #pragma unroll
@@ -257,25 +258,25 @@ __device__ __forceinline__ void bring_rules(float4* to, const float* rule) {
 }
 
 // Read the pixels under a thread's column of positions for one input and one column of the kernel.
-__device__ __forceinline__ void read_column(float (&pixel)[(PX - 1) * S + K], const float* tile,
+__device__ __forceinline__ void read_column(float (&pixel)[(PX - 1) * S + KH], const float* tile,
                                             const Place& at, int i, int kx) {
   const float* from =
-      tile + (i * NP + at.image) * IMAGE + at.row / PX * GROUP + LEFT - P + at.column * S + kx;
+      tile + (i * NP + at.image) * IMAGE + at.row / PX * GROUP + LEFT - PW + at.column * S + kx;
 #pragma unroll
-  for (int t = 0; t < (PX - 1) * S + K; ++t) pixel[t] = from[row_at(t)];
+  for (int t = 0; t < (PX - 1) * S + KH; ++t) pixel[t] = from[row_at(t)];
 }
 
 // y += W_p z for one column of the kernel: y[j][px] of the thread's OS outputs and PX positions.
 __device__ __forceinline__ void convolve_column(float (&y)[OS][PX], const float* weight,
-                                                const float (&pixel)[(PX - 1) * S + K]) {
+                                                const float (&pixel)[(PX - 1) * S + KH]) {
 #pragma unroll
-  for (int e = 0; e < K * OS; e += chunk(K * OS)) {
-    float w[chunk(K * OS)];
+  for (int e = 0; e < KH * OS; e += chunk(KH * OS)) {
+    float w[chunk(KH * OS)];
     read(w, weight + e);
 #pragma unroll
-    for (int u = 0; u < chunk(K * OS); ++u) {
+    for (int u = 0; u < chunk(KH * OS); ++u) {
       const int ky = (e + u) / OS, j = (e + u) % OS;
-      if (ky >= K) continue;  // padding
+      if (ky >= KH) continue;  // padding
 #pragma unroll
       for (int px = 0; px < PX; ++px) y[j][px] = fmaf(w[u], pixel[px * S + ky], y[j][px]);
     }

@@ -21,12 +21,13 @@
 #include "block.cuh"
 
 // Which outputs read a pixel, in one direction: output o reads pixel o*S + k - P with tap k of the
-// kernel. Write the pixel as p*S + r with 0 <= r < S. Output p + D reads it with tap k if and only if
-// (p + D)*S + k - P = p*S + r, that is D*S = r + P - k; if S does not divide r + P - k, no output reads
-// it with tap k. With K = 3 and S = 2, pixels with r = 0 are read with tap 1 by output p alone, those
-// with r = 1 with tap 2 by p and with tap 0 by p + 1. As r + P - k goes from P - (K - 1) to S - 1 + P,
-// D goes from -BEFORE to AFTER.
-constexpr int BEFORE = (K - 1 - P) / S, AFTER = (S - 1 + P) / S;
+// K = KH or KW taps, and P = PH or PW. Write the pixel as p*S + r with 0 <= r < S. Output p + D reads it
+// with tap k if and only if (p + D)*S + k - P = p*S + r, that is D*S = r + P - k; if S does not divide
+// r + P - k, no output reads it with tap k. With K = 3 and S = 2, pixels with r = 0 are read with tap 1
+// by output p alone, those with r = 1 with tap 2 by p and with tap 0 by p + 1. As r + P - k goes from
+// P - (K - 1) to S - 1 + P, D goes from -ABOVE to BELOW, and in a row from -BEFORE to AFTER.
+constexpr int ABOVE = (KH - 1 - PH) / S, BELOW = (S - 1 + PH) / S;
+constexpr int BEFORE = (KW - 1 - PW) / S, AFTER = (S - 1 + PW) / S;
 // A task is dx for IS inputs, at the pixels p*S + r of PXD positions p below each other.
 constexpr int IS = IGC_IS, PXD = IGC_PXD;
 constexpr int D_GROUPS = divide_up(HO, PXD), D_PLACES = D_GROUPS * NP * WO;
@@ -43,7 +44,7 @@ __host__ __device__ constexpr int without_conflicts(int pitch) {
 constexpr int D_TOGETHER = larger(1, WARP / WO / NP);
 constexpr int D_LEFT = larger(BEFORE, AFTER);
 constexpr int D_PITCH = D_TOGETHER > 1 ? without_conflicts(WO + D_LEFT) : WO + D_LEFT;
-constexpr int D_ROWS = BEFORE + larger(D_GROUPS * PXD, HO) + AFTER;
+constexpr int D_ROWS = ABOVE + larger(D_GROUPS * PXD, HO) + BELOW;
 constexpr int D_IMAGE = skewed(D_ROWS * D_PITCH + D_LEFT + AFTER, WO * D_TOGETHER);
 constexpr int D_TILE = IGC_DX ? O * NP * D_IMAGE : 0;
 
@@ -64,7 +65,7 @@ constexpr int KEPT = IGC_KEPT;
 
 // Add up over the warps what the weights gain in `count` slabs, always in the same order, and write it
 // in the order of the weights. Gain v of a part is, as `add` lists them in the kernel,
-//   W_p: v = ((i*K + kx)*K + ky)*OS + j, which is W_p[l][o][i][ky][kx], o = part*OS + j;
+//   W_p: v = ((i*KW + kx)*KH + ky)*OS + j, which is W_p[l][o][i][ky][kx], o = part*OS + j;
 //   W_d: v = PIXELS + j*A + a. Output o belongs to partition m = o / R = part*MS + j / R, where Pᵀ puts
 //        it at place (o % R)*L + l of A = R*L. As R divides OS, o % R = j % R: W_d[m][a][(j % R)*L + l].
 __device__ __forceinline__ void flush(int first, int count, const float* gains, float* gradients) {
@@ -79,9 +80,9 @@ __device__ __forceinline__ void flush(int first, int count, const float* gains, 
 #pragma unroll
     for (int w = 0; w < WARPS_A_PART; ++w) sum += from[w * GAINS];
     if (v < PIXELS) {
-      const int o = part * OS + v % OS, ky = v / OS % K, kx = v / (OS * K) % K;
+      const int o = part * OS + v % OS, ky = v / OS % KH, kx = v / (OS * KH) % KW;
       const int i = v / (OS * TAPS), row = IGC_SECONDARY ? (l * O + o) * I : o * SLABS * I + l * I;
-      primary[(row + i) * TAPS + ky * K + kx] = sum;
+      primary[(row + i) * TAPS + ky * KW + kx] = sum;
     } else {
       const int j = (v - PIXELS) / A, a = (v - PIXELS) % A, m = part * MS + j / R;
       secondary[(m * A + a) * A + j % R * SLABS + l] = sum;
@@ -173,7 +174,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* d, con
     for (int px = 0; px < PX; ++px)
       if (at.active && at.row + px < HO)
         dy_tile[((at.part * OS + j) * NP + at.image) * D_IMAGE +
-               (at.row + px + BEFORE) * D_PITCH + D_LEFT + at.column] = dy[j][px];
+               (at.row + px + ABOVE) * D_PITCH + D_LEFT + at.column] = dy[j][px];
 #endif
 
 #pragma unroll 1
@@ -204,7 +205,7 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* d, con
       for (int px = 0; px < PX; ++px)
         if (IGC_DX && at.active && at.row + px < HO)
           dy_tile[((at.part * OS + j) * NP + at.image) * D_IMAGE +
-                 (at.row + px + BEFORE) * D_PITCH + D_LEFT + at.column] = dy[j][px];
+                 (at.row + px + ABOVE) * D_PITCH + D_LEFT + at.column] = dy[j][px];
     }
     float y[OS][PX];
 #pragma unroll
@@ -218,20 +219,20 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* d, con
 #pragma unroll
       for (int i = 0; i < INPUTS; ++i)
 #pragma unroll
-        for (int kx = 0; kx < K; ++kx) {
-          float pixel[(PX - 1) * S + K];
+        for (int kx = 0; kx < KW; ++kx) {
+          float pixel[(PX - 1) * S + KH];
           read_column(pixel, tile, at, i0 + i, kx);
 #if IGC_SECONDARY
-          convolve_column(y, slot + ((at.part * I + i0 + i) * K + kx) * COLUMN, pixel);
+          convolve_column(y, slot + ((at.part * I + i0 + i) * KW + kx) * COLUMN, pixel);
 #endif
 #pragma unroll
-          for (int ky = 0; ky < K; ++ky)
+          for (int ky = 0; ky < KH; ++ky)
 #pragma unroll
             for (int j = 0; j < OS; ++j) {  // dW_p = blockmask(dy zᵀ)
               float sum = 0.f;
 #pragma unroll
               for (int px = 0; px < PX; ++px) sum = fmaf(dy[j][px], pixel[px * S + ky], sum);
-              warp.add(((i * K + kx) * K + ky) * OS + j, PIXEL_LIST, sum);
+              warp.add(((i * KW + kx) * KH + ky) * OS + j, PIXEL_LIST, sum);
             }
         }
       if (!UNROLL) warp.to += PIXEL_LIST;
@@ -263,31 +264,31 @@ block_backward(storage* dx, float* gradients, float* sums, const storage* d, con
 #pragma unroll
           for (int c = 0; c < S; ++c) g[i][r][c] = 0.f;
 
-#pragma unroll(PARTS* K* COLUMN <= 36 ? PARTS : 1)
+#pragma unroll(PARTS* KW* COLUMN <= 36 ? PARTS : 1)
       for (int part = 0; part < PARTS; ++part)
 #pragma unroll
-        for (int kx = 0; kx < K; ++kx) {
+        for (int kx = 0; kx < KW; ++kx) {
 #pragma unroll
-          for (int e = 0; e < K * OS; e += chunk(K * OS)) {
-            float w[IS][chunk(K * OS)];
+          for (int e = 0; e < KH * OS; e += chunk(KH * OS)) {
+            float w[IS][chunk(KH * OS)];
 #pragma unroll
             for (int i = 0; i < IS; ++i)
-              read(w[i], slot + ((part * I + i0 + i) * K + kx) * COLUMN + e);
+              read(w[i], slot + ((part * I + i0 + i) * KW + kx) * COLUMN + e);
 #pragma unroll
             for (int rx = 0; rx < S; ++rx) {
-              if ((rx + P - kx) % S != 0) continue;
+              if ((rx + PW - kx) % S != 0) continue;
 #pragma unroll
-              for (int u = 0; u < chunk(K * OS); ++u) {
+              for (int u = 0; u < chunk(KH * OS); ++u) {
                 const int ky = (e + u) / OS, j = (e + u) % OS;
-                if (ky >= K) continue;  // padding
+                if (ky >= KH) continue;  // padding
                 const float* from = dy_tile + ((part * OS + j) * NP + n) * D_IMAGE +
-                                    (row + BEFORE) * D_PITCH + D_LEFT + column + (rx + P - kx) / S;
+                                    (row + ABOVE) * D_PITCH + D_LEFT + column + (rx + PW - kx) / S;
 #pragma unroll
                 for (int ry = 0; ry < S; ++ry) {
-                  if ((ry + P - ky) % S != 0) continue;
+                  if ((ry + PH - ky) % S != 0) continue;
 #pragma unroll
                   for (int px = 0; px < PXD; ++px) {
-                    const float seen = from[(px + (ry + P - ky) / S) * D_PITCH];
+                    const float seen = from[(px + (ry + PH - ky) / S) * D_PITCH];
 #pragma unroll
                     for (int i = 0; i < IS; ++i)
                       g[i][px * S + ry][rx] = fmaf(w[i][u], seen, g[i][px * S + ry][rx]);

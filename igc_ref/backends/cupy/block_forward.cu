@@ -71,10 +71,10 @@ block_forward(storage* y, float* moments, const storage* x, const float* rule, f
 #pragma unroll(I <= 4 ? I : 2)
     for (int i = 0; i < I; ++i)
 #pragma unroll
-      for (int kx = 0; kx < K; ++kx) {
-        float pixel[(PX - 1) * S + K];
+      for (int kx = 0; kx < KW; ++kx) {
+        float pixel[(PX - 1) * S + KH];
         read_column(pixel, tile, at, i, kx);
-        convolve_column(z, slot + ((at.part * I + i) * K + kx) * COLUMN, pixel);
+        convolve_column(z, slot + ((at.part * I + i) * KW + kx) * COLUMN, pixel);
       }
 #if IGC_SECONDARY
 #pragma unroll

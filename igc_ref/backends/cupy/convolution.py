@@ -18,6 +18,7 @@ from igc_ref.backends.cupy.tiles import Tile, choose
 from igc_ref.backends.operators.convolution import ConvSaved
 from igc_ref.backends.operators.lazy import Batch, Derivative, Moments, Rule, Sums
 from igc_ref.backends.operators.library import Array, Saved
+from igc_ref.errors import int_or_pair
 from igc_ref.spec.block import IGCSpec
 
 
@@ -48,8 +49,8 @@ class Convolutions(Packing):
     ) -> tuple[Batch, Saved]:
         """Convolve in groups; see `GenericBackend.conv2d`."""
         groups, stride = self.check_conv2d(x, weight, groups, stride)
-        out, _, k, _ = weight.shape
-        g = of_convolution(self._whole(x), out, groups, k, stride, split=True)
+        kernel_size = int_or_pair("kernel_size", weight.shape[2:])
+        g = of_convolution(self._whole(x), len(weight), groups, kernel_size, stride, split=True)
         g = self._fitting(g, backward=False, dx=False)
         results = self._forward(x, weight, None, g)
         return super().conv2d(x, weight, groups, stride) if results is None else results

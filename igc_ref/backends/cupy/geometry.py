@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
-from igc_ref.spec.block import IGCSpec, output_length
+from igc_ref.errors import KernelSize, kernel_pair
+from igc_ref.spec.block import IGCSpec, output_size
 
 SPLIT = 16  # outputs of a group that one CUDA block takes, where it may share them out: a guess
 
@@ -16,7 +18,8 @@ class Geometry:
 
     ``slabs`` slabs have ``I`` inputs and ``O`` outputs each; the outputs go into ``M`` secondary
     partitions of ``A`` channels. A convolution has ``groups``, and ``share`` CUDA blocks for the
-    outputs of one group; for it ``M = O``, ``A = 1``. Kernels are ``K`` x ``K`` at stride ``S``.
+    outputs of one group; for it ``M = O``, ``A = 1``. Kernels are ``KH`` x ``KW`` at stride ``S``;
+    ``K`` is one number if both are equal.
     """
 
     secondary: bool
@@ -25,7 +28,7 @@ class Geometry:
     O: int
     M: int
     A: int
-    K: int
+    K: KernelSize
     S: int
     H: int
     W: int
@@ -36,7 +39,17 @@ class Geometry:
     @property
     def outputs(self) -> tuple[int, int]:
         """Height and width of the outputs."""
-        return output_length(self.H, self.K, self.S), output_length(self.W, self.K, self.S)
+        return output_size((self.H, self.W), self.K, self.S)
+
+    @cached_property
+    def KH(self) -> int:
+        """Height of the kernel."""
+        return kernel_pair(self.K)[0]
+
+    @cached_property
+    def KW(self) -> int:
+        """Width of the kernel."""
+        return kernel_pair(self.K)[1]
 
     def shared_out(self) -> Iterator[Geometry]:
         """Yield a convolution with the outputs of a group in 1, 2, 3, ... shares."""
@@ -65,7 +78,7 @@ def of_block(spec: IGCSpec, N: int, H: int, W: int) -> Geometry | None:
 
 
 def of_convolution(
-    shape: tuple[int, int, int, int], out: int, groups: int, K: int, S: int, split: bool
+    shape: tuple[int, int, int, int], out: int, groups: int, K: KernelSize, S: int, split: bool
 ) -> Geometry:
     """Return the geometry of a group convolution of images (C, N, H, W).
 

@@ -40,7 +40,8 @@ def block_macros(
     HO, WO = g.outputs
     return {
         "SECONDARY": int(g.secondary), "SLABS": g.slabs, "I": g.I, "O": g.O, "M": g.M, "A": g.A,
-        "K": g.K, "S": g.S, "H": g.H, "W": g.W, "HO": HO, "WO": WO, "SHARE": g.share,
+        "KH": g.KH, "KW": g.KW, "S": g.S, "H": g.H, "W": g.W, "HO": HO, "WO": WO,
+        "SHARE": g.share,
         "PX": tile.PX, "MS": tile.MS, "NP": tile.NP, "PXD": tile.PXD, "IS": tile.IS,
         "STAGES": tile.stages, "KEPT": tile.kept,
         "HALF": int(half), "RULE": int(rule), "MOMENTS": 1,

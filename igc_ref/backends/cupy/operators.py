@@ -7,6 +7,8 @@ What the kernels do not compute (float64, max pooling, large images) goes to `su
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -148,6 +150,38 @@ class CudaOperators(Convolutions, LossAndSGD):
         self.launch("pointwise.cu", "shuffle", self._grid(N * H * W, C), *arguments)
         return y, (x.shape, x.dtype, groups)
 
+    def concat(self, batches: Sequence[Batch]) -> Array:
+        """Return batches one after the other along the channels; see `GenericBackend.concat`."""
+        self.check_concat(batches)
+        ends = [*accumulate(x.shape[0] for x in batches)]
+        shape = ends[-1], *batches[0].shape[1:]
+        if batches[0].dtype != np.float32 or not self._fits(shape):
+            return super().concat(batches)
+        y = self._empty(shape)
+        for x, last in zip(batches, ends, strict=True):
+            self._move(x, y, 0, last - x.shape[0], x.shape[0])
+        return y
+
+    def split(self, x: Batch, sizes: Sequence[int]) -> list[Batch]:
+        """Return runs of channels; see `GenericBackend.split`."""
+        sizes = self.check_split(x, sizes)
+        if not self._fast(x):
+            return super().split(x, sizes)
+        x, parts = self._by_rule(x)[0], []
+        for n, last in zip(sizes, accumulate(sizes), strict=True):
+            parts.append(y := self._empty((n, *x.shape[1:])))
+            self._move(x, y, last - n, 0, n)
+        return parts
+
+    def _move(self, x: Batch, y: Batch, source: int, target: int, channels: int) -> None:
+        """Copy channels of x from `source` on into y from `target` on."""
+        x, rule = self._by_rule(x)
+        length = math.prod(x.shape[1:])
+        arguments = rule.table, f32(rule.floor), i32(source), i32(target), i64(length)
+        self.launch(
+            "pointwise.cu", "move", self._grid(length, channels), y.data, x.data, *arguments
+        )
+
     def global_average_pool(self, x: Batch) -> tuple[Array, tuple[int, ...]]:
         """Average every channel of every image: (C, N, H, W) to (N, C)."""
         self.check_batch("x", x)
@@ -171,4 +205,28 @@ class CudaOperators(Convolutions, LossAndSGD):
         dy = self.xp.ascontiguousarray(dy[self.mine])
         arguments = (dx.data, dy, f32(self.scale), i32(N), i32(H * W))
         self.launch("pointwise.cu", "spread", grid, *arguments)
+        return dx
+
+    def average_pool(self, x: Batch, kernel_size: int | tuple[int, int]) -> tuple[Batch, Saved]:
+        """Average every window; see `GenericBackend.average_pool`."""
+        kh, kw = self.check_pool(x, kernel_size)
+        if not self._fast(x):
+            return super().average_pool(x, kernel_size)
+        (x, rule), (C, N, H, W) = self._by_rule(x), x.shape
+        y = self._empty((C, N, H // kh, W // kw))
+        length, numbers = math.prod(y.shape[1:]), map(i32, (kh, kw, H, W))
+        arguments = y.data, x.data, rule.table, f32(rule.floor), *numbers, i64(length)
+        self.launch("pointwise.cu", "average_windows", self._grid(length, C), *arguments)
+        return y, (x.shape, x.dtype, (kh, kw))
+
+    def average_pool_backward(self, dy: Batch, saved: Saved) -> Array:
+        """Spread every gradient evenly over its window."""
+        shape, dtype, (kh, kw) = saved
+        C, N, H, W = shape
+        self.check_batch("the gradient", dy, dtype, (C, N, H // kh, W // kw))
+        if dtype != np.float32 or not self._fits(shape):
+            return super().average_pool_backward(dy, saved)
+        dy, dx = self._plain(dy), self._empty(shape)
+        arguments = dx.data, dy.data, *map(i32, (kh, kw, H, W)), i64(N * H * W)
+        self.launch("pointwise.cu", "spread_windows", self._grid(N * H * W, C), *arguments)
         return dx

@@ -42,7 +42,7 @@ class Packing(CudaBase):
         given = [primary] if secondary is None else [primary, secondary]
         weights = [self.xp.ascontiguousarray(weight) for weight in given]
         addresses = [self.device.address(weight) for weight in weights]
-        shape = g.slabs, g.I, g.O, g.M, g.A, g.K, tile.MS, slot(g, tile)
+        shape = g.slabs, g.I, g.O, g.M, g.A, g.KH, g.KW, tile.MS, slot(g, tile)
         row = (*addresses, *[0] * (2 - len(weights)), g.groups * g.share, *shape)
         if row in self._packed:
             return self._packed[row]

@@ -1,5 +1,5 @@
 // What stands between blocks and after the last: residual sums, ReLU's derivative, channel shuffles,
-// average pooling.
+// concatenation, average pooling.
 //
 // Batches are (C, N, H, W): `length` = N*H*W numbers of a channel side by side; blockIdx.y is the
 // channel. An operand is read by its rule (normalise.cu): (scale, shift, mean, 1/std) and a floor.
@@ -48,6 +48,17 @@ shuffle(storage* y, const storage* x, const float* rule, float floor, int groups
     store(y + to + i, read_by(line, floor, x + from + i));
 }
 
+// Channel `from` + c of x, read by its rule, is channel `to` + c of y.
+extern "C" __global__ void __launch_bounds__(THREADS)
+move(storage* y, const storage* x, const float* rule, float floor, int from, int to,
+     long long length) {
+  const long long source = (from + blockIdx.y) * length, target = (to + blockIdx.y) * length;
+  const float4 line = __ldg((const float4*)rule + from + blockIdx.y);
+  for (long long i = (long long)blockIdx.x * THREADS + threadIdx.x; i < length;
+       i += (long long)gridDim.x * THREADS)
+    store(y + target + i, read_by(line, floor, x + source + i));
+}
+
 // y[n, c] = the mean over the positions of x[c, n], read by its rule; a warp a plane.
 extern "C" __global__ void __launch_bounds__(THREADS)
 average(float* y, const storage* x, const float* rule, float floor, int N, int positions) {
@@ -59,6 +70,37 @@ average(float* y, const storage* x, const float* rule, float floor, int N, int p
   for (int i = threadIdx.x % WARP; i < positions; i += WARP) sum[0] += read_by(line, floor, from + i);
   const float total = warp_sums(sum);
   if (threadIdx.x % WARP == 0) y[(long long)n * gridDim.y + c] = total / positions;
+}
+
+// y = the mean over every window of kh x kw pixels of x, read by its rule; `length` is y's.
+extern "C" __global__ void __launch_bounds__(THREADS)
+average_windows(storage* y, const storage* x, const float* rule, float floor, int kh, int kw, int H,
+                int W, long long length) {
+  const int columns = W / kw, positions = H / kh * columns;
+  const float4 line = __ldg((const float4*)rule + blockIdx.y);
+  const long long images = blockIdx.y * (length / positions);
+  for (long long i = (long long)blockIdx.x * THREADS + threadIdx.x; i < length;
+       i += (long long)gridDim.x * THREADS) {
+    const int at = i % positions, row = at / columns * kh, column = at % columns * kw;
+    const storage* from = x + (images + i / positions) * H * W + row * W + column;
+    float sum = 0.f;
+    for (int q = 0; q < kh * kw; ++q) sum += read_by(line, floor, from + q / kw * W + q % kw);
+    store(y + blockIdx.y * length + i, sum / (kh * kw));
+  }
+}
+
+// dx = dy / (kh * kw) all over its window, and 0 beyond the last one; `length` is dx's.
+extern "C" __global__ void __launch_bounds__(THREADS)
+spread_windows(storage* dx, const storage* dy, int kh, int kw, int H, int W, long long length) {
+  const int rows = H / kh, columns = W / kw;
+  const long long images = blockIdx.y * (length / (H * W));
+  for (long long i = (long long)blockIdx.x * THREADS + threadIdx.x; i < length;
+       i += (long long)gridDim.x * THREADS) {
+    const int at = i % (H * W), row = at / W / kh, column = at % W / kw;
+    const bool inside = row < rows && column < columns;
+    const storage* from = dy + ((images + i / (H * W)) * rows + row) * columns + column;
+    store(dx + blockIdx.y * length + i, inside ? load(from) / (kh * kw) : 0.f);
+  }
 }
 
 // dx[c, n] = scale * dy[n, c] / positions everywhere.

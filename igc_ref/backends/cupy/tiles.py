@@ -82,7 +82,9 @@ def table() -> dict[str, dict[str, Any]]:
 
 def table_key(g: Geometry, backward: bool, dx: bool, itemsize: int) -> str:
     """Name what an entry of the table is for: a shape, apart from its batch, pass and storage."""
-    shape = " ".join(f"{name}={int(value)}" for name, value in asdict(g).items() if name != "N")
+    kernel = "x".join(map(str, dict.fromkeys((g.KH, g.KW))))  # one number for a square one
+    numbers = asdict(g) | {"secondary": int(g.secondary), "K": kernel}
+    shape = " ".join(f"{name}={value}" for name, value in numbers.items() if name != "N")
     work = ("backward" if dx else "backward without dx") if backward else "forward"
     return f"{work} {shape} bytes={itemsize}"
 
@@ -135,7 +137,7 @@ def _places(g: Geometry, t: Tile, positions: int) -> int:
 
 def _column(g: Geometry, t: Tile) -> int:
     """Return how many pixels below each other a thread's positions see."""
-    return (t.PX - 1) * g.S + g.K
+    return (t.PX - 1) * g.S + g.KH
 
 
 def _registers(g: Geometry, t: Tile) -> int:
@@ -172,10 +174,11 @@ def cost(g: Geometry, t: Tile) -> float:
     The counts follow from the loops of the kernels. 40 reads of overhead and 4 instructions a
     weight for its sum over a warp are guesses; 5 warps and 100 cycles are fitted to the sweep.
     """
-    OS, taps, warps, weights = t.MS * g.R, g.K**2, t.threads // WARP, _chunked(g.K * t.MS * g.R)
+    OS, taps, warps = t.MS * g.R, g.KH * g.KW, t.threads // WARP
+    weights = _chunked(g.KH * OS)
     mixing = OS * g.A * t.PX if g.secondary else 0
     convolving = g.I * taps * OS * t.PX
-    reads = g.I * g.K * (_column(g, t) * min(g.S, 2) + weights / 4) + mixing / (4 * t.PX)
+    reads = g.I * g.KW * (_column(g, t) * min(g.S, 2) + weights / 4) + mixing / (4 * t.PX)
     work = warps * _cycles(convolving + mixing, reads + 40)
     if t.backward:
         gains = g.I * taps * OS + (OS * g.A if g.secondary else 0)
@@ -184,8 +187,8 @@ def cost(g: Geometry, t: Tile) -> float:
         work += 100  # of a slab, for whatever a CUDA block holds: barriers, sums of its warps
     if t.dx:
         rounds = math.ceil(g.I // t.IS * _places(g, t, t.PXD) / t.threads)
-        seen = g.O * (t.PXD + (g.K - 1) // g.S)
-        reads = g.K * (seen + g.M // t.MS * t.IS * weights / 4)
+        seen = g.O * (t.PXD + (g.KH - 1) // g.S)
+        reads = g.KW * (seen + g.M // t.MS * t.IS * weights / 4)
         sums = t.IS * taps * t.PXD * g.O
         reads += t.IS * (t.PXD * g.S**2 * 4 + 8)  # 8: two sums of an input over the warp
         work += rounds * warps * _cycles(sums, reads)
@@ -210,12 +213,12 @@ def _cycles(multiply_adds: float, reads: float) -> float:
 
 def shared_bytes(g: Geometry, t: Tile) -> int:
     """Return the shared memory of a CUDA block, as block.cuh and block_backward.cu lay it out."""
-    (HO, WO), P, OS = g.outputs, g.K // 2, t.MS * g.R
+    (HO, WO), OS, PH, PW = g.outputs, t.MS * g.R, g.KH // 2, g.KW // 2
     vector = next(n for n in (16, 8, 4, 2) if g.W * t.itemsize % n == 0) // t.itemsize
     align = min(vector, 4)
-    left, overhang = _up(P, align), max(0, (WO - 1) * g.S + g.K - P - g.W)
+    left, overhang = _up(PW, align), max(0, (WO - 1) * g.S + g.KW - PW - g.W)
     pitch = _up(g.W + max(left, overhang), align)
-    rows = max((math.ceil(HO / t.PX) * t.PX - 1) * g.S + g.K, P + g.H)
+    rows = max((math.ceil(HO / t.PX) * t.PX - 1) * g.S + g.KH, PH + g.H)
     step = t.PX * g.S
     gap = _skewed(step * pitch, WO * g.S * t.NP) - step * pitch
     image = rows * pitch + (rows - 1) // step * gap + overhang + left
@@ -227,12 +230,13 @@ def shared_bytes(g: Geometry, t: Tile) -> int:
     if not t.backward:
         moments = _up(g.A * g.M, 4) + warps * g.A * t.MS * 2
         return max(4 * (2 * tile + t.stages * weights) + rules + t.stages * raw, 4 * moments)
-    gains = warps * ((OS * g.A if g.secondary else 0) + g.I * g.K**2 * OS)
+    gains = warps * ((OS * g.A if g.secondary else 0) + g.I * g.KH * g.KW * OS)
     d_tile = 0
     if t.dx:
-        before, after = (g.K - 1 - P) // g.S, (g.S - 1 + P) // g.S
+        above, below = (g.KH - 1 - PH) // g.S, (g.S - 1 + PH) // g.S
+        before, after = (g.KW - 1 - PW) // g.S, (g.S - 1 + PW) // g.S
         d_left = max(before, after)
-        d_rows = before + max(math.ceil(HO / t.PXD) * t.PXD, HO) + after
+        d_rows = above + max(math.ceil(HO / t.PXD) * t.PXD, HO) + below
         together, d_pitch = max(1, WARP // WO // t.NP), WO + d_left
         if together > 1 and WARP % WO == 0 and WO % t.PXD == 0:
             while t.PXD * d_pitch % (2 * WO) != WO:
@@ -245,7 +249,7 @@ def shared_bytes(g: Geometry, t: Tile) -> int:
 
 def slot(g: Geometry, t: Tile) -> int:
     """Return how many numbers the weights of a slab take, padding included: see block.cuh."""
-    primary = g.M // t.MS * g.I * g.K * _chunked(g.K * t.MS * g.R)
+    primary = g.M // t.MS * g.I * g.KW * _chunked(g.KH * t.MS * g.R)
     return _up(primary, 4) + (_up(g.O * _chunked(g.A), 4) if g.secondary else 0)
 
 

@@ -7,7 +7,8 @@ forward and backward. `igc_ref.backends.operators.lazy` explains this.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import numpy as np
 
@@ -132,6 +133,57 @@ class NumbaBackend(Convolutions):
             y.moments = Moments(x.moments.values[:, dealt], x.moments.counts)
         return y, (x.shape, x.dtype, groups)
 
+    def concat(self, batches: Sequence[NumbaBatch]) -> NumbaBatch:
+        """Return batches one after the other along the channels; see `GenericBackend.concat`."""
+        self.check_concat(batches)
+        ends = [*accumulate(x.shape[0] for x in batches)]
+        y = self._empty((ends[-1], *batches[0].shape[1:]), batches[0].dtype)
+        for x, last in zip(batches, ends, strict=True):
+            self._move(x, y, 0, last - x.shape[0], x.shape[0])
+        moments = [x.moments for x in batches if x.moments is not None]
+        counts = [m.counts for m in moments]
+        if len(moments) == len(batches) and all(np.array_equal(counts[0], n) for n in counts):
+            y.moments = Moments(np.concatenate([m.values for m in moments], axis=1), counts[0])
+        return y
+
+    def split(self, x: NumbaBatch, sizes: Sequence[int]) -> list[NumbaBatch]:
+        """Return runs of channels; see `GenericBackend.split`."""
+        sizes = self.check_split(x, sizes)
+        x, parts = self._by_rule(x)[0], []
+        for n, last in zip(sizes, accumulate(sizes), strict=True):
+            parts.append(y := self._empty((n, *x.shape[1:]), x.dtype))
+            self._move(x, y, last - n, 0, n)
+        return parts
+
+    def _move(self, x: NumbaBatch, y: NumbaBatch, source: int, target: int, channels: int) -> None:
+        """Copy channels of x from `source` on into y from `target` on."""
+        x, rule = self._by_rule(x)
+        smaller = x if x.shape[0] == channels else y
+        numbers = source, target, channels, y.shape[0], *x.plane
+        self._planes(pointwise.move, smaller, y.flat, x.flat, *rule, *numbers)
+
+    def scale_channels(self, x: NumbaBatch, gates: Array) -> tuple[NumbaBatch, Saved]:
+        """Multiply groups of channels by gates, of the images of all ranks: (N, groups)."""
+        self.check_gates(x, gates, self.in_all(x.shape[1]))
+        (x, rule), y = self._by_rule(x), self._empty(x.shape, x.dtype)
+        lanes = self._in_lanes(gates, x.layout)
+        self._planes(pointwise.scale_groups, x, y.flat, x.flat, *rule, lanes, x.plane[0])
+        return y, (x, rule, gates, lanes)
+
+    def scale_channels_backward(self, dy: NumbaBatch, saved: Saved) -> tuple[NumbaBatch, Array]:
+        """Return the gradients of `scale_channels` with respect to x and the gates."""
+        x, rule, gates, lanes = saved
+        self.check_batch("the gradient", dy, x.dtype, x.shape)
+        dy, same = self._by_rule(self._plain(dy))
+        dx, size = self._empty(x.shape, x.dtype), x.plane[0]
+        self._planes(pointwise.scale_groups, dx, dx.flat, dy.flat, *same, lanes, size)
+        sums, a = np.zeros((x.layout.blocks, x.shape[0], x.layout.lanes), x.dtype), x.layout
+        self._planes(pointwise.lane_sums, x, sums, dy.flat, x.flat, *rule, size, a)
+        sums = sums.reshape(a.blocks, -1, a.lanes // a.together, a.together).sum(axis=2)
+        sums = sums.swapaxes(1, 2).reshape(-1, x.shape[0])[: a.images]  # (N, C)
+        sums = np.ascontiguousarray(sums)  # the order in which NumPy adds depends on the strides
+        return dx, self.gathered(sums).reshape(*gates.shape, -1).sum(axis=2)
+
     def global_average_pool(self, x: NumbaBatch) -> tuple[Array, tuple[int, ...]]:
         """Average every channel of every image: (C, N, H, W) to (N, C)."""
         self.check_batch("x", x)
@@ -147,6 +199,26 @@ class NumbaBackend(Convolutions):
         dy = dy[self.mine]
         dx = self._empty((C, N, H, W), dy.dtype)
         self._planes(pointwise.spread, dx, dx.flat, dy, dx.plane[0], dx.layout)
+        return dx
+
+    def average_pool(
+        self, x: NumbaBatch, kernel_size: int | tuple[int, int]
+    ) -> tuple[NumbaBatch, Saved]:
+        """Average every window; see `GenericBackend.average_pool`."""
+        kh, kw = self.check_pool(x, kernel_size)
+        x, (C, N, H, W) = self._plain(x), x.shape
+        y = self._empty((C, N, H // kh, W // kw), x.dtype)
+        arguments = y.flat, x.flat, kh, kw, C, W // kw, W, y.layout, x.layout
+        self._planes(pointwise.average_windows, y, *arguments)
+        return y, (x.shape, x.dtype, (kh, kw))
+
+    def average_pool_backward(self, dy: NumbaBatch, saved: Saved) -> NumbaBatch:
+        """Spread every gradient evenly over its window."""
+        (C, N, H, W), dtype, (kh, kw) = saved
+        self.check_batch("the gradient", dy, dtype, (C, N, H // kh, W // kw))
+        dy, dx = self._plain(dy), self._empty((C, N, H, W), dtype)
+        arguments = dx.flat, dy.flat, kh, kw, C, W, W // kw, dx.layout, dy.layout
+        self._planes(pointwise.spread_windows, dx, *arguments)
         return dx
 
     def max_pool(

@@ -98,6 +98,12 @@ class NumbaBase(LazyBackend, NumpyBackend):
         else:
             self.team.run(kernel, planes, *arguments)
 
+    def _in_lanes(self, gates: Array, a: Layout) -> Numbers:
+        """Return this process's rows of gates (N, groups) as vectors: (blocks, groups, V)."""
+        image = np.arange(a.blocks)[:, None] * a.together + np.arange(a.lanes) % a.together
+        rows = gates[self.mine][np.minimum(image, a.images - 1)]  # (blocks, V, groups)
+        return np.ascontiguousarray(rows.swapaxes(1, 2))
+
     def _relaid(self, x: NumbaBatch, layout: Layout, shape: Any = None) -> NumbaBatch:
         """Return a batch in this layout, maybe as one of another shape; what is pending stays."""
         if x.layout == layout and shape in (None, x.shape):

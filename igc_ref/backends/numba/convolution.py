@@ -14,12 +14,13 @@ from igc_ref.backends.numba.base import NumbaBase
 from igc_ref.backends.numba.batch import NumbaBatch, Numbers
 from igc_ref.backends.numba.plan import BEYOND, Shape, Sizes, plan
 from igc_ref.backends.operators.lazy import Moments, Sums
-from igc_ref.backends.operators.library import Array
+from igc_ref.backends.operators.library import Array, Saved
 from igc_ref.spec.block import IGCSpec
 
 ONE = np.ones((1, 1))  # weights are taken as they are,
 TO_POINTS = winograd.G.T.copy()  # or, as rows w of the kernel, as w @ TO_POINTS
 NONE = {kind: np.empty(0, kind) for kind in "fd"}  # the secondary weights of a group convolution
+UNGATED = {kind: np.empty((0, 0, 0), kind) for kind in "fd"}
 
 
 class BlockSaved(NamedTuple):
@@ -74,7 +75,7 @@ class Convolutions(NumbaBase):
     ) -> tuple[NumbaBatch, BlockSaved]:
         """Convolve in groups; see `GenericBackend.conv2d`."""
         groups, stride = self.check_conv2d(x, weight, groups, stride)
-        block = len(weight), groups, 0, weight.shape[2], stride
+        block = len(weight), groups, 0, *weight.shape[2:], stride
         return self._forward(x, weight, NONE[weight.dtype.char], block)
 
     def conv2d_backward(
@@ -89,23 +90,43 @@ class Convolutions(NumbaBase):
     ) -> tuple[NumbaBatch, BlockSaved]:
         """Compute x' = P W_d Pᵀ W_p x; see `GenericBackend.igc`."""
         self.check_igc(x, primary, secondary, spec)
-        block = spec.out_channels, spec.L, spec.M, spec.kernel_size, spec.stride
+        block = spec.out_channels, spec.L, spec.M, *spec.kernel, spec.stride
         return self._forward(x, primary, secondary, block)
 
     def igc_backward(self, d: NumbaBatch, saved: BlockSaved) -> tuple[NumbaBatch, Array, Array]:
         """Return the gradients of `igc` with respect to x, primary and secondary."""
         return self._backward(d, saved)
 
+    def gated_igc(
+        self, x: NumbaBatch, primary: Array, secondary: Array, gates: Array, spec: IGCSpec
+    ) -> tuple[NumbaBatch, Saved]:
+        """Compute x' = P W_d Pᵀ D W_p x; a partition is left out that no image of a block needs."""
+        self.check_igc(x, primary, secondary, spec)
+        self.check("gates", gates, x.dtype, shape=(self.in_all(x.shape[1]), spec.L))
+        block = spec.out_channels, spec.L, spec.M, *spec.kernel, spec.stride
+        y, _ = self._forward(x, primary, secondary, block, gates)
+        return y, (x, primary, secondary, gates, spec)
+
+    def gated_igc_backward(self, d: NumbaBatch, saved: Saved) -> tuple[Any, ...]:
+        """Return the gradients of `gated_igc`, step by step; what is between is computed again."""
+        return super().gated_igc_backward(d, super().gated_igc(*saved)[1])
+
     def _forward(
-        self, x: NumbaBatch, primary: Array, secondary: Array, block: tuple[int, ...]
+        self,
+        x: NumbaBatch,
+        primary: Array,
+        secondary: Array,
+        block: tuple[int, ...],
+        gates: Array | None = None,
     ) -> tuple[NumbaBatch, BlockSaved]:
         x, rule = self._by_rule(x)
         C, N, H, W = x.shape
-        out, L, M, k, stride = block
-        stride = min(stride, max(H, W) + 2 * (k // 2) + 1)  # so far, the first position is alone
+        out, L, M, kh, kw, stride = block
+        far = max(H + 2 * (kh // 2), W + 2 * (kw // 2)) + 1  # the first position is alone
+        stride = min(stride, far)
         V, size = x.data.shape[-1], x.dtype.itemsize
         whole = self.in_all(N)
-        shape = Shape(C, out, L, M, k, stride, N, whole, H, W, V, size, self.tile_bytes)
+        shape = Shape(C, out, L, M, kh, kw, stride, N, whole, H, W, V, size, self.tile_bytes)
         p = plan(shape, backward=False)
         g = p.sizes
         x = self._relaid(x, g.x)
@@ -117,7 +138,8 @@ class Convolutions(NumbaBase):
         self._share_out(
             convolve.forward, g, y.flat, ybar, y.moments.values, (x.flat, *rule),
             self._kept(primary, p.primary, p.taps, _points(g)),
-            self._kept(secondary, p.secondary, p.mixes, ONE), g, scratch,
+            self._kept(secondary, p.secondary, p.mixes, ONE),
+            UNGATED[x.dtype.char] if gates is None else self._in_lanes(gates, g.y), g, scratch,
         )  # fmt: skip
         return y, BlockSaved(x, ybar, primary, secondary, shape)
 

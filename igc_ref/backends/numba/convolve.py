@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 from igc_ref.backends.numba.layout import inside, parts, source
 from igc_ref.backends.numba.rows import (
     derive_row,
+    gate_row,
     gradient_row,
     input_row,
     moments_row,
@@ -44,6 +45,7 @@ from igc_ref.backends.numba.rows import (
 from igc_ref.backends.numba.tiles import Taps, View, multiply, outer, winograd
 from igc_ref.backends.numba.vectors import INNER, kernel, take
 from igc_ref.backends.numba.winograd import POINTS
+from igc_ref.backends.operators.lazy import NO_FLOOR
 
 
 class Weights(NamedTuple):
@@ -78,15 +80,17 @@ class Band(NamedTuple):
 
 
 @kernel
-def forward(first, last, thread, counter, y, kept, moments, x, primary, secondary, g, scratch):
+def forward(first, last, thread, counter, y, kept, moments, x, primary, secondary, gates, g,
+            scratch):  # fmt: skip
     """Write x' and its moments, (pieces, out, 3): pivot, sum and sum of squares about it.
 
     x is a tuple: the numbers as one long row, and the rule by which they are read. Where a plan
     says so, ybar is kept for the way back. Threads take a new piece when they are done with one.
+    Gates, if there are any, have shape (blocks, L, V): y = D W_p x, computed where one is not 0.
     """
     pieces, piece = g.blocks * g.spans, take(counter)
     while piece < pieces:
-        _forward_piece(piece, y, kept, moments, x, primary, secondary, g, scratch[thread])
+        _forward_piece(piece, y, kept, moments, x, primary, secondary, gates, g, scratch[thread])
         piece = take(counter)
 
 
@@ -104,7 +108,7 @@ def backward(first, last, thread, counter, dx, dW_p, dW_d, sums, d, x, kept, wei
 
 
 @INNER
-def _forward_piece(piece, y, kept, moments, x, primary, secondary, g, scratch):
+def _forward_piece(piece, y, kept, moments, x, primary, secondary, gates, g, scratch):
     V, b = g.lanes, piece // g.spans
     first, last = _rows_of(piece % g.spans, g)
     z, zt, ybar, _, _ = _cut(scratch, g)
@@ -119,11 +123,15 @@ def _forward_piece(piece, y, kept, moments, x, primary, secondary, g, scratch):
         band0 = b * g.L * g.out * out_channel + top * out_row  # of channel 0 in y
         ybar0 = b * g.L * g.out * g.kept_plane + top * out_row if g.kept_plane else 0
         for l in range(g.L):
-            _read_input(z, x, b, l, top * g.stride - g.padding, (rows - 1) * g.stride + g.k, g)
             # y = W_p z, written to its places in ybar = Pᵀ y
             y0 = ybar0 + l * g.y_group if g.M else band0 + l * g.out * out_channel
             group = View(ybar, y0, g.y_channel if g.M else out_channel, out_row, V)
-            _primary(group, z, zt, l, primary, rows, g)
+            is_open = len(gates) == 0 or gates[b, l].any()
+            if is_open:
+                _read_input(z, x, b, l, top * g.stride - g.py, (rows - 1) * g.stride + g.kh, g)
+                _primary(group, z, zt, l, primary, rows, g)
+            if len(gates):
+                _gate(group, gates, b, l, is_open, rows, g)
         for m in range(g.M):  # x' = P W_d ybar: channel j of partition m goes to j*M + m
             partition = View(ybar, ybar0 + m * g.mix * g.y_plane, 0, 0, V)
             dealt = View(y, band0 + m * out_channel, g.M * out_channel, 0, V)
@@ -131,6 +139,18 @@ def _forward_piece(piece, y, kept, moments, x, primary, secondary, g, scratch):
             multiply(g.mix_height, dealt, g.mix, partition, mixes, secondary.packed, w0,
                      min(rows, 1), rows * g.columns)  # fmt: skip
         _add_moments(moments[piece], top == first, y, band0, out_channel, top, top + rows, b, g)
+
+
+@INNER
+def _gate(y, gates, b, l, is_open, rows, g):
+    """Multiply the outputs of a group by the gates of the images in their lanes."""
+    for o in range(g.out):
+        at = y.start + o * y.channel
+        if is_open:
+            gate_row(y.array, y.array, at, rows * g.columns, 1.0, 0.0, NO_FLOOR, gates,
+                     (b * g.L + l) * g.lanes)  # fmt: skip
+        else:
+            y.array[at : at + rows * y.row] = 0
 
 
 @INNER
@@ -185,8 +205,8 @@ def _clear_margins(dy, g):
     V, row = g.lanes, g.y_columns * g.lanes
     for c in range(g.L * g.out):
         for at in range(c * g.y_plane, (c + 1) * g.y_plane - row + 1, row):
-            dy[at : at + g.above * V] = 0
-            dy[at + (g.above + g.columns) * V : at + row] = 0
+            dy[at : at + g.left * V] = 0
+            dy[at + (g.left + g.columns) * V : at + row] = 0
 
 
 @INNER
@@ -206,7 +226,7 @@ def _primary(y, z, zt, l, primary, rows, g):
     w0 = l * _tiled(g.out, g.height) * g.taps
     if g.tiles:
         _to_points(zt, g.z_points, g.z_point, z, 0, g.z_rows * g.z_columns * V, g.z_columns * V,
-                   g.inp, rows + g.k - 1, g)  # fmt: skip
+                   g.inp, rows + g.kh - 1, g)  # fmt: skip
         patches = View(zt, 0, 0, g.tiles * V, V)
         winograd(y, g.out, patches, g.z_point, taps, primary.packed, POINTS * w0, rows,
                  g.columns)  # fmt: skip
@@ -236,7 +256,7 @@ def _dW_rows(dW_p, dy, dt, z, zt, l, taps, band, g):
               band.lanes)  # fmt: skip
         return
     _to_points(zt, g.z_points, g.z_point, z, 0, g.z_rows * g.z_columns * V, g.z_columns * V,
-               g.inp, rows + g.k - 1, g)  # fmt: skip
+               g.inp, rows + g.kh - 1, g)  # fmt: skip
     for o in range(g.out):
         for r in range(rows):
             gradient_row(dt, o * g.d_points + r * g.tiles * V, g.d_point,
@@ -250,9 +270,9 @@ def _dW_rows(dW_p, dy, dt, z, zt, l, taps, band, g):
 @INNER
 def _dx_points(dx, dy, dt, weights, l, band, g):
     """Compute `_dx_rows` by Winograd's transform."""
-    V, rows, taps = g.lanes, band.bottom - band.top, Taps(weights.taps, 0, g.out * g.k)
+    V, rows, taps = g.lanes, band.bottom - band.top, Taps(weights.taps, 0, g.out * g.kh)
     dy0, dy_row = l * g.y_group, g.y_columns * V  # the first row of the scratch is the first here
-    _to_points(dt, g.d_points, g.d_point, dy, dy0, g.y_channel, dy_row, g.out, rows + g.k - 1, g)
+    _to_points(dt, g.d_points, g.d_point, dy, dy0, g.y_channel, dy_row, g.out, rows + g.kh - 1, g)
     dx0 = ((band.b * g.L + l) * g.inp * g.H + band.top) * g.W * V
     pixels, gradients = View(dx, dx0, g.H * g.W * V, g.W * V, V), View(dt, 0, 0, g.tiles * V, V)
     w0 = l * _tiled(g.inp, g.back_height) * taps.length * POINTS
@@ -263,14 +283,14 @@ def _dx_points(dx, dy, dt, weights, l, band, g):
 @INNER
 def _dy_at(row, band, g):
     """Where a row of the image begins in a channel of the scratch of dy or ybar."""
-    return ((row - band.origin) * g.y_columns + g.above) * g.lanes
+    return ((row - band.origin) * g.y_columns + g.left) * g.lanes
 
 
 @INNER
 def _read_own(z, x, l, band, g):
     """Read the input of the rows whose dW is this piece's."""
-    _read_input(z, x, band.b, l, band.own * g.stride - g.padding,
-                (band.own_end - band.own - 1) * g.stride + g.k, g)  # fmt: skip
+    _read_input(z, x, band.b, l, band.own * g.stride - g.py,
+                (band.own_end - band.own - 1) * g.stride + g.kh, g)  # fmt: skip
 
 
 @INNER
@@ -349,7 +369,7 @@ def _read_input(z, x, b, l, top, rows, g):
     Columns lie sorted by their remainder by the stride: a tap then reads neighbours.
     """
     V, s = g.lanes, g.stride
-    wide = min(g.W, g.z_columns - g.padding)
+    wide = min(g.W, g.z_columns - g.px)
     array, table, floor = x
     for i in range(g.inp):
         c = l * g.inp + i
@@ -361,7 +381,7 @@ def _read_input(z, x, b, l, top, rows, g):
                 z[z0 : z0 + g.z_columns * V] = 0
                 continue
             for q in range(min(s, g.W)):  # every s-th pixel, from the first s on
-                column = q + g.padding
+                column = q + g.px
                 place = z0 + (column % s * (g.z_columns // s) + column // s) * V
                 scale_row(z, place, V, array, x0 + q * V, s * V, (wide - q + s - 1) // s,
                           table[c, 0], table[c, 1], floor, lanes)  # fmt: skip

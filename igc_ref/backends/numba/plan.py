@@ -16,7 +16,7 @@ import numpy.typing as npt
 from igc_ref.backends.numba.layout import Layout, apart, counts_of, layout_of
 from igc_ref.backends.numba.vectors import POSITIONS, TAPS, WINOGRAD
 from igc_ref.backends.numba.winograd import POINTS, WIDTH
-from igc_ref.spec.block import output_length
+from igc_ref.spec.block import output_size
 
 Table = npt.NDArray[np.int64]
 
@@ -38,7 +38,8 @@ class Shape(NamedTuple):
     out_channels: int
     L: int
     M: int
-    k: int
+    kh: int
+    kw: int
     stride: int
     images: int
     whole: int  # images of the batch, if several processes share it; it decides how it is cut
@@ -57,10 +58,12 @@ class Sizes(NamedTuple):
     inp: int  # input channels of a group
     out: int  # output channels of a group
     mix: int  # channels of a secondary partition
-    taps: int  # inp*k*k; inp*k if each is a row of the kernel
-    k: int
+    taps: int  # inp*kh*kw; inp*kh if each is a row of the kernel
+    kh: int
+    kw: int
     stride: int
-    padding: int
+    py: int  # padding above and below,
+    px: int  # and beside the image
     x: Layout
     y: Layout
     lanes: int
@@ -71,8 +74,10 @@ class Sizes(NamedTuple):
     columns: int  # W', output columns
     spans: int  # pieces of a block
     band: int  # output rows that are worked on together
-    above: int  # rows and columns of dy that dx needs before its own
+    above: int  # rows of dy that dx needs before its own
     below: int  # and after
+    left: int  # and columns
+    right: int
     z_rows: int
     z_columns: int
     y_columns: int  # of the scratch for ybar and dy
@@ -122,13 +127,14 @@ def tile_height(outs: int) -> int:
 def plan(shape: Shape, backward: bool) -> Plan:
     """Return the plan of a shape, forward or backward."""
     g = _sizes(shape, backward)
-    weights = _weights(g.L, g.out, g.taps, g.k if g.tiles else 1)
+    apart = g.kw if g.tiles else 1
+    weights = _weights(g.L, g.out, g.taps, apart)
     mixing = _weights(g.M, g.mix, g.mix, 1)
     back_taps, back_starts, back_primary = (_back if g.tiles else _passes)(g, weights)
     return Plan(
         sizes=g,
         taps=_padded(_taps(g)),
-        primary=packing(g.L, g.out, g.taps, g.height, g.k if g.tiles else 1),
+        primary=packing(g.L, g.out, g.taps, g.height, apart),
         mixes=_padded(np.arange(g.mix) * (g.dz_plane if backward else g.y_plane)),
         ybar_mixes=_padded(np.arange(g.mix) * (g.kept_plane or g.y_plane)),
         secondary=packing(g.M, g.mix, g.mix, g.mix_height),
@@ -145,23 +151,23 @@ def plan(shape: Shape, backward: bool) -> Plan:
 
 def _sizes(s: Shape, backward: bool) -> Sizes:
     inp, out, mix = s.in_channels // s.L, s.out_channels // s.L, s.out_channels // max(s.M, 1)
-    rows, columns = (output_length(n, s.k, s.stride) for n in (s.height, s.width))
-    y, p = layout_of(s.whole, rows, s.lanes), s.k // 2
+    rows, columns = output_size((s.height, s.width), (s.kh, s.kw), s.stride)
+    y = layout_of(s.whole, rows, s.lanes)
     x = apart(s.images, s.height, s.lanes)
     if y.together < s.lanes:  # a lane of x has the rows that the same lane of y is made of
         x = x._replace(together=y.together, rows=y.rows * s.stride)
-    above, below = (s.k - 1 - p) // s.stride, (s.stride - 1 + p) // s.stride
-    spans = _spans(s, y, columns * (inp * s.k**2 + mix * (s.M > 0)))
+    (above, below), (left, right) = _margins(s.kh, s.stride), _margins(s.kw, s.stride)
+    spans = _spans(s, y, columns * (inp * s.kh * s.kw + mix * (s.M > 0)))
     y = y._replace(images=s.images)
     bytes_each = s.out_channels * columns * s.lanes * s.itemsize
     # A band of few positions would read all weights, and add up vectors of dW, for little work.
     longest, fit = -(-y.rows // spans), max(1, s.tile_bytes // bytes_each, LEAST // columns)
     band = -(-longest // -(-longest // fit))  # near-equal bands
-    rows_of_three = WINOGRAD and (s.k, s.stride) == (3, 1)
+    rows_of_three = WINOGRAD and (s.kh, s.kw, s.stride) == (3, 3, 1)
     tiles = -(-columns // WIDTH) if rows_of_three and min(inp, out) >= WIDE else 0
     positions = tiles * WIDTH or columns
-    y_rows, edge = band + (above + below) * backward, (above + below) * backward
-    z_rows = (band + below * backward - 1) * s.stride + s.k
+    y_rows, edge = band + (above + below) * backward, (left + right) * backward
+    z_rows = (band + below * backward - 1) * s.stride + s.kh
     # An odd number of vectors: channels then do not compete for the same cache lines.
     plane = (y_rows * (positions + edge) | 1) * s.lanes
     kept_plane = (y.rows * columns | 1) * s.lanes if s.M and inp >= WIDE else 0
@@ -169,13 +175,13 @@ def _sizes(s: Shape, backward: bool) -> Sizes:
         plane = kept_plane  # ybar is written there
     z_point, d_point = ((n * tiles | 1) * s.lanes for n in (z_rows, y_rows))
     height, mix_height = tile_height(out), tile_height(mix)
-    taps = inp * s.k * (1 if tiles else s.k)
+    taps = inp * s.kh * (1 if tiles else s.kw)
     return Sizes(
-        L=s.L, M=s.M, inp=inp, out=out, mix=mix if s.M else 0, k=s.k,
-        taps=taps, stride=s.stride, padding=p,
+        L=s.L, M=s.M, inp=inp, out=out, mix=mix if s.M else 0, kh=s.kh, kw=s.kw,
+        taps=taps, stride=s.stride, py=s.kh // 2, px=s.kw // 2,
         x=x, y=y, lanes=s.lanes, blocks=y.blocks, H=x.rows, W=s.width, rows=y.rows,
-        columns=columns, spans=spans, band=band, above=above, below=below, z_rows=z_rows,
-        z_columns=(positions - 1 + -(-s.k // s.stride)) * s.stride,
+        columns=columns, spans=spans, band=band, above=above, below=below, left=left, right=right,
+        z_rows=z_rows, z_columns=(positions - 1 + -(-s.kw // s.stride)) * s.stride,
         y_columns=positions + edge, y_plane=plane, dz_plane=(y_rows * columns | 1) * s.lanes,
         y_group=plane if s.M else out * plane,  # Pᵀ: channel j of group l lies at j*L + l
         y_channel=s.L * plane if s.M else plane, kept_plane=kept_plane,
@@ -184,6 +190,11 @@ def _sizes(s: Shape, backward: bool) -> Sizes:
         tiles=tiles, z_point=z_point, z_points=(z_point * POINTS + s.lanes) * (tiles > 0),
         d_point=d_point, d_points=(d_point * POINTS + s.lanes) * (tiles > 0),
     )  # fmt: skip
+
+
+def _margins(k: int, stride: int) -> tuple[int, int]:
+    """Return how many rows, or columns, of dy dx needs before its own, and after."""
+    return (k - 1 - k // 2) // stride, (stride - 1 + k // 2) // stride
 
 
 def _spans(s: Shape, y: Layout, work: int) -> int:
@@ -206,9 +217,9 @@ def _scratch(g: Sizes, backward: bool) -> int:
 def _taps(g: Sizes) -> Table:
     """Return where a tap reads in z, or in z at Winograd's points."""
     if g.tiles:
-        i, ky = (t.ravel() for t in np.mgrid[: g.inp, : g.k])
+        i, ky = (t.ravel() for t in np.mgrid[: g.inp, : g.kh])
         return np.asarray(i * g.z_points + ky * g.tiles * g.lanes)
-    i, ky, kx = (t.ravel() for t in np.mgrid[: g.inp, : g.k, : g.k])
+    i, ky, kx = (t.ravel() for t in np.mgrid[: g.inp, : g.kh, : g.kw])
     column = kx % g.stride * (g.z_columns // g.stride) + kx // g.stride
     return np.asarray(((i * g.z_rows + ky) * g.z_columns + column) * g.lanes)
 
@@ -217,18 +228,18 @@ def _passes(g: Sizes, weights: Table) -> tuple[Table, Table, Table]:
     """Return taps, starts and packed weights of the convolution that takes dy to dx.
 
     Input pixels of the same remainders (fy, fx) by the stride see the same taps: one pass each.
-    ``iy = oy*stride + ky - padding``: tap ky reads row ``iy//stride + (fy + padding - ky)/stride``.
+    ``iy = oy*stride + ky - py``: tap ky reads row ``iy//stride + (fy + py - ky)/stride``.
     """
-    V, s, p = g.lanes, g.stride, g.padding
+    V, s = g.lanes, g.stride
     taps, packed, starts = [], [], [(0, 0)]
-    by_tap = weights.reshape(g.L, g.out, g.inp, g.k, g.k)
+    by_tap = weights.reshape(g.L, g.out, g.inp, g.kh, g.kw)
     for fy in range(min(s, g.H)):
         for fx in range(min(s, g.W)):
-            ky = np.arange((fy + p) % s, g.k, s)
-            kx = np.arange((fx + p) % s, g.k, s)
+            ky = np.arange((fy + g.py) % s, g.kh, s)
+            kx = np.arange((fx + g.px) % s, g.kw, s)
             o = np.arange(g.out)[:, None, None]
-            row = ((fy + p - ky) // s)[:, None]
-            column = (fx + p - kx) // s
+            row = ((fy + g.py - ky) // s)[:, None]
+            column = (fx + g.px - kx) // s
             taps.append((o * g.y_channel + (row * g.y_columns + column) * V).ravel())
             seen = by_tap[:, :, :, ky[:, None], kx]  # (L, out, inp, ky, kx)
             seen = seen.swapaxes(1, 2).reshape(g.L, g.inp, -1)
@@ -239,9 +250,9 @@ def _passes(g: Sizes, weights: Table) -> tuple[Table, Table, Table]:
 
 def _back(g: Sizes, weights: Table) -> tuple[Table, Table, Table]:
     """Return the same for Winograd's points: a single pass, over the rows of the kernel."""
-    o, ky = (t.ravel() for t in np.mgrid[: g.out, : g.k])
-    taps = o * g.d_points + (g.k - 1 - ky) * g.tiles * g.lanes
-    seen = weights.reshape(g.L, g.out, g.inp, g.k).swapaxes(1, 2).reshape(g.L, g.inp, -1)
+    o, ky = (t.ravel() for t in np.mgrid[: g.out, : g.kh])
+    taps = o * g.d_points + (g.kh - 1 - ky) * g.tiles * g.lanes
+    seen = weights.reshape(g.L, g.out, g.inp, g.kh).swapaxes(1, 2).reshape(g.L, g.inp, -1)
     return _padded(taps), np.zeros((2, 2), np.int64), _packed(seen, g.back_height)
 
 

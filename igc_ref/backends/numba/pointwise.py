@@ -11,7 +11,9 @@ from igc_ref.backends.numba.rows import (
     add_row,
     derive_row,
     from_lanes,
+    gate_row,
     moments_row,
+    products_row,
     scale_row,
     sums_row,
     to_lanes,
@@ -115,6 +117,16 @@ def shuffle(first, last, thread, y, x, rule, floor, groups, size, V):
         c, at = plane % C, plane * size
         to = (plane - c + c % each * groups + c // each) * size
         scale_row(y, to, V, x, at, V, size // V, rule[c, 0], rule[c, 1], floor, ALL)
+
+
+@kernel
+def move(first, last, thread, y, x, rule, floor, from_, to, channels, all_channels, size, V):
+    """Copy channels of x from number `from_` on, read by their rule, to y from `to` on."""
+    for plane in range(first, last):
+        b, c = plane // channels, plane % channels
+        source, target = b * len(rule) + from_ + c, b * all_channels + to + c
+        scale_row(y, target * size, V, x, source * size, V, size // V,
+                  rule[from_ + c, 0], rule[from_ + c, 1], floor, ALL)  # fmt: skip
 
 
 @kernel
@@ -234,6 +246,28 @@ def average(first, last, thread, y, x, rule, floor, size, layout):
 
 
 @kernel
+def scale_groups(first, last, thread, y, x, rule, floor, gates, size):
+    """Compute y = gate * x, x read by its rule; gates (blocks, groups, V) lie in lanes."""
+    C, (_, G, V) = len(rule), gates.shape
+    for plane in range(first, last):
+        b, c = plane // C, plane % C
+        gate_row(y, x, plane * size, size // V, rule[c, 0], rule[c, 1], floor, gates,
+                 (b * G + c * G // C) * V)  # fmt: skip
+
+
+@kernel
+def lane_sums(first, last, thread, sums, dy, x, rule, floor, size, layout):
+    """Add to sums[b, c, v] all dy * x of a lane, x read by its rule."""
+    C, V, row = len(rule), layout.lanes, size // layout.rows
+    for plane in range(first, last):
+        b, c = plane // C, plane % C
+        for top, bottom, lanes in parts(0, layout.rows, b, layout):
+            products_row(sums, plane * V, dy, x, plane * size + top * row,
+                         (bottom - top) * row // V, rule[c, 0], rule[c, 1], floor,
+                         lanes)  # fmt: skip
+
+
+@kernel
 def spread(first, last, thread, dx, dy, size, layout):
     """Compute dx = dy[n, c] / positions."""
     (N, C), I, V = dy.shape, layout.together, layout.lanes
@@ -245,6 +279,45 @@ def spread(first, last, thread, dx, dy, size, layout):
             share = dy[n, c] / positions if n < N else dy.dtype.type(0)
             for at in range(plane * size + v, (plane + 1) * size, V):
                 dx[at] = share
+
+
+@kernel
+def average_windows(first, last, thread, y, x, kh, kw, C, out_W, W, out, inp):
+    """Average every window of kh x kw pixels of x; `out` and `inp` are layouts of y and x."""
+    V, share = out.lanes, 1 / (kh * kw)
+    for plane in range(first, last):
+        for r in range(out.rows):
+            for v in range(V):
+                n, h, at, _ = _number(plane, r, v, C, out_W, out)
+                for q in range(out_W):
+                    y[at + q * V] = 0
+                for i in range(kh if n < out.images and h < out.height else 0):
+                    start = _start(n, plane % C, h * kh + i, C, W, inp)
+                    for q in range(out_W):
+                        for j in range(kw):
+                            y[at + q * V] += share * x[start + (q * kw + j) * V]
+
+
+@kernel
+def spread_windows(first, last, thread, dx, dy, kh, kw, C, W, out_W, inp, out):
+    """Compute dx = dy / (kh * kw) all over its window, and 0 beyond the last one."""
+    V, share = out.lanes, 1 / (kh * kw)
+    for plane in range(first, last):
+        for r in range(inp.rows):
+            for v in range(V):
+                n, h, at, _ = _number(plane, r, v, C, W, inp)
+                there = n < inp.images and h // kh < out.height
+                start = _start(n, plane % C, h // kh, C, out_W, out) if there else 0
+                for q in range(W):
+                    inside = there and q // kw < out_W
+                    dx[at + q * V] = share * dy[start + q // kw * V] if inside else 0
+
+
+@INNER
+def _start(n, c, h, C, W, a):
+    """Return where row h of channel c of image n begins in blocks: the inverse of `_number`."""
+    row = (n // a.together * C + c) * a.rows + h % a.rows
+    return row * W * a.lanes + n % a.together + h // a.rows * a.together
 
 
 @kernel

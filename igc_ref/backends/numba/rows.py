@@ -56,6 +56,32 @@ def add_row(e, y, a, b, x0, count, a_scale, a_shift, a_floor, b_scale, b_shift, 
     e.repeat(count, one)
 
 
+@vectorised
+def gate_row(e, y, x, x0, count, scale, shift, floor, gates, gate0):
+    """Compute y = gate * max(scale*x + shift, floor); every lane has a gate of its own."""
+    y, x, gate = e.at(y, x0), e.at(x, x0), e.load(e.at(gates, gate0), align=1)
+
+    def one(i: Any) -> None:
+        v = e.at_least(e.multiply_add(e.load(e.at(x, i, e.lanes)), scale, shift), floor)
+        e.store(e.builder.fmul(gate, v), e.at(y, i, e.lanes))
+
+    e.repeat(count, one)
+
+
+@vectorised
+def products_row(e, sums, sums0, d, x, x0, count, scale, shift, floor, lanes):
+    """Add all d * max(scale*x + shift, floor) to the sums of their lanes, of some `lanes`."""
+    sums, d, x = e.at(sums, sums0), e.at(d, x0), e.at(x, x0)
+
+    def one(i: Any, held: list[Any]) -> list[Any]:
+        v = e.at_least(e.multiply_add(e.load(e.at(x, i, e.lanes)), scale, shift), floor)
+        return [e.multiply_add(e.load(e.at(d, i, e.lanes)), v, held[0])]
+
+    (total,) = e.accumulate(count, [e.zero], one)
+    total = e.only(total, e.mask(lanes))
+    e.store(e.builder.fadd(e.load(sums, align=1), total), sums, align=1)
+
+
 @partial(vectorised, results=2)
 def moments_row(e, x, x0, count, pivot, lanes):
     """Return the sums of x - pivot and of its square over some lanes, given as bits."""

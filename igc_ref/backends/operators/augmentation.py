@@ -12,7 +12,7 @@ from igc_ref.errors import SpecError, integer
 
 
 class AugmentationOperators(Checks):
-    """Operators on images of shape (N, 3, H, W)."""
+    """Operators on images of shape (N, C, H, W)."""
 
     def normalise(
         self, images: Array, mean: Sequence[float], std: Sequence[float], dtype: npt.DTypeLike

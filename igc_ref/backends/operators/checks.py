@@ -10,7 +10,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from igc_ref.backends.operators.library import DTYPES, INTEGERS, Array, Library
-from igc_ref.errors import Axes, SpecError, divides, fits, instance, integer, is_array, kind_of
+from igc_ref.errors import (
+    Axes,
+    SpecError,
+    divides,
+    fits,
+    instance,
+    integer,
+    is_array,
+    kind_of,
+    shown,
+)
 from igc_ref.spec.block import IGCSpec, output_length
 
 
@@ -42,10 +52,10 @@ class Checks(Library):
     def check_conv2d(self, x: Array, weight: Array, groups: int, stride: int) -> tuple[int, int]:
         """Check the arguments of `conv2d`; return groups and stride."""
         self.check_batch("x", x)
-        self.check("weight", weight, x.dtype, shape="(out, in/groups, k, k)")
+        self.check("weight", weight, x.dtype, shape="(out, in/groups, kh, kw)")
         each = divides("groups", groups, "in_channels", x.shape[0])
         divides("groups", groups, "out_channels", len(weight))
-        self.check("weight", weight, shape=f"(out, {each}, k, k)")
+        self.check("weight", weight, shape=f"(out, {each}, kh, kw)")
         return int(groups), integer("stride", stride)
 
     def check_igc(self, x: Array, primary: Array, secondary: Array, spec: IGCSpec) -> None:
@@ -70,6 +80,31 @@ class Checks(Library):
         divides("groups", groups, "channels", x.shape[0])
         return int(groups)
 
+    def check_concat(self, batches: Sequence[Array]) -> None:
+        """Check that these are batches of one dtype, which differ in their channels alone."""
+        instance("batches", batches, Sequence)
+        if not batches:
+            raise SpecError("batches=[] is not allowed: at least one batch is needed")
+        first, *others = batches
+        self.check_batch("batches[0]", first)
+        rest = ", ".join(map(str, first.shape[1:]))
+        for i, x in enumerate(others, start=1):
+            self.check_batch(f"batches[{i}]", x, first.dtype, f"(C, {rest})")
+
+    def check_split(self, x: Array, sizes: Sequence[int]) -> list[int]:
+        """Check that these are numbers of channels that make up those of a batch."""
+        self.check_batch("x", x)
+        sizes = [integer("sizes", size) for size in sizes]
+        if sum(sizes) != x.shape[0]:
+            raise SpecError(f"sizes={shown(sizes)} make {sum(sizes)} channels; x has {x.shape[0]}")
+        return sizes
+
+    def check_gates(self, x: Array, gates: Array, images: int) -> None:
+        """Check the arguments of `scale_channels`: an image has a number for each group."""
+        self.check_batch("x", x)
+        self.check("gates", gates, x.dtype, shape=f"({images}, groups)")
+        divides("groups of the gates", gates.shape[1], "channels", x.shape[0])
+
     def check_window(self, x: Array, k: int, stride: int, padding: int) -> tuple[int, int, int]:
         """Check the arguments of `max_pool`; return the three numbers."""
         self.check_batch("x", x)
@@ -79,6 +114,16 @@ class Checks(Library):
         if min(output_length(size, k, stride, padding) for size in x.shape[2:]) < 1:
             raise SpecError(f"a window of {k} is too large for images of {x.shape[2]}x{x.shape[3]}")
         return k, stride, padding
+
+    def check_pool(self, x: Array, kernel_size: int | tuple[int, int]) -> tuple[int, int]:
+        """Check the arguments of `average_pool`; return height and width of a window."""
+        self.check_batch("x", x)
+        both = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
+        kh, kw = (
+            integer("kernel_size", k, maximum=size)
+            for k, size in zip(both, x.shape[2:], strict=True)
+        )
+        return kh, kw
 
     def check_linear(self, x: Array, weight: Array, bias: Array) -> None:
         """Check the arguments of `linear`."""

@@ -5,7 +5,7 @@ A convolution adds shifted images. Half of the shifts are made before the GEMM a
     h[o, ky, r, ox] = sum over i, kx of W[o, i, ky, kx] * x[i, r, ox*stride + kx - padding]
     y[o, oy, ox]    = sum over ky of h[o, ky, oy*stride + ky - padding, ox]
 
-so that pixels are copied k times, not k*k times, and the GEMM (rows (o, ky), columns (i, kx)) is
+so that pixels are copied kw times, not kh*kw times, and the GEMM (rows (o, ky), columns (i, kx)) is
 of a better shape. Work goes through tiles of images whose scratch memory fits in the cache.
 
 Letters in the shape comments: g groups, o = out/g and i = in/g channels of a group, N images of
@@ -20,7 +20,7 @@ from typing import NamedTuple
 from igc_ref.backends.operators.checks import Checks
 from igc_ref.backends.operators.library import Array, Library, Saved
 from igc_ref.backends.operators.taps import taps
-from igc_ref.spec.block import IGCSpec, output_length
+from igc_ref.spec.block import IGCSpec, output_size
 
 
 class ConvSaved(NamedTuple):
@@ -53,7 +53,7 @@ class ConvolutionOperators(Checks):
         Parameters
         ----------
         x : array, shape (in, N, H, W)
-        weight : array, shape (out, in/groups, k, k)
+        weight : array, shape (out, in/groups, kh, kw)
         groups : int
         stride : int
             In pixels.
@@ -150,15 +150,15 @@ class _GroupConvolution:
     """One group convolution of a batch, forward and backward, a tile of images at a time."""
 
     def __init__(self, library: Library, x: Array, weight: Array, groups: int, stride: int) -> None:
-        (C, N, H, W), (out, per_group, k, _) = x.shape, weight.shape
-        self.library, self.x, self.k, self.groups = library, x, k, groups
-        self.rows, self.columns = taps(H, k, stride), taps(W, k, stride)
-        self.out_shape = (N, output_length(H, k, stride), output_length(W, k, stride))
+        (C, N, H, W), (out, per_group, kh, kw) = x.shape, weight.shape
+        self.library, self.x, self.kh, self.kw, self.groups = library, x, kh, kw, groups
+        self.rows, self.columns = taps(H, kh, stride), taps(W, kw, stride)
+        self.out_shape = (N, *output_size((H, W), (kh, kw), stride))
         self.tile_shape = (H, self.out_shape[2])  # input rows, output columns
-        self.bytes_each = k * max(C, out) * H * self.out_shape[2] * x.dtype.itemsize
-        self.weight_shape = (groups, out // groups, per_group, k, k)
+        self.bytes_each = max(kw * C, kh * out) * H * self.out_shape[2] * x.dtype.itemsize
+        self.weight_shape = (groups, out // groups, per_group, kh, kw)
         by_row = weight.reshape(self.weight_shape).swapaxes(2, 3)  # (g, o, ky, i, kx)
-        self.blocks = by_row.reshape(groups, out // groups * k, per_group * k)  # (g, o*ky, i*kx)
+        self.blocks = by_row.reshape(groups, out // groups * kh, per_group * kw)  # (g, o*ky, i*kx)
         self._scratch: dict[str, Array] = {}
 
     def tiles(self) -> Iterator[slice]:
@@ -171,20 +171,20 @@ class _GroupConvolution:
         return slice(images.start * per_image, images.stop * per_image)
 
     def weight_order(self, dW: Array) -> Array:
-        """Bring a gradient of `blocks` into the order of the weights, (out, in/groups, k, k)."""
-        g, o, i, k, _ = self.weight_shape
-        return dW.reshape(g, o, k, i, k).swapaxes(2, 3).reshape(g * o, i, k, k)
+        """Bring a gradient of `blocks` into the order of the weights, (out, in/groups, kh, kw)."""
+        g, o, i, kh, kw = self.weight_shape
+        return dW.reshape(g, o, kh, i, kw).swapaxes(2, 3).reshape(g * o, i, kh, kw)
 
     def forward(self, images: slice, into: Array) -> None:
         """Add the convolution of these images to `into`, shape (g, o, B, H', W')."""
         h = self.blocks @ self._shifted(images)  # (g, o*ky, B*H*W')
-        h = h.reshape(self.groups, into.shape[1], self.k, -1, *self.tile_shape)
+        h = h.reshape(self.groups, into.shape[1], self.kh, -1, *self.tile_shape)
         for ky, outputs, pixels in self.rows:
             into[:, :, :, outputs] += h[:, :, ky, :, pixels]
 
     def backward(self, images: slice, dy: Array, dx: Array | None, dW: Array) -> None:
         """Add what dy, shape (g, o, B, H', W'), gives to the gradients dx, if wanted, and dW."""
-        dh = self._zeros("dh", self.groups, dy.shape[1], self.k, dy.shape[2], *self.tile_shape)
+        dh = self._zeros("dh", self.groups, dy.shape[1], self.kh, dy.shape[2], *self.tile_shape)
         for ky, outputs, pixels in self.rows:
             dh[:, :, ky, :, pixels] = dy[:, :, :, outputs]
         dh = dh.reshape(*self.blocks.shape[:2], -1)  # (g, o*ky, B*H*W')
@@ -192,14 +192,14 @@ class _GroupConvolution:
         if dx is None:
             return
         dz = self.blocks.swapaxes(1, 2) @ dh  # (g, i*kx, B*H*W')
-        dz = dz.reshape(len(dx), self.k, -1, *self.tile_shape)
+        dz = dz.reshape(len(dx), self.kw, -1, *self.tile_shape)
         for kx, outputs, pixels in self.columns:
             dx[:, images, :, pixels] += dz[:, kx, :, :, outputs]
 
     def _shifted(self, images: slice) -> Array:
         """Return x shifted by every kx, shape (g, i*kx, B*H*W'); valid until the next tile."""
         x = self.x[:, images]
-        z = self._zeros("z", len(x), self.k, x.shape[1], *self.tile_shape)
+        z = self._zeros("z", len(x), self.kw, x.shape[1], *self.tile_shape)
         for kx, outputs, pixels in self.columns:
             z[:, kx, :, :, outputs] = x[:, :, :, pixels]
         return z.reshape(self.groups, self.blocks.shape[2], -1)

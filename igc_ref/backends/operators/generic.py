@@ -17,21 +17,17 @@ import numpy as np
 import numpy.typing as npt
 
 from igc_ref.backends.operators.augmentation import AugmentationOperators
-from igc_ref.backends.operators.convolution import ConvolutionOperators
+from igc_ref.backends.operators.gates import GateOperators
 from igc_ref.backends.operators.library import DTYPES, Array, EpochRunner, TrainingData
-from igc_ref.backends.operators.loss_and_sgd import LearningOperators
 from igc_ref.backends.operators.normalisation import NormalisationOperators
-from igc_ref.backends.operators.pointwise import PointwiseOperators
 from igc_ref.backends.operators.shared import SharedBatches
 from igc_ref.errors import MISREAD, describe, is_array, kind_of
 from igc_ref.report import Report
 
 
 class GenericBackend(
-    ConvolutionOperators,
+    GateOperators,  # of convolutions, of pointwise operators and of those that learn
     NormalisationOperators,
-    PointwiseOperators,
-    LearningOperators,
     AugmentationOperators,
     SharedBatches,
 ):

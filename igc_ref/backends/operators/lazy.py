@@ -177,26 +177,32 @@ class LazyBackend(GenericBackend):
 def _through_arrays(name: str) -> Callable[..., Any]:
     """Return the operator of this name for batches: array in, generic operator, batch out.
 
-    A batch comes first among the results, as y or dx. What a generic operator saves for its
-    backward pass stays as it is.
+    A batch, or a list of batches, comes first among the results, as y or dx. What a generic
+    operator saves for its backward pass stays as it is.
     """
     backward = name.endswith("_backward")
 
     @wraps(getattr(GenericBackend, name))
     def operator(self: LazyBackend, x: Any, *others: Any, **options: Any) -> Any:
-        if not isinstance(x, Batch) and getattr(x, "ndim", 4) == 4:  # features are (N, C)
-            self.check_batch("the gradient" if backward else "x", x)
+        for batch in x if name == "concat" else [x]:
+            if not isinstance(batch, Batch) and getattr(batch, "ndim", 4) == 4:  # features: (N, C)
+                self.check_batch("the gradient" if backward else "x", batch)
+            dtype = np.dtype(batch.dtype)
         settings = ", ".join(str(a) for a in others if isinstance(a, int | IGCSpec))
-        what = f"{name}({settings}) of {np.dtype(x.dtype)} has no kernel in the {self.name} backend"
+        what = f"{name}({settings}) of {dtype} has no kernel in the {self.name} backend"
         self.note_generic(name, what)
         plain = GenericBackend()
         plain.name, plain.xp, plain.tile_bytes = self.name, self.xp, self.tile_bytes
 
         def opened(value: Any) -> Any:
+            if isinstance(value, list):
+                return [opened(part) for part in value]
             return self.to_array(value) if isinstance(value, Batch) else value
 
         options = {key: opened(value) for key, value in options.items()}
         results = getattr(plain, name)(*map(opened, (x, *others)), **options)
+        if isinstance(results, list):
+            return [self.to_batch(part) for part in results]
         first, *rest = results if isinstance(results, tuple) else (results,)
         if getattr(first, "ndim", 0) == 4:
             first = self.to_batch(first)

@@ -1,9 +1,9 @@
-"""The residual sum and its ReLU, the channel shuffle and pooling."""
+"""The residual sum and its ReLU, the channel shuffle, concatenation and pooling."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import accumulate, pairwise, product
 from typing import Any, NamedTuple
 
 from igc_ref.backends.operators.checks import Checks
@@ -19,6 +19,12 @@ class MaxPoolSaved(NamedTuple):
     dtype: Any
     winner: Array
     taps: Sequence[tuple[Tap, Tap]] = ()
+
+
+def _scaled(x: Array, gates: Array) -> Array:
+    """Multiply groups of channels by gates (N, groups)."""
+    groups = x.reshape(gates.shape[1], -1, *x.shape[1:])  # (groups, C/groups, N, H, W)
+    return (groups * gates.T[:, None, :, None, None]).reshape(x.shape)
 
 
 class PointwiseOperators(Checks):
@@ -65,6 +71,54 @@ class PointwiseOperators(Checks):
         self.check_batch("the gradient", dy, dtype, shape)
         return self.shuffle(dy, shape[0] // groups)[0]
 
+    def concat(self, batches: Sequence[Array]) -> Array:
+        """Return batches one after the other along the channels.
+
+        `split` into the same sizes is its inverse, and its adjoint: the derivative of either is the
+        other, and nothing needs to be saved.
+
+        Parameters
+        ----------
+        batches : sequence of arrays, shapes (C_i, N, H, W)
+
+        Returns
+        -------
+        y : array, shape (C_1 + C_2 + ..., N, H, W)
+
+        Raises
+        ------
+        TypeError, SpecError
+            If they differ in dtype, or in more than their channels.
+        """
+        self.check_concat(batches)
+        return self.xp.concatenate(list(batches))
+
+    def split(self, x: Array, sizes: Sequence[int]) -> list[Array]:
+        """Return the first sizes[0] channels of a batch, the next sizes[1], ...; see `concat`.
+
+        Raises
+        ------
+        SpecError
+            If `sizes` are not integers of at least 1 that sum up to the channels.
+        """
+        starts = [0, *accumulate(self.check_split(x, sizes))]
+        return [self.xp.array(x[first:last]) for first, last in pairwise(starts)]
+
+    def scale_channels(self, x: Array, gates: Array) -> tuple[Array, Saved]:
+        """Return D x: each image multiplies groups of channels by gates of its own, (N, groups).
+
+        ``y[c, n] = x[c, n] * gates[n, c // (C/groups)]``; a SpecError if no such groups are equal.
+        """
+        self.check_gates(x, gates, x.shape[1])
+        return _scaled(x, gates), (x, gates)
+
+    def scale_channels_backward(self, dy: Array, saved: Saved) -> tuple[Array, Array]:
+        """Return the gradients of `scale_channels` with respect to x and the gates."""
+        x, gates = saved
+        self.check_batch("the gradient", dy, x.dtype, x.shape)
+        sums = (dy * x).sum(axis=(2, 3)).T  # (N, C)
+        return _scaled(dy, gates), sums.reshape(*gates.shape, -1).sum(axis=2)
+
     def global_average_pool(self, x: Array) -> tuple[Array, tuple[int, ...]]:
         """Average every channel of every image: (C, N, H, W) to (N, C)."""
         self.check_batch("x", x)
@@ -75,6 +129,38 @@ class PointwiseOperators(Checks):
         self.check("the gradient", dy, *DTYPES, shape=(shape[1], shape[0]))
         dx = self.xp.empty(shape, dy.dtype)
         dx[...] = (dy.T / (shape[2] * shape[3]))[:, :, None, None]
+        return dx
+
+    def average_pool(self, x: Array, kernel_size: int | tuple[int, int]) -> tuple[Array, Saved]:
+        """Average every window; windows lie side by side, and pixels beyond the last are dropped.
+
+        Parameters
+        ----------
+        x : array, shape (C, N, H, W)
+        kernel_size : int or (kh, kw)
+
+        Returns
+        -------
+        y : array, shape (C, N, H // kh, W // kw)
+
+        Raises
+        ------
+        SpecError
+            If a window is larger than the images.
+        """
+        kh, kw = self.check_pool(x, kernel_size)
+        rows, columns = x.shape[2] // kh, x.shape[3] // kw
+        whole = x[:, :, : rows * kh, : columns * kw]
+        windows = whole.reshape(*x.shape[:2], rows, kh, columns, kw)
+        return windows.mean(axis=(3, 5)), (x.shape, x.dtype, (kh, kw))
+
+    def average_pool_backward(self, dy: Array, saved: Saved) -> Array:
+        """Spread every gradient evenly over its window: the adjoint of `average_pool`."""
+        (C, N, H, W), dtype, (kh, kw) = saved
+        self.check_batch("the gradient", dy, dtype, (C, N, H // kh, W // kw))
+        dx = self.xp.zeros((C, N, H, W), dtype)
+        spread = (dy / (kh * kw)).repeat(kh, axis=2).repeat(kw, axis=3)
+        dx[:, :, : spread.shape[2], : spread.shape[3]] = spread
         return dx
 
     def max_pool(

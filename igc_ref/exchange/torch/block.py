@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from igc_ref.errors import BackendError, SpecError, shown
+from igc_ref.errors import BackendError, KernelSize, SpecError, shown
 from igc_ref.exchange.torch import operator
 from igc_ref.spec.block import IGCSpec
 
@@ -32,8 +32,8 @@ class InterleavedGroupConv2d(nn.Module):  # type: ignore[misc]
 
     Parameters
     ----------
-    in_channels, out_channels, L, M, kernel_size, stride : int
-        As in `IGCSpec`; padding is ``kernel_size // 2``.
+    in_channels, out_channels, L, M, kernel_size, stride
+        As in `IGCSpec`; padding is ``k // 2`` of the kernel's height and width.
     accelerate : bool, optional
         True: our kernels, or a BackendError that says why they cannot run. False: PyTorch's
         convolutions, for second derivatives as well. By default our kernels wherever they can run
@@ -42,7 +42,7 @@ class InterleavedGroupConv2d(nn.Module):  # type: ignore[misc]
     Attributes
     ----------
     primary, secondary : nn.Conv2d
-        Group convolutions with weights (out, in/L, k, k) and (out, out/M, 1, 1).
+        Group convolutions with weights (out, in/L, kh, kw) and (out, out/M, 1, 1).
 
     Raises
     ------
@@ -67,7 +67,7 @@ class InterleavedGroupConv2d(nn.Module):  # type: ignore[misc]
         L: int,
         M: int,
         *,
-        kernel_size: int = 3,
+        kernel_size: KernelSize = 3,
         stride: int = 1,
         accelerate: bool | None = None,
     ) -> None:
@@ -125,8 +125,9 @@ def slower(spec: IGCSpec, x: Any) -> str | None:
 
 def convolution(shape: tuple[int, ...], stride: int, groups: int) -> nn.Conv2d:
     """Return a group convolution without bias, whose weights have this shape."""
-    out, per_group, k, _ = shape
-    return nn.Conv2d(per_group * groups, out, k, stride, k // 2, groups=groups, bias=False)
+    out, per_group, *kernel = shape
+    padding = [k // 2 for k in kernel]
+    return nn.Conv2d(per_group * groups, out, kernel, stride, padding, groups=groups, bias=False)
 
 
 def _is_plain(module: nn.Module) -> bool:

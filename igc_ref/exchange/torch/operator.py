@@ -69,7 +69,8 @@ def igc_backward(
 
 @igc.register_fake  # type: ignore[untyped-decorator]
 def _(x: Tensor, primary: Tensor, secondary: Tensor, L: int, stride: int) -> tuple[Tensor, Tensor]:  # noqa: ARG001
-    size = (output_length(n, primary.shape[2], stride) for n in x.shape[2:])
+    sides = zip(x.shape[2:], primary.shape[2:], strict=True)
+    size = (output_length(n, k, stride) for n, k in sides)
     y = x.new_empty(len(x), len(primary), *size)
     return y.contiguous(memory_format=_format(x)), torch.empty(1, dtype=torch.uint8)
 
@@ -173,8 +174,8 @@ def _kernels(x: Tensor) -> Iterator[tuple[Any, Any, Any]]:
 def _compute(
     backend: Any, array: Any, x: Tensor, primary: Tensor, secondary: Tensor, L: int, stride: int
 ) -> tuple[Any, Any]:
-    (out, each, k, _), mix = primary.shape, secondary.shape[1]
-    spec = IGCSpec(each * L, out, L, out // mix, k, stride)
+    (out, each, *kernel), mix = primary.shape, secondary.shape[1]
+    spec = IGCSpec(each * L, out, L, out // mix, (kernel[0], kernel[1]), stride)
     weights = array(primary.contiguous()), array(secondary.contiguous().reshape(out, mix))
     result: tuple[Any, Any] = backend.igc(backend.to_layout(array(x)), *weights, spec)
     return result

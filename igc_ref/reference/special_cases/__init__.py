@@ -32,6 +32,8 @@ from igc_ref.reference.special_cases.relatives import (
     dgconv,
     gated,
     mixconv,
+    mixed,
+    unmixed,
 )
 from igc_ref.reference.special_cases.transforms import (
     complementary_product,
@@ -58,6 +60,7 @@ __all__ = [
     "group_convolution",
     "kronecker",
     "mixconv",
+    "mixed",
     "monarch",
     "regular_convolution",
     "regular_convolution_by_branches",
@@ -65,6 +68,7 @@ __all__ = [
     "shufflenet",
     "shufflenet_unit",
     "summation_fusion",
+    "unmixed",
     "walsh_hadamard",
     "xception",
 ]

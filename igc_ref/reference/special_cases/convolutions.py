@@ -24,7 +24,7 @@ def regular_convolution(kernel: Array, stride: int = 1) -> Weights:
 
     Parameters
     ----------
-    kernel : ndarray, shape (out, in, k, k)
+    kernel : ndarray, shape (out, in, kh, kw)
 
     Returns
     -------
@@ -39,7 +39,7 @@ def group_convolution(kernel: Array, L: int, stride: int = 1) -> Weights:
 
     Parameters
     ----------
-    kernel : ndarray, shape (out, in/L, k, k)
+    kernel : ndarray, shape (out, in/L, kh, kw)
         out divisible by the number of groups L.
 
     Returns
@@ -56,7 +56,7 @@ def summation_fusion(kernel: Array, L: int, stride: int = 1) -> Weights:
 
     Parameters
     ----------
-    kernel : ndarray, shape (out, in/L, k, k)
+    kernel : ndarray, shape (out, in/L, kh, kw)
 
     Returns
     -------
@@ -76,7 +76,7 @@ def regular_convolution_by_branches(kernel: Array, n: int = 2, stride: int = 1) 
 
     Parameters
     ----------
-    kernel : ndarray, shape (out, in, k, k)
+    kernel : ndarray, shape (out, in, kh, kw)
         out and in divisible by n.
     n : int
         Blocks along each side; the paper's figure has n = 2, four branches.
@@ -88,14 +88,15 @@ def regular_convolution_by_branches(kernel: Array, n: int = 2, stride: int = 1) 
         ``np.tile(x, (1, n, 1, 1))``, to the convolution repeated n times, so blocks chain.
     """
     check_kernel(kernel)
-    out, inp, k, _ = kernel.shape
+    out, inp, *sides = kernel.shape
     each = divides("n", n, "out_channels", out), n, divides("n", n, "in_channels", inp)
-    W = kernel.reshape(n, *each, k, k).swapaxes(1, 2)  # (i, j, out/n, in/n, k, k)
+    W = kernel.reshape(n, *each, *sides).swapaxes(1, 2)  # (i, j, out/n, in/n, kh, kw)
     # Output partition (p, i) adds the branches (i, j) of all j; p only repeats.
     W_d = np.tile(np.kron(np.eye(n), np.ones((1, n))), (n, 1))  # (p i, i j), the same for all m
-    primary = W.reshape(n * out, inp // n, k, k)
+    primary = W.reshape(n * out, inp // n, *sides)
     secondary = np.tile(W_d, (out // n, 1)).astype(kernel.dtype)
-    return Weights(primary, secondary, IGCSpec(n * inp, n * out, n * n, out // n, k, stride))
+    spec = IGCSpec(n * inp, n * out, n * n, out // n, kernel.shape[2:], stride)
+    return Weights(primary, secondary, spec)
 
 
 def xception(depthwise: Array, pointwise: Array, stride: int = 1) -> Weights:
@@ -103,7 +104,7 @@ def xception(depthwise: Array, pointwise: Array, stride: int = 1) -> Weights:
 
     Parameters
     ----------
-    depthwise : ndarray, shape (in, 1, k, k)
+    depthwise : ndarray, shape (in, 1, kh, kw)
         One filter a channel.
     pointwise : ndarray, shape (out, in)
         out a multiple of in.
@@ -113,18 +114,18 @@ def xception(depthwise: Array, pointwise: Array, stride: int = 1) -> Weights:
     Weights
         L = in, M = 1. A widening block is ResNeXt's with branches of one channel.
     """
-    arrays("(in, 1, k, k)", depthwise=depthwise)
+    arrays("(in, 1, kh, kw)", depthwise=depthwise)
     arrays("(out, in)", pointwise=pointwise)
     return resnext(depthwise, pointwise, depthwise.shape[0], stride)
 
 
 def resnext(branches: Array, expansion: Array, L: int, stride: int = 1) -> Weights:
-    """ResNeXt's aggregated k x k convolutions, sum over l of E_l (W_l x_l), linear: M = 1.
+    """ResNeXt's aggregated kh x kw convolutions, sum over l of E_l (W_l x_l), linear: M = 1.
 
     Parameters
     ----------
-    branches : ndarray, shape (L*d, in/L, k, k)
-        The k x k convolutions W_l of the L branches, d channels each.
+    branches : ndarray, shape (L*d, in/L, kh, kw)
+        The kh x kw convolutions W_l of the L branches, d channels each.
     expansion : ndarray, shape (out, L*d)
         The 1 x 1 convolutions E_l side by side; out a multiple of L, out/L >= d.
     L : int
@@ -156,7 +157,7 @@ def shufflenet(first: Array, second: Array, groups: int, stride: int = 1) -> Wei
 
     Parameters
     ----------
-    first : ndarray, shape (out, in/groups, k, k)
+    first : ndarray, shape (out, in/groups, kh, kw)
     second : ndarray, shape (out, out/groups)
         Rows in the order after the shuffle, as ShuffleNet applies it.
     groups : int
@@ -182,7 +183,7 @@ def shufflenet_unit(reduce: Array, depthwise: Array, expand: Array, groups: int)
     Parameters
     ----------
     reduce, expand : ndarray, shape (C, C/groups)
-    depthwise : ndarray, shape (C, 1, k, k)
+    depthwise : ndarray, shape (C, 1, kh, kw)
         Filters in the order after the shuffle.
 
     Returns
@@ -192,7 +193,7 @@ def shufflenet_unit(reduce: Array, depthwise: Array, expand: Array, groups: int)
     """
     arrays("(C, C/groups)", reduce=reduce)
     C = len(reduce)
-    arrays(f"({C}, 1, k, k)", depthwise=depthwise)
+    arrays(f"({C}, 1, kh, kw)", depthwise=depthwise)
     each = divides("groups", groups, "out_channels", C)
     # The shuffle makes channel b*(C/groups) + j channel j*groups + b.
     filters = depthwise.reshape(each, groups, *depthwise.shape[2:]).swapaxes(0, 1)
@@ -208,5 +209,5 @@ def _per_group(kernel: Array, L: int) -> int:
 
 def _spec(kernel: Array, L: int, M: int, stride: int) -> IGCSpec:
     """Return the spec of a block whose primary weights are this kernel."""
-    out, per_group, k, _ = kernel.shape
-    return IGCSpec(per_group * L, out, L, M, k, stride)
+    out, per_group, *sides = kernel.shape
+    return IGCSpec(per_group * L, out, L, M, (sides[0], sides[1]), stride)

@@ -9,38 +9,76 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from igc_ref.errors import SpecError, arrays, divides, instance, integer
+from igc_ref.errors import SpecError, arrays, divides, instance, int_or_pair, integer, kernel_pair
 from igc_ref.reference.special_cases.convolutions import Weights, group_convolution, xception
 from igc_ref.reference.structure import Array, check_kernel, check_weights, diagonal_blocks
 from igc_ref.spec.block import IGCSpec
+from igc_ref.spec.mixed import MixedSpec
 
 
 def mixconv(kernels: Sequence[Array], stride: int = 1) -> Weights:
     """MixConv (arXiv:1907.09595): group convolution, each group with its own kernel size.
 
-    The L kernels, shapes (out/L, in/L, k_b, k_b), are padded with zeros to the largest size. Sizes
-    are all odd or all even: otherwise the paddings k // 2 give images of different sizes.
+    The L kernels, shapes (out/L, in/L, kh_b, kw_b), are padded with zeros to the largest size.
+    Heights are all odd or all even, and widths: otherwise the paddings k // 2 give images of
+    different sizes.
 
     >>> print(mixconv([np.ones((2, 1, 3, 3)), np.ones((2, 1, 5, 5))]).spec)
     igc 5x5 2-4 L2 M2
     """
     instance("kernels", kernels, Sequence)
-    axes = "(out/L, in/L, k, k)"
+    axes = "(out/L, in/L, kh, kw)"
     for b, kernel in enumerate(kernels):
         arrays(axes, **{f"kernels[{b}]": kernel})
-        axes = "({}, {}, k, k)".format(*kernel.shape)  # all others have as many channels
-    sizes = [integer("kernel_size", kernel.shape[-1]) for kernel in kernels]
-    if len({size % 2 for size in sizes}) != 1:
-        raise SpecError(f"kernel sizes {sizes} are not all odd or all even")
-    rings = [[(0, 0)] * 2 + [((max(sizes) - size) // 2,) * 2] * 2 for size in sizes]
+        axes = "({}, {}, kh, kw)".format(*kernel.shape)  # all others have as many channels
+    sizes = np.array([kernel_pair(kernel.shape[2:]) for kernel in kernels]).reshape(-1, 2)
+    if not len(sizes) or np.any((sizes - sizes[0]) % 2):
+        shown = [int_or_pair("kernel_size", tuple(size)) for size in sizes.tolist()]
+        raise SpecError(f"kernel sizes {shown} are not all odd or all even")
+    rings = [[(0, 0)] * 2 + [(n, n) for n in (sizes.max(axis=0) - size) // 2] for size in sizes]
     return group_convolution(np.concatenate(list(map(np.pad, kernels, rings))), len(sizes), stride)
+
+
+def mixed(kernels: Sequence[Array], secondary: Array, spec: MixedSpec) -> Weights:
+    """Block with several kernel sizes, from the kernels of `spec.runs`; see `MixedSpec`.
+
+    With W_d the identity it is MixConv; see `mixconv`.
+
+    >>> spec = MixedSpec(2, 2, L=2, M=1, kernel_sizes=(1, 3))
+    >>> igc = mixed([np.ones((1, 1, 1, 1)), np.ones((1, 1, 3, 3))], np.ones((2, 2)), spec)
+    >>> igc.primary[0, 0, 1]
+    array([0., 1., 0.])
+    """
+    instance("spec", spec, MixedSpec)
+    if len(kernels) != len(spec.runs):
+        raise SpecError(f"{len(kernels)} kernels are given; {spec} has {len(spec.runs)} runs")
+    partitions: list[Array] = []
+    for kernel, run in zip(kernels, spec.runs, strict=True):
+        arrays(run.weight_shape, kernel=kernel)
+        partitions += np.split(kernel, run.groups)
+    return Weights(mixconv(partitions).primary, secondary, spec.igc)
+
+
+def unmixed(primary: Array, spec: MixedSpec) -> list[Array]:
+    """Take the kernels out of the primary weights of `mixed`, of which it is the adjoint.
+
+    >>> [w.shape for w in unmixed(np.ones((2, 1, 3, 3)), MixedSpec(2, 2, 2, 1, (1, 3)))]
+    [(1, 1, 1, 1), (1, 1, 3, 3)]
+    """
+    instance("spec", spec, MixedSpec)
+    arrays(spec.igc.primary_shape, primary=primary)
+    ends, found = np.cumsum([run.out_channels for run in spec.runs])[:-1], []
+    for rows, run in zip(np.split(primary, ends), spec.runs, strict=True):
+        sides = zip(primary.shape[2:], run.weight_shape[2:], strict=True)
+        found.append(rows[:, :, *(slice((K - k) // 2, (K + k) // 2) for K, k in sides)])
+    return found
 
 
 def dgconv(kernel: Array, gates: Sequence[int], stride: int = 1) -> tuple[Weights, Array, Array]:
     """Dynamic grouping convolution (arXiv:1908.05867): a group convolution of permuted channels.
 
-    It multiplies a dense kernel, shape (out, in, k, k), by the mask U_1 ⊗ ... ⊗ U_n ⊗ ones: U_t is
-    ones(2, 2) if gates[t] is 1, eye(2) if it is 0; 2^n divides out and in. Returns the weights and
+    It multiplies a dense kernel, shape (out, in, kh, kw), by the mask U_1 ⊗ ... ⊗ U_n ⊗ ones: U_t
+    is ones(2, 2) if gates[t] is 1, else eye(2); 2^n divides out and in. Returns the weights and
     the two orders of channels for which ``y[:, outputs] = forward(x[:, inputs], *weights)``.
 
     >>> weights, outputs, inputs = dgconv(np.ones((4, 4, 3, 3)), [1, 0])
@@ -50,7 +88,7 @@ def dgconv(kernel: Array, gates: Sequence[int], stride: int = 1) -> tuple[Weight
     check_kernel(kernel)
     instance("gates", gates, Sequence)
     gates = [integer(f"gates[{t}]", gate, 0, 1) for t, gate in enumerate(gates)]
-    (out, inp, k, _), n, L = kernel.shape, len(gates), 2 ** gates.count(0)
+    (out, inp, *sides), n, L = kernel.shape, len(gates), 2 ** gates.count(0)
     # Channels are in one group if they have equal binary digits wherever the gate is 0.
     digits = int("0" + "".join(str(1 - gate) for gate in gates), base=2)
     outputs, inputs = (
@@ -58,7 +96,7 @@ def dgconv(kernel: Array, gates: Sequence[int], stride: int = 1) -> tuple[Weight
         for name, size in (("out_channels", out), ("in_channels", inp))
     )
     blocks = diagonal_blocks(kernel[outputs][:, inputs].reshape(out, -1), L)
-    return group_convolution(blocks.reshape(out, inp // L, k, k), L, stride), outputs, inputs
+    return group_convolution(blocks.reshape(out, inp // L, *sides), L, stride), outputs, inputs
 
 
 def gated(weights: Weights, gates: Array, after: bool = False) -> Weights:
@@ -104,14 +142,14 @@ def causal_convolution(filters: Array, pointwise: Array | None = None) -> Weight
     """Depthwise causal convolution over time, Mamba's (arXiv:2312.00752), of images (N, C, 1, T).
 
     Filters, shape (C, c), end at the present: y[t] = Σ_j f[j] x[t-(c-1)+j]. They are the first c
-    taps of the middle row in a kernel of side 2c - 1, zero elsewhere. `pointwise`, (out, C) with C
+    taps of a kernel 1 x (2c - 1), zero elsewhere. `pointwise`, (out, C) with C
     dividing out, is a 1 x 1 convolution after them; by default the identity.
 
-    >>> causal_convolution(np.array([[2.0, 3.0]])).primary[0, 0, 1]  # y[t] = 2x[t-1] + 3x[t]
+    >>> causal_convolution(np.array([[2.0, 3.0]])).primary[0, 0, 0]  # y[t] = 2x[t-1] + 3x[t]
     array([2., 3., 0.])
     """
     arrays("(C, c)", filters=filters)
     C, c = filters.shape
-    kernel = np.zeros((C, 1, *[2 * integer("c", c) - 1] * 2), filters.dtype)
-    kernel[:, 0, c - 1, :c] = filters
+    kernel = np.zeros((C, 1, 1, 2 * integer("c", c) - 1), filters.dtype)
+    kernel[:, 0, 0, :c] = filters
     return xception(kernel, np.eye(C) if pointwise is None else pointwise)

@@ -14,6 +14,7 @@ from igc_ref import IGCSpec
 from igc_ref.backends import NumpyBackend
 from igc_ref.backends.cupy.geometry import of_block, of_convolution
 from igc_ref.backends.cupy.tiles import Tile, candidates
+from igc_ref.errors import kernel_pair
 from igc_ref.testing import assert_close
 from tests.support.guarded import GuardedBackend, GuardedNumpy, public
 
@@ -35,12 +36,12 @@ class Convolution:
 
     @property
     def weight_shapes(self):
-        k = self.kernel_size
-        return [(self.out_channels, self.in_channels // self.groups, k, k)]
+        per_group = self.in_channels // self.groups
+        return [(self.out_channels, per_group, *kernel_pair(self.kernel_size))]
 
     @property
     def fan_out(self):
-        return self.out_channels // self.groups * self.kernel_size**2
+        return self.out_channels // self.groups * prod(kernel_pair(self.kernel_size))
 
     def run(self, backend, x, weight):
         return backend.conv2d(x, weight, self.groups, self.stride)
@@ -81,14 +82,15 @@ class Case:
     def __str__(self):
         s = self.layer
         parts = f"-L{s.L}M{s.M}" if isinstance(s, Block) else f"-groups{s.groups}"
-        shape = f"{s.in_channels}to{s.out_channels}{parts}-k{s.kernel_size}s{s.stride}"
+        k = str(s.kernel_size).strip("()").replace(", ", "x")
+        shape = f"{s.in_channels}to{s.out_channels}{parts}-k{k}s{s.stride}"
         return f"{shape}-{self.N}of{self.H}x{self.W}" + ("" if self.pending else "-alone")
 
     def draw(self):
         """Return the float32 arrays: x, weights, d, and gamma and beta of both batch norms."""
         rng, s = np.random.default_rng(self.seed), self.layer
-        size = [(n + 2 * (s.kernel_size // 2) - s.kernel_size) // s.stride + 1
-                for n in (self.H, self.W)]  # fmt: skip
+        sides = zip((self.H, self.W), kernel_pair(s.kernel_size), strict=True)
+        size = [(n + 2 * (k // 2) - k) // s.stride + 1 for n, k in sides]
         shapes = {"x": (self.N, s.in_channels, self.H, self.W)}
         shapes |= {f"weight{i}": shape for i, shape in enumerate(s.weight_shapes)}
         shapes |= {"d": (self.N, s.out_channels, *size)}

@@ -25,6 +25,7 @@ from igc_ref.backends.cupy.operators import CudaOperators
 from igc_ref.backends.cupy.steps import CapturedSteps
 from igc_ref.backends.cupy.tiles import Tile, candidates, choose
 from igc_ref.backends.operators.library import Sampling, TrainingData
+from igc_ref.errors import int_or_pair
 from igc_ref.networks.model import build_model
 from igc_ref.report import aligned
 from igc_ref.training.loop import training_step
@@ -84,8 +85,9 @@ class Launch:
         m = self.macros
         if "SLABS" not in m:
             return None
-        sizes = (m[name] for name in ("SLABS", "I", "O", "M", "A", "K", "S", "H", "W"))
-        g = Geometry(self.is_igc, *sizes, N=256, share=m["SHARE"])
+        sizes = {name: m[name] for name in ("I", "O", "M", "A", "S", "H", "W")}
+        K = int_or_pair("K", (m["KH"], m["KW"]))
+        g = Geometry(self.is_igc, m["SLABS"], K=K, **sizes, N=256, share=m["SHARE"])
         shares = tuple(m[name] for name in ("PX", "MS", "NP", "PXD", "IS"))
         found = candidates(g, self.name == "block_backward", m["DX"] == 1, 2 if m["HALF"] else 4)
         return g, next(tile for tile in found if tile.shares == shares)

@@ -49,6 +49,10 @@ BLOCKS = [  # in, out, L, M, k, stride; images; whether something is pending
     Case(Block(4, 8, 2, 4, 5, 3), 2, 10, 4),
     Case(Block(8, 8, 4, 2, 1, 2), 3, 7, 6),
     Case(Block(8, 16, 2, 8, 5, 2), 2, 9, 8),
+    Case(Block.square(3, 4, (1, 5)), 4, 1, 19),
+    Case(Block(6, 12, 3, 4, (1, 3), 2), 3, 1, 20),
+    Case(Block(6, 6, 3, 2, (5, 1), 2), 3, 9, 7),
+    Case(Block.square(3, 4, (2, 3)), 3, 6, 8),
 ]
 CONVOLUTIONS = [
     Case(Convolution(3, 16), 2, 8, 8, pending=False),
@@ -62,6 +66,8 @@ CONVOLUTIONS = [
     Case(Convolution(6, 4, 1, 5, 2), 2, 9, 7),
     Case(Convolution(6, 9, 3, 3, 3), 3, 7, 8),
     Case(Convolution(7, 4), 19, 1, 1),
+    Case(Convolution(6, 8, 2, (1, 5), 2), 3, 1, 20),
+    Case(Convolution(4, 6, 1, (4, 1)), 3, 6, 9),
     Case(Convolution(2, 40), 2, 8, 6),  # CUDA blocks share the outputs
 ]
 FAST = SQUARE, TRANSITION, CONVOLUTION

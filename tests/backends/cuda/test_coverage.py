@@ -31,7 +31,10 @@ def network(arch, deep=True, **numbers):
     """A network of this name, of a width that is in use, or the smallest."""
     family, _ = ARCHITECTURES[arch]
     depth = {"plain": 20 if deep else 5, "resnet": 20 if deep else 8, "imagenet": 18, "igcv3": 54}
+    depth["densenet"] = 22 if deep else 10
     wide = {"L": 24, "M": 2, "width": 32 if family == "igcv3" else 48}
+    if family == "densenet":
+        wide = {"L": 6, "M": 2, "width": 12}
     own = {n: numbers.get(n, wide[n]) for n in numbers_of(arch)}
     return Architecture(arch, depth[family], **own)
 

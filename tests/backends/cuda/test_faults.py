@@ -31,6 +31,7 @@ FILES = sorted(path.name for path in FOLDER.glob("*.cu"))
 # Several parts, warps of a part, slabs; images, rows and columns left over; R = 2.
 SQUARE = forced(Case(Block(10, 20, 5, 2), 3, 7, 8), PX=2, MS=1, NP=2, PXD=2, IS=1)
 STRIDED = forced(Case(Block(6, 12, 3, 2, stride=2), 3, 7, 7), PX=2, MS=1, NP=2, PXD=2, IS=2)
+RECTANGLE = forced(Case(Block(6, 12, 3, 2, (2, 5)), 3, 7, 8), PX=2, MS=1, NP=2, PXD=2, IS=2)
 GROUPS = forced(Case(Convolution(12, 8, 2), 3, 7, 8), PX=2, MS=2, NP=2, PXD=2, IS=1)
 SHARED = Case(Convolution(2, 40), 3, 8, 6)
 LEARNING = Learning()
@@ -92,11 +93,18 @@ FAULTS = {  # kernel, what it runs, what is written, what is written instead
     "backward, no barrier in the loop": (B, SQUARE, "__syncthreads();  // tile and weights", "// "),
     "backward, no barrier after dy": (B, SQUARE, "__syncthreads();  // all of dy and", "// "),
     # places and halos
-    "the tile is read a column off": (F, SQUARE, "+ LEFT - P + at", "+ LEFT + at"),
+    "the tile is read a column off": (F, SQUARE, "+ LEFT - PW + at", "+ LEFT + at"),
     "columns do not stride": (F, STRIDED, "at.column * S + kx", "at.column + kx"),
     "no halo beside dy": (
         B, SQUARE, "D_TOGETHER > 1 ? without_conflicts(WO + D_LEFT) : WO + D_LEFT", "WO"),
-    "the halo above dy is not read": (B, SQUARE, "(row + BEFORE) * D_PITCH", "row * D_PITCH"),
+    "the halo above dy is not read": (B, SQUARE, "(row + ABOVE) * D_PITCH", "row * D_PITCH"),
+    # kernels that are not square
+    "rows begin as columns do": (F, RECTANGLE, "row_at(s.at / W + PH)", "row_at(s.at / W + PW)"),
+    "columns are as many as rows": (F, RECTANGLE, "I + i) * KW + kx)", "I + i) * KH + kx)"),
+    "dx folds rows as columns": (
+        B, RECTANGLE, "px + (ry + PH - ky) / S", "px + (ry + PW - ky) / S"),
+    "gains in rows of KH": (B, RECTANGLE, "ky * KW + kx] = sum", "ky * KH + kx] = sum"),
+    "W_p is packed in rows of KH": ("pack", RECTANGLE, "+ ky) * KW + kx]", "+ ky) * KH + kx]"),
     "all gains are the first slab's": (B, SQUARE, "gains + l % KEPT * SUMS + part", "gains + part"),
     # what is left over
     "rows past the end count in dz": (
@@ -142,7 +150,7 @@ def test_a_planted_fault_shows(fault):
     assert fault.caught()
 
 
-@pytest.mark.parametrize("what", [SQUARE, STRIDED, GROUPS, SHARED, LEARNING], ids=str)
+@pytest.mark.parametrize("what", [SQUARE, STRIDED, RECTANGLE, GROUPS, SHARED, LEARNING], ids=str)
 def test_what_faults_are_planted_in_is_right(what):
     assert Fault("none", what, "", "").caught() is None
 

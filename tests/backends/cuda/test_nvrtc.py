@@ -60,12 +60,15 @@ ALLOWED_SPILLS = {
 }
 
 # Kernels of what other networks do: a batch norm after no convolution, or with no reader;
-# the channel shuffles of IGCV2 and IGCV3.
+# the channel shuffles of IGCV2 and IGCV3; DenseNet's concatenation and average pooling.
 UNUSED = {
     ("normalise.cu", "find_moments"),
     ("normalise.cu", "apply_rule"),
     ("normalise.cu", "apply_derivative"),
     ("pointwise.cu", "shuffle"),
+    ("pointwise.cu", "move"),
+    ("pointwise.cu", "average_windows"),
+    ("pointwise.cu", "spread_windows"),
 }
 
 each_case = pytest.mark.parametrize(

@@ -74,13 +74,13 @@ def test_no_other_deal_makes_the_transpose_or_the_inverse_an_igc_unless_L_or_M_i
 
 @given(specs(), trials)
 def test_backward_data_is_an_igc_with_exchanged_roles(spec, t):
-    L, M, out, even = spec.L, spec.M, spec.out_channels, 1 - spec.kernel_size % 2
+    L, M, out, (down, right) = spec.L, spec.M, spec.out_channels, (1 - k % 2 for k in spec.kernel)
     x, (first, second) = t.images(spec.in_channels), weights(t.rng, spec, t.dtype)
     d = t.matrix(t.N, out, *spec.output_size(t.H, t.W))
-    full = np.zeros((t.N, out, t.H + even, t.W + even), t.dtype)
+    full = np.zeros((t.N, out, t.H + down, t.W + right), t.dtype)
     full[:, :, :: spec.stride, :: spec.stride] = d
     dx = products.forward(full, *duality.adjoint(Weights(first, second, spec)))
-    dx = dx[:, :, even : even + t.H, even : even + t.W]
+    dx = dx[:, :, down : down + t.H, right : right + t.W]
     dz = oracles.shuffle(d, out // M)  # middle images matter to no gradient of x: any will do
     dy, _ = oracles.convolve_gradients(dz, 0 * dz, second[:, :, None, None], groups=M)
     dy = oracles.shuffle(dy, out // L)
@@ -112,7 +112,7 @@ def test_a_shuffle_commutes_with_a_depthwise_convolution_of_shuffled_filters(t, 
     moved = oracles.shuffle(filters[None, :, 0], g)[0][:, None]
     before = Chain((Factor(C, C, C, t.k, t.stride, deal=g),))
     after = Chain((Factor(C, C, C, deal=g), Factor(C, C, C, t.k, t.stride)))
-    assert before.composed_shape == after.composed_shape == (C, C, t.k, t.k)
+    assert before.composed_shape == after.composed_shape == (C, C, *t.sides)
     y = oracles.shuffle(t.loop(x, filters, C), g)
     agree(products.forward(x, [filters], before), y)
     agree(products.forward(x, [np.ones((C, 1, 1, 1)), moved], after), y)
@@ -124,8 +124,9 @@ def test_blocks_have_mixed_exactly_if_their_channels_and_their_pixels_have(width
     for inp, out in itertools.pairwise(widths):  # all allowed strides
         L, M = (data.draw(st.sampled_from([n for n in range(1, 7) if channels % n == 0]))
                 for channels in (math.gcd(inp, out), out))  # fmt: skip
-        k = data.draw(st.integers(1, 5))
-        blocks.append(IGCSpec(inp, out, L, M, k, data.draw(st.integers(1, k // 2 + 1))))
+        k = data.draw(st.tuples(*[st.integers(1, 5)] * 2))
+        most = min([k[i] // 2 + 1 for i, n in enumerate((height, width)) if n > 1], default=3)
+        blocks.append(IGCSpec(inp, out, L, M, k, data.draw(st.integers(1, most))))
     alike = widths[0] == widths[1] and data.draw(st.booleans())
     blocks = blocks[:1] * 4 if alike else blocks
     x, times = np.eye(n := widths[0] * height * width).reshape(n, -1, height, width), [math.inf]

@@ -25,13 +25,14 @@ class Trial:
 
     def __init__(self, N, H, W, k, stride, dtype, seed):
         self.N, self.H, self.W, self.k, self.stride = N, H, W, k, stride
+        self.sides = k if isinstance(k, tuple) else (k, k)
         self.dtype, self.rng = dtype, np.random.default_rng(seed)
 
     def images(self, channels):
         return normal(self.rng, (self.N, channels, self.H, self.W), self.dtype)
 
     def kernel(self, out, per_group):
-        return normal(self.rng, (out, per_group, self.k, self.k), self.dtype)
+        return normal(self.rng, (out, per_group, *self.sides), self.dtype)
 
     def matrix(self, *shape):
         return normal(self.rng, shape, self.dtype)

@@ -10,13 +10,14 @@
 // A wrong kernel ends its launch with a message that names the block and the thread.
 #pragma once
 #define IGC_EMULATED 1
+#define _GLIBCXX_INCLUDE_NEXT_C_HEADERS  // those of C++ take 0.1 s a build
 #include <math.h>
+#undef _GLIBCXX_INCLUDE_NEXT_C_HEADERS
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <utility>
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
@@ -57,6 +58,8 @@ using dim3 = uint3;
   inline T min(T a, T b) { return b < a ? b : a; } \
   inline T max(T a, T b) { return a < b ? b : a; }
 EMU_MINMAX(int) EMU_MINMAX(unsigned) EMU_MINMAX(long long) EMU_MINMAX(unsigned long long)
+#define EMU_FLOAT(name) inline float name(float x) { return name##f(x); }
+EMU_FLOAT(exp) EMU_FLOAT(fabs) EMU_FLOAT(log) EMU_FLOAT(sqrt)  // as in CUDA
 inline float min(float a, float b) { return fminf(a, b); }
 inline float max(float a, float b) { return fmaxf(a, b); }
 
@@ -385,12 +388,11 @@ static const char* launch(const Launch& it, unsigned bound, void (*entry)(void**
   return error;
 }
 
-template <class... P, size_t... I>
-void call(void (*function)(P...), void** args, std::index_sequence<I...>) {
-  function(*static_cast<P*>(args[I])...);
-}
+template <class... P> struct Call {
+  Call(void (*function)(P...), P... arguments) { function(arguments...); }
+};
 template <class... P> void call(void (*function)(P...), void** args) {
-  call(function, args, std::index_sequence_for<P...>());
+  Call<P...>{function, *static_cast<P*>(*args++)...};  // braces: from left to right
 }
 constexpr unsigned bound(unsigned threads = 0, unsigned = 0) { return threads; }
 #define EMU_ENTRY(name, threads) \
