@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from igc_ref import data
-from igc_ref.data import Dataset
 from igc_ref.errors import CheckpointError, SpecError, user_path
 from igc_ref.files import writable, write_json
 from igc_ref.networks import IGC, Conv2d
@@ -136,18 +135,15 @@ def compress(
     settings = replace(
         config, arch=target.arch, L=target.L, M=target.M, width=None, epochs=epochs, until=None,
         lr=config.lr if lr is None else lr, backend=backend,
-        data_dir=config.data_dir if data_dir is None else data_dir, out=str(folder / "finetuned"),
-        teacher=None, temperature=TrainConfig.temperature, alpha=TrainConfig.alpha,
+        data_dir=config.data_dir if data_dir is None else data_dir, teacher=None,
+        temperature=TrainConfig.temperature, alpha=TrainConfig.alpha,
     )  # fmt: skip
     result_file = writable(folder / RESULT, make_folder=True)
-    test_set = runs.load_test_set(saved, settings.data_dir, report)
-    small, accuracies, errors = _project(model, target, settings, test_set, report)
-    runs_of: dict[str, Any] = {"finetuned": {}, "distilled": {"teacher": run}, "scratch": {}}
-    for name, more in runs_of.items():
-        if name != "distilled" or distil:
-            c = replace(settings, out=str(folder / name), **more)
-            initial = None if name == "scratch" else small.state_dict()
-            accuracies[name] = run_to_end(c, report, initial).test_accuracy
+    small, accuracies, errors = _project(model, target, settings, saved, report)
+    for name in ("finetuned", *["distilled"] * distil, "scratch"):
+        c = replace(settings, out=str(folder / name), teacher=run if name == "distilled" else None)
+        initial = None if name == "scratch" else small.state_dict()
+        accuracies[name] = run_to_end(c, report, initial).test_accuracy
     result = {
         "run": config.to_dict() | {"out": None, "data_dir": None},
         **{name: getattr(settings, name) for name in ("L", "M", "epochs", "lr")},
@@ -171,9 +167,10 @@ def _finished(run: str, backend: str, report: Report) -> tuple[Model, Checkpoint
 
 
 def _project(
-    model: Model, target: Architecture, settings: TrainConfig, test_set: Dataset, report: Report
+    model: Model, target: Architecture, settings: TrainConfig, saved: Checkpoint, report: Report
 ) -> tuple[Model, dict[str, float], dict[str, float]]:
     """Return the projected network, the accuracies up to it, and the errors of its layers."""
+    test_set = runs.load_test_set(saved, settings.data_dir, report)
     model.backend.prepare(model.dtype, report)
     test = partial(evaluate, dataset=test_set, mirror=settings.test_mirror)
     where = settings.data_dir, report, settings.data_size

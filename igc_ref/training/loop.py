@@ -56,16 +56,11 @@ class Objective:
         return backend.distillation_loss(logits, labels, soft, *numbers)
 
 
-CROSS_ENTROPY = Objective()
+PLAIN = Objective()
 
 
 def training_step(
-    model: Model,
-    optimiser: SGD,
-    x: Array,
-    labels: Array,
-    lr: Any,
-    objective: Objective = CROSS_ENTROPY,
+    model: Model, optimiser: SGD, x: Array, labels: Array, lr: Any, objective: Objective = PLAIN
 ) -> tuple[Array, Array]:
     """Take one step of gradient descent on a batch.
 
@@ -112,7 +107,7 @@ class StepByStep:
         optimiser: SGD,
         dataset: Dataset,
         batch_size: int,
-        objective: Objective = CROSS_ENTROPY,
+        objective: Objective = PLAIN,
     ) -> None:
         self.model, self.optimiser, self.objective = model, optimiser, objective
         self.dataset, self.batch_size = dataset, batch_size
@@ -152,7 +147,7 @@ def steps_of(
     dataset: Dataset,
     batch_size: int,
     report: Report,
-    objective: Objective = CROSS_ENTROPY,
+    objective: Objective = PLAIN,
 ) -> EpochRunner:
     """Return the backend's own way to take the steps of an epoch, or one step after the other."""
     own = None

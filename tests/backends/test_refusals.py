@@ -150,8 +150,8 @@ def of_learning():
     for number in (-0.1, 1.0, float("nan")):
         yield SpecError, f"smoothing={number} is", plain("loss", logits, np.array([0, 1]), number)
     for message, teacher, *numbers in (
-        ("temperature=0 is not allowed", logits, 0, 0.5),
-        ("alpha=1.5 is not allowed", logits, 1, 1.5),
+        ("temperature=0, alpha=0.5 is not allowed", logits, 0, 0.5),
+        ("alpha=1.5 is not allowed: temp", logits, 1, 1.5),
         (r"teacher has shape \(2, 4\); \(2, 3\)", ones(2, 4), 1, 0.5),
     ):
         arguments = logits, np.array([0, 1]), teacher, *numbers

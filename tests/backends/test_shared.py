@@ -13,7 +13,7 @@ from igc_ref.errors import BackendError
 from igc_ref.networks.model import build
 from igc_ref.training.config import TrainConfig
 from igc_ref.training.evaluation import evaluate
-from igc_ref.training.loop import StepByStep, draw
+from igc_ref.training.loop import Objective, StepByStep, draw
 from igc_ref.training.optim import SGD
 from tests.support.ranks import on_ranks
 
@@ -75,7 +75,8 @@ def learned(arch, dtype, dataset, batch_size, communicator, threads):
         backend.join(communicator)
     architecture = TrainConfig(**{"arch": arch} | NETWORKS[arch]).architecture(len(dataset.classes))
     model = build(architecture, backend, dtype, 0)
-    steps = StepByStep(model, SGD(model), dataset, batch_size)
+    teacher = build(architecture, backend, dtype, 1) if arch == "plain" else None
+    steps = StepByStep(model, SGD(model), dataset, batch_size, Objective(teacher=teacher))
     rates = np.full(-(-len(dataset) // batch_size), 0.1)
     losses = list(steps.epoch(draw(0, 1, len(dataset), batch_size, True), rates))
     digest = hashlib.sha256(b"".join(a.tobytes() for a in model.state_dict().values()))

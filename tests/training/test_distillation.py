@@ -62,7 +62,7 @@ def test_a_taught_run_that_was_interrupted_has_the_bits_of_one_left_alone(
     monkeypatch.setattr(loop, "training_step", interrupted)
     with pytest.raises(Interrupted, match="epoch 1, step 1"):
         train(config(tmp_path, teacher=teacher))
-    monkeypatch.undo()
+    monkeypatch.setattr(loop, "training_step", training_step)
     other = train(config(tmp_path, "other", seed=1, epochs=1)).run
     with pytest.raises(CheckpointError, match=r"teacher has weights of SHA-256 .* those of teache"):
         resume(tmp_path / "run", teacher=str(other))

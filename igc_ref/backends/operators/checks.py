@@ -138,17 +138,6 @@ class Checks(Library):
         self.check("logits", logits, *DTYPES, shape="(N, classes)")
         self.check("labels", labels, *INTEGERS, shape=logits.shape[:1])
 
-    def check_distillation(
-        self, logits: Array, teacher: Array, temperature: float, alpha: float
-    ) -> None:
-        """Check what `distillation_loss` takes beside the arguments of `loss`."""
-        if not 0 < temperature < 1e30:
-            raise SpecError(f"temperature={temperature} is not allowed; it must be above 0")
-        if not 0 <= alpha <= 1:
-            raise SpecError(f"alpha={alpha} is not allowed; it must be in [0, 1]")
-        self.check("logits", logits, *DTYPES, shape="(N, classes)")
-        self.check("teacher", teacher, logits.dtype, shape=logits.shape)
-
     def check_step(self, weight: Array, gradient: Array, velocity: Array) -> None:
         """Check the arrays of an optimiser's step."""
         self.check("weight", weight, *DTYPES)

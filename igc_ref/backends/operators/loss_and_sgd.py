@@ -9,6 +9,7 @@ import numpy as np
 
 from igc_ref.backends.operators.checks import Checks, within
 from igc_ref.backends.operators.library import Array
+from igc_ref.errors import SpecError
 
 
 class LearningOperators(Checks):
@@ -91,22 +92,11 @@ class LearningOperators(Checks):
         Parameters
         ----------
         logits, labels, smoothing
-            As in `loss`.
+            As in `loss`, which these results are with alpha = 0.
         teacher : array, shape (N, classes)
             Logits, of the dtype of the others.
-        temperature : float above 0
-        alpha : float in [0, 1]
-            With 0 the results are those of `loss`.
-
-        Returns
-        -------
-        loss, correct, dlogits : arrays
-            As of `loss`.
-
-        Raises
-        ------
-        SpecError, TypeError
-            For another number, shape or dtype.
+        temperature, alpha : float
+            Above 0; in [0, 1]. A SpecError for others.
 
         Examples
         --------
@@ -116,8 +106,11 @@ class LearningOperators(Checks):
         >>> float(loss)
         0.0
         """
-        self.check_distillation(logits, teacher, temperature, alpha)
+        if not (0 < temperature < 1e30 and 0 <= alpha <= 1):
+            allowed = "temperature must be above 0, alpha in [0, 1]"
+            raise SpecError(f"temperature={temperature}, alpha={alpha} is not allowed: {allowed}")
         loss, correct, dlogits = self.loss(logits, labels, smoothing)
+        self.check("teacher", teacher, logits.dtype, shape=logits.shape)
         (log_p, p), (log_q, q) = (self._softmax(z / temperature) for z in (logits, teacher))
         divergence = (q * (log_q - log_p)).sum(axis=1).mean()
         loss = (1 - alpha) * loss + alpha * temperature**2 * divergence
