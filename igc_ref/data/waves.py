@@ -31,61 +31,24 @@ def _some(rng: np.random.Generator, n: int, low: float, high: float) -> Array:
     return rng.uniform(low, high, (n, 1))
 
 
-def sine(phase: Array, _: np.random.Generator) -> Array:
-    """One frequency."""
+def sine(phase: Array) -> Array:
+    """One frequency; the phase is in turns."""
     return np.sin(2.0 * math.pi * phase)
 
 
-def square(phase: Array, _: np.random.Generator) -> Array:
-    """High for half of every period, then low."""
-    return np.sign(np.sin(2.0 * math.pi * phase))
+def _chirp(n: int, time: Array, rng: np.random.Generator) -> Array:
+    """Sines whose frequency grows exponentially with time, 8 to 12 times."""
+    growth = np.log(_some(rng, n, 8.0, 12.0))
+    first, start = _some(rng, n, 2.0, 3.0), _some(rng, n, 0.0, 1.0)
+    return sine(first * np.expm1(growth * time) / growth + start)
 
 
-def triangle(phase: Array, _: np.random.Generator) -> Array:
-    """Up and down along straight lines."""
-    return 4.0 * np.abs(phase % 1.0 - 0.5) - 1.0
+def _slow(n: int, rng: np.random.Generator) -> Array:
+    """Sines of 1.5 to 3 periods, to multiply a carrier by."""
+    return sine(_some(rng, n, 1.5, 3.0) * TIME + _some(rng, n, 0.0, 1.0))
 
 
-def sawtooth(phase: Array, _: np.random.Generator) -> Array:
-    """Along a straight line, then back at once."""
-    return 2.0 * (phase % 1.0) - 1.0
-
-
-def chirp_up(_: Array, rng: np.random.Generator, rate: float = 1.0) -> Array:
-    """A sine whose frequency grows exponentially, 8 to 12 times."""
-    growth = np.log(_some(rng, len(_), 8.0, 12.0))
-    first, start = _some(rng, len(_), 2.0, 3.0), _some(rng, len(_), 0.0, 1.0)
-    time = TIME if rate > 0 else 1.0 - TIME
-    return sine(first * np.expm1(growth * time) / growth + start, rng)
-
-
-def chirp_down(phase: Array, rng: np.random.Generator) -> Array:
-    """The same backwards: its frequency falls."""
-    return chirp_up(phase, rng, rate=-1.0)
-
-
-def _slow(phase: Array, rng: np.random.Generator) -> Array:
-    """A sine of 1.5 to 3 periods, to multiply a carrier by."""
-    n = len(phase)
-    return sine(_some(rng, n, 1.5, 3.0) * TIME + _some(rng, n, 0.0, 1.0), rng)
-
-
-def beat(phase: Array, rng: np.random.Generator) -> Array:
-    """Two near frequencies: a slow sine times a fast one, which turns over where it vanishes."""
-    return sine(1.5 * phase, rng) * _slow(phase, rng)
-
-
-def modulated(phase: Array, rng: np.random.Generator) -> Array:
-    """Amplitude modulation: a fast sine that swells and fades, and never turns over."""
-    return sine(1.5 * phase, rng) * (1.0 + 0.7 * _slow(phase, rng)) / 1.7
-
-
-def impulses(phase: Array, _: np.random.Generator) -> Array:
-    """A narrow peak once in a period."""
-    return 2.0 * np.exp(-40.0 * (1.0 - np.cos(2.0 * math.pi * phase))) - 0.3
-
-
-def noise(phase: Array, rng: np.random.Generator) -> Array:
+def _noise(phase: Array, rng: np.random.Generator) -> Array:
     """White noise, smoothed: no period."""
     white = rng.standard_normal((len(phase), LENGTH + 6))
     windows = np.lib.stride_tricks.sliding_window_view(white, 7, axis=1)  # (n, 128, 7)
@@ -93,16 +56,17 @@ def noise(phase: Array, rng: np.random.Generator) -> Array:
 
 
 SIGNALS: dict[str, Signal] = {
-    "sine": sine,
-    "square": square,
-    "triangle": triangle,
-    "sawtooth": sawtooth,
-    "chirp up": chirp_up,
-    "chirp down": chirp_down,
-    "beat": beat,
-    "modulated": modulated,
-    "impulses": impulses,
-    "noise": noise,
+    "sine": lambda p, _: sine(p),
+    "square": lambda p, _: np.sign(sine(p)),
+    "triangle": lambda p, _: 4.0 * np.abs(p % 1.0 - 0.5) - 1.0,
+    "sawtooth": lambda p, _: 2.0 * (p % 1.0) - 1.0,
+    "chirp up": lambda p, rng: _chirp(len(p), TIME, rng),
+    "chirp down": lambda p, rng: _chirp(len(p), 1.0 - TIME, rng),
+    # The carrier turns over where a beat vanishes, and never if its amplitude is modulated.
+    "beat": lambda p, rng: sine(1.5 * p) * _slow(len(p), rng),
+    "modulated": lambda p, rng: sine(1.5 * p) * (1.0 + 0.7 * _slow(len(p), rng)) / 1.7,
+    "impulses": lambda p, _: 2.0 * np.exp(-40.0 * (1.0 - np.cos(2.0 * math.pi * p))) - 0.3,
+    "noise": _noise,
 }
 
 

@@ -27,9 +27,8 @@ def model_card(saved: Checkpoint, file: Path) -> str:
         p = saved.records[-1]["test_accuracy"]
         ci = ", 95 % interval {:.2%} to {:.2%} (n = {:,})".format(*interval(p, n), n) if n else ""
         result += f"; test accuracy {p:.2%} after epoch {len(saved.records)}{ci}"
-    height, kind = about.size[0], f"{network.in_channels} channels in 0..255"
-    if network.in_channels == 3 and height > 1:
-        kind = "RGB in 0..255"
+    height, C = about.size[0], network.in_channels
+    kind = "RGB" if C == 3 and height > 1 else f"channels: {C}"
     code = f"igc_ref.exchange.load({file.name!r}).forward(x)"
     if file.suffix == ".onnx":
         code = f"onnxruntime.InferenceSession({file.name!r}).run(None, {{'images': x}})[0]"
@@ -42,7 +41,7 @@ license: mit # as igc_ref; write your own, if it is another
 # {network} on {config.data}
 * Network: {cost(network).parameters:,} parameters, {cost(network).multiply_adds:,} multiply-adds
   for an image; arXiv:1707.02725.
-* Input: `x = (pixels - mean) / std`, {config.dtype} (N, {network.in_channels}, H, W), {kind},
+* Input: `x = (pixels - mean) / std`, {config.dtype} (N, {C}, H, W), {kind} in 0..255,
   trained at {about.size}, mean {about.mean}, std {about.std}.
 * Classes: {one_line(", ".join(about.classes), 400)}.
 * Training: {training if saved.fingerprint else "not recorded"}.

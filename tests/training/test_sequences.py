@@ -72,7 +72,7 @@ def test_a_run_on_waves_is_not_augmented_and_says_so(tmp_path, dims):
     images = data.load("waves", "test").images
     assert model.predict(images).labels.tolist() == labels_of(model, saved, images)
     card = model_card(saved, run / runs.CHECKPOINT)
-    assert "(N, 1, H, W), 1 channels in 0..255" in card
+    assert "(N, 1, H, W), channels: 1 in 0..255" in card
     assert "image-classification" not in card
 
 
