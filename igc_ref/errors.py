@@ -17,6 +17,7 @@ import numpy as np
 KernelSize = int | tuple[int, int]  # of a convolution: k, or (kh, kw)
 Axes = tuple[int, ...] | str  # a shape, or the names of its axes, as "(out, in/groups, kh, kw)"
 MAX_INTEGER = 2**31 - 1
+MAX_SIDE = 999  # of a network's kernels: more than any image that is trained on
 MISREAD = (np.ma.MaskedArray, np.matrix)  # kinds of arrays on which @ and sums mean something else
 MAX_MESSAGE = 3000  # characters: what is said of a failed download may have 2000
 
@@ -72,7 +73,12 @@ def divides(name: str, divisor: int, whole_name: str, whole: int) -> int:
 def choice(
     name: str, value: object, allowed: Collection[str], error: type[IGCError] = SpecError
 ) -> str:
-    """Return `value` as a str if it is one of these, or raise `error`, naming what is allowed."""
+    """Return `value` as a str if it, or the text of an integer, is one of these, or raise `error`.
+
+    The message names what is allowed.
+    """
+    if type(value) is int or isinstance(value, np.integer):
+        value = text if (text := shown(int(value))) in allowed else value
     if not isinstance(value, str) or value not in allowed:
         raise error(f"{name}={shown(value)} is unknown; choose one of {', '.join(allowed)}")
     return str(value)
@@ -103,6 +109,31 @@ def integer(name: str, value: object, minimum: int = 1, maximum: int = MAX_INTEG
     if number > maximum:
         raise SpecError(f"{name}={shown(number)} is too large; at most {maximum} is allowed")
     return number
+
+
+def odd_sizes(name: str, value: object) -> tuple[int, ...]:
+    """Return one odd integer, or several (as text, with commas between them), as a tuple.
+
+    A SpecError if it is anything else.
+
+    Examples
+    --------
+    >>> odd_sizes("kernel_sizes", 3), odd_sizes("kernel_sizes", "3,5")
+    ((3,), (3, 5))
+    """
+    many = value.split(",") if isinstance(value, str) else value
+    if not isinstance(many, tuple | list | range | np.ndarray) or np.ndim(many) == 0:
+        many = [value]
+    try:
+        sizes = tuple(integer(name, int(n) if isinstance(n, str) else n) for n in many)
+    except ValueError:  # a SpecError is one
+        sizes = ()
+    if not sizes or min(n % 2 for n in sizes) == 0 or max(sizes) > MAX_SIDE:
+        raise SpecError(
+            f"{name}={shown(value)} is not allowed; it must be an odd number of at most {MAX_SIDE}"
+            ", or several with commas between them, such as 3,5,7"
+        )
+    return sizes
 
 
 def int_or_pair(name: str, value: object) -> KernelSize:

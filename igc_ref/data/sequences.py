@@ -136,7 +136,7 @@ def _series(
 ) -> tuple[npt.NDArray[np.float64], list[int], tuple[str, ...]]:
     """Read series (n, channels, length), their labels and the classes, unless those are given."""
     try:
-        lines = _read(path).decode().splitlines()
+        lines = _read(path).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is no text: {error}") from error
     series, labels, begun = list[npt.NDArray[np.float64]](), list[int](), False

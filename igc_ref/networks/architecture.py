@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from igc_ref.errors import MAX_INTEGER, SpecError, choice, integer, shown
+from igc_ref.errors import MAX_INTEGER, SpecError, choice, integer, odd_sizes, shown
 from igc_ref.spec.mixed import MixedSpec
 
 DOUBLINGS = ("M", "L")
@@ -118,11 +118,9 @@ class Architecture:
     def _check_form(self) -> None:
         """Check what is chosen beside the sizes."""
         for name, allowed in (("gate", GATES), ("norm", NORMS), ("dims", DIMS)):
-            choice(name, getattr(self, name), allowed)
-        sizes = tuple(integer("kernel_sizes", size) for size in self.kernel_sizes)
+            object.__setattr__(self, name, choice(name, getattr(self, name), allowed))
+        sizes = odd_sizes("kernel_sizes", self.kernel_sizes)
         object.__setattr__(self, "kernel_sizes", sizes)
-        if not sizes or any(size % 2 == 0 for size in sizes):
-            raise SpecError(f"kernel_sizes={shown(sizes)} is not allowed; odd numbers are")
         taken = {"plain": FORM, "resnet": FORM, "densenet": ("norm",)}.get(self.family, ())
         others = [name for name in FORM if name not in taken]
         changed = [name for name in others if getattr(self, name) != getattr(type(self), name)]

@@ -158,6 +158,8 @@ def compress(
 
 def _finished(run: str, backend: str, report: Report) -> tuple[Model, Checkpoint]:
     model, saved = runs.load_run(run, backend, report)
+    if not saved.fingerprint:
+        raise CheckpointError(f"{run} holds imported weights; the run that was exported is needed")
     if not saved.finished:
         raise CheckpointError(
             f"{run} has trained {len(saved.records)} of its {saved.config.epochs} epochs; finish "

@@ -45,6 +45,8 @@ ENOUGH = 8  # finished trials for which importances mean something
 
 def held_out(dataset: Dataset) -> tuple[Dataset, Dataset]:
     """Split training images: those to train on, and a tenth to judge by, always the same ones."""
+    if len(dataset) < 2:
+        raise errors.DataError(f"{dataset.name} has 1 image; 2 are needed, one of them held out")
     order = np.random.default_rng(1).permutation(len(dataset))
     part = max(1, round(HELD_OUT * len(dataset)))
     judge = replace(dataset[np.sort(order[:part])], name=f"{dataset.name}, held out")
@@ -208,7 +210,7 @@ class Search:
         wanted = {n: v for n, v in self.training.to_dict().items() if n not in free}
         wanted |= {"budget": self.budget, "by": self.by, "tolerance": self.tolerance}
         wanted |= {"depths": list(self.depths), "images": data.fingerprint(*self.sets)}
-        if "settings" not in self.study.user_attrs:
+        if "settings" not in self.study.user_attrs or not self.study.get_trials(deepcopy=False):
             self.study.set_user_attr("settings", wanted)
         had = self.study.user_attrs["settings"]
         if more := [f"{n}={v} (it has {had.get(n)})" for n, v in wanted.items() if had.get(n) != v]:
@@ -308,7 +310,8 @@ class Search:
                 end = self.states.FAIL  # of no account
             drafts.tell(draft, state=end)
         if not trials:
-            raise SpecError(f"budget={self.budget:,} is too small: no network costs so little")
+            least, most = f"{self.least:,.6g}", f"{self.budget:,.6g} {self.unit}"
+            raise SpecError(f"budget={most}: no network was found that costs {least} to {most}")
         self.report(f"no new network in {TRIES} proposals: the tolerance may be too small")
         return False
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from igc_ref import backends, data
 from igc_ref.backends.operators.library import DTYPES, LANES, STORAGES
-from igc_ref.errors import SpecError, choice, integer, shown, user_path
+from igc_ref.errors import SpecError, choice, integer, odd_sizes, shown, user_path
 from igc_ref.networks.architecture import (
     ARCHITECTURES,
     DIMS,
@@ -110,7 +110,7 @@ class Setting(NamedTuple):
     Parameters
     ----------
     kind : {int, float, str, bool, tuple}
-        A tuple is of whole numbers; as text they have commas between them.
+        A tuple is of odd numbers; as text they have commas between them.
     help : str
     choices : sequence of str
         The allowed values, where they are names.
@@ -135,8 +135,7 @@ class Setting(NamedTuple):
         if value is None and self.none:
             return None
         if self.choices:
-            number = type(value) is int and shown(value) in self.choices
-            return choice(name, str(value) if number else value, self.choices)
+            return choice(name, value, self.choices)
         if self.kind is int:
             return integer(name, value, self.minimum)
         if self.kind is str:
@@ -144,14 +143,7 @@ class Setting(NamedTuple):
             # A run may be continued from another folder.
             return str(path.absolute() if name in ("data_dir", "teacher") else path)
         if self.kind is tuple:
-            numbers = value.split(",") if isinstance(value, str) else np.atleast_1d(value).tolist()
-            allowed = "a whole number or several with commas between them, such as 3,5,7"
-            try:
-                return tuple(integer(name, int(n) if isinstance(n, str) else n) for n in numbers)
-            except (SpecError, ValueError):
-                raise SpecError(
-                    f"{name}={shown(value)} is not allowed; it must be {allowed}"
-                ) from None
+            return odd_sizes(name, value)
         if self.kind is bool:
             if not isinstance(value, bool | np.bool_):
                 raise SpecError(f"{name}={shown(value)} is neither True nor False")
@@ -294,7 +286,7 @@ class TrainConfig:
     )  # fmt: skip
     temperature: float = _field(
         4.0, float, "with a teacher: both networks' logits are divided by it before they are "
-        "compared", inside=lambda t: 0 < t < 1e30, allowed="greater than 0 and below 1e30",
+        "compared", inside=lambda t: 1e-3 <= t <= 1e3, allowed="from 0.001 to 1000",
     )  # fmt: skip
     alpha: float = _field(
         0.9, float, "with a teacher: its weight in the loss; the rest is the labels'",
@@ -341,9 +333,20 @@ class TrainConfig:
         self.architecture(1)
         if self.storage != "float32" and self.dtype != "float32":
             raise SpecError(f"storage={self.storage} is for dtype=float32, not {self.dtype}")
-        for name in ("temperature", "alpha") if self.teacher is None else ():
-            if (value := getattr(self, name)) != getattr(TrainConfig, name):
-                raise SpecError(f"{name}={value} needs a teacher, the folder of a run")
+        self._check_pairs()
+
+    def _check_pairs(self) -> None:
+        """Check that no setting is given that others leave without effect."""
+        taught = self.teacher is not None, "a teacher, the folder of a run"
+        for name, met, needed in (
+            ("temperature", *taught),
+            ("alpha", *taught),
+            ("bn_momentum", self.norm == "batch", "norm='batch'"),
+            ("mirror", self.augment, "augment"),
+        ):
+            value = getattr(self, name)
+            if not met and value not in (None, getattr(TrainConfig, name)):
+                raise SpecError(f"{name}={value} needs {needed}")
 
     def architecture(self, num_classes: int | None = None, in_channels: int = 3) -> Architecture:
         """Return the network of this run; its ends, if not given, by its data (read if need be)."""

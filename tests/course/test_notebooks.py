@@ -36,7 +36,13 @@ METADATA = {
 }
 ABSOLUTE = re.compile(r"(?<![\w./:])/(?:home|root|tmp|work|Users|usr|opt|mnt|var)\b|\b[A-Z]:\\")
 MOST_LINES = 15
-LONG = ("06", "07", "08", "09")  # run by the slow tests, and as they stand where the site is built
+LONG = (
+    "06",
+    "07",
+    "08",
+    "09",
+    "10",
+)  # run by the slow tests, and as they stand where the site is built
 
 each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
