@@ -138,8 +138,8 @@ def test_what_to_torch_did_not_make_is_refused():
 
 def test_a_gated_block_is_pytorch_s_own_convolutions_and_of_equals_the_first_stay():
     with pytest.raises(BackendError, match="accelerate=True, but a gated block has no kernel"):
-        to_torch(network("by channels"), accelerate=True)
-    block = to_torch(network("by partitions")).stage1.block1.igc
+        to_torch(network("plain_igc channels"), accelerate=True)
+    block = to_torch(network("plain_igc partitions")).stage1.block1.igc
     for parameter in block.gate.parameters():
         torch.nn.init.zeros_(parameter)
     block(torch.ones(1, 8, 3, 3)).sum().backward()

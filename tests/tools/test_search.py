@@ -291,7 +291,7 @@ def test_a_folder_of_another_search_and_a_budget_without_networks_are_refused(tm
         with pytest.raises(CheckpointError, match=f"holds another search: {text}"):
             search(tmp_path, **changes).run(silent)
     assert known(search(tmp_path, trials=1).run(silent)) == known(trials)
-    with pytest.raises(SpecError, match="budget=9 is too small: no network costs so little"):
+    with pytest.raises(SpecError, match="budget=9 parameters: no network was found that costs"):
         search(tmp_path / "small", budget=9).run(silent)
     lines = []
     plan = search(tmp_path / "narrow", trials=9, tolerance=0.1, training={"epochs": 1})
