@@ -122,8 +122,7 @@ def odd_sizes(name: str, value: object) -> tuple[int, ...]:
     ((3,), (3, 5))
     """
     many = value.split(",") if isinstance(value, str) else value
-    if not isinstance(many, tuple | list | range | np.ndarray) or np.ndim(many) == 0:
-        many = [value]
+    many = many if isinstance(many, tuple | list) else np.atleast_1d(np.asarray(many)).tolist()
     try:
         sizes = tuple(integer(name, int(n) if isinstance(n, str) else n) for n in many)
     except ValueError:  # a SpecError is one

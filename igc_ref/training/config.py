@@ -342,7 +342,6 @@ class TrainConfig:
             ("temperature", *taught),
             ("alpha", *taught),
             ("bn_momentum", self.norm == "batch", "norm='batch'"),
-            ("mirror", self.augment, "augment"),
         ):
             value = getattr(self, name)
             if not met and value not in (None, getattr(TrainConfig, name)):

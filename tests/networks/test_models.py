@@ -7,7 +7,7 @@ import copy
 import hashlib
 import pickle
 import struct
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 
 import numpy as np
@@ -23,6 +23,7 @@ from igc_ref.reference.products import is_loosely_complementary
 from igc_ref.reference.special_cases import mixed
 from igc_ref.spec import IGCSpec, MixedSpec
 from igc_ref.testing import assert_close
+from igc_ref.training.config import TrainConfig
 from tests.support import oracles
 
 PUBLISHED = [  # parameters by depth, counted from the authors' definitions
@@ -536,3 +537,20 @@ def test_a_small_igcv3_network_computes_logits_and_all_gradients():
     assert model.backward(np.ones_like(logits)).shape == x.shape
     assert model.gradients().keys() == model.parameters().keys()
     assert all(np.isfinite(gradient).all() for gradient in model.gradients().values())
+
+
+@pytest.mark.parametrize("sizes", [np.int64(5), "5", [5], ("5",), np.array(5), np.array([5])])
+def test_kernel_sizes_and_dims_are_read_alike_for_a_network_and_for_a_run(sizes):
+    one = build_model("plain_igc", 5, L=2, M=2, kernel_sizes=sizes, dims=1, backend="numpy")
+    run = TrainConfig(depth=5, L=2, M=2, kernel_sizes=sizes, dims=np.int64(1))
+    assert one.architecture == run.architecture()
+    assert (one.architecture.kernel_sizes, one.architecture.dims) == ((5,), "1")
+
+
+@pytest.mark.parametrize(
+    "sizes", [None, True, [True, 5], b"3", {3: 1}, 3.0, "", [[3], 5], 2, 1001, 10**30, float("nan")]
+)
+def test_other_kernel_sizes_are_refused_alike(sizes):
+    for make in (TrainConfig, partial(Architecture, "plain_igc", 5, 2, 2)):
+        with pytest.raises(SpecError, match=r"kernel_sizes=.* is not allowed; it must be an odd"):
+            make(kernel_sizes=sizes)
