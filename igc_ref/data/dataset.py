@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.errors import DataError, shown
+from igc_ref.errors import DataError, choice, integer, shown
+
+DRAWN = {"train": 3000, "test": 1000}  # samples of a built-in set, unless a size is given
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,19 @@ def check_labels(place: str, labels: npt.NDArray[Any], allowed: range, kind: str
             f"{place}: record {first} has {kind} {labels[first]}; "
             f"allowed are {allowed.start} to {allowed.stop - 1}"
         )
+
+
+def shuffled_labels(
+    split: str, size: int | None, seed: int, classes: int, *stream: int
+) -> tuple[npt.NDArray[np.int64], np.random.Generator]:
+    """Return shuffled labels of a drawn set, (size,), as many of each class, and the generator.
+
+    `stream` keeps the random numbers of one set apart from those of another.
+    """
+    choice("split", split, tuple(DRAWN), DataError)
+    size = integer("size", DRAWN[split] if size is None else size)
+    rng = np.random.default_rng([integer("seed", seed, 0), list(DRAWN).index(split), *stream])
+    return rng.permutation(np.arange(size, dtype=np.int64) % classes), rng
 
 
 def statistics(images: npt.NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:

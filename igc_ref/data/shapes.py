@@ -20,14 +20,12 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.data.dataset import Dataset
-from igc_ref.errors import DataError, choice, integer
+from igc_ref.data.dataset import Dataset, shuffled_labels
 
 Array = npt.NDArray[np.float64]
 Figure = Callable[[Array, Array, Array], Array]
 
 SIDE = 32
-SIZES = {"train": 3000, "test": 1000}
 MEAN, STD = (128.7, 127.8, 128.0), (70.6, 70.5, 71.1)  # of shapes("train"), rounded
 
 
@@ -139,11 +137,8 @@ def shapes(split: str, size: int | None = None, seed: int = 0) -> Dataset:
     >>> shapes("test").images.shape
     (1000, 3, 32, 32)
     """
-    choice("split", split, tuple(SIZES), DataError)
-    size = integer("size", SIZES[split] if size is None else size)
-    rng = np.random.default_rng([integer("seed", seed, 0), list(SIZES).index(split)])
-    labels = rng.permutation(np.arange(size, dtype=np.int64) % len(FIGURES))
-    images = np.empty((size, 3, SIDE, SIDE), dtype=np.uint8)
+    labels, rng = shuffled_labels(split, size, seed, len(FIGURES))
+    images = np.empty((len(labels), 3, SIDE, SIDE), dtype=np.uint8)
     for label, (figure, turn) in enumerate(FIGURES.values()):
         rows = np.flatnonzero(labels == label)
         images[rows] = _paint(_cover(figure, turn, len(rows), rng), rng)

@@ -13,14 +13,12 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from igc_ref.data.dataset import Dataset
-from igc_ref.errors import DataError, choice, integer
+from igc_ref.data.dataset import Dataset, shuffled_labels
 
 Array = npt.NDArray[np.float64]
 Signal = Callable[[Array, np.random.Generator], Array]
 
 LENGTH = 128
-SIZES = {"train": 3000, "test": 1000}
 MEAN, STD = (127.5,), (46.8,)  # of waves("train"), rounded
 TIME = np.arange(LENGTH) / LENGTH
 
@@ -100,12 +98,9 @@ def waves(split: str, size: int | None = None, seed: int = 0) -> Dataset:
     >>> waves("test").images.shape
     (1000, 1, 1, 128)
     """
-    choice("split", split, tuple(SIZES), DataError)
-    size = integer("size", SIZES[split] if size is None else size)
-    # The third number keeps these streams apart from those of `shapes`.
-    rng = np.random.default_rng([integer("seed", seed, 0), list(SIZES).index(split), 1])
-    labels = rng.permutation(np.arange(size, dtype=np.int64) % len(SIGNALS))
-    images = np.empty((size, 1, 1, LENGTH), dtype=np.uint8)
+    # The 1 keeps these streams apart from those of `shapes`.
+    labels, rng = shuffled_labels(split, size, seed, len(SIGNALS), 1)
+    images = np.empty((len(labels), 1, 1, LENGTH), dtype=np.uint8)
     for label, signal in enumerate(SIGNALS.values()):
         rows = np.flatnonzero(labels == label)
         images[rows, 0, 0] = _sample(signal, len(rows), rng)
