@@ -12,7 +12,7 @@ import numpy as np
 
 from igc_ref.backends import GenericBackend
 from igc_ref.backends.operators.library import Array
-from igc_ref.errors import KernelSize, divides
+from igc_ref.errors import KernelSize, divides, kernel_pair
 from igc_ref.networks.layer import Layer, Shape
 from igc_ref.spec.block import Factor, convolution_text, output_length, output_size
 
@@ -76,7 +76,22 @@ class Conv2d(Layer):
         return f"conv {convolution_text(kernel, self.stride, per_group * self.groups, out)}{groups}"
 
 
-class BatchNorm(Layer):
+class Norm(Layer):
+    """What batch norm and group norm share: gamma and beta of each channel, and maybe a ReLU."""
+
+    kind: str
+
+    def __init__(self, backend: GenericBackend, channels: int, relu: bool, dtype: str) -> None:
+        super().__init__()
+        self.backend, self.relu = backend, relu
+        for name, number in (("gamma", 1.0), ("beta", 0.0)):  # broadcast: these take no memory
+            self.parameters[name] = backend.asarray(np.broadcast_to(number, channels), dtype)
+
+    def describe(self) -> str:
+        return f"{self.kind}, relu" if self.relu else self.kind
+
+
+class BatchNorm(Norm):
     """Batch normalisation, followed by a ReLU if asked for.
 
     Parameters
@@ -89,6 +104,8 @@ class BatchNorm(Layer):
     dtype : str
     """
 
+    kind = "batch norm"
+
     def __init__(
         self,
         backend: GenericBackend,
@@ -98,13 +115,10 @@ class BatchNorm(Layer):
         relu: bool = False,
         dtype: str = "float32",
     ) -> None:
-        super().__init__()
-        self.backend, self.momentum, self.relu = backend, momentum, relu
-        ones, zeros = (np.broadcast_to(number, channels) for number in (1.0, 0.0))  # no memory
-        self.parameters["gamma"] = backend.asarray(ones, dtype)
-        self.parameters["beta"] = backend.asarray(zeros, dtype)
-        self.buffers["running_mean"] = backend.asarray(zeros, dtype)
-        self.buffers["running_var"] = backend.asarray(ones, dtype)
+        super().__init__(backend, channels, relu, dtype)
+        self.momentum = momentum
+        for name, number in (("running_mean", 0.0), ("running_var", 1.0)):
+            self.buffers[name] = backend.asarray(np.broadcast_to(number, channels), dtype)
 
     def forward(self, x: Array, train: bool = False) -> Array:
         arrays, numbers = self.parameters | self.buffers, {"momentum": self.momentum, "eps": BN_EPS}
@@ -118,11 +132,8 @@ class BatchNorm(Layer):
         self.gradients = {"gamma": dgamma, "beta": dbeta}
         return dx
 
-    def describe(self) -> str:
-        return "batch norm, relu" if self.relu else "batch norm"
 
-
-class GroupNorm(Layer):
+class GroupNorm(Norm):
     """Group normalisation, followed by a ReLU if asked for; the same in training and evaluation.
 
     Parameters
@@ -143,11 +154,10 @@ class GroupNorm(Layer):
         relu: bool = False,
         dtype: str = "float32",
     ) -> None:
-        super().__init__()
         divides("groups", groups, "channels", channels)
-        self.backend, self.groups, self.relu = backend, groups, relu
-        for name, number in (("gamma", 1.0), ("beta", 0.0)):
-            self.parameters[name] = backend.asarray(np.broadcast_to(number, channels), dtype)
+        super().__init__(backend, channels, relu, dtype)
+        self.groups = groups
+        self.kind = "layer norm" if groups == 1 else f"group norm of {groups}"
 
     def forward(self, x: Array, train: bool = False) -> Array:
         gamma, beta = self.parameters.values()
@@ -160,10 +170,6 @@ class GroupNorm(Layer):
         dx, dgamma, dbeta = self.backend.group_norm_backward(dy, self._take_saved())
         self.gradients = {"gamma": dgamma, "beta": dbeta}
         return dx
-
-    def describe(self) -> str:
-        kind = "layer norm" if self.groups == 1 else f"group norm of {self.groups}"
-        return f"{kind}, relu" if self.relu else kind
 
 
 class MaxPool(Layer):
@@ -193,10 +199,9 @@ class MaxPool(Layer):
 class AveragePool(Layer):
     """The mean of every window of `kernel_size`, an int or a pair; windows lie side by side."""
 
-    def __init__(self, backend: GenericBackend, kernel_size: int | tuple[int, int] = 2) -> None:
+    def __init__(self, backend: GenericBackend, kernel_size: KernelSize = 2) -> None:
         super().__init__()
-        pair = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
-        self.backend, self.kernel_size = backend, pair
+        self.backend, self.kernel_size = backend, kernel_pair(kernel_size)
 
     def forward(self, x: Array, train: bool = False) -> Array:
         y, self._saved = self.backend.average_pool(x, self.kernel_size)
