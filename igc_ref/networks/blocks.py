@@ -106,19 +106,16 @@ class MixedIGC(IGC):
         b, s, (*primary, secondary) = self.backend, self.spec, self.parameters.values()
         each = zip(b.split(x, [run.in_channels for run in s.runs]), primary, s.runs, strict=True)
         y, runs = zip(*(b.conv2d(z, W, run.groups, s.stride) for z, W, run in each), strict=True)
-        y_bar, transposed = b.shuffle(b.concat([*y]), s.L)  # Pᵀ W_p x
-        y, mixed = b.conv2d(y_bar, secondary[:, :, None, None], s.M)
-        y, permuted = b.shuffle(y, s.M)  # P W_d ȳ
-        self._saved = runs, transposed, mixed, permuted
-        return y
+        x, mixed = b.mix(b.concat([*y]), secondary, s)
+        self._saved = runs, mixed
+        return x
 
     def backward(self, dy: Array) -> Array:
-        b, (runs, transposed, mixed, permuted) = self.backend, self._take_saved()
-        dy_bar, dW_d = b.conv2d_backward(b.shuffle_backward(dy, permuted), mixed)
-        dy = b.shuffle_backward(dy_bar, transposed)
+        b, (runs, mixed) = self.backend, self._take_saved()
+        dy, dW_d = b.mix_backward(dy, mixed)
         parts = b.split(dy, [run.out_channels for run in self.spec.runs])
         dx, dW_p = zip(*map(b.conv2d_backward, parts, runs), strict=True)
-        self.gradients = dict(zip(self.parameters, (*dW_p, dW_d[:, :, 0, 0]), strict=True))
+        self.gradients = dict(zip(self.parameters, (*dW_p, dW_d), strict=True))
         return b.concat([*dx])
 
 

@@ -80,23 +80,27 @@ class GatedIGC(IGC):
         )
 
     def forward(self, x: Array, train: bool = False) -> Array:
-        backend, s, conv = self.backend, self.spec, None
+        backend, s = self.backend, self.spec
         primary, secondary = self.parameters.values()
         if self.by_channels:
             x, conv = backend.conv2d(x, primary, s.L, s.stride)
         means, pooled = backend.global_average_pool(x)
         gates = self.children["gate"].forward(means, train)
         if self.by_channels:
-            y, block = backend.gated_mix(x, secondary, gates, s)
+            y, scaled = backend.scale_channels(x, gates)
+            y, mixed = backend.mix(y, secondary, s)
+            self._saved = pooled, (conv, scaled, mixed)
         else:
             y, block = backend.gated_igc(x, primary, secondary, gates, s)
-        self._saved = conv, pooled, block
+            self._saved = pooled, block
         return y
 
     def backward(self, dy: Array) -> Array:
-        backend, (conv, pooled, block) = self.backend, self._take_saved()
+        backend, (pooled, block) = self.backend, self._take_saved()
         if self.by_channels:
-            dx, dsecondary, dgates = backend.gated_mix_backward(dy, block)
+            conv, scaled, mixed = block
+            dy, dsecondary = backend.mix_backward(dy, mixed)
+            dx, dgates = backend.scale_channels_backward(dy, scaled)
         else:
             dx, dprimary, dsecondary, dgates = backend.gated_igc_backward(dy, block)
         dmeans = self.children["gate"].backward(dgates)

@@ -69,10 +69,12 @@ def test_the_gated_block_and_its_gradients_are_the_matrices(
     primary, secondary, g = map(backend.asarray, (*arrays[1:], gates))
     if by_channels:
         x, conv = backend.conv2d(x, primary, L, spec.stride)
-        y, saved = backend.gated_mix(x, secondary, g, spec)
-        dx, *found = backend.gated_mix_backward(inside, saved)
-        dx, dprimary = backend.conv2d_backward(dx, conv)
-        found = [dprimary, *found]
+        y, scaled = backend.scale_channels(x, g)
+        y, mixed = backend.mix(y, secondary, spec)
+        dy, dsecondary = backend.mix_backward(inside, mixed)
+        dy, dg = backend.scale_channels_backward(dy, scaled)
+        dx, dprimary = backend.conv2d_backward(dy, conv)
+        found = [dprimary, dsecondary, dg]
     else:
         y, saved = backend.gated_igc(x, primary, secondary, g, spec)
         dx, *found = backend.gated_igc_backward(inside, saved)

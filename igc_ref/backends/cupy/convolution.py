@@ -33,12 +33,10 @@ class BlockSaved(NamedTuple):
 
 
 class StepsSaved(NamedTuple):
-    """What the backward pass of a block needs that was computed in four steps."""
+    """What the backward pass of a block needs that was computed in steps."""
 
     primary: Saved
-    transposed: Saved
-    secondary: Saved
-    permuted: Saved
+    mixed: Saved
 
 
 class Convolutions(Packing):
@@ -84,11 +82,8 @@ class Convolutions(Packing):
     ) -> tuple[Batch, Saved]:
         """Compute a block that fits no tile as two convolutions with a permutation after each."""
         y, in_primary = self.conv2d(x, primary, spec.L, spec.stride)
-        y, transposed = self.shuffle(y, spec.L)  # Pᵀ
-        W_d = secondary.reshape(spec.out_channels, -1, 1, 1)
-        y, in_secondary = self.conv2d(y, W_d, spec.M)
-        y, permuted = self.shuffle(y, spec.M)  # P
-        return y, StepsSaved(in_primary, transposed, in_secondary, permuted)
+        y, mixed = self.mix(y, secondary, spec)
+        return y, StepsSaved(in_primary, mixed)
 
     def igc_backward(self, d: Batch, saved: Saved) -> tuple[Batch, Array, Array]:
         """Return the gradients of `igc` with respect to x, primary and secondary."""
@@ -102,13 +97,10 @@ class Convolutions(Packing):
             _, saved = self._igc_in_steps(x, saved.primary, saved.secondary, spec)
         if not isinstance(saved, StepsSaved):
             return super().igc_backward(d, saved)
-        dz_bar = self.shuffle_backward(d, saved.permuted)
-        dy_bar, dsecondary = self.conv2d_backward(dz_bar, saved.secondary)
-        dx, dprimary = self.conv2d_backward(
-            self.shuffle_backward(dy_bar, saved.transposed), saved.primary
-        )
+        dy, dsecondary = self.mix_backward(d, saved.mixed)
+        dx, dprimary = self.conv2d_backward(dy, saved.primary)
         assert dx is not None
-        return dx, dprimary, dsecondary.reshape(len(dsecondary), -1)
+        return dx, dprimary, dsecondary
 
     def _whole(self, x: Batch) -> tuple[int, int, int, int]:
         """Return the shape of the batch of which x is this process's part: it decides the tile."""

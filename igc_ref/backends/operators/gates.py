@@ -11,10 +11,11 @@ from igc_ref.backends.operators.loss_and_sgd import LearningOperators
 from igc_ref.backends.operators.pointwise import PointwiseOperators
 from igc_ref.errors import choice, integer
 from igc_ref.spec.block import IGCSpec
+from igc_ref.spec.mixed import MixedSpec
 
 
 class GateOperators(ConvolutionOperators, PointwiseOperators, LearningOperators):
-    """The block is made of other operators, and has kernels where they do."""
+    """Blocks that are made of other operators, and have kernels where those do."""
 
     def activation(self, x: Array, kind: str, keep: int | None = None) -> tuple[Array, Saved]:
         """Return ``"relu"`` or ``"sigmoid"`` of features (N, G).
@@ -42,23 +43,18 @@ class GateOperators(ConvolutionOperators, PointwiseOperators, LearningOperators)
         self.check("the gradient", dy, y.dtype, shape=y.shape)
         return dy * (y > 0) if kind == "relu" else dy * y * (1 - y)
 
-    def gated_mix(
-        self, y: Array, secondary: Array, gates: Array, spec: IGCSpec
-    ) -> tuple[Array, Saved]:
-        """Return x' = P W_d Pᵀ D y of y = W_p x, (out, N, H', W'); see `scale_channels`."""
-        y, scaled = self.scale_channels(y, gates)
-        y, transposed = self.shuffle(y, spec.L)  # Pᵀ
-        W_d = secondary.reshape(spec.out_channels, -1, 1, 1)
-        y, mixed = self.conv2d(y, W_d, spec.M)
-        y, permuted = self.shuffle(y, spec.M)  # P
-        return y, (scaled, transposed, mixed, permuted)
+    def mix(self, y: Array, secondary: Array, spec: IGCSpec | MixedSpec) -> tuple[Array, Saved]:
+        """Return x' = P W_d Pᵀ y of y = W_p x, (out, N, H', W'): the second half of a block."""
+        y_bar, transposed = self.shuffle(y, spec.L)  # Pᵀ
+        z_bar, mixed = self.conv2d(y_bar, secondary.reshape(*secondary.shape, 1, 1), spec.M)
+        x, permuted = self.shuffle(z_bar, spec.M)  # P
+        return x, (transposed, mixed, permuted)
 
-    def gated_mix_backward(self, d: Array, saved: Saved) -> tuple[Array, Array, Array]:
-        """Return the gradients of `gated_mix` with respect to y, secondary and gates."""
-        scaled, transposed, mixed, permuted = saved
+    def mix_backward(self, d: Array, saved: Saved) -> tuple[Array, Array]:
+        """Return the gradients of `mix` with respect to y and secondary."""
+        transposed, mixed, permuted = saved
         dy_bar, dW_d = self.conv2d_backward(self.shuffle_backward(d, permuted), mixed)
-        dy, dgates = self.scale_channels_backward(self.shuffle_backward(dy_bar, transposed), scaled)
-        return dy, dW_d.reshape(len(dW_d), -1), dgates
+        return self.shuffle_backward(dy_bar, transposed), dW_d.reshape(len(dW_d), -1)
 
     def gated_igc(
         self, x: Array, primary: Array, secondary: Array, gates: Array, spec: IGCSpec
@@ -66,11 +62,14 @@ class GateOperators(ConvolutionOperators, PointwiseOperators, LearningOperators)
         """Compute `igc` with a gate for each primary partition, (N, L), that is known before."""
         self.check_igc(x, primary, secondary, spec)
         y, conv = self.conv2d(x, primary, spec.L, spec.stride)
-        y, mixed = self.gated_mix(y, secondary, gates, spec)
-        return y, (conv, mixed)
+        y, scaled = self.scale_channels(y, gates)
+        y, mixed = self.mix(y, secondary, spec)
+        return y, (conv, scaled, mixed)
 
     def gated_igc_backward(self, d: Array, saved: Saved) -> tuple[Array, Array, Array, Array]:
         """Return the gradients of `gated_igc` with respect to x, both weights and the gates."""
-        dy, dsecondary, dgates = self.gated_mix_backward(d, saved[1])
-        dx, dprimary = self.conv2d_backward(dy, saved[0])
+        conv, scaled, mixed = saved
+        dy, dsecondary = self.mix_backward(d, mixed)
+        dy, dgates = self.scale_channels_backward(dy, scaled)
+        dx, dprimary = self.conv2d_backward(dy, conv)
         return dx, dprimary, dsecondary, dgates
