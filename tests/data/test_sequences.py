@@ -103,7 +103,8 @@ def test_series_are_quantised_between_the_extremes_of_each_channel_in_train(tmp_
     assert test.about == train.about
     np.testing.assert_allclose(train.mean, (values.mean(), 0), rtol=1e-12)
     np.testing.assert_allclose(train.std, (values.std(), 1), rtol=1e-12)
-    ts(tmp_path, name="Other")
+    ts(tmp_path, "\ufeff" + HEAD + SERIES, name="Other")  # as Windows saves a text
+    assert len(data.load("ts", "train", folder / "Other")) == 2
     assert len(data.load("ts", "train", folder / "Two")) == 2
     with pytest.raises(DataError, match=r"not Other_TRAIN\.ts, Two_TRAIN\.ts; or give"):
         data.load("ts", "train", folder)

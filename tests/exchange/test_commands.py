@@ -64,6 +64,10 @@ def test_an_imported_run_evaluates_and_exports_as_the_run_itself(here, capsys):
     ("command", "message"),
     [
         ("train --resume r2", "r2 holds imported weights, and no run to continue"),
+        (
+            "compress r2 -L 2 -M 2 --out c",
+            "r2 holds imported weights; the run that was exported",
+        ),
         ("export r m.pt", "m.pt must end in .safetensors or .onnx"),
         ("export r new.safetensors --fold-bn", "new.safetensors takes no fold_bn: only .onnx"),
         ("export r nowhere/m.safetensors", "cannot use nowhere/m.safetensors: No such file"),

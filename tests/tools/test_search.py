@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from igc_ref import TrainConfig, data, plots
 from igc_ref.cli import main
-from igc_ref.errors import CheckpointError, SpecError
+from igc_ref.errors import CheckpointError, DataError, SpecError
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import cost
 from igc_ref.studies import search as module
@@ -293,6 +293,9 @@ def test_a_folder_of_another_search_and_a_budget_without_networks_are_refused(tm
     assert known(search(tmp_path, trials=1).run(silent)) == known(trials)
     with pytest.raises(SpecError, match="budget=9 parameters: no network was found that costs"):
         search(tmp_path / "small", budget=9).run(silent)
+    assert search(tmp_path / "small", trials=1).run(silent)  # nothing is left of it
+    with pytest.raises(DataError, match="1 image; 2 are needed"):
+        search(tmp_path / "one", training={"data_size": 1}).run(silent)
     lines = []
     plan = search(tmp_path / "narrow", trials=9, tolerance=0.1, training={"epochs": 1})
     names = [t.user_attrs["about"]["network"] for t in plan.run(lines.append)]
