@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
@@ -177,28 +178,29 @@ class NumbaBackend(Convolutions):
         dy, same = self._by_rule(self._plain(dy))
         dx, size = self._empty(x.shape, x.dtype), x.plane[0]
         self._planes(pointwise.scale_groups, dx, dx.flat, dy.flat, *same, lanes, size)
-        sums, a = np.zeros((x.layout.blocks, x.shape[0], x.layout.lanes), x.dtype), x.layout
-        self._planes(pointwise.lane_sums, x, sums, dy.flat, x.flat, *rule, size, a)
-        sums = sums.reshape(a.blocks, -1, a.lanes // a.together, a.together).sum(axis=2)
-        sums = sums.swapaxes(1, 2).reshape(-1, x.shape[0])[: a.images]  # (N, C)
-        sums = np.ascontiguousarray(sums)  # the order in which NumPy adds depends on the strides
-        return dx, self.gathered(sums).reshape(*gates.shape, -1).sum(axis=2)
+        sums = self._sums_of_images(x, pointwise.products, dy.flat, x.flat, *rule)
+        return dx, sums.reshape(*gates.shape, -1).sum(axis=2)
 
     def global_average_pool(self, x: NumbaBatch) -> tuple[Array, tuple[int, ...]]:
         """Average every channel of every image: (C, N, H, W) to (N, C)."""
         self.check_batch("x", x)
         x, rule = self._by_rule(x)
-        y = np.empty((x.shape[1], x.shape[0]), x.dtype)
-        self._planes(pointwise.average, x, y, x.flat, *rule, x.plane[0], x.layout)
-        return self.gathered(y), x.shape
+        sums = self._sums_of_images(x, pointwise.totals, x.flat, *rule)
+        return sums / x.dtype.type(x.shape[2] * x.shape[3]), x.shape
+
+    def _sums_of_images(self, x: NumbaBatch, kernel: Callable[..., None], *read: Any) -> Array:
+        """Return sums over the positions, of all channels of every image: (N, C)."""
+        sums = np.zeros((x.layout.blocks, x.shape[0], x.layout.lanes), x.dtype)
+        self._planes(kernel, x, sums, *read, x.plane[0], x.layout)
+        return self._of_images(sums, x.layout)
 
     def global_average_pool_backward(self, dy: Array, shape: tuple[int, ...]) -> NumbaBatch:
         """Spread dy, shape (N, C), evenly over the positions."""
         C, N, H, W = shape
         self.check("the gradient", dy, *DTYPES, shape=(self.in_all(N), C))
-        dy = dy[self.mine]
         dx = self._empty((C, N, H, W), dy.dtype)
-        self._planes(pointwise.spread, dx, dx.flat, dy, dx.plane[0], dx.layout)
+        values = self._in_lanes(dy / dy.dtype.type(H * W), dx.layout)
+        self._planes(pointwise.spread, dx, dx.flat, values, dx.plane[0])
         return dx
 
     def average_pool(
@@ -206,20 +208,20 @@ class NumbaBackend(Convolutions):
     ) -> tuple[NumbaBatch, Saved]:
         """Average every window; see `GenericBackend.average_pool`."""
         kh, kw = self.check_pool(x, kernel_size)
-        x, (C, N, H, W) = self._plain(x), x.shape
-        y = self._empty((C, N, H // kh, W // kw), x.dtype)
-        arguments = y.flat, x.flat, kh, kw, C, W // kw, W, y.layout, x.layout
-        self._planes(pointwise.average_windows, y, *arguments)
-        return y, (x.shape, x.dtype, (kh, kw))
+        C, N, H, W = x.shape
+        x = self._apart(x, H // kh)
+        y = self._empty_apart(x, H // kh, W // kw)
+        self._planes(pointwise.average_windows, y, y.data, x.data, kh, kw)
+        return self._whole(y, C, N), ((C, N, H, W), x.dtype, (kh, kw))
 
     def average_pool_backward(self, dy: NumbaBatch, saved: Saved) -> NumbaBatch:
         """Spread every gradient evenly over its window."""
         (C, N, H, W), dtype, (kh, kw) = saved
         self.check_batch("the gradient", dy, dtype, (C, N, H // kh, W // kw))
-        dy, dx = self._plain(dy), self._empty((C, N, H, W), dtype)
-        arguments = dx.flat, dy.flat, kh, kw, C, W, W // kw, dx.layout, dy.layout
-        self._planes(pointwise.spread_windows, dx, *arguments)
-        return dx
+        dy = self._apart(dy, H)
+        dx = self._empty_apart(dy, H, W)
+        self._planes(pointwise.spread_windows, dx, dx.data, dy.data, kh, kw)
+        return self._whole(dx, C, N)
 
     def max_pool(
         self, x: NumbaBatch, kernel_size: int, stride: int, padding: int
@@ -228,28 +230,41 @@ class NumbaBackend(Convolutions):
         window = self.check_window(x, kernel_size, stride, padding)
         C, N, H, W = x.shape
         rows, columns = (output_length(n, *window) for n in (H, W))
-        x, whole = self._plain(x), self._layout(N, rows, V := x.layout.lanes).together == V
-        if not whole or x.layout.together < V:  # planes lie in the lanes, as if each were an image
-            x = self._relaid(x, apart(N * C, H, V), (1, N * C, H, W))
-        y = self._empty((*x.shape[:2], rows, columns), x.dtype, apart(x.shape[1], rows, V))
+        x = self._apart(x, rows)
+        y = self._empty_apart(x, rows, columns)
         winner = np.empty(y.data.shape, np.int32)
         self._planes(pointwise.max_pool, y, y.data, winner, x.data, *window)
-        saved = MaxPoolSaved((C, N, H, W), x.dtype, winner)
-        shape = C, N, rows, columns
-        return self._relaid(y, self._layout(N, rows, V), shape), saved
+        return self._whole(y, C, N), MaxPoolSaved((C, N, H, W), x.dtype, winner)
 
     def max_pool_backward(self, dy: NumbaBatch, saved: MaxPoolSaved) -> NumbaBatch:
         """Send every gradient to the pixel that won its window."""
         (C, N, H, W), dtype, winner, _ = saved
-        rows, columns, V = winner.shape[2:]
-        self.check_batch("the gradient", dy, dtype, (C, N, rows, columns))
-        channels, images = (C, N) if winner.shape[1] == C else (1, N * C)
-        dy = self._relaid(
-            self._plain(dy), apart(images, rows, V), (channels, images, rows, columns)
-        )
-        dx = self._empty((channels, images, H, W), dtype, apart(images, H, V))
+        self.check_batch("the gradient", dy, dtype, (C, N, *winner.shape[2:4]))
+        dy = self._apart(dy, H)
+        dx = self._empty_apart(dy, H, W)
         self._planes(pointwise.max_pool_backward, dx, dx.data, dy.data, winner)
-        return self._relaid(dx, self._layout(N, H, V), (C, N, H, W))
+        return self._whole(dx, C, N)
+
+    def _apart(self, x: NumbaBatch, height: int) -> NumbaBatch:
+        """Lay out x for windows: one image in a lane, or as planes (1, N*C, H, W), one in a lane.
+
+        The former if images of both heights, of x and of what is made of it, lie so anyway.
+        """
+        C, N, H, W = x.shape
+        V = x.layout.lanes
+        if any(self._layout(N, rows, V).together < V for rows in (H, height)):
+            C, N = 1, N * C
+        return self._relaid(self._plain(x), apart(N, H, V), (C, N, H, W))
+
+    def _empty_apart(self, x: NumbaBatch, rows: int, columns: int) -> NumbaBatch:
+        """Return images of another size as `_apart` has laid out those of x."""
+        C, N, *_ = x.shape
+        return self._empty((C, N, rows, columns), x.dtype, apart(N, rows, x.layout.lanes))
+
+    def _whole(self, x: NumbaBatch, C: int, N: int) -> NumbaBatch:
+        """Return what was laid out by `_apart` as other batches are."""
+        _, _, H, W = x.shape
+        return self._relaid(x, self._layout(N, H, x.layout.lanes), (C, N, H, W))
 
     def product(self, a: Array, b: Array) -> Array:
         """Return a @ b, with the same bits on any processor."""

@@ -104,6 +104,13 @@ class NumbaBase(LazyBackend, NumpyBackend):
         rows = gates[self.mine][np.minimum(image, a.images - 1)]  # (blocks, V, groups)
         return np.ascontiguousarray(rows.swapaxes(1, 2))
 
+    def _of_images(self, sums: Numbers, a: Layout) -> Array:
+        """Return sums of lanes (blocks, C, V) as those of the images of all processes: (N, C)."""
+        C = sums.shape[1]
+        sums = sums.reshape(a.blocks, C, -1, a.together).sum(axis=2).swapaxes(1, 2)
+        # Contiguous: the order in which NumPy adds depends on the strides.
+        return self.gathered(np.ascontiguousarray(sums.reshape(-1, C)[: a.images]))
+
     def _relaid(self, x: NumbaBatch, layout: Layout, shape: Any = None) -> NumbaBatch:
         """Return a batch in this layout, maybe as one of another shape; what is pending stays."""
         if x.layout == layout and shape in (None, x.shape):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from threading import Lock
 from typing import Any, NamedTuple
 from weakref import ref
@@ -16,6 +17,7 @@ from igc_ref.backends.numba.plan import BEYOND, Shape, Sizes, plan
 from igc_ref.backends.operators.lazy import Moments, Sums
 from igc_ref.backends.operators.library import Array, Saved
 from igc_ref.spec.block import IGCSpec
+from igc_ref.spec.mixed import MixedSpec
 
 ONE = np.ones((1, 1))  # weights are taken as they are,
 TO_POINTS = winograd.G.T.copy()  # or, as rows w of the kernel, as w @ TO_POINTS
@@ -82,7 +84,7 @@ class Convolutions(NumbaBase):
         self, dy: NumbaBatch, saved: BlockSaved, input_gradient: bool = True
     ) -> tuple[NumbaBatch | None, Array]:
         """Return the gradients of `conv2d` with respect to x (None if not wanted) and weight."""
-        dx, dweight, _ = self._backward(dy, saved)
+        dx, dweight, *_ = self._backward(dy, saved)
         return dx if input_gradient else None, dweight
 
     def igc(
@@ -95,7 +97,7 @@ class Convolutions(NumbaBase):
 
     def igc_backward(self, d: NumbaBatch, saved: BlockSaved) -> tuple[NumbaBatch, Array, Array]:
         """Return the gradients of `igc` with respect to x, primary and secondary."""
-        return self._backward(d, saved)
+        return self._backward(d, saved)[:3]
 
     def gated_igc(
         self, x: NumbaBatch, primary: Array, secondary: Array, gates: Array, spec: IGCSpec
@@ -104,12 +106,27 @@ class Convolutions(NumbaBase):
         self.check_igc(x, primary, secondary, spec)
         self.check("gates", gates, x.dtype, shape=(self.in_all(x.shape[1]), spec.L))
         block = spec.out_channels, spec.L, spec.M, *spec.kernel, spec.stride
-        y, _ = self._forward(x, primary, secondary, block, gates)
-        return y, (x, primary, secondary, gates, spec)
+        y, saved = self._forward(x, primary, secondary, block, gates)
+        return y, (saved, gates)
 
     def gated_igc_backward(self, d: NumbaBatch, saved: Saved) -> tuple[Any, ...]:
-        """Return the gradients of `gated_igc`, step by step; what is between is computed again."""
-        return super().gated_igc_backward(d, super().gated_igc(*saved)[1])
+        """Return the gradients of `gated_igc` with respect to x, both weights and the gates."""
+        block, gates = saved
+        *found, sums = self._backward(d, block, gates)
+        return *found, np.divide(sums, gates, out=np.zeros_like(gates), where=gates != 0)
+
+    def mix(
+        self, y: NumbaBatch, secondary: Array, spec: IGCSpec | MixedSpec
+    ) -> tuple[NumbaBatch, BlockSaved]:
+        """Return P W_d Pᵀ y, as a block whose W_p is the identity: it copies nothing."""
+        out, L = spec.out_channels, spec.L
+        identity = IGCSpec(out, out, L, spec.M, kernel_size=1)
+        return self.igc(y, _identity(out, L, y.dtype.char), secondary, identity)
+
+    def mix_backward(self, d: NumbaBatch, saved: BlockSaved) -> tuple[NumbaBatch, Array]:
+        """Return the gradients of `mix` with respect to y and secondary."""
+        dy, _, dsecondary = self.igc_backward(d, saved)
+        return dy, dsecondary
 
     def _forward(
         self,
@@ -139,11 +156,13 @@ class Convolutions(NumbaBase):
             convolve.forward, g, y.flat, ybar, y.moments.values, (x.flat, *rule),
             self._kept(primary, p.primary, p.taps, _points(g)),
             self._kept(secondary, p.secondary, p.mixes, ONE),
-            UNGATED[x.dtype.char] if gates is None else self._in_lanes(gates, g.y), g, scratch,
+            self._gates(gates, x.dtype, g), g, scratch,
         )  # fmt: skip
         return y, BlockSaved(x, ybar, primary, secondary, shape)
 
-    def _backward(self, d: NumbaBatch, saved: BlockSaved) -> tuple[NumbaBatch, Array, Array]:
+    def _backward(
+        self, d: NumbaBatch, saved: BlockSaved, gates: Array | None = None
+    ) -> tuple[NumbaBatch, Array, Array, Any]:
         x, ybar, primary, secondary, shape = saved
         p = plan(shape, backward=True)
         g = p.sizes
@@ -161,15 +180,22 @@ class Convolutions(NumbaBase):
             self._packed(secondary, p.back_secondary, p.mixes, ONE),
             p.ybar_mixes,
         )
+        of_gates = np.zeros((g.blocks, 0 if gates is None else g.spans, g.L, g.lanes), x.dtype)
         self._share_out(
-            convolve.backward, g, dx.flat, *shares, sums, (d.flat, *derivative),
-            (x.flat, *rule), ybar, weights, g, scratch,
+            convolve.backward, g, dx.flat, *shares, sums, (d.flat, *derivative), (x.flat, *rule),
+            ybar, weights, (self._gates(gates, x.dtype, g), of_gates), g, scratch,
         )  # fmt: skip
         dx = self._relaid(dx, self._layout(*g.x[:3]))
         dx.sums = Sums(rule.table, sums, g.x.together, g.spans)
         back = winograd.C if g.tiles else ONE
         dW_p = self._add_up(shares[0], g, primary, p.shares, back)
-        return dx, dW_p, self._add_up(shares[1], g, secondary, p.mix_shares, ONE)
+        dW_d = self._add_up(shares[1], g, secondary, p.mix_shares, ONE)
+        gated = None if gates is None else self._of_images(of_gates.sum(axis=1), g.y)
+        return dx, dW_p, dW_d, gated
+
+    def _gates(self, gates: Array | None, dtype: Any, g: Sizes) -> Numbers:
+        """Return gates in lanes, none of them for a block without."""
+        return UNGATED[dtype.char] if gates is None else self._in_lanes(gates, g.y)
 
     def _share_out(self, kernel: Any, g: Sizes, *arguments: Any) -> None:
         """Let every thread take pieces, one after the other, until there are none left."""
@@ -209,6 +235,13 @@ class Convolutions(NumbaBase):
     def _strips(self, kernel: Any, length: int, *arguments: Any) -> None:
         """Share out a row of numbers among the threads."""
         self.team.run(kernel, -(-length // pointwise.STRIP), *arguments)
+
+
+@lru_cache
+def _identity(channels: int, L: int, kind: str) -> Numbers:
+    """Return W_p with which y = x."""
+    each = channels // L
+    return np.tile(np.eye(each, dtype=kind), (L, 1)).reshape(channels, each, 1, 1)
 
 
 def _points(g: Sizes) -> Numbers:

@@ -24,6 +24,9 @@ of dy in `dt`, and a tap is then a row of the kernel.
 
 M = 0 means a group convolution without the secondary one; it has no ybar.
 
+With gates y = D W_p z, and dȳ is multiplied by them as soon as it is made. The gradient of a gate
+is a sum of dȳ W_p z: of dȳ ȳ, what there is, it is that sum over the gate.
+
 Letters: b a block, l a primary group, m a secondary partition, iy and oy rows of x and of x'.
 Rules and derivatives say how numbers are read: see `igc_ref.backends.operators.lazy`.
 """
@@ -39,6 +42,7 @@ from igc_ref.backends.numba.rows import (
     gradient_row,
     input_row,
     moments_row,
+    products_row,
     scale_row,
     sums_row,
 )
@@ -95,15 +99,17 @@ def forward(first, last, thread, counter, y, kept, moments, x, primary, secondar
 
 
 @kernel
-def backward(first, last, thread, counter, dx, dW_p, dW_d, sums, d, x, kept, weights, g, scratch):
+def backward(first, last, thread, counter, dx, dW_p, dW_d, sums, d, x, kept, weights, gates, g,
+             scratch):  # fmt: skip
     """Write dx and, for every piece, its share of dW_p, of dW_d and of the sums for batch norm.
 
-    d is a tuple, as x is: the upstream gradient, and the derivative by which it is read.
+    d is a tuple, as x is: the upstream gradient, and the derivative by which it is read. gates is
+    one too: the gates, and sums (pieces, L, V), to which each adds its gradient times itself.
     """
     pieces, piece = g.blocks * g.spans, take(counter)
     while piece < pieces:
-        _backward_piece(piece, dx, dW_p[piece], dW_d[piece], sums[piece], d, x, kept, weights, g,
-                        scratch[thread])  # fmt: skip
+        _backward_piece(piece, dx, dW_p[piece], dW_d[piece], sums[piece], d, x, kept, weights,
+                        gates, g, scratch[thread])  # fmt: skip
         piece = take(counter)
 
 
@@ -111,7 +117,7 @@ def backward(first, last, thread, counter, dx, dW_p, dW_d, sums, d, x, kept, wei
 def _forward_piece(piece, y, kept, moments, x, primary, secondary, gates, g, scratch):
     V, b = g.lanes, piece // g.spans
     first, last = _rows_of(piece % g.spans, g)
-    z, zt, ybar, _, _ = _cut(scratch, g)
+    z, zt, ybar, _, _, _ = _cut(scratch, g)
     if g.kept_plane or not g.M:
         ybar = kept if g.M else y
     z[:] = 0
@@ -126,12 +132,7 @@ def _forward_piece(piece, y, kept, moments, x, primary, secondary, gates, g, scr
             # y = W_p z, written to its places in ybar = Pᵀ y
             y0 = ybar0 + l * g.y_group if g.M else band0 + l * g.out * out_channel
             group = View(ybar, y0, g.y_channel if g.M else out_channel, out_row, V)
-            is_open = len(gates) == 0 or gates[b, l].any()
-            if is_open:
-                _read_input(z, x, b, l, top * g.stride - g.py, (rows - 1) * g.stride + g.kh, g)
-                _primary(group, z, zt, l, primary, rows, g)
-            if len(gates):
-                _gate(group, gates, b, l, is_open, rows, g)
+            _gated(group, z, zt, x, l, primary, gates, b, top, rows, g)
         for m in range(g.M):  # x' = P W_d ybar: channel j of partition m goes to j*M + m
             partition = View(ybar, ybar0 + m * g.mix * g.y_plane, 0, 0, V)
             dealt = View(y, band0 + m * out_channel, g.M * out_channel, 0, V)
@@ -142,21 +143,28 @@ def _forward_piece(piece, y, kept, moments, x, primary, secondary, gates, g, scr
 
 
 @INNER
-def _gate(y, gates, b, l, is_open, rows, g):
-    """Multiply the outputs of a group by the gates of the images in their lanes."""
-    for o in range(g.out):
-        at = y.start + o * y.channel
+def _gated(y, z, zt, x, l, primary, gates, b, top, rows, g):
+    """Compute rows from `top` of y = W_p z of group l, times the gates of the images in the lanes.
+
+    If all those are 0, nothing is computed.
+    """
+    is_open = len(gates) == 0 or gates[b, l].any()
+    if is_open:
+        _read_input(z, x, b, l, top * g.stride - g.py, (rows - 1) * g.stride + g.kh, g)
+        _primary(y, z, zt, l, primary, rows, g)
+    for o in range(g.out if len(gates) else 0):
+        at, count = y.start + o * y.channel, (rows - 1) * (y.row // g.lanes) + g.columns
         if is_open:
-            gate_row(y.array, y.array, at, rows * g.columns, 1.0, 0.0, NO_FLOOR, gates,
+            gate_row(y.array, at, y.array, at, count, 1.0, 0.0, NO_FLOOR, gates,
                      (b * g.L + l) * g.lanes)  # fmt: skip
         else:
-            y.array[at : at + rows * y.row] = 0
+            y.array[at : at + count * g.lanes] = 0
 
 
 @INNER
-def _backward_piece(piece, dx, dW_p, dW_d, sums, d, x, kept, weights, g, scratch):
+def _backward_piece(piece, dx, dW_p, dW_d, sums, d, x, kept, weights, gates, g, scratch):
     b, (first, last) = piece // g.spans, _rows_of(piece % g.spans, g)
-    z, zt, dy, dz, dt = _cut(scratch, g)
+    z, zt, dy, dz, ungated, dt = _cut(scratch, g)
     z[:] = 0
     _clear_margins(dy, g)
     dW_p[:] = 0
@@ -169,8 +177,9 @@ def _backward_piece(piece, dx, dW_p, dW_d, sums, d, x, kept, weights, g, scratch
                     max(ready, first), min(until, last), inside(0, b, g.y))  # fmt: skip
         if g.M:
             if not g.kept_plane:
-                _ybar_rows(dy, z, zt, x, weights.primary, band, g)
-            _dy_rows(dy, dz, dW_d, d, kept, weights.secondary, weights.ybar_mixes, band, g)
+                _ybar_rows(dy, z, zt, x, weights.primary, gates[0], band, g)
+            _dy_rows(dy, dz, ungated, dW_d, d, kept, weights.secondary, weights.ybar_mixes, gates,
+                     piece, band, g)  # fmt: skip
         else:
             for c in range(g.L * g.out):
                 dy0 = c * g.y_plane + _dy_at(ready, band, g)
@@ -191,12 +200,14 @@ def _backward_piece(piece, dx, dW_p, dW_d, sums, d, x, kept, weights, g, scratch
 
 @INNER
 def _cut(scratch, g):
-    """Return the scratch of z, of z at Winograd's points, of dy, of dz̄ and of dy at the points."""
+    """Return the scratch: z, z at Winograd's points, dy, dz̄, dȳ before its gates, dy at points."""
     z = g.inp * g.z_rows * g.z_columns * g.lanes
     zt = z + g.inp * g.z_points
     dy = zt + g.L * g.out * g.y_plane
     dz = dy + g.mix * g.dz_plane
-    return scratch[:z], scratch[z:zt], scratch[zt:dy], scratch[dy:dz], scratch[dz:]
+    ungated = dz + g.mix * g.dz_plane
+    cut = scratch[:z], scratch[z:zt], scratch[zt:dy], scratch[dy:dz]
+    return *cut, scratch[dz:ungated], scratch[ungated:]
 
 
 @INNER
@@ -294,18 +305,18 @@ def _read_own(z, x, l, band, g):
 
 
 @INNER
-def _ybar_rows(ybar, z, zt, x, primary, band, g):
-    """Compute ybar = Pᵀ W_p x again, where dy will be."""
+def _ybar_rows(ybar, z, zt, x, primary, gates, band, g):
+    """Compute ybar = Pᵀ W_p x again, where dy will be; gated, if there are gates."""
     V = g.lanes
     for l in range(g.L if band.own < band.own_end else 0):
-        _read_own(z, x, l, band, g)
         y0 = l * g.y_group + _dy_at(band.own, band, g)
         group = View(ybar, y0, g.y_channel, g.y_columns * V, V)
-        _primary(group, z, zt, l, primary, band.own_end - band.own, g)
+        rows = band.own_end - band.own
+        _gated(group, z, zt, x, l, primary, gates, band.b, band.own, rows, g)
 
 
 @INNER
-def _dy_rows(dy, dz, dW_d, d, kept, secondary, ybar_mixes, band, g):
+def _dy_rows(dy, dz, ungated, dW_d, d, kept, secondary, ybar_mixes, gates, piece, band, g):
     """dW_d += dz̄ ȳᵀ for the piece's own rows, then dȳ = W_dᵀ dz̄ over ȳ, partition by partition."""
     V, dz_row, dy_row = g.lanes, g.columns * g.lanes, g.y_columns * g.lanes
     ready, until = band.ready, band.until
@@ -315,24 +326,45 @@ def _dy_rows(dy, dz, dW_d, d, kept, secondary, ybar_mixes, band, g):
         for j in range(g.mix):  # dz̄ = Pᵀ d: channel j of partition m comes from j*M + m
             _read_gradient(dz, j * g.dz_plane, dz_row, d, j * g.M + m, band, g)
         partition = m * g.mix * g.y_plane
+        ybar = View(dy, partition + _dy_at(band.own, band, g), g.y_plane, dy_row, V)
+        if g.kept_plane:
+            ybar0 = (band.b * g.M + m) * g.mix * g.kept_plane + band.own * dz_row
+            ybar = View(kept, ybar0, g.kept_plane, dz_row, V)
         if band.own < band.own_end:
             dz_own = View(dz, (band.own - band.ready) * dz_row, g.dz_plane, dz_row, V)
-            ybar = View(dy, partition + _dy_at(band.own, band, g), 0, dy_row, V)
-            if g.kept_plane:
-                ybar0 = (band.b * g.M + m) * g.mix * g.kept_plane + band.own * dz_row
-                ybar = View(kept, ybar0, 0, dz_row, V)
             outer(g.mix_height, dW_d, m * g.mix_share, g.mix, dz_own, ybar,
                   Taps(ybar_mixes, 0, g.mix), band.own_end - band.own, g.columns,
                   band.lanes)  # fmt: skip
         dy_bar = View(dy, partition + _dy_at(ready, band, g), g.y_plane, dy_row, V)
+        if len(gates[0]):
+            dy_bar = View(ungated, 0, g.dz_plane, dz_row, V)
         w0 = m * _tiled(g.mix, g.mix_height) * g.mix
         multiply(g.mix_height, dy_bar, g.mix, View(dz, (ready - band.ready) * dz_row, 0, dz_row, V),
                  Taps(secondary.taps, 0, g.mix), secondary.packed, w0,
                  until - ready, g.columns)  # fmt: skip
+        if len(gates[0]):
+            _gate_rows(dy, m, dy_bar, ybar, gates, piece, ready, until, band, g)
         for oy in range(band.ready, band.until):
             for j in range(0 if ready <= oy < until else g.mix):
                 at = partition + j * g.y_plane + _dy_at(oy, band, g)
                 dy[at : at + dz_row] = 0
+
+
+@INNER
+def _gate_rows(dy, m, ungated, ybar, gates, piece, ready, until, band, g):
+    """Write dȳ, times the gates, to its place, after the sums for the gates of dȳ times D ȳ."""
+    V, (gate, sums) = g.lanes, gates
+    for j in range(g.mix):
+        place, y0 = m * g.mix + j, ybar.start + j * ybar.channel
+        l = place % g.L  # Pᵀ has dealt out the groups
+        for oy in range(ready, until):
+            at = j * g.dz_plane + (oy - ready) * ungated.row
+            if band.own <= oy < band.own_end:
+                products_row(sums, (piece * g.L + l) * V, ungated.array, at, ybar.array,
+                             y0 + (oy - band.own) * ybar.row, g.columns, 1.0, 0.0, NO_FLOOR,
+                             band.lanes)  # fmt: skip
+            gate_row(dy, place * g.y_plane + _dy_at(oy, band, g), ungated.array, at,
+                     g.columns, 1.0, 0.0, NO_FLOOR, gate, (band.b * g.L + l) * V)  # fmt: skip
 
 
 @INNER

@@ -209,7 +209,7 @@ def _scratch(g: Sizes, backward: bool) -> int:
     """Return the numbers of a thread's scratch memory, as `convolve` cuts it."""
     z = g.inp * (g.z_rows * g.z_columns * g.lanes + g.z_points)
     dy = g.L * g.out * g.y_plane
-    after = dy + g.mix * g.dz_plane + g.out * g.d_points
+    after = dy + 2 * g.mix * g.dz_plane + g.out * g.d_points
     before = 0 if g.kept_plane or not g.M else dy  # ybar
     return z + (after if backward else before) + BEYOND * g.lanes
 

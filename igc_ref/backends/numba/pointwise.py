@@ -10,6 +10,7 @@ from igc_ref.backends.numba.layout import ALL, parts
 from igc_ref.backends.numba.rows import (
     add_row,
     derive_row,
+    fill_row,
     from_lanes,
     gate_row,
     moments_row,
@@ -17,6 +18,7 @@ from igc_ref.backends.numba.rows import (
     scale_row,
     sums_row,
     to_lanes,
+    totals_row,
 )
 from igc_ref.backends.numba.vectors import INNER, kernel
 from igc_ref.backends.numba.winograd import POINTS
@@ -229,95 +231,75 @@ def derive_by(table, dgamma, dbeta, sums, rule, gamma, total, train):
 
 
 @kernel
-def average(first, last, thread, y, x, rule, floor, size, layout):
-    """y[n, c] = mean over positions of max(scale*x + shift, floor)."""
-    (N, C), I, R, V = y.shape, layout.together, layout.rows, layout.lanes
-    for plane in range(first, last):
-        b, c = plane // C, plane % C
-        scale, shift = rule[c, 0], rule[c, 1]
-        for n in range(b * I, min((b + 1) * I, N)):
-            total = x.dtype.type(0)
-            for h in range(layout.height):
-                row = (plane * R + h % R) * (size // R) + n % I + h // R * I
-                for at in range(row, row + size // R, V):
-                    number = x[at] * scale + shift
-                    total += floor if number < floor else number
-            y[n, c] = total / (layout.height * (size // R // V))
-
-
-@kernel
 def scale_groups(first, last, thread, y, x, rule, floor, gates, size):
     """Compute y = gate * x, x read by its rule; gates (blocks, groups, V) lie in lanes."""
     C, (_, G, V) = len(rule), gates.shape
     for plane in range(first, last):
         b, c = plane // C, plane % C
-        gate_row(y, x, plane * size, size // V, rule[c, 0], rule[c, 1], floor, gates,
+        gate_row(y, plane * size, x, plane * size, size // V, rule[c, 0], rule[c, 1], floor, gates,
                  (b * G + c * G // C) * V)  # fmt: skip
 
 
 @kernel
-def lane_sums(first, last, thread, sums, dy, x, rule, floor, size, layout):
+def totals(first, last, thread, sums, x, rule, floor, size, layout):
+    """Add to sums[b, c, v] all numbers of a lane, x read by its rule."""
+    C, V, row = len(rule), layout.lanes, size // layout.rows
+    for plane in range(first, last):
+        b, c = plane // C, plane % C
+        for top, bottom, lanes in parts(0, layout.rows, b, layout):
+            totals_row(sums, plane * V, x, plane * size + top * row, (bottom - top) * row // V,
+                       rule[c, 0], rule[c, 1], floor, lanes)  # fmt: skip
+
+
+@kernel
+def products(first, last, thread, sums, dy, x, rule, floor, size, layout):
     """Add to sums[b, c, v] all dy * x of a lane, x read by its rule."""
     C, V, row = len(rule), layout.lanes, size // layout.rows
     for plane in range(first, last):
         b, c = plane // C, plane % C
         for top, bottom, lanes in parts(0, layout.rows, b, layout):
-            products_row(sums, plane * V, dy, x, plane * size + top * row,
-                         (bottom - top) * row // V, rule[c, 0], rule[c, 1], floor,
-                         lanes)  # fmt: skip
+            at = plane * size + top * row
+            products_row(sums, plane * V, dy, at, x, at, (bottom - top) * row // V,
+                         rule[c, 0], rule[c, 1], floor, lanes)  # fmt: skip
 
 
 @kernel
-def spread(first, last, thread, dx, dy, size, layout):
-    """Compute dx = dy[n, c] / positions."""
-    (N, C), I, V = dy.shape, layout.together, layout.lanes
-    positions = layout.height * (size // layout.rows // V)
+def spread(first, last, thread, dx, values, size):
+    """Set all positions of a lane to its value; values (blocks, C, V)."""
+    V = values.shape[2]
+    for plane in range(first, last):
+        fill_row(dx, plane * size, size // V, values.reshape(-1), plane * V)
+
+
+@kernel
+def average_windows(first, last, thread, y, x, kh, kw):
+    """Average every window of kh x kw pixels of x."""
+    _, C, rows, columns, V = y.shape
+    share = x.dtype.type(1 / (kh * kw))
     for plane in range(first, last):
         b, c = plane // C, plane % C
-        for v in range(V):
-            n = b * I + v % I
-            share = dy[n, c] / positions if n < N else dy.dtype.type(0)
-            for at in range(plane * size + v, (plane + 1) * size, V):
-                dx[at] = share
+        for oy in range(rows):
+            for ox in range(columns):
+                total = y[b, c, oy, ox]
+                total[:] = 0
+                for iy in range(oy * kh, (oy + 1) * kh):
+                    for ix in range(ox * kw, (ox + 1) * kw):
+                        for v in range(V):
+                            total[v] += share * x[b, c, iy, ix, v]
 
 
 @kernel
-def average_windows(first, last, thread, y, x, kh, kw, C, out_W, W, out, inp):
-    """Average every window of kh x kw pixels of x; `out` and `inp` are layouts of y and x."""
-    V, share = out.lanes, 1 / (kh * kw)
-    for plane in range(first, last):
-        for r in range(out.rows):
-            for v in range(V):
-                n, h, at, _ = _number(plane, r, v, C, out_W, out)
-                for q in range(out_W):
-                    y[at + q * V] = 0
-                for i in range(kh if n < out.images and h < out.height else 0):
-                    start = _start(n, plane % C, h * kh + i, C, W, inp)
-                    for q in range(out_W):
-                        for j in range(kw):
-                            y[at + q * V] += share * x[start + (q * kw + j) * V]
-
-
-@kernel
-def spread_windows(first, last, thread, dx, dy, kh, kw, C, W, out_W, inp, out):
+def spread_windows(first, last, thread, dx, dy, kh, kw):
     """Compute dx = dy / (kh * kw) all over its window, and 0 beyond the last one."""
-    V, share = out.lanes, 1 / (kh * kw)
+    _, C, rows, columns, V = dy.shape
+    share = dy.dtype.type(1 / (kh * kw))
     for plane in range(first, last):
-        for r in range(inp.rows):
-            for v in range(V):
-                n, h, at, _ = _number(plane, r, v, C, W, inp)
-                there = n < inp.images and h // kh < out.height
-                start = _start(n, plane % C, h // kh, C, out_W, out) if there else 0
-                for q in range(W):
-                    inside = there and q // kw < out_W
-                    dx[at + q * V] = share * dy[start + q // kw * V] if inside else 0
-
-
-@INNER
-def _start(n, c, h, C, W, a):
-    """Return where row h of channel c of image n begins in blocks: the inverse of `_number`."""
-    row = (n // a.together * C + c) * a.rows + h % a.rows
-    return row * W * a.lanes + n % a.together + h // a.rows * a.together
+        b, c = plane // C, plane % C
+        dx[b, c] = 0
+        for iy in range(rows * kh):
+            for ix in range(columns * kw):
+                for v in range(V):
+                    dx[b, c, iy, ix, v] = share * dy[b, c, iy // kh, ix // kw, v]
 
 
 @kernel

@@ -7,7 +7,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from igc_ref.backends.numba.vectors import INNER, VECTOR_BYTES, Emitter, vectorised
+from igc_ref.backends.numba.vectors import INNER, VECTOR_BYTES, Body, Emitter, vectorised
 from igc_ref.backends.numba.winograd import WIDTH, B, D
 
 
@@ -57,9 +57,9 @@ def add_row(e, y, a, b, x0, count, a_scale, a_shift, a_floor, b_scale, b_shift, 
 
 
 @vectorised
-def gate_row(e, y, x, x0, count, scale, shift, floor, gates, gate0):
+def gate_row(e, y, y0, x, x0, count, scale, shift, floor, gates, gate0):
     """Compute y = gate * max(scale*x + shift, floor); every lane has a gate of its own."""
-    y, x, gate = e.at(y, x0), e.at(x, x0), e.load(e.at(gates, gate0), align=1)
+    y, x, gate = e.at(y, y0), e.at(x, x0), e.load(e.at(gates, gate0), align=1)
 
     def one(i: Any) -> None:
         v = e.at_least(e.multiply_add(e.load(e.at(x, i, e.lanes)), scale, shift), floor)
@@ -69,16 +69,40 @@ def gate_row(e, y, x, x0, count, scale, shift, floor, gates, gate0):
 
 
 @vectorised
-def products_row(e, sums, sums0, d, x, x0, count, scale, shift, floor, lanes):
+def fill_row(e, y, y0, count, values, values0):
+    """Set y to a vector at every position; every lane has a value of its own."""
+    y, value = e.at(y, y0), e.load(e.at(values, values0), align=1)
+    e.repeat(count, lambda i: e.store(value, e.at(y, i, e.lanes)))
+
+
+@vectorised
+def totals_row(e, sums, sums0, x, x0, count, scale, shift, floor, lanes):
+    """Add all max(scale*x + shift, floor) to the sums of their lanes, of some `lanes`."""
+    x = e.at(x, x0)
+
+    def one(i: Any, held: list[Any]) -> list[Any]:
+        scaled = e.builder.fmul(e.load(e.at(x, i, e.lanes)), scale)
+        v = e.at_least(e.builder.fadd(scaled, shift), floor)  # rounded twice: older hashes hold
+        return [e.builder.fadd(v, held[0])]
+
+    _add_to_lanes(e, sums, sums0, count, one, lanes)
+
+
+@vectorised
+def products_row(e, sums, sums0, d, d0, x, x0, count, scale, shift, floor, lanes):
     """Add all d * max(scale*x + shift, floor) to the sums of their lanes, of some `lanes`."""
-    sums, d, x = e.at(sums, sums0), e.at(d, x0), e.at(x, x0)
+    d, x = e.at(d, d0), e.at(x, x0)
 
     def one(i: Any, held: list[Any]) -> list[Any]:
         v = e.at_least(e.multiply_add(e.load(e.at(x, i, e.lanes)), scale, shift), floor)
         return [e.multiply_add(e.load(e.at(d, i, e.lanes)), v, held[0])]
 
-    (total,) = e.accumulate(count, [e.zero], one)
-    total = e.only(total, e.mask(lanes))
+    _add_to_lanes(e, sums, sums0, count, one, lanes)
+
+
+def _add_to_lanes(e: Emitter, sums: Any, sums0: Any, count: Any, body: Body, lanes: Any) -> None:
+    (total,) = e.accumulate(count, [e.zero], body)
+    sums, total = e.at(sums, sums0), e.only(total, e.mask(lanes))
     e.store(e.builder.fadd(e.load(sums, align=1), total), sums, align=1)
 
 

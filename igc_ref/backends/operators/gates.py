@@ -64,12 +64,15 @@ class GateOperators(ConvolutionOperators, PointwiseOperators, LearningOperators)
         y, conv = self.conv2d(x, primary, spec.L, spec.stride)
         y, scaled = self.scale_channels(y, gates)
         y, mixed = self.mix(y, secondary, spec)
-        return y, (conv, scaled, mixed)
+        return y, (conv, scaled, mixed, gates)
 
     def gated_igc_backward(self, d: Array, saved: Saved) -> tuple[Array, Array, Array, Array]:
-        """Return the gradients of `gated_igc` with respect to x, both weights and the gates."""
-        conv, scaled, mixed = saved
+        """Return the gradients of `gated_igc` with respect to x, both weights and the gates.
+
+        That of a gate of 0 is 0: its partition may have been left out.
+        """
+        conv, scaled, mixed, gates = saved
         dy, dsecondary = self.mix_backward(d, mixed)
         dy, dgates = self.scale_channels_backward(dy, scaled)
         dx, dprimary = self.conv2d_backward(dy, conv)
-        return dx, dprimary, dsecondary, dgates
+        return dx, dprimary, dsecondary, dgates * (gates != 0)
