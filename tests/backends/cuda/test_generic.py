@@ -64,3 +64,29 @@ def test_max_pooling_is_generic_and_reads_what_is_pending(backend):
     exact = plain.max_pool_backward(d.swapaxes(0, 1), plain_saved)
     assert np.array_equal(dx, exact.swapaxes(0, 1))
     assert backend.generic == "max_pool(3, 2, 1) of float32 has no kernel in the emulated backend"
+
+
+def test_group_norm_and_distillation_in_float32_are_those_of_numpy_in_float64(backend):
+    rng, plain = np.random.default_rng(0), NumpyBackend()
+    x, d = (rng.normal(size=(5, 6, 4, 3)) for _ in range(2))
+    gamma, beta = rng.normal(size=(2, 6))
+
+    def normalised(backend, x, d, *weights):
+        y, saved = backend.group_norm(backend.to_layout(x), *weights, 2, eps=1e-3, relu=True)
+        dx, *gains = backend.group_norm_backward(backend.to_layout(d), saved)
+        return [*(backend.from_layout(batch) for batch in (y, dx)), *gains]
+
+    logits, teacher = rng.normal(size=(2, 7, 4))
+    labels = rng.integers(0, 4, 7)
+
+    def distilled(backend, *logits):
+        loss, _, gradient = backend.distillation_loss(logits[0], labels, logits[1], 4.0, 0.9)
+        return [np.asarray(loss), gradient]
+
+    for run, arrays in ((normalised, (x, d, gamma, beta)), (distilled, (logits, teacher))):
+        small = [array.astype("float32") for array in arrays]
+        exact = run(plain, *(array.astype("float64") for array in small))
+        for one, two in zip(run(backend, *small), exact, strict=True):
+            assert one.dtype == "float32"
+            assert_close(1 + one, 1 + two, 400)
+    assert backend.device.launches
