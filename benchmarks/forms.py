@@ -32,6 +32,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "gated channels": L24M2 | {"L": 21, "gate": "channels"},
     "gated partitions, half of them kept": L24M2 | {"L": 20, "gate": "partitions", "keep": 10},
     "DenseNet-BC of IGC blocks": {"arch": "densenet_bc_igc", "depth": 22, "L": 8, "M": 5},
+    "the search's best form": L24M2 | {"L": 40, "M": 1, "kernel_sizes": (3, 5)},
     TEACHER: {"arch": "plain", "depth": 20, "width": 18},
     DISTILLED: L24M2,
 }
@@ -44,6 +45,14 @@ connections, each with about the parameters of plain_igc-20 L24M2; and that netw
 larger one. `--recipe fast` in fewer epochs; the test accuracy of the last epoch, in percent.
 CIFAR-10 is a JPEG re-encoded copy, not the published files. A difference has its 95 % t-interval
 over the seeds, and is *undecided* if that holds 0; two seeds decide nothing but large ones.
+
+The search's best form is that of [a search](../benchmarks/results/search/report.md) at depth 8,
+with the greatest L that L24M2's parameters allow at depth 20: `igc-ref search --data cifar10
+--recipe fast --budget 48442 --tolerance 0.1 --trials 20 --epochs 5 --data-size 20000 --batch-size
+64 --backend numba` (seed 0; commit c3bd456, 2026-11-27, 2 cores of an AMD EPYC). It ended 14 of the
+20 networks early, 11 of them after one epoch, when accuracies still jump; the intervals of the six
+that finished overlap.
+
 `python -m benchmarks.forms write` writes this page from [its
 record](../benchmarks/results/forms.json); a test keeps it so.
 """

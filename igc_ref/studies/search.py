@@ -310,7 +310,7 @@ class Search:
                 end = self.states.FAIL  # of no account
             drafts.tell(draft, state=end)
         if not trials:
-            least, most = f"{self.least:,.6g}", f"{self.budget:,.6g} {self.unit}"
+            least, most = f"{self.least:,.12g}", f"{self.budget:,.12g} {self.unit}"
             raise SpecError(f"budget={most}: no network was found that costs {least} to {most}")
         self.report(f"no new network in {TRIES} proposals: the tolerance may be too small")
         return False
@@ -327,7 +327,7 @@ class Search:
             done = [t for t in trials if t.state == states.COMPLETE]
             header = ("trial", "network", self.unit, "epochs", "accuracy", "95 % interval", "end")
             lines = [
-                f"# {title}: at most {self.budget:,} {self.unit}",
+                f"# {title}: at most {self.budget:,.12g} {self.unit}",
                 f"Accuracy on {len(self.sets[1]):,} training images that are held out; seed "
                 f"{t.seed}. The best is chosen by it, so its own is a little too high: train that "
                 "network on all images, with the options of the search, and test it.",
