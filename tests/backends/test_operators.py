@@ -137,6 +137,18 @@ def test_group_convolution_and_its_gradients_equal_loops(
     assert_close(backend.to_numpy(dweight), dweight_loop, d.size)
 
 
+@pytest.mark.parametrize("shape", [(5, 3, 8, 7, 3, 1), (3, 9, 8, 8, 3, 1), (2, 4, 6, 9, 5, 2)])
+def test_the_weight_gradient_alone_has_the_bits_of_both(backend, shape):
+    N, inp, out, size, k, stride = shape
+    rng = np.random.default_rng(0)
+    x, weight = normal(rng, (N, inp, size, size)), normal(rng, (out, inp, k, k))
+    y, saved = backend.conv2d(internal(backend, x), backend.asarray(weight), stride=stride)
+    both = backend.conv2d_backward(y, saved)
+    alone = backend.conv2d_backward(y, saved, input_gradient=False)
+    assert alone[0] is None
+    assert backend.to_numpy(alone[1]).tobytes() == backend.to_numpy(both[1]).tobytes()
+
+
 @given(st.integers(1, 9), st.integers(1, 5), strides, st.integers(0, 2))
 def test_taps_list_exactly_the_pixels_inside_the_row(length, k, stride, padding):
     padding = min(padding, k // 2)

@@ -21,7 +21,7 @@ from igc_ref.spec.mixed import MixedSpec
 
 ONE = np.ones((1, 1))  # weights are taken as they are,
 TO_POINTS = winograd.G.T.copy()  # or, as rows w of the kernel, as w @ TO_POINTS
-NONE = {kind: np.empty(0, kind) for kind in "fd"}  # the secondary weights of a group convolution
+NONE = {kind: np.empty(0, kind) for kind in "fd"}  # a weight or a gradient that there is not
 UNGATED = {kind: np.empty((0, 0, 0), kind) for kind in "fd"}
 
 
@@ -84,7 +84,7 @@ class Convolutions(NumbaBase):
         self, dy: NumbaBatch, saved: BlockSaved, input_gradient: bool = True
     ) -> tuple[NumbaBatch | None, Array]:
         """Return the gradients of `conv2d` with respect to x (None if not wanted) and weight."""
-        dx, dweight, *_ = self._backward(dy, saved)
+        dx, dweight, *_ = self._backward(dy, saved, input_gradient=input_gradient)
         return dx if input_gradient else None, dweight
 
     def igc(
@@ -161,7 +161,11 @@ class Convolutions(NumbaBase):
         return y, BlockSaved(x, ybar, primary, secondary, shape)
 
     def _backward(
-        self, d: NumbaBatch, saved: BlockSaved, gates: Array | None = None
+        self,
+        d: NumbaBatch,
+        saved: BlockSaved,
+        gates: Array | None = None,
+        input_gradient: bool = True,
     ) -> tuple[NumbaBatch, Array, Array, Any]:
         x, ybar, primary, secondary, shape = saved
         p = plan(shape, backward=True)
@@ -182,8 +186,9 @@ class Convolutions(NumbaBase):
         )
         of_gates = np.zeros((g.blocks, 0 if gates is None else g.spans, g.L, g.lanes), x.dtype)
         self._share_out(
-            convolve.backward, g, dx.flat, *shares, sums, (d.flat, *derivative), (x.flat, *rule),
-            ybar, weights, (self._gates(gates, x.dtype, g), of_gates), g, scratch,
+            convolve.backward, g, dx.flat if input_gradient else NONE[x.dtype.char], *shares, sums,
+            (d.flat, *derivative), (x.flat, *rule), ybar, weights,
+            (self._gates(gates, x.dtype, g), of_gates), g, scratch,
         )  # fmt: skip
         dx = self._relaid(dx, self._layout(*g.x[:3]))
         dx.sums = Sums(rule.table, sums, g.x.together, g.spans)

@@ -105,6 +105,7 @@ def backward(first, last, thread, counter, dx, dW_p, dW_d, sums, d, x, kept, wei
 
     d is a tuple, as x is: the upstream gradient, and the derivative by which it is read. gates is
     one too: the gates, and sums (pieces, L, V), to which each adds its gradient times itself.
+    An empty dx is not computed.
     """
     pieces, piece = g.blocks * g.spans, take(counter)
     while piece < pieces:
@@ -188,11 +189,12 @@ def _backward_piece(piece, dx, dW_p, dW_d, sums, d, x, kept, weights, gates, g, 
             if band.own < band.own_end:
                 _read_own(z, x, l, band, g)
                 _dW_rows(dW_p, dy, dt, z, zt, l, Taps(weights.primary.taps, 0, g.taps), band, g)
-            if g.tiles:
+            if len(dx) and g.tiles:
                 _dx_points(dx, dy, dt, weights.folded, l, band, g)
-            else:
+            elif len(dx):
                 _dx_rows(dx, dy, weights.folded, weights.starts, l, band, g)
-        _add_sums(sums, dx, x, b, top * g.stride, min(bottom * g.stride, g.H), g)
+        if len(dx):
+            _add_sums(sums, dx, x, b, top * g.stride, min(bottom * g.stride, g.H), g)
         if bottom < last:
             _move_rows(dy, bottom - top, g)
         ready = until
