@@ -147,3 +147,21 @@ def test_numba_computes_no_partition_that_no_image_of_a_block_needs(spec, dtype,
         finite.append(not gates[block : block + y.layout.together, 1].any())
     assert np.isfinite(images).all(axis=(1, 2, 3)).tolist() == finite
     assert N > 1 or finite == [True]
+
+
+@needs_numba
+@pytest.mark.parametrize("spec", [IGCSpec.square(4, 2), IGCSpec(32, 32, 4, 2, stride=2),
+                                  IGCSpec(8, 4, 4, 4)], ids=str)  # fmt: skip
+@pytest.mark.parametrize("N", [1, 8, 19])
+def test_numba_s_pieces_of_an_image_add_up_to_the_gradients_of_its_gates(spec, N):
+    backend, rng = fresh_backend("numba"), np.random.default_rng(N)
+    x, (primary, secondary) = normal(rng, (N, spec.in_channels, 13, 4)), weights(rng, spec)
+    gates = normal(rng, (N, spec.L))
+    diagonal = gates.repeat(spec.out_channels // spec.L, axis=1)
+    y, saved = backend.gated_igc(backend.to_layout(x), primary, secondary, gates, spec)
+    d = normal(rng, backend.from_layout(y).shape)
+    dx, *found = backend.gated_igc_backward(backend.to_layout(d), saved)
+    *exact, dgates = reference.backward(d, x, primary, secondary, diagonal, spec)
+    exact.append(dgates.reshape(N, spec.L, -1).sum(axis=2))
+    for one, two in zip([backend.from_layout(dx), *found], exact, strict=True):
+        assert_close(1 + one, 1 + two, spec.parameters * d.size)
