@@ -80,11 +80,13 @@ def load(
     ------
     DataError
         For an unknown name or split, for files that are missing or damaged, or if they cannot be
-        fetched; if `size` is more than there are.
+        fetched; if `size` is more than there are; for a folder of data that are drawn.
     """
     choice("data", name, NAMES, DataError)
     choice("split", split, ("train", "test"), DataError)
     if name in ("shapes", "waves"):
+        if data_dir is not None:
+            raise DataError(f"data_dir={data_dir} has no effect: {name} is drawn, not read")
         draw = shapes if name == "shapes" else waves
         return draw(split, size if split == "train" else None)
     if data_dir is None:

@@ -28,6 +28,7 @@ def model_card(saved: Checkpoint, file: Path) -> str:
         ci = ", 95 % interval {:.2%} to {:.2%} (n = {:,})".format(*interval(p, n), n) if n else ""
         result += f"; test accuracy {p:.2%} after epoch {len(saved.records)}{ci}"
     height, C = about.size[0], network.in_channels
+    parameters, multiply_adds = cost(network, about.size)
     kind = "RGB" if C == 3 and height > 1 else f"channels: {C}"
     code = f"igc_ref.exchange.load({file.name!r}).forward(x)"
     if file.suffix == ".onnx":
@@ -39,7 +40,7 @@ datasets: [{config.data}]
 license: mit # as igc_ref; write your own, if it is another
 ---
 # {network} on {config.data}
-* Network: {cost(network).parameters:,} parameters, {cost(network).multiply_adds:,} multiply-adds
+* Network: {parameters:,} parameters, {multiply_adds:,} multiply-adds
   for an image; arXiv:1707.02725.
 * Input: `x = (pixels - mean) / std`, {config.dtype} (N, {C}, H, W), {kind} in 0..255,
   trained at {about.size}, mean {about.mean}, std {about.std}.

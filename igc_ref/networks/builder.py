@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -254,21 +254,25 @@ class Cost(NamedTuple):
     multiply_adds: int
 
 
-def rows(architecture: Architecture) -> list[Row]:
-    """Return a summary line for every layer of a network, without drawing its weights."""
+def rows(architecture: Architecture, size: Sequence[int] | None = None) -> list[Row]:
+    """Return a summary line for every layer of a network, without drawing its weights.
+
+    `size` is (H, W) of an image; by default of those that the network was designed for.
+    """
     network = Builder(architecture, _Unstored(), "float32", _Undrawn()).network()
-    return list(network.rows(architecture.input_shape))
+    channels, *designed = architecture.input_shape
+    return list(network.rows((channels, *(size or designed))))
 
 
-def cost(architecture: Architecture) -> Cost:
-    """Count the parameters of a network, and its multiply-adds for one image.
+def cost(architecture: Architecture, size: Sequence[int] | None = None) -> Cost:
+    """Count the parameters of a network, and its multiply-adds for one image, (H, W) as in `rows`.
 
     Examples
     --------
     >>> cost(Architecture("plain_igc", 8, L=4, M=8))
     Cost(parameters=78634, multiply_adds=13141248)
     """
-    counted = rows(architecture)
+    counted = rows(architecture, size)
     return Cost(sum(r.parameters for r in counted), sum(r.multiply_adds for r in counted))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from igc_ref.backends import GenericBackend
 from igc_ref.backends.operators.library import Array
-from igc_ref.errors import choice, integer
+from igc_ref.errors import SpecError, choice, instance, integer
 from igc_ref.networks.blocks import IGC
 from igc_ref.networks.layer import Layer, Row, Sequential, Shape
 from igc_ref.networks.layers import Linear
@@ -53,7 +53,7 @@ class GatedIGC(IGC):
     Raises
     ------
     SpecError
-        If there is no such gate, or `keep` is not from 1 to L.
+        If there is no such gate, or `keep` is not from 1 to L, or given with channels.
     """
 
     def __init__(
@@ -64,9 +64,12 @@ class GatedIGC(IGC):
         keep: int | None = None,
         **draw: Any,
     ) -> None:
+        instance("spec", spec, IGCSpec)
         super().__init__(backend, spec, **draw)
         self.by_channels = choice("gate", gate, ("channels", "partitions")) == "channels"
         self.keep = None if keep is None else integer("keep", keep, maximum=spec.L)
+        if self.by_channels and keep is not None:
+            raise SpecError(f"keep={keep} needs gate='partitions', not 'channels'")
         out, parts = spec.out_channels, dict[str, Layer]()
         if self.by_channels:
             hidden = max(1, out // REDUCTION)

@@ -12,7 +12,7 @@ import numpy as np
 
 from igc_ref.backends import GenericBackend
 from igc_ref.backends.operators.library import Array
-from igc_ref.errors import KernelSize, divides, kernel_pair
+from igc_ref.errors import KernelSize, SpecError, divides, kernel_pair
 from igc_ref.networks.layer import Layer, Shape
 from igc_ref.spec.block import Factor, convolution_text, output_length, output_size
 
@@ -212,6 +212,8 @@ class AveragePool(Layer):
 
     def output_shape(self, shape: Shape) -> Shape:
         (C, H, W), (kh, kw) = shape, self.kernel_size
+        if kh > H or kw > W:
+            raise SpecError(f"images are too small: {H}x{W} where {kh}x{kw} pixels are averaged")
         return C, H // kh, W // kw
 
     def describe(self) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from igc_ref.errors import KernelSize, SpecError, int_or_pair, kernel_pair, shown
+from igc_ref.errors import KernelSize, SpecError, instance, int_or_pair, kernel_pair, shown
 from igc_ref.spec.block import Factor, IGCSpec, Product
 
 
@@ -44,6 +45,7 @@ class MixedSpec(Product):
     stride: int = 1
 
     def __post_init__(self) -> None:
+        instance("kernel_sizes", self.kernel_sizes, Sequence)
         sizes = tuple(int_or_pair("kernel_sizes", size) for size in self.kernel_sizes)
         odd = {size for size in sizes if all(side % 2 for side in kernel_pair(size))}
         if len(odd) < max(1, len(sizes)):

@@ -6,15 +6,17 @@ is fine-tuned, beside a twin of the same architecture that is trained from scrat
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from igc_ref import data
-from igc_ref.errors import CheckpointError, SpecError, user_path
+from igc_ref.errors import CheckpointError, SpecError, describe
 from igc_ref.files import writable, write_json
 from igc_ref.networks import IGC, Conv2d
 from igc_ref.networks.architecture import Architecture
@@ -124,11 +126,11 @@ def compress(
     Raises
     ------
     CheckpointError
-        If `run` is no finished run, or `out` holds something else.
+        If `run` is no finished run, or `out` holds a run or the compression of another network.
     SpecError
         If the run is not of a regular network, or L*M is not its width.
     """
-    folder = user_path("out", out)
+    folder = runs.of_study(out)
     model, saved = _finished(run, backend, report)
     config = saved.config
     target = compressed(model.architecture, L, M)
@@ -138,22 +140,38 @@ def compress(
         data_dir=config.data_dir if data_dir is None else data_dir, teacher=None,
         temperature=TrainConfig.temperature, alpha=TrainConfig.alpha,
     )  # fmt: skip
-    result_file = writable(folder / RESULT, make_folder=True)
+    result_file, weights = writable(folder / RESULT, make_folder=True), model.sha256()
+    _claim(result_file, weights)
     small, accuracies, errors = _project(model, target, settings, saved, report)
     for name in ("finetuned", *["distilled"] * distil, "scratch"):
         c = replace(settings, out=str(folder / name), teacher=run if name == "distilled" else None)
         initial = None if name == "scratch" else small.state_dict()
         accuracies[name] = run_to_end(c, report, initial).test_accuracy
     result = {
+        "weights": weights,
         "run": config.to_dict() | {"out": None, "data_dir": None},
         **{name: getattr(settings, name) for name in ("L", "M", "epochs", "lr")},
         "accuracies": accuracies,
         "errors": errors,
-        "cost_before": cost(model.architecture)._asdict(),
-        "cost_after": cost(target)._asdict(),
+        "cost_before": cost(model.architecture, saved.metadata.size)._asdict(),
+        "cost_after": cost(target, saved.metadata.size)._asdict(),
     }
     write_json(result_file, result)
     return result
+
+
+def _claim(file: Path, weights: str) -> None:
+    """Note whose compression a folder holds, for runs that were fine-tuned do not say it."""
+    if not file.exists():
+        return write_json(file, {"weights": weights})
+    try:
+        had = json.loads(file.read_text(encoding="utf-8"))["weights"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise CheckpointError(f"{file} is damaged: {describe(error)}") from error
+    if had != weights:
+        text = f"holds the compression of weights of SHA-256 {had}, not {weights}"
+        raise CheckpointError(f"{file.parent} {text}; choose another --out")
+    return None
 
 
 def _finished(run: str, backend: str, report: Report) -> tuple[Model, Checkpoint]:

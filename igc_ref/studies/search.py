@@ -27,9 +27,9 @@ from igc_ref.networks.builder import cost
 from igc_ref.report import Report, markdown, silent
 from igc_ref.studies.compare import greatest_within
 from igc_ref.studies.sweep import COSTS
+from igc_ref.training import folder as runs
 from igc_ref.training.config import TrainConfig
 from igc_ref.training.evaluation import interval
-from igc_ref.training.folder import MAY_CHANGE
 from igc_ref.training.session import Session, run_to_end
 
 BY = (*COSTS, "milliseconds")
@@ -142,13 +142,15 @@ class Search:
     depths: Sequence[int] = (8,)
 
     def __post_init__(self) -> None:
-        self.path = errors.user_path("out", self.folder)
+        self.path = runs.of_study(self.folder)
         errors.choice("by", self.by, BY)
         errors.integer("trials", self.trials)
         for name, most in (("budget", math.inf), ("tolerance", 1)):
             if not 0 < (number := getattr(self, name)) < most:
                 text = f"{name}={number} is not allowed; it must be between 0 and {most}"
                 raise SpecError(text)
+        if len(set(self.depths)) < len(self.depths):
+            raise SpecError(f"depths={list(self.depths)} must be different numbers")
         for depth in self.depths:
             replace(self.training, **PAPER, L=24, depth=depth)
         try:
@@ -173,11 +175,12 @@ class Search:
         t, self.report = self.training, report
         images = data.load(t.data, "train", t.data_dir, report, t.data_size)
         self.sets = held_out(images)
-        batch, self.classes = self.sets[0][: t.batch_size], len(images.classes)
+        batch, self.ends = self.sets[0][: t.batch_size], (len(images.classes), len(images.mean))
+        size = images.images.shape[2:]
         self.price: Callable[[TrainConfig], float] = lru_cache(None)(
             partial(milliseconds, batch=batch)
             if self.by == "milliseconds"
-            else lambda config: getattr(cost(config.architecture(self.classes)), self.by)
+            else lambda config: getattr(cost(config.architecture(*self.ends), size), self.by)
         )
         (self.path / ".locks").mkdir(parents=True, exist_ok=True)
         with self._locked("study"):
@@ -205,11 +208,12 @@ class Search:
             storage=self.storage, study_name="search", direction="maximize", load_if_exists=True,
             pruner=self.optuna.pruners.MedianPruner(5, self.training.epochs // 3),
         )  # fmt: skip
-        free = {"L", "depth", "out", *PAPER, *MAY_CHANGE}
+        free = {"L", "depth", "out", *PAPER, *runs.MAY_CHANGE}
         free -= {"backend"} if self.by == "milliseconds" else set()
         wanted = {n: v for n, v in self.training.to_dict().items() if n not in free}
         wanted |= {"budget": self.budget, "by": self.by, "tolerance": self.tolerance}
         wanted |= {"depths": list(self.depths), "images": data.fingerprint(*self.sets)}
+        wanted["SHA-256 of the teacher"] = runs.teacher_weights(self.training.teacher)
         if "settings" not in self.study.user_attrs or not self.study.get_trials(deepcopy=False):
             self.study.set_user_attr("settings", wanted)
         had = self.study.user_attrs["settings"]
@@ -302,7 +306,7 @@ class Search:
             found = fill(self.training, form, self.price, share * self.budget)
             end = self.states.PRUNED  # as the worst: the sampler learns what does not fit
             if found is not None and (price := self.price(found)) >= self.least:
-                name = str(found.architecture(self.classes))
+                name = str(found.architecture(*self.ends))
                 if name not in (t.user_attrs["about"]["network"] for t in trials):
                     about = {"network": name, "price": price, "L": found.L}
                     self.study.enqueue_trial(draft.params, user_attrs={"about": about})

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from igc_ref import plots
-from igc_ref.errors import CheckpointError, SpecError, TrainingError, choice, integer, user_path
+from igc_ref.errors import CheckpointError, SpecError, TrainingError, choice, integer
 from igc_ref.files import writable, write_csv
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import Cost, cost
@@ -135,7 +135,7 @@ class Sweep:
     seeds: Sequence[int] = (0,)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "folder", str(user_path("out", self.folder)))
+        object.__setattr__(self, "folder", str(runs.of_study(self.folder)))
         for name, minimum in (("depths", 1), ("seeds", 0)):
             numbers = tuple(integer(name[:-1], n, minimum) for n in getattr(self, name))
             if not numbers or len(set(numbers)) < len(numbers):

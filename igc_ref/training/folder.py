@@ -55,6 +55,14 @@ def _check_empty(folder: Path) -> None:
         )
 
 
+def of_study(out: str | Path) -> Path:
+    """Return the folder of a study, which holds runs; a CheckpointError if it is a run's own."""
+    folder = user_path("out", out)
+    if (folder / CONFIG).exists():
+        raise CheckpointError(f"{folder} is the folder of a run; choose another --out")
+    return folder
+
+
 def locked(folder: Path, report: Report = silent) -> AbstractContextManager[object]:
     """Lock the folder of a run; a CheckpointError if another process is training in it."""
     try:
@@ -185,13 +193,31 @@ def load_teacher(
     return model
 
 
+def check_teacher(saved: Checkpoint, teacher: str | None, weights: str | None = None) -> None:
+    """Raise a CheckpointError if a run has learned from other weights than those of `teacher`."""
+    if weights is None:
+        weights = teacher_weights(teacher)
+    if saved.teacher != weights:
+        raise CheckpointError(
+            f"the run's teacher has weights of SHA-256 {saved.teacher or None}, those of "
+            f"teacher={teacher} are of {weights or None}"
+        )
+
+
+def teacher_weights(teacher: str | None) -> str:
+    """Return the SHA-256 of the weights in a run's folder, "" for no teacher."""
+    return "" if teacher is None else load_run(teacher, "numpy")[0].sha256()
+
+
 def load_set(saved: Checkpoint, split: str, data_dir: str | None, report: Report) -> Dataset:
-    """Load a data set for a run, normalised as it was trained; a DataError for other classes."""
+    """Load a data set for a run, normalised as it was trained; a DataError if it does not fit."""
     config, about = saved.config, saved.metadata
     found = data.load(config.data, split, data_dir, report, config.data_size)
+    place = data_dir or found.name
     if found.classes != about.classes:
-        place = data_dir or found.name
         raise DataError(f"{place} has the classes {one_line(found.classes)}, not the run's")
+    if len(found.mean) != len(about.mean):
+        raise DataError(f"{place} has {len(found.mean)} channels, the run's {len(about.mean)}")
     return replace(found, mean=about.mean, std=about.std)
 
 

@@ -148,6 +148,8 @@ def resume(
             raise CheckpointError(f"{folder} holds imported weights, and no run to continue")
         config = replace(config, **{n: v for n, v in settings.items() if n in runs.MAY_CHANGE})
         if saved is not None and saved.finished and saved.config.until == config.until:
+            if "teacher" in settings:
+                runs.check_teacher(saved, config.teacher)
             if first:
                 runs.write_log(folder, saved)
             history = History(folder, saved.records, sha256(saved.model))
@@ -219,6 +221,7 @@ class Session:
         self.model = build(
             architecture, backend, config.dtype, config.seed, bn_momentum=config.bn_momentum
         )
+        self.model.network.output_shape(t.images.shape[1:])  # a SpecError if they are too small
         self.metadata = Metadata(config.data, *t.about, t.images.shape[2:])
         self.optimiser = SGD(self.model, config.momentum, config.weight_decay)
         teacher = runs.load_teacher(config, self.metadata, backend, report)
@@ -244,11 +247,7 @@ class Session:
                 f"the run was trained on other images of {self.config.data}: their fingerprint "
                 f"was {saved.fingerprint}, that of these is {self.fingerprint}"
             )
-        if saved.teacher != self.teacher:
-            raise CheckpointError(
-                f"the run's teacher has weights of SHA-256 {saved.teacher or None}, those of "
-                f"teacher={self.config.teacher} are of {self.teacher or None}"
-            )
+        runs.check_teacher(saved, self.config.teacher, self.teacher)
         epoch = len(saved.records) + 1
         if saved.partial.step >= (steps := len(self._rates(epoch))):
             raise CheckpointError(

@@ -124,6 +124,10 @@ def test_gates_of_another_shape_are_refused(backend):
     ):
         with pytest.raises(SpecError, match=message):
             backend.scale_channels(x, backend.asarray(np.ones(shape, "float32")))
+    spec = IGCSpec(6, 6, 3, 2)
+    arrays = [backend.asarray(np.ones(s, "float32")) for s in (spec.primary_shape, (6, 3), (2, 2))]
+    with pytest.raises(SpecError, match=r"gates has shape \(2, 2\); \(2, 3\) is needed"):
+        backend.gated_igc(x, *arrays, spec)
 
 
 @needs_numba

@@ -97,7 +97,9 @@ def of_batches():
     yield SpecError, "stride=0", on("max_pool", 3, 0, 1)
     yield SpecError, "too large for images of 5x4", on("max_pool", 7, 1, 0)
     yield SpecError, "kernel_size=5 is too large; at most 4 is", on("average_pool", 5)
-    yield SpecError, "kernel_size=0 is not", on("average_pool", (1, 0))
+    yield SpecError, r"kernel_size\[1\]=0 is not", on("average_pool", (1, 0))
+    yield SpecError, r"kernel_size=\(2,\) is not an integer or a pair", on("average_pool", (2,))
+    yield TypeError, r"sizes is builtins.int; Sequence is needed", on("split", 6)
     pooled = plain("global_average_pool_backward", SECONDARY, (6, 2, 5, 4))
     yield SpecError, r"the gradient .*\(6, 2\); \(2, 6\) is needed", pooled
 

@@ -110,6 +110,8 @@ def test_networks_have_the_gates_that_were_asked_for():
         Architecture("plain_igc", 8, L=4, M=2, gate="channels", kernel_sizes=(3, 5))
     with pytest.raises(SpecError, match="keep=5 is too large"):
         made(get_backend("numpy"), IGCSpec.square(4, 2), "partitions", 5)
+    with pytest.raises(SpecError, match="keep=2 needs gate='partitions', not 'channels'"):
+        made(get_backend("numpy"), IGCSpec.square(4, 2), "channels", 2)
 
 
 @pytest.mark.parametrize("gate", ["channels", "partitions"])

@@ -129,6 +129,7 @@ def test_what_watches_a_run_sees_every_epoch_and_may_end_it_without_losing_a_bit
         ("--budget nan", "budget=nan is not allowed"),
         ("--budget 9 --tolerance 1", "tolerance=1.0 is not allowed; it must be between 0 and 1"),
         ("--budget 9 --trials 0", "trials=0 is not an integer of at least 1"),
+        ("--budget 9 --depths 8,8", "depths=[8, 8] must be different numbers"),
         ("--budget 9 --depths 8,9", "depth=9 is not allowed"),
         ("--budget 9 --recipe fast", "recipe='fast' says nothing about data='shapes'"),
     ],
@@ -245,6 +246,30 @@ def test_the_sampler_learns_what_does_not_fit(tmp_path, optuna, monkeypatch):
     trials = search(tmp_path, trials=16, budget=48_442, depths=(8,)).run(silent)
     assert len({t.user_attrs["about"]["network"] for t in trials}) == 16
     assert sorted(t.number for t in trials) == list(range(16))
+
+
+@slow
+def test_a_budget_is_of_the_network_that_is_trained(tmp_path, optuna):
+    (tmp_path / "a.txt").write_bytes(b"ab ba\n" * 300)
+    text = {"data": "text", "data_dir": str(tmp_path / "a.txt"), "data_size": 60, "epochs": 1}
+    plan = search(tmp_path / "s", 1, training=text, by="multiply_adds", budget=60_000)
+    (trial,) = plan.run(silent)
+    model, _ = runs.load_run(tmp_path / "s" / "trial-0", "numpy")
+    counted = sum(row.multiply_adds for row in model.network.rows((9, 1, 64)))
+    assert 30_000 <= counted == trial.user_attrs["about"]["price"] <= 60_000
+
+
+@slow
+def test_another_teacher_makes_another_search(tmp_path, optuna):
+    teachers = [
+        str(train(config(tmp_path, f"t{seed}", epochs=1, seed=seed)).run) for seed in (0, 1)
+    ]
+    first = {"training": {"teacher": teachers[0]}}
+    search(tmp_path / "s", 1, **first).run(silent)
+    assert search(tmp_path / "s", 1, **first).run(silent)
+    for changes in ({"teacher": teachers[1]}, {}):
+        with pytest.raises(CheckpointError, match="another search: SHA-256 of the teacher="):
+            search(tmp_path / "s", 2, training=changes).run(silent)
 
 
 @slow

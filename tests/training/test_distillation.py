@@ -123,6 +123,30 @@ def test_a_projected_network_also_learns_from_the_regular_one_if_asked(tmp_path,
     assert f"{found['distilled']:.2%}" in capsys.readouterr().out
 
 
+def test_a_finished_run_is_not_that_of_another_teacher_or_of_none(tmp_path, teacher, capsys):
+    other = {"arch": "plain", "L": None, "M": None, "width": 6, "epochs": 1, "seed": 1}
+    other = str(train(config(tmp_path, "other", **other)).run)
+    taught = train(config(tmp_path, teacher=teacher, epochs=1))
+    moved = (tmp_path / "teacher").rename(tmp_path / "moved")
+    assert resume(taught.run).sha256 == resume(taught.run, teacher=str(moved)).sha256
+    for wrong in (other, None):
+        with pytest.raises(CheckpointError, match=f"those of teacher={wrong} are of"):
+            resume(taught.run, teacher=wrong)
+    with pytest.raises(CheckpointError, match="teacher has weights of SHA-256 None, those of"):
+        resume(moved, teacher=other)
+
+    command = ["compress", "-L", "3", "-M", "2", "--epochs", "1", "--backend", "numpy", "--out"]
+    assert main([*command, str(tmp_path / "c"), str(moved)]) == 0
+    before = (tmp_path / "c" / "compress.json").read_bytes()
+    assert "c holds the compression of weights of" in error_of(
+        capsys, *command, tmp_path / "c", other
+    )
+    assert (tmp_path / "c" / "compress.json").read_bytes() == before
+    for study in (command, ["search", "--budget", "1500", "--out"]):
+        given = [*study, other, *[other] * (study is command)]
+        assert "other is the folder of a run; choose" in error_of(capsys, *given)
+
+
 def test_numba_learns_from_a_teacher_as_numpy_does(tmp_path, teacher):
     pytest.importorskip("numba")
     changes = {"teacher": teacher, "epochs": 1}

@@ -8,7 +8,7 @@ import pytest
 from igc_ref import build_model, data, exchange, resume, train
 from igc_ref.cli import main
 from igc_ref.data.waves import waves
-from igc_ref.errors import CheckpointError, SpecError
+from igc_ref.errors import CheckpointError, DataError, SpecError
 from igc_ref.exchange.card import model_card
 from igc_ref.networks.architecture import Architecture
 from igc_ref.networks.builder import cost
@@ -74,6 +74,8 @@ def test_a_run_on_waves_is_not_augmented_and_says_so(tmp_path, dims):
     card = model_card(saved, run / runs.CHECKPOINT)
     assert "(N, 1, H, W), channels: 1 in 0..255" in card
     assert "image-classification" not in card
+    counted = sum(row.multiply_adds for row in model.network.rows((1, 1, 128)))
+    assert f"{counted:,} multiply-adds" in card
 
 
 def labels_of(model, saved, images):
@@ -104,6 +106,10 @@ def test_a_run_on_waves_continues_with_the_same_bits(tmp_path):
         ({"dims": "1"}, "dims=1 is for sequences, of height 1; shapes has images of height 32: th"),
         ({"data": "waves", "mirror": "alternating"}, "mirror=alternating is for images; waves has"),
         ({"data": "waves", "test_mirror": True}, "test_mirror=True is for images; waves has seq"),
+        (
+            {"data": "waves", "arch": "densenet_bc_igc", "depth": 10},
+            "images are too small: 1x128 where 2x2 pixels are averaged",
+        ),
     ],
 )
 def test_what_does_not_fit_sequences_is_refused_before_anything_is_written(
@@ -112,6 +118,12 @@ def test_what_does_not_fit_sequences_is_refused_before_anything_is_written(
     with pytest.raises(SpecError, match=match):
         train(config(tmp_path, **settings))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["shapes", "waves"])
+def test_data_that_are_drawn_have_no_folder(name):
+    with pytest.raises(DataError, match=f"data_dir=here has no effect: {name} is drawn"):
+        data.load(name, "test", "here")
 
 
 def test_arrays_may_be_sequences(tmp_path):

@@ -207,7 +207,7 @@ def test_a_continued_run_may_find_its_data_elsewhere_but_not_change_its_epochs(
         resume(stopped, epochs=9)
     seen, load = [], data.load
     monkeypatch.setattr(
-        data, "load", lambda name, split, where, *_: seen.append(where) or load(name, split, where)
+        data, "load", lambda name, split, where, *_: seen.append(where) or load(name, split)
     )
     resume(stopped, data_dir="elsewhere")
     assert seen == [os.path.abspath("elsewhere")] * 2

@@ -18,6 +18,7 @@ from igc_ref.errors import (
     instance,
     integer,
     is_array,
+    kernel_pair,
     kind_of,
     shown,
 )
@@ -94,6 +95,7 @@ class Checks(Library):
     def check_split(self, x: Array, sizes: Sequence[int]) -> list[int]:
         """Check that these are numbers of channels that make up those of a batch."""
         self.check_batch("x", x)
+        instance("sizes", sizes, Sequence)
         sizes = [integer("sizes", size) for size in sizes]
         if sum(sizes) != x.shape[0]:
             raise SpecError(f"sizes={shown(sizes)} make {sum(sizes)} channels; x has {x.shape[0]}")
@@ -118,10 +120,9 @@ class Checks(Library):
     def check_pool(self, x: Array, kernel_size: int | tuple[int, int]) -> tuple[int, int]:
         """Check the arguments of `average_pool`; return height and width of a window."""
         self.check_batch("x", x)
-        both = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
         kh, kw = (
             integer("kernel_size", k, maximum=size)
-            for k, size in zip(both, x.shape[2:], strict=True)
+            for k, size in zip(kernel_pair(kernel_size), x.shape[2:], strict=True)
         )
         return kh, kw
 

@@ -61,6 +61,7 @@ class GateOperators(ConvolutionOperators, PointwiseOperators, LearningOperators)
     ) -> tuple[Array, Saved]:
         """Compute `igc` with a gate for each primary partition, (N, L), that is known before."""
         self.check_igc(x, primary, secondary, spec)
+        self.check("gates", gates, x.dtype, shape=(x.shape[1], spec.L))
         y, conv = self.conv2d(x, primary, spec.L, spec.stride)
         y, scaled = self.scale_channels(y, gates)
         y, mixed = self.mix(y, secondary, spec)

@@ -112,6 +112,11 @@ def test_an_impossible_block_is_refused_with_its_numbers(numbers, message):
         MixedSpec(*numbers)
 
 
+def test_one_kernel_size_must_be_in_a_sequence_too():
+    with pytest.raises(TypeError, match=r"kernel_sizes is builtins\.int; Sequence is needed"):
+        MixedSpec(6, 6, 3, 2, 3)
+
+
 def test_weights_of_another_block_are_refused():
     spec = MixedSpec(4, 4, 2, 2, [3, 5])
     kernels = [np.ones(run.weight_shape) for run in spec.runs]
