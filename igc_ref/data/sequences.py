@@ -97,6 +97,8 @@ def load_ts(path: Path, split: str, _: Report = silent) -> Dataset:
             names = ", ".join(file.name for file in found) or "none"
             raise DataError(f"{path} must hold one NAME_TRAIN.ts, not {names}; or give {path}/NAME")
         path = path / found[0].name.removesuffix("_TRAIN.ts")
+    elif path.is_file():
+        raise DataError(f"{path} is one file; give its folder, or NAME of NAME_TRAIN.ts in it")
     train, labels, classes = _series(path.with_name(f"{path.name}_TRAIN.ts"))
     low = train.min(axis=(0, 2), keepdims=True)
     span = train.max(axis=(0, 2), keepdims=True) - low

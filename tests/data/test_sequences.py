@@ -106,6 +106,8 @@ def test_series_are_quantised_between_the_extremes_of_each_channel_in_train(tmp_
     ts(tmp_path, "\ufeff" + HEAD + SERIES, name="Other")  # as Windows saves a text
     assert len(data.load("ts", "train", folder / "Other")) == 2
     assert len(data.load("ts", "train", folder / "Two")) == 2
+    with pytest.raises(DataError, match=r"Two_TRAIN\.ts is one file; give its folder"):
+        data.load("ts", "train", folder / "Two_TRAIN.ts")
     with pytest.raises(DataError, match=r"not Other_TRAIN\.ts, Two_TRAIN\.ts; or give"):
         data.load("ts", "train", folder)
 
