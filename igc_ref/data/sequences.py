@@ -60,8 +60,7 @@ def load_text(path: Path, split: str, _: Report = silent, size: int | None = Non
     starts = np.random.default_rng(list(SIZES).index(split)).choice(len(every), count, False)
     windows = every[starts]  # (n, 65)
     images = np.empty((count, 9, 1, WINDOW), np.uint8)
-    for bit in range(8):
-        images[:, bit, 0] = (windows[:, :-1] >> (7 - bit) & 1) * 255
+    images[:, :8, 0] = 255 * np.unpackbits(windows[:, None, :-1], axis=1)
     images[:, 8, 0] = RAMP
     labels = windows[:, -1].astype(np.int64)
     # The same for any text, so that statistics of one split do not depend on the other.
@@ -147,10 +146,10 @@ def _series(
         try:
             if begun and line:
                 values, label = _values(line, series[0].shape if series else None)
-                series.append(values)
-                labels.append(classes.index(label) if label in classes else -1)
-                if labels[-1] < 0:
+                if label not in classes:
                     raise ValueError(f"{shown(label)} is none of the classes {shown(classes)}")
+                series.append(values)
+                labels.append(classes.index(label))
             elif key.lower() == "@classlabel" and not classes:
                 classes = tuple(words[1:])
                 if words[:1] != ["true"] or not 0 < len(set(classes)) == len(classes):

@@ -25,10 +25,6 @@ TIME = np.arange(LENGTH) / LENGTH
 # Below, n signals are drawn at once; an array is (n, 128), or (n, 1): one number for each signal.
 
 
-def _some(rng: np.random.Generator, n: int, low: float, high: float) -> Array:
-    return rng.uniform(low, high, (n, 1))
-
-
 def sine(phase: Array) -> Array:
     """One frequency; the phase is in turns."""
     return np.sin(2.0 * math.pi * phase)
@@ -36,14 +32,14 @@ def sine(phase: Array) -> Array:
 
 def _chirp(n: int, time: Array, rng: np.random.Generator) -> Array:
     """Sines whose frequency grows exponentially with time, 8 to 12 times."""
-    growth = np.log(_some(rng, n, 8.0, 12.0))
-    first, start = _some(rng, n, 2.0, 3.0), _some(rng, n, 0.0, 1.0)
+    growth = np.log(rng.uniform(8.0, 12.0, (n, 1)))
+    first, start = rng.uniform(2.0, 3.0, (n, 1)), rng.uniform(0.0, 1.0, (n, 1))
     return sine(first * np.expm1(growth * time) / growth + start)
 
 
 def _slow(n: int, rng: np.random.Generator) -> Array:
     """Sines of 1.5 to 3 periods, to multiply a carrier by."""
-    return sine(_some(rng, n, 1.5, 3.0) * TIME + _some(rng, n, 0.0, 1.0))
+    return sine(rng.uniform(1.5, 3.0, (n, 1)) * TIME + rng.uniform(0.0, 1.0, (n, 1)))
 
 
 def _noise(phase: Array, rng: np.random.Generator) -> Array:
@@ -109,9 +105,9 @@ def waves(split: str, size: int | None = None, seed: int = 0) -> Dataset:
 
 def _sample(signal: Signal, n: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Signals of one class as bytes: (n, 128)."""
-    phase = _some(rng, n, 5.0, 10.0) * TIME + _some(rng, n, 0.0, 1.0)
-    height = _some(rng, n, 40.0, 90.0) * rng.choice((-1.0, 1.0), (n, 1))
-    level = 127.5 + _some(rng, n, -25.0, 25.0)
+    phase = rng.uniform(5.0, 10.0, (n, 1)) * TIME + rng.uniform(0.0, 1.0, (n, 1))
+    height = rng.uniform(40.0, 90.0, (n, 1)) * rng.choice((-1.0, 1.0), (n, 1))
+    level = 127.5 + rng.uniform(-25.0, 25.0, (n, 1))
     y = level + height * signal(phase, rng)
-    y += rng.standard_normal((n, LENGTH)) * _some(rng, n, 4.0, 16.0)
+    y += rng.standard_normal((n, LENGTH)) * rng.uniform(4.0, 16.0, (n, 1))
     return np.asarray(np.rint(np.clip(y, 0.0, 255.0)), np.uint8)
