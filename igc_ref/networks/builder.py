@@ -114,35 +114,32 @@ class Builder:
         return (1, k) if self.a.dims == "1" else k
 
     def _unit(self, channels: int, stage: Stage, stride: int, *, relu: bool = True) -> Sequential:
-        """Make a convolution, or a block in its place, and its batch norm."""
-        out, unit, kernel = stage.channels, self.a.unit, self._kernel(self.a.kernel_sizes[0])
-        if unit == "regular":
-            shape: dict[str, Any] = {"kernel_size": kernel, "stride": stride}
-            return self._conv_bn(channels, out, **shape, relu=relu)
-        if unit == "igcv2":
-            product = IGCV2Spec.balanced(channels, out, kernel_size=kernel, stride=stride)
-            layer: Layer = IGCV2(self.backend, product, **self.draw)
-        else:
-            make: Any = SummationFusion if unit == "fusion" else IGC
-            spec: Any = self._spec(channels, stage, stride)
-            more: dict[str, Any] = {}
-            if len(sizes := tuple(map(self._kernel, self.a.kernel_sizes))) > 1:
-                make, spec = MixedIGC, MixedSpec(channels, out, spec.L, spec.M, sizes, stride)
-            elif self.a.gate != "none":
-                keep = self.a.keep and self.a.keep * (stage.L or 1) // (self.a.L or 1)
-                make, more = GatedIGC, {"gate": self.a.gate, "keep": keep}
-            layer = make(self.backend, spec, **more, **self.draw)
-        name = "igc" if unit == "xception" else unit
+        """Make a convolution, or a block in its place, and its norm."""
+        a, out, kernel = self.a, stage.channels, self._kernel(self.a.kernel_sizes[0])
+        if a.unit == "regular":
+            return self._conv_bn(channels, out, relu=relu, kernel_size=kernel, stride=stride)
+        name = "igc" if a.unit == "xception" else a.unit
+        layer = self._block(channels, stage, stride)
         return Sequential({name: layer, "bn": self._norm(out, relu)})
 
-    def _spec(self, channels: int, stage: Stage, stride: int) -> IGCSpec:
-        """Return the spec of an IGC, summation-fusion or Xception block."""
-        out, L, k = stage.channels, stage.L or 1, self._kernel(self.a.kernel_sizes[0])
-        if self.a.unit == "xception":
-            return IGCSpec(channels, out, L=channels, M=1, kernel_size=k, stride=stride)
+    def _block(self, channels: int, stage: Stage, stride: int) -> Layer:
+        a, out, L = self.a, stage.channels, stage.L or 1
+        kernel, *others = map(self._kernel, a.kernel_sizes)
+        if a.unit == "igcv2":
+            product = IGCV2Spec.balanced(channels, out, kernel_size=kernel, stride=stride)
+            return IGCV2(self.backend, product, **self.draw)
         # The authors' CIFAR networks have in/L secondary partitions where a stage begins.
-        as_before = self.a.unit == "igc" and self.a.family == "resnet"
-        return IGCSpec(channels, out, L, (channels if as_before else out) // L, k, stride)
+        M = (channels if a.unit == "igc" and a.family == "resnet" else out) // L
+        if a.unit == "xception":
+            L, M = channels, 1
+        if others:
+            mixed: Any = MixedSpec(channels, out, L, M, (kernel, *others), stride)
+            return MixedIGC(self.backend, mixed, **self.draw)
+        spec = IGCSpec(channels, out, L, M, kernel, stride)
+        if a.gate != "none":
+            keep = a.keep and a.keep * L // (a.L or 1)
+            return GatedIGC(self.backend, spec, a.gate, keep, **self.draw)
+        return (SummationFusion if a.unit == "fusion" else IGC)(self.backend, spec, **self.draw)
 
     def _bottlenecks(self) -> Iterator[tuple[str, Layer]]:
         """Yield the blocks of an IGCV3 network, and its head, a 1x1 convolution."""
