@@ -170,12 +170,14 @@ class _Graph:
             case Residual():
                 ends = [self.add(c, x, f"{place}.{name}") for name, c in layer.children.items()]
                 return self.node("Relu", [self.node("Add", [x, *ends][-2:])])
-            case Dense():
-                return self.dense(layer, x, place)
             case Sequential():
+                if self.fold_bn and isinstance(layer, Dense):
+                    raise SpecError("fold_bn: the batch norms of a DenseNet follow no convolution")
                 y = x
                 for name, child in layer.children.items():
                     y = self.add(child, y, f"{place}.{name}" if place else name)
+                if isinstance(layer, Dense):
+                    return self.node("Concat", [x, y], axis=1)
                 plus_x = isinstance(layer, IGCV3) and layer.spec.is_residual
                 return self.node("Add", [y, x]) if plus_x else y
             case IGC():
@@ -212,15 +214,6 @@ class _Graph:
         names, y = [*inputs, *constants], f"{kind}_{len(self.nodes)}"
         self.nodes.append(onnx.helper.make_node(kind, names, [y], y, **attributes))
         return y
-
-    def dense(self, layer: Dense, x: str, place: str) -> str:
-        """Add a dense layer; its first batch norm could be folded into no convolution."""
-        if self.fold_bn:
-            raise SpecError("fold_bn: the batch norms of a DenseNet follow no convolution")
-        y = x
-        for name, child in layer.children.items():
-            y = self.add(child, y, f"{place}.{name}")
-        return self.node("Concat", [x, y], axis=1)
 
     def convolve(self, x: str, name: str, weight: Any, stride: int, groups: int = 1) -> str:
         """Add a convolution."""

@@ -65,15 +65,10 @@ def fill(
         try:
             return price(replace(training, L=L, **form))
         except SpecError:
-            if L >= MOST_NEEDED:
-                raise
-            return 0.0
+            return math.inf if L >= MOST_NEEDED else 0.0
 
-    try:
-        L = greatest_within(count, limit)
-        return replace(training, L=L, **form) if L and count(L) else None
-    except SpecError:
-        return None
+    L = greatest_within(count, limit)
+    return replace(training, L=L, **form) if L and count(L) else None
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
