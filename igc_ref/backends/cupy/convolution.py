@@ -18,7 +18,6 @@ from igc_ref.backends.cupy.tiles import Tile, choose
 from igc_ref.backends.operators.convolution import ConvSaved
 from igc_ref.backends.operators.lazy import Batch, Derivative, Moments, Rule, Sums
 from igc_ref.backends.operators.library import Array, Saved
-from igc_ref.errors import int_or_pair
 from igc_ref.spec.block import IGCSpec
 
 
@@ -47,8 +46,8 @@ class Convolutions(Packing):
     ) -> tuple[Batch, Saved]:
         """Convolve in groups; see `GenericBackend.conv2d`."""
         groups, stride = self.check_conv2d(x, weight, groups, stride)
-        kernel_size = int_or_pair("kernel_size", weight.shape[2:])
-        g = of_convolution(self._whole(x), len(weight), groups, kernel_size, stride, split=True)
+        shape = self._whole(x), len(weight), groups, weight.shape[2:], stride
+        g = of_convolution(*shape, split=True)
         g = self._fitting(g, backward=False, dx=False)
         results = self._forward(x, weight, None, g)
         return super().conv2d(x, weight, groups, stride) if results is None else results

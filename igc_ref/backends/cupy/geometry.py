@@ -19,7 +19,7 @@ class Geometry:
     ``slabs`` slabs have ``I`` inputs and ``O`` outputs each; the outputs go into ``M`` secondary
     partitions of ``A`` channels. A convolution has ``groups``, and ``share`` CUDA blocks for the
     outputs of one group; for it ``M = O``, ``A = 1``. Kernels are ``KH`` x ``KW`` at stride ``S``;
-    ``K`` is one number if both are equal.
+    ``K`` is both, or one number if they are equal.
     """
 
     secondary: bool

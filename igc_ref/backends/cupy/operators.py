@@ -120,24 +120,17 @@ class CudaOperators(Convolutions, LossAndSGD):
         if not self._fast(a):
             return None
         (a, a_rule), (b, b_rule) = self._by_rule(a), self._by_rule(b)
-        y, (C, N, H, W) = self._empty(a.shape), a.shape
-        self.launch(
-            "pointwise.cu", "add", self._grid(N * H * W, C),
-            y.data, a.data, a_rule.table, f32(a_rule.floor), b.data, b_rule.table,
-            f32(b_rule.floor), f32(lowest), i64(N * H * W),
+        return self._each_number(
+            "add", a.shape, a.data, a_rule.table, f32(a_rule.floor), b.data, b_rule.table,
+            f32(b_rule.floor), f32(lowest),
         )  # fmt: skip
-        return y
 
     def relu_backward(self, dy: Batch, y: Batch) -> Array:
         """Return the gradient of `add_relu` with respect to either argument."""
         self.check_pair("y", y, "the gradient", dy)
         if not self._fast(y):
             return super().relu_backward(dy, y)
-        y, dy = self._plain(y), self._plain(dy)
-        dx, (C, N, H, W) = self._empty(y.shape), y.shape
-        arguments = (dx.data, dy.data, y.data, i64(N * H * W))
-        self.launch("pointwise.cu", "gate", self._grid(N * H * W, C), *arguments)
-        return dx
+        return self._each_number("gate", y.shape, self._plain(dy).data, self._plain(y).data)
 
     def shuffle(self, x: Batch, groups: int) -> tuple[Batch, Saved]:
         """Return P x, P = interleave(groups, C/groups); see `GenericBackend.shuffle`."""
@@ -145,10 +138,8 @@ class CudaOperators(Convolutions, LossAndSGD):
         if not self._fast(x):
             return super().shuffle(x, groups)
         x, rule = self._by_rule(x)
-        y, (C, N, H, W) = self._empty(x.shape), x.shape
-        arguments = (y.data, x.data, rule.table, f32(rule.floor), i32(groups), i64(N * H * W))
-        self.launch("pointwise.cu", "shuffle", self._grid(N * H * W, C), *arguments)
-        return y, (x.shape, x.dtype, groups)
+        arguments = x.data, rule.table, f32(rule.floor), i32(groups)
+        return self._each_number("shuffle", x.shape, *arguments), (x.shape, x.dtype, groups)
 
     def concat(self, batches: Sequence[Batch]) -> Array:
         """Return batches one after the other along the channels; see `GenericBackend.concat`."""
@@ -213,10 +204,9 @@ class CudaOperators(Convolutions, LossAndSGD):
         if not self._fast(x):
             return super().average_pool(x, kernel_size)
         (x, rule), (C, N, H, W) = self._by_rule(x), x.shape
-        y = self._empty((C, N, H // kh, W // kw))
-        length, numbers = math.prod(y.shape[1:]), map(i32, (kh, kw, H, W))
-        arguments = y.data, x.data, rule.table, f32(rule.floor), *numbers, i64(length)
-        self.launch("pointwise.cu", "average_windows", self._grid(length, C), *arguments)
+        shape, numbers = (C, N, H // kh, W // kw), map(i32, (kh, kw, H, W))
+        arguments = x.data, rule.table, f32(rule.floor), *numbers
+        y = self._each_number("average_windows", shape, *arguments)
         return y, (x.shape, x.dtype, (kh, kw))
 
     def average_pool_backward(self, dy: Batch, saved: Saved) -> Array:
@@ -226,7 +216,12 @@ class CudaOperators(Convolutions, LossAndSGD):
         self.check_batch("the gradient", dy, dtype, (C, N, H // kh, W // kw))
         if dtype != np.float32 or not self._fits(shape):
             return super().average_pool_backward(dy, saved)
-        dy, dx = self._plain(dy), self._empty(shape)
-        arguments = dx.data, dy.data, *map(i32, (kh, kw, H, W)), i64(N * H * W)
-        self.launch("pointwise.cu", "spread_windows", self._grid(N * H * W, C), *arguments)
-        return dx
+        arguments = self._plain(dy).data, *map(i32, (kh, kw, H, W))
+        return self._each_number("spread_windows", shape, *arguments)
+
+    def _each_number(self, kernel: str, shape: tuple[int, int, int, int], *arguments: Any) -> Batch:
+        """Return a batch whose every number a kernel computes; it also gets their count."""
+        y, length = self._empty(shape), math.prod(shape[1:])
+        grid = self._grid(length, shape[0])
+        self.launch("pointwise.cu", kernel, grid, y.data, *arguments, i64(length))
+        return y
