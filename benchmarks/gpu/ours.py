@@ -157,7 +157,8 @@ class OurBlock:
         y, saved = b.igc(self.pending[i], *self.weights, self.spec)
         z, norm = self._normalise(y, 1)
         if hasattr(norm, "rule"):  # not the generic batch norm
-            d = Batch(d.data, sums=Sums(norm.rule.table, self.sums, 1))
+            d = Batch(d.data)
+            d.sums = Sums(norm.rule.table, self.sums, 1)
         d, *of_norm = b.batch_norm_backward(d, norm)
         return z, of_norm, b.igc_backward(d, saved)
 

@@ -187,7 +187,8 @@ def _backward_piece(piece, dx, dW_p, dW_d, sums, d, x, kept, weights, gates, g, 
                 _read_gradient(dy, dy0, g.y_columns * g.lanes, d, c, band, g)
         for l in range(g.L):
             if band.own < band.own_end:
-                _read_own(z, x, l, band, g)
+                _read_input(z, x, b, l, band.own * g.stride - g.py,
+                            (band.own_end - band.own - 1) * g.stride + g.kh, g)  # fmt: skip
                 _dW_rows(dW_p, dy, dt, z, zt, l, Taps(weights.primary.taps, 0, g.taps), band, g)
             if len(dx) and g.tiles:
                 _dx_points(dx, dy, dt, weights.folded, l, band, g)
@@ -297,13 +298,6 @@ def _dx_points(dx, dy, dt, weights, l, band, g):
 def _dy_at(row, band, g):
     """Where a row of the image begins in a channel of the scratch of dy or ybar."""
     return ((row - band.origin) * g.y_columns + g.left) * g.lanes
-
-
-@INNER
-def _read_own(z, x, l, band, g):
-    """Read the input of the rows whose dW is this piece's."""
-    _read_input(z, x, band.b, l, band.own * g.stride - g.py,
-                (band.own_end - band.own - 1) * g.stride + g.kh, g)  # fmt: skip
 
 
 @INNER

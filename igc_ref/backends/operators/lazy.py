@@ -115,15 +115,10 @@ class Batch:
         Of what operators compute with: numbers stored as float16 are read as float32.
     """
 
-    def __init__(
-        self,
-        data: Array,
-        pending: Rule | Derivative | None = None,
-        *,
-        moments: Moments | None = None,
-        sums: Sums | None = None,
-    ) -> None:
-        self.data, self.pending, self.moments, self.sums = data, pending, moments, sums
+    def __init__(self, data: Array, pending: Rule | Derivative | None = None) -> None:
+        self.data, self.pending = data, pending
+        self.moments: Moments | None = None
+        self.sums: Sums | None = None
         self.shape: tuple[int, int, int, int] = data.shape
         self.dtype = np.dtype("float32") if data.dtype == np.float16 else data.dtype
 
