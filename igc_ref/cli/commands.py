@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from igc_ref import bench, plots
 from igc_ref.bench.harness import TORCH
 from igc_ref.bench.rivals import RIVALS
-from igc_ref.cli.options import NETWORK, add_command, add_recipe, add_run, add_settings
+from igc_ref.cli.options import NETWORK, add_command, add_run, add_settings, add_training
 from igc_ref.data import read_image
 from igc_ref.errors import CheckpointError, SpecError, choice, integer, one_line, user_path
 from igc_ref.files import writable, write_csv
@@ -43,8 +42,7 @@ BLOCK = {
 def add_commands(commands: Any) -> None:
     """Add the commands of this file to the command line."""
     add = add_command(commands, train_command)
-    add_settings(add, [field.name for field in fields(TrainConfig)])
-    add_recipe(add)
+    add_training(add)
     add.add_argument("--resume", metavar="RUN", dest="resume_run", help="continue this run")
 
     add = add_command(commands, hash_command)

@@ -81,8 +81,9 @@ def add_run(parser: argparse.ArgumentParser, text: str) -> None:
     add_settings(parser, ["backend"])
 
 
-def add_recipe(parser: argparse.ArgumentParser) -> None:
-    """Add ``--recipe``."""
+def add_training(parser: argparse.ArgumentParser, without: Container[str] = ()) -> None:
+    """Add an option for every field of `TrainConfig` but these, and ``--recipe``."""
+    add_settings(parser, [name for name in DEFAULTS if name not in without])
     parser.add_argument(
         "--recipe",
         choices=tuple(RECIPES),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from igc_ref import plots
-from igc_ref.cli.options import NETWORK, add_command, add_recipe, add_run, add_settings
+from igc_ref.cli.options import NETWORK, add_command, add_run, add_training
 from igc_ref.errors import SpecError
 from igc_ref.report import aligned, say
 from igc_ref.studies import workers
@@ -38,9 +37,7 @@ def add_commands(commands: Any) -> None:
     text = "let Slurm train: sbatch's options, as partition=gpu,time=60 (minutes; needed)"
     add.add_argument("--slurm", metavar="NAME=VALUE,...", help=text)
     add.add_argument("--arch", choices=IGC_ARCHS, help=ARCH)
-    own = {*NETWORK, "seed", "out"}
-    add_settings(add, [field.name for field in fields(TrainConfig) if field.name not in own])
-    add_recipe(add)
+    add_training(add, without={*NETWORK, "seed", "out"})
 
     _add_search(commands)
 
@@ -70,9 +67,7 @@ def _add_search(commands: Any) -> None:
     text = "folder of the search; another process with the same one takes part in it"
     add.add_argument("--out", required=True, metavar="DIR", help=text)
     add.add_argument("--arch", choices=IGC_ARCHS, help=ARCH)
-    own = {*NETWORK, "until", "out"} - {"norm", "dims"}
-    add_settings(add, [field.name for field in fields(TrainConfig) if field.name not in own])
-    add_recipe(add)
+    add_training(add, without={*NETWORK, "until", "out"} - {"norm", "dims"})
 
 
 def sweep_command(
