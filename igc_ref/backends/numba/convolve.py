@@ -75,7 +75,6 @@ class Band(NamedTuple):
     b: int  # the block
     top: int  # rows of x' whose dx is computed,
     bottom: int
-    origin: int  # the row of dy that lies first in the scratch
     ready: int  # rows of dy to be made
     until: int
     own: int  # those of them whose dW is this piece's: none if own >= own_end
@@ -174,7 +173,7 @@ def _backward_piece(piece, dx, dW_p, dW_d, sums, d, x, kept, weights, gates, g, 
     for top in range(first, last, g.band):
         bottom = min(top + g.band, last)
         until = bottom + g.below
-        band = Band(b, top, bottom, top - g.above, ready, until,
+        band = Band(b, top, bottom, ready, until,
                     max(ready, first), min(until, last), inside(0, b, g.y))  # fmt: skip
         if g.M:
             if not g.kept_plane:
@@ -297,7 +296,7 @@ def _dx_points(dx, dy, dt, weights, l, band, g):
 @INNER
 def _dy_at(row, band, g):
     """Where a row of the image begins in a channel of the scratch of dy or ybar."""
-    return ((row - band.origin) * g.y_columns + g.left) * g.lanes
+    return ((row - band.top + g.above) * g.y_columns + g.left) * g.lanes
 
 
 @INNER

@@ -76,8 +76,7 @@ class Sizes(NamedTuple):
     band: int  # output rows that are worked on together
     above: int  # rows of dy that dx needs before its own
     below: int  # and after
-    left: int  # and columns
-    right: int
+    left: int  # and columns beside them
     z_rows: int
     z_columns: int
     y_columns: int  # of the scratch for ybar and dy
@@ -180,7 +179,7 @@ def _sizes(s: Shape, backward: bool) -> Sizes:
         L=s.L, M=s.M, inp=inp, out=out, mix=mix if s.M else 0, kh=s.kh, kw=s.kw,
         taps=taps, stride=s.stride, py=s.kh // 2, px=s.kw // 2,
         x=x, y=y, lanes=s.lanes, blocks=y.blocks, H=x.rows, W=s.width, rows=y.rows,
-        columns=columns, spans=spans, band=band, above=above, below=below, left=left, right=right,
+        columns=columns, spans=spans, band=band, above=above, below=below, left=left,
         z_rows=z_rows, z_columns=(positions - 1 + -(-s.kw // s.stride)) * s.stride,
         y_columns=positions + edge, y_plane=plane, dz_plane=(y_rows * columns | 1) * s.lanes,
         y_group=plane if s.M else out * plane,  # Pᵀ: channel j of group l lies at j*L + l
