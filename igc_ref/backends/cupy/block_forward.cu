@@ -105,7 +105,6 @@ block_forward(storage* y, float* moments, const storage* x, const float* rule, f
         if (at.active && at.row + px < HO)
           store(to + (long long)(a * M + m) * N * (HO * WO) + px * WO, acc[a][m][px]);
 
-#if IGC_MOMENTS
   // The tiles are not needed any more: pivots [A][M], then each warp's sums [A][MS][2].
   __syncthreads();
   float* pivots = tiles;
@@ -142,5 +141,4 @@ block_forward(storage* y, float* moments, const storage* x, const float* rule, f
     moment[1 + e % 2] = sum;
     if (e % 2 == 0) moment[0] = pivots[c];
   }
-#endif
 }

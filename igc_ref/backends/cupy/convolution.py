@@ -183,8 +183,7 @@ class Convolutions(Packing):
     ) -> None:
         flags = {"rule": False, "derive": False, "sums": False, "dx": False} | flags
         macros = block_macros(g, tile, half=self.half, **flags)
-        N = arguments[-1]
-        grid = math.ceil(N / tile.NP), g.groups * g.share
+        grid = math.ceil(arguments[-1] / tile.NP), g.groups * g.share
         self.kernels.launch(
             f"{kernel}.cu", kernel, grid, tile.threads, arguments, macros, tile.shared_bytes
         )

@@ -44,7 +44,7 @@ def block_macros(
         "SHARE": g.share,
         "PX": tile.PX, "MS": tile.MS, "NP": tile.NP, "PXD": tile.PXD, "IS": tile.IS,
         "STAGES": tile.stages, "KEPT": tile.kept,
-        "HALF": int(half), "RULE": int(rule), "MOMENTS": 1,
+        "HALF": int(half), "RULE": int(rule),
         "DERIVE": int(derive), "SUMS": int(sums), "DX": int(dx),
     }  # fmt: skip
 
