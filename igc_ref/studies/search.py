@@ -177,6 +177,8 @@ class Search:
             if self.by == "milliseconds"
             else lambda config: getattr(cost(config.architecture(*self.ends), size), self.by)
         )
+        # What no trial could be trained with is refused here: a teacher, dims, the backend.
+        Session(replace(t, **PAPER, L=2, depth=self.depths[0]), sets=self.sets)
         (self.path / ".locks").mkdir(parents=True, exist_ok=True)
         with self._locked("study"):
             self._open()

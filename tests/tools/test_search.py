@@ -260,13 +260,19 @@ def test_a_budget_is_of_the_network_that_is_trained(tmp_path, optuna):
 
 
 @slow
-def test_another_teacher_makes_another_search(tmp_path, optuna):
+def test_another_teacher_makes_another_search_and_a_wrong_one_none(tmp_path, optuna):
     teachers = [
         str(train(config(tmp_path, f"t{seed}", epochs=1, seed=seed)).run) for seed in (0, 1)
     ]
     first = {"training": {"teacher": teachers[0]}}
     search(tmp_path / "s", 1, **first).run(silent)
     assert search(tmp_path / "s", 1, **first).run(silent)
+    for error, changes in (
+        (CheckpointError, {"teacher": str(tmp_path / "no")}), (SpecError, {"dims": "1"})
+    ):  # fmt: skip
+        with pytest.raises(error):
+            search(tmp_path / "n", 1, training=changes).run(silent)
+    assert not (tmp_path / "n").exists()
     for changes in ({"teacher": teachers[1]}, {}):
         with pytest.raises(CheckpointError, match="another search: SHA-256 of the teacher="):
             search(tmp_path / "s", 2, training=changes).run(silent)
