@@ -163,7 +163,8 @@ def compress(
 def _claim(file: Path, weights: str) -> None:
     """Note whose compression a folder holds, for runs that were fine-tuned do not say it."""
     if not file.exists():
-        return write_json(file, {"weights": weights})
+        write_json(file, {"weights": weights})
+        return
     try:
         had = json.loads(file.read_text(encoding="utf-8"))["weights"]
     except (ValueError, LookupError, TypeError) as error:
@@ -171,7 +172,6 @@ def _claim(file: Path, weights: str) -> None:
     if had != weights:
         text = f"holds the compression of weights of SHA-256 {had}, not {weights}"
         raise CheckpointError(f"{file.parent} {text}; choose another --out")
-    return None
 
 
 def _finished(run: str, backend: str, report: Report) -> tuple[Model, Checkpoint]:

@@ -178,10 +178,10 @@ class Search:
             else lambda config: getattr(cost(config.architecture(*self.ends), size), self.by)
         )
         # What no trial could be trained with is refused here: a teacher, dims, the backend.
-        Session(replace(t, **PAPER, L=2, depth=self.depths[0]), sets=self.sets)
+        tried = Session(replace(t, **PAPER, L=2, depth=self.depths[0]), sets=self.sets)
         (self.path / ".locks").mkdir(parents=True, exist_ok=True)
         with self._locked("study"):
-            self._open()
+            self._open(tried.teacher)
         report(
             f"{len(self.sets[1]):,} of {len(images):,} training images are held out to judge by; "
             "in what follows they are the test images"
@@ -196,7 +196,7 @@ class Search:
     def _locked(self, name: str, seconds: float = -1) -> AbstractContextManager[object]:
         return files.locked(self.path / ".locks" / name, seconds, self.report)
 
-    def _open(self) -> None:
+    def _open(self, teacher: str) -> None:
         """Open the study of the folder, or begin one whose first trial has the paper's setting."""
         journal, path = self.optuna.storages.journal, str(self.path / JOURNAL)
         file = journal.JournalFileBackend(path, lock_obj=journal.JournalFileOpenLock(path))
@@ -210,7 +210,7 @@ class Search:
         wanted = {n: v for n, v in self.training.to_dict().items() if n not in free}
         wanted |= {"budget": self.budget, "by": self.by, "tolerance": self.tolerance}
         wanted |= {"depths": list(self.depths), "images": data.fingerprint(*self.sets)}
-        wanted["SHA-256 of the teacher"] = runs.teacher_weights(self.training.teacher)
+        wanted["SHA-256 of the teacher"] = teacher
         if "settings" not in self.study.user_attrs or not self.study.get_trials(deepcopy=False):
             self.study.set_user_attr("settings", wanted)
         had = self.study.user_attrs["settings"]

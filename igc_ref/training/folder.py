@@ -193,10 +193,8 @@ def load_teacher(
     return model
 
 
-def check_teacher(saved: Checkpoint, teacher: str | None, weights: str | None = None) -> None:
-    """Raise a CheckpointError if a run has learned from other weights than those of `teacher`."""
-    if weights is None:
-        weights = teacher_weights(teacher)
+def check_teacher(saved: Checkpoint, teacher: str | None, weights: str) -> None:
+    """Raise a CheckpointError if a run has not learned from the weights of SHA-256 `weights`."""
     if saved.teacher != weights:
         raise CheckpointError(
             f"the run's teacher has weights of SHA-256 {saved.teacher or None}, those of "

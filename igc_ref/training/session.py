@@ -149,7 +149,7 @@ def resume(
         config = replace(config, **{n: v for n, v in settings.items() if n in runs.MAY_CHANGE})
         if saved is not None and saved.finished and saved.config.until == config.until:
             if "teacher" in settings:
-                runs.check_teacher(saved, config.teacher)
+                runs.check_teacher(saved, config.teacher, runs.teacher_weights(config.teacher))
             if first:
                 runs.write_log(folder, saved)
             history = History(folder, saved.records, sha256(saved.model))

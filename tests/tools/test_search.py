@@ -252,11 +252,13 @@ def test_the_sampler_learns_what_does_not_fit(tmp_path, optuna, monkeypatch):
 def test_a_budget_is_of_the_network_that_is_trained(tmp_path, optuna):
     (tmp_path / "a.txt").write_bytes(b"ab ba\n" * 300)
     text = {"data": "text", "data_dir": str(tmp_path / "a.txt"), "data_size": 60, "epochs": 1}
-    plan = search(tmp_path / "s", 1, training=text, by="multiply_adds", budget=60_000)
+    plan = search(tmp_path / "s", 1, training=text, by="multiply_adds", budget=6e4)
     (trial,) = plan.run(silent)
     model, _ = runs.load_run(tmp_path / "s" / "trial-0", "numpy")
     counted = sum(row.multiply_adds for row in model.network.rows((9, 1, 64)))
     assert 30_000 <= counted == trial.user_attrs["about"]["price"] <= 60_000
+    title, *_ = (tmp_path / "s" / "report.md").read_text().splitlines()
+    assert title.endswith("at most 60,000 multiply-adds")
 
 
 @slow

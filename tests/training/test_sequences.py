@@ -133,6 +133,10 @@ def test_arrays_may_be_sequences(tmp_path):
     assert saved.architecture.in_channels == 5
     np.testing.assert_allclose(saved.metadata.mean, images.mean(axis=(0, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(saved.metadata.std, images.std(axis=(0, 2, 3)), rtol=1e-9)
+    (tmp_path / "b").mkdir()
+    four = of_images(tmp_path / "b", images[:, :4])["data_dir"]
+    with pytest.raises(DataError, match=r"a\.npz has 4 channels, the run's 5"):
+        runs.load_test_set(saved, four, print)
 
 
 def test_commands_on_a_run_on_text(tmp_path, capsys):

@@ -268,7 +268,7 @@ def spread(first, last, thread, dx, values, size):
     """Set all positions of a lane to its value; values (blocks, C, V)."""
     V = values.shape[2]
     for plane in range(first, last):
-        fill_row(dx, plane * size, size // V, values.reshape(-1), plane * V)
+        fill_row(dx, plane * size, size // V, values, plane * V)
 
 
 @kernel

@@ -82,7 +82,7 @@ def totals_row(e, sums, sums0, x, x0, count, scale, shift, floor, lanes):
 
     def one(i: Any, held: list[Any]) -> list[Any]:
         scaled = e.builder.fmul(e.load(e.at(x, i, e.lanes)), scale)
-        v = e.at_least(e.builder.fadd(scaled, shift), floor)  # rounded twice: so are older runs
+        v = e.at_least(e.builder.fadd(scaled, shift), floor)  # rounded twice, as it used to be
         return [e.builder.fadd(v, held[0])]
 
     _add_to_lanes(e, sums, sums0, count, one, lanes)
